@@ -1,0 +1,167 @@
+"""What can go wrong with a request, one class each.
+
+    bytes -> request -> package -> tensors -> prediction -> result -> bytes
+          |          |          |          |
+          |          |          |          ModelNotLoaded, ModelFailed, ModelProcessDied, RunTookTooLong
+          |          |          WrongInputCount, NotAnArray, WrongAxes, WrongSize, LossyCast
+          |          BadModelId, ModelNotFound, WeightsNotAvailable, WeightsDamaged, PackageRunsCode, PackageUnreadable
+          BadRequest
+
+Each message says what was wrong, what was expected and what to do. These reach the client as
+`{"success": False, "error": message}`; anything else is a fault of the server and shows nothing of its insides.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Sequence
+
+# Triton wraps a message of ours into its own text and a traceback; the marks find it again on the other side.
+_OPEN, _CLOSE = "«bioengine ", "»"
+
+
+class RequestError(Exception):
+    """A request that cannot be served, with a message for the person who sent it."""
+
+    def marked(self) -> str:
+        """The message in marks that survive a way through Triton."""
+        return f"{_OPEN}{self}{_CLOSE}"
+
+
+def unmark(text: str) -> str | None:
+    """Our message within a text of Triton's, or None where it has none."""
+    found = re.search(re.escape(_OPEN) + "(.*?)" + re.escape(_CLOSE), text, flags=re.DOTALL)
+    return found.group(1) if found else None
+
+
+def shorten(value: object, limit: int = 80) -> str:
+    """`repr(value)`, cut where a message would become unreadable."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+class BadRequest(RequestError):
+    """The request is not what the runner reads."""
+
+
+class BadModelId(RequestError):
+    def __init__(self, model_id: object) -> None:
+        super().__init__(
+            f"model_id {shorten(model_id)} is not a model id. Expected a nickname like 'affable-shark', a nickname with a "
+            "version like 'affable-shark/1.1', or a DOI like '10.5281/zenodo.5869899'. "
+            "Paths, URLs and drafts are not taken: ask for a stored model by its id."
+        )
+
+
+class ModelNotFound(RequestError):
+    def __init__(self, model_id: str, known: Sequence[str]) -> None:
+        have = f"It has: {', '.join(known)}." if known else "Its store is empty."
+        super().__init__(
+            f"No model {shorten(model_id)} on this server. {have} "
+            "Check the spelling, or ask the server's admin to import it with `./bioengine models import`."
+        )
+
+
+class PackageUnreadable(RequestError):
+    def __init__(self, model_id: str, reason: str) -> None:
+        super().__init__(
+            f"The stored package of model '{model_id}' cannot be read: {reason}. "
+            "Ask the server's admin to import it again with `./bioengine models import`."
+        )
+
+
+class PackageRunsCode(RequestError):
+    def __init__(self, model_id: str, reasons: Sequence[str]) -> None:
+        super().__init__(
+            f"Model '{model_id}' brings Python code of its own ({'; '.join(reasons)}), and this server runs only models that "
+            "do not. Use a model with ONNX or TorchScript weights and standard processing, or ask its authors for one."
+        )
+
+
+class WeightsNotAvailable(RequestError):
+    def __init__(self, model_id: str, wanted: object, runnable: Sequence[str], present: Sequence[str]) -> None:
+        if wanted is not None:
+            start = f"Model '{model_id}' has no weights in the format {shorten(wanted)} that this server runs."
+        else:
+            start = f"Model '{model_id}' has no weights that this server runs: it comes with {', '.join(present) or 'none'}."
+        if runnable:
+            end = f"It can be run with weight_format {' or '.join(repr(name) for name in runnable)}; leave it out for the first."
+        else:
+            end = "This server runs onnx and torchscript weights. Ask the model's authors for one of them."
+        super().__init__(f"{start} {end}")
+
+
+class WeightsDamaged(RequestError):
+    def __init__(self, model_id: str, file: str, reason: str) -> None:
+        super().__init__(
+            f"The weights of model '{model_id}' ({file}) are damaged: {reason}. "
+            "Ask the server's admin to import the model again with `./bioengine models import`."
+        )
+
+
+class WrongInputCount(RequestError):
+    def __init__(self, names: Sequence[str], given: int) -> None:
+        expected = f"{len(names)} input{'' if len(names) == 1 else 's'} ({', '.join(names)})"
+        super().__init__(
+            f"The model takes {expected}, and {given} came. Send `inputs` as a list with one array for each, in this order."
+        )
+
+
+class NotAnArray(RequestError):
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(
+            f"Input '{name}' is {what}. Expected a NumPy array of numbers, or a list of such arrays, one for each sample."
+        )
+
+
+class WrongAxes(RequestError):
+    def __init__(self, name: str, axes: str, shape: Sequence[int], advice: str) -> None:
+        super().__init__(f"Input '{name}' has the shape {tuple(shape)}, and the model's axes are ({axes}). {advice}")
+
+
+class WrongSize(RequestError):
+    def __init__(self, name: str, axes: str, shape: Sequence[int], problems: Sequence[str]) -> None:
+        super().__init__(
+            f"Input '{name}' has the shape {tuple(shape)}, and the model's axes are ({axes}): {'; '.join(problems)}. "
+            "Crop or pad the image to a size that fits."
+        )
+
+
+class LossyCast(RequestError):
+    def __init__(self, name: str, given: str, wanted: str) -> None:
+        super().__init__(
+            f"Input '{name}' is {given} and the model takes {wanted}: the values would change. "
+            f"Convert it yourself, for example with image.astype('{wanted}')."
+        )
+
+
+class ModelFailed(RequestError):
+    def __init__(self, model_id: str, reason: str) -> None:
+        super().__init__(
+            f"Model '{model_id}' could not process these inputs: {reason}. "
+            "Check the inputs against the model's documentation; its test input shows what it expects."
+        )
+
+
+class ModelNotLoaded(RequestError):
+    def __init__(self, model_id: str) -> None:
+        super().__init__(
+            f"Model '{model_id}' could not be loaded: its process ended or gave no reason (often: not enough memory). "
+            "Try again in a minute, or ask the server's admin to look at its log."
+        )
+
+
+class ModelProcessDied(RequestError):
+    def __init__(self, model_id: str) -> None:
+        super().__init__(
+            f"The process of model '{model_id}' ended while it worked on this request, and again on a second try "
+            "(often: not enough memory). Send a smaller image, or ask the server's admin to look at its log."
+        )
+
+
+class RunTookTooLong(RequestError):
+    def __init__(self, model_id: str, limit: float) -> None:
+        super().__init__(
+            f"Model '{model_id}' took longer than this server allows ({limit:g} s), and its run was ended. "
+            "Send a smaller image, or ask the server's admin to raise BIOENGINE_RUN_TIMEOUT."
+        )

@@ -1,0 +1,121 @@
+"""Start Triton with the router: prepare the run dir, then become tritonserver.
+
+    python -m bioengine_runner.launch
+
+The one place that knows tritonserver's command line; used by `bioengine up` and by the Triton container alike. Settings
+come from the environment (`bioengine_runner.settings`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shutil
+import signal
+import sys
+import uuid
+from pathlib import Path
+
+import numpy
+from pydantic import ValidationError
+
+from bioengine_runner.rundir import Boot
+from bioengine_runner.settings import Settings
+
+ROUTER = "bioengine-model-runner"
+SECRET_HEADER = "bioengine-secret"
+
+# How long Triton waits for requests in flight when it ends. After a model process was killed it always waits this long.
+EXIT_TIMEOUT = 3  # seconds
+
+# What clients never need: loading and unloading models, mapping shared memory, tracing, changing the log's file.
+CLOSED_APIS = "model-repository,shared-memory,trace,logging"
+
+
+def prepare(settings: Settings) -> Boot:
+    """Make the run dir's folder for this start, and remove those of earlier ones."""
+    for old in settings.run_dir.glob("boot-*"):
+        shutil.rmtree(old, ignore_errors=True)
+    boot = Boot(
+        folder=settings.run_dir / f"boot-{uuid.uuid4().hex[:12]}",
+        store=settings.store,
+        run_timeout=settings.run_timeout,
+        debug=settings.debug,
+    )
+    for folder in (boot.folder, boot.model_repository, boot.locks):
+        folder.mkdir(parents=True)
+    shutil.copytree(settings.model_repository / ROUTER, boot.router_repository / ROUTER)
+    config = boot.router_repository / ROUTER / "config.pbtxt"
+    config.write_text(re.sub(r"count: \d+", f"count: {settings.concurrency}", config.read_text()))
+    return boot
+
+
+def command(settings: Settings, boot: Boot) -> list[str]:
+    """tritonserver's command line."""
+    closed = f"{CLOSED_APIS}:{SECRET_HEADER}={settings.triton_secret.get_secret_value()}"
+    return [
+        str(settings.tritonserver),
+        f"--model-repository={boot.router_repository}",
+        f"--model-repository={boot.model_repository}",
+        "--model-control-mode=explicit",
+        f"--load-model={ROUTER}",
+        f"--backend-directory={settings.backends}",
+        f"--backend-config=python,shm-region-prefix-name={settings.shm_prefix}",
+        "--disable-auto-complete-config",
+        f"--http-address={settings.triton_host}",
+        f"--http-port={settings.triton_http_port}",
+        f"--grpc-address={settings.triton_host}",
+        f"--grpc-port={settings.triton_grpc_port}",
+        f"--metrics-address={settings.triton_host}",
+        f"--metrics-port={settings.triton_metrics_port}",
+        f"--http-restricted-api={closed}",
+        f"--grpc-restricted-protocol={closed}",
+        f"--exit-timeout-secs={EXIT_TIMEOUT}",
+        "--log-format=ISO8601",
+    ]
+
+
+def environment(settings: Settings, boot: Boot) -> dict[str, str]:
+    """tritonserver's environment. Its Python processes find this environment's packages by the first `python3` on PATH."""
+    secret = {"BIOENGINE_TRITON_SECRET"}
+    inherited = {key: value for key, value in os.environ.items() if key not in secret}
+    return {
+        **inherited,
+        **boot.to_environment(),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+        # bioimageio must not go to the network for anything: packages are complete in the store.
+        "BIOIMAGEIO_CACHE_PATH": str(boot.folder / "bioimageio-cache"),
+    }
+
+
+def check_numpy() -> None:
+    """Refuse a NumPy that Triton 2.51 cannot work with: it would corrupt tensors without a word."""
+    if int(numpy.__version__.split(".")[0]) >= 2:
+        sys.exit(
+            f"The model runner's environment has NumPy {numpy.__version__}, and this Triton needs NumPy 1: with 2 it silently "
+            "corrupts tensors. Install model_runner/requirements.txt."
+        )
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when its parent dies, whatever the parent dies of."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> None:
+    check_numpy()
+    try:
+        settings = Settings()  # type: ignore[call-arg]  # from the environment
+    except ValidationError as error:
+        sys.exit(f"Triton cannot start, its settings are not complete:\n{error}")
+    boot = prepare(settings)
+    if os.environ.get("BIOENGINE_DIE_WITH_PARENT") == "1":
+        die_with_parent()
+    arguments = command(settings, boot)
+    os.execve(arguments[0], arguments, environment(settings, boot))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Bioimage.io models as Triton models: made, loaded, healed."""

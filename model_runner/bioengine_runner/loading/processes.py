@@ -1,0 +1,55 @@
+"""Processes by pid and start time, from /proc: a pid alone may have been given to somebody else since."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process on this node. `started`: its start in clock ticks since the node's boot (field 22 of /proc/<pid>/stat)."""
+
+    pid: int
+    started: int
+
+    @classmethod
+    def current(cls) -> Process:
+        pid = os.getpid()
+        state = _state(pid)
+        assert state is not None
+        return cls(pid, state[1])
+
+    def is_alive(self) -> bool:
+        """False as well for a zombie: Triton does not collect its dead children."""
+        state = _state(self.pid)
+        return state is not None and state[0] not in "ZX" and state[1] == self.started
+
+    def end(self, patience: float) -> None:
+        """Wait `patience` seconds for the process to end by itself, then kill it."""
+        if not self._ends_within(patience):
+            try:
+                os.kill(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+            self._ends_within(5)
+
+    def _ends_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self.is_alive():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+
+def _state(pid: int) -> tuple[str, int] | None:
+    """State letter and start time of a process, or None when there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return fields[0], int(fields[19])

@@ -1,0 +1,1 @@
+"""The request and the result of the router."""

@@ -1,0 +1,147 @@
+"""`bioengine-model-runner`: the Triton model that clients name.
+
+    request {model_id, inputs, ...} -> package -> arrays that fit -> the package's own Triton model (BLS) -> result
+
+Runs as many light instances, since Triton gives a Python process one request at a time: nothing heavy is imported here.
+
+Input `kwargs` (BYTES): MessagePack of a dict (`bioengine_runner.request.message`) with `model_id`, `inputs`, `return_rdf`
+(by presence) and `weight_format`. Output `result` (BYTES), encoded the same way:
+`{"task_id": str, "outputs": [array, ...], "execution_time": seconds, "success": True}`,
+`{"success": False, "error": str}`, or `{"rdf": dict}` where `inputs` is None or absent.
+
+With `operation` instead, for the server's own use: `resolve` (-> `{"id", "version"}`), `config`
+(-> `{"config": Triton's model configuration}`) and `status` (-> `{"dead_routers": [instance, ...]}`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+import traceback
+import uuid
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from bioengine_runner.errors import (
+    BadRequest,
+    ModelFailed,
+    ModelProcessDied,
+    RequestError,
+    RunTookTooLong,
+    shorten,
+    unmark,
+)
+from bioengine_runner.loading.loader import Loader
+from bioengine_runner.loading.registry import Registry
+from bioengine_runner.loading.triton_model import TritonModel, triton_model
+from bioengine_runner.request import message
+from bioengine_runner.rundir import Boot
+from bioengine_runner.store.resolve import resolve
+from bioengine_runner.tensors.fit import fit_inputs
+from bioengine_runner.tensors.output import readable
+
+logger = logging.getLogger(__name__)
+
+
+class Router:
+    """One instance of the router, as Triton's Python backend calls it."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s runner: %(message)s")
+        self._boot = Boot.from_environment()
+        self._registry = Registry(self._boot)
+        self._registry.record_process(f"router:{args['model_instance_name']}")
+        self._loader = Loader(self._boot, self._registry, pb_utils)
+
+    async def execute(self, requests: list[Any]) -> list[Any]:
+        return [await self._respond(request) for request in requests]
+
+    async def _respond(self, request: Any) -> Any:
+        data = pb_utils.get_input_tensor_by_name(request, "kwargs").as_numpy()
+        result = message.encode(await self._answer(data.flat[0] if data.size == 1 else b""))
+        return pb_utils.InferenceResponse([pb_utils.Tensor("result", np.array([result], dtype=object))])
+
+    async def _answer(self, data: bytes) -> dict[str, Any]:
+        task_id = str(uuid.uuid4())
+        try:
+            request = message.decode(data)
+            if not isinstance(request, dict):
+                raise BadRequest(f"The request is {shorten(request)}. Expected a dict with model_id and inputs.")
+            if "operation" in request:
+                return self._operate(request)
+            return await self._run(request, task_id)
+        except RequestError as error:
+            return {"task_id": task_id, "success": False, "error": str(error) + self._traceback()}
+        except Exception:
+            logger.exception("Task %s failed", task_id)
+            error = f"The server failed while it worked on this request. Ask its admin to look for task {task_id} in its log."
+            return {"task_id": task_id, "success": False, "error": error + self._traceback()}
+
+    def _traceback(self) -> str:
+        return f"\n\n{traceback.format_exc()}" if self._boot.debug else ""
+
+    async def _run(self, request: dict[str, Any], task_id: str) -> dict[str, Any]:
+        manifest = resolve(self._boot.store, request.get("model_id"))
+        inputs = request.get("inputs")
+        if inputs is None:
+            return {"rdf": manifest.rdf}
+        model = triton_model(manifest, request.get("weight_format"))
+        arrays = fit_inputs(manifest.inputs, inputs)
+        started = time.perf_counter()
+        outputs = await self._infer(model, arrays)
+        result: dict[str, Any] = {
+            "task_id": task_id,
+            "outputs": [readable(output) for output in outputs],
+            "execution_time": time.perf_counter() - started,
+            "success": True,
+        }
+        if "return_rdf" in request:
+            result["rdf"] = manifest.rdf
+        return result
+
+    async def _infer(self, model: TritonModel, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """Run `model`; where its process has died, or dies meanwhile, heal it and try once more."""
+        generation = self._loader.ensure(model)
+        for last in (False, True):
+            inputs = [
+                pb_utils.Tensor(spec.id, np.ascontiguousarray(array))
+                for spec, array in zip(model.manifest.inputs, arrays)
+            ]
+            names = [spec.id for spec in model.manifest.outputs]
+            request = pb_utils.InferenceRequest(model_name=model.name, requested_output_names=names, inputs=inputs)
+            response = await self._wait(request, model)
+            if not response.has_error():
+                return [pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in names]
+            text = response.error().message()
+            if reason := unmark(text):
+                raise RequestError(reason)
+            logger.warning("%s: %s", model.name, text)
+            if self._loader.is_alive(model) and "is not ready" not in text and "not healthy" not in text:
+                raise ModelFailed(model.manifest.id, "it gave no reason; the server's log has more")
+            if not last:
+                generation = self._loader.heal(model, generation)
+        raise ModelProcessDied(model.manifest.id)
+
+    async def _wait(self, request: Any, model: TritonModel) -> Any:
+        try:
+            return await asyncio.wait_for(request.async_exec(), self._boot.run_timeout)
+        except asyncio.TimeoutError:
+            self._loader.end_run(model)
+            raise RunTookTooLong(model.manifest.id, self._boot.run_timeout) from None
+
+    def _operate(self, request: dict[str, Any]) -> dict[str, Any]:
+        operation = request["operation"]
+        if operation == "status":
+            routers = self._registry.processes("router")
+            return {"dead_routers": sorted(name for name, process in routers.items() if not process.is_alive())}
+        manifest = resolve(self._boot.store, request.get("model_id"))
+        if operation == "resolve":
+            return {"id": manifest.id, "version": manifest.version}
+        if operation == "config":
+            name = triton_model(manifest, request.get("weight_format")).name
+            return {"config": {"name": name, **manifest.triton_config}}
+        raise BadRequest(f"There is no operation {shorten(operation)}. Expected status, resolve or config.")

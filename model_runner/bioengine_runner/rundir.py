@@ -1,0 +1,64 @@
+"""The run dir: what the parts of one running Triton share on the node. Never on a network file system.
+
+    <run dir>/boot-<id>/            one for each start of Triton; earlier ones are removed
+        router/                     Triton's first model repository: bioengine-model-runner
+        models/                     Triton's second: one folder for each bioimage.io model, made on demand
+        registry.sqlite             which models and processes there are (bioengine_runner.loading.registry)
+        locks/                      one lock file for each model
+
+`launch` makes it and hands its path on in the environment, which Triton gives to its Python processes.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+BOOT_FOLDER = "BIOENGINE_BOOT_FOLDER"
+STORE = "BIOENGINE_STORE"
+RUN_TIMEOUT = "BIOENGINE_RUN_TIMEOUT"
+DEBUG = "BIOENGINE_DEBUG"
+
+
+@dataclass(frozen=True)
+class Boot:
+    """The folder of one start of Triton, and the settings its processes share."""
+
+    folder: Path
+    store: Path
+    run_timeout: float
+    debug: bool
+
+    @classmethod
+    def from_environment(cls) -> Boot:
+        return cls(
+            folder=Path(os.environ[BOOT_FOLDER]),
+            store=Path(os.environ[STORE]),
+            run_timeout=float(os.environ[RUN_TIMEOUT]),
+            debug=os.environ[DEBUG] == "1",
+        )
+
+    def to_environment(self) -> dict[str, str]:
+        return {
+            BOOT_FOLDER: str(self.folder),
+            STORE: str(self.store),
+            RUN_TIMEOUT: str(self.run_timeout),
+            DEBUG: "1" if self.debug else "0",
+        }
+
+    @property
+    def router_repository(self) -> Path:
+        return self.folder / "router"
+
+    @property
+    def model_repository(self) -> Path:
+        return self.folder / "models"
+
+    @property
+    def registry(self) -> Path:
+        return self.folder / "registry.sqlite"
+
+    @property
+    def locks(self) -> Path:
+        return self.folder / "locks"

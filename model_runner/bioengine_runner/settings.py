@@ -1,0 +1,59 @@
+"""The settings of the Triton side, read once by `bioengine_runner.launch`.
+
+Each is an environment variable with the prefix `BIOENGINE_`; docs/settings.md lists them for admins.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What Triton and the model runner are started with."""
+
+    model_config = SettingsConfigDict(env_prefix="BIOENGINE_", use_attribute_docstrings=True)
+
+    tritonserver: Path
+    """The tritonserver program."""
+
+    backends: Path
+    """Folder with Triton's Python backend, `python/`."""
+
+    model_repository: Path
+    """Folder with the router's Triton model, `bioengine-model-runner/`."""
+
+    store: Path
+    """The model store; read only on this side."""
+
+    run_dir: Path
+    """Node-local folder for what the running Triton shares; never on a network file system."""
+
+    triton_secret: SecretStr = Field(min_length=32)
+    """Made at each start: opens Triton's closed APIs (loading models and the like) to the server alone."""
+
+    triton_host: str = "127.0.0.1"
+    """Address that Triton listens on: loopback, or a private network that clients cannot reach."""
+
+    triton_http_port: int = 8000
+    """Triton's HTTP port, never published."""
+
+    triton_grpc_port: int = 8001
+    """Triton's gRPC port, never published."""
+
+    triton_metrics_port: int = 8002
+    """Triton's Prometheus metrics, never published."""
+
+    shm_prefix: str = Field(default="bioengine", pattern="^[A-Za-z0-9_-]+$")
+    """Prefix of Triton's shared memory segments in /dev/shm, so that leftovers can be told from other programs'."""
+
+    concurrency: int = Field(default=16, ge=2, le=256)
+    """Router instances: how many requests are worked on at the same time, in all. About 20 MB each."""
+
+    run_timeout: float = Field(default=3000.0, gt=0)
+    """Seconds that one run of a model may take before it is ended."""
+
+    debug: bool = False
+    """Show tracebacks in the errors that clients get."""

@@ -1,0 +1,1 @@
+"""The model store, as the runner reads it."""

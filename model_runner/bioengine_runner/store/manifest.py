@@ -1,0 +1,138 @@
+"""`model.json`, as the runner reads it: all that is known of a package without opening it with bioimageio.
+
+Written once, at import, by `bioengine_server.store.manifest`. Light on purpose: the routers import it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bioengine_runner.errors import PackageUnreadable
+
+FILE_NAME = "model.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SizeReference:
+    """A size that follows another input's axis: size = of that axis * scale + offset (pixels)."""
+
+    tensor: str
+    axis: str
+    scale: float
+    offset: int
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a tensor. Sizes in pixels (samples, channels): `min` + n * `step`; step 0: exactly `min`."""
+
+    id: str
+    type: str
+    min: int
+    step: int
+    reference: SizeReference | None = None
+
+    def describe(self) -> str:
+        if self.reference is not None:
+            return f"{self.id}: as {self.reference.axis} of '{self.reference.tensor}'"
+        if self.step == 0:
+            return f"{self.id}: {self.min}"
+        if self.step == 1:
+            return f"{self.id}: {self.min} or more"
+        return f"{self.id}: {self.min} + n*{self.step}"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of the model."""
+
+    id: str
+    dtype: str
+    axes: tuple[Axis, ...]
+
+    def describe_axes(self) -> str:
+        return ", ".join(axis.describe() for axis in self.axes)
+
+    @property
+    def batch_axis(self) -> int | None:
+        return next((index for index, axis in enumerate(self.axes) if axis.type == "batch"), None)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One weight file: its path within the package and its SHA-256."""
+
+    source: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A stored package, from its `model.json`. `fingerprint` changes when the package is imported again."""
+
+    folder: Path
+    fingerprint: str
+    id: str
+    version: str
+    is_default: bool
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    weights: dict[str, Weights]
+    unsupported_weights: tuple[str, ...]
+    code: tuple[str, ...]
+    triton_config: dict[str, Any]
+    rdf: dict[str, Any]
+
+
+def read(folder: Path, is_default: bool) -> Manifest:
+    """The manifest of the package in `folder`. Raises PackageUnreadable.
+
+    Args:
+        folder: `<store>/<id>/<version>`.
+        is_default: whether it is the version that the plain id names.
+    """
+    try:
+        return _read(folder, is_default, (folder / FILE_NAME).stat().st_mtime_ns)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PackageUnreadable(folder.parent.name, f"{FILE_NAME}: {error}") from error
+
+
+@functools.lru_cache(maxsize=256)
+def _read(folder: Path, is_default: bool, changed: int) -> Manifest:
+    document = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+    if document["format"] != FORMAT:
+        raise ValueError(f"it has the format {document['format']}, this version reads {FORMAT}")
+    return Manifest(
+        folder=folder,
+        fingerprint=f"{changed}-{document['imported']}",
+        id=document["id"],
+        version=document["version"],
+        is_default=is_default,
+        inputs=tuple(_tensor(item) for item in document["inputs"]),
+        outputs=tuple(_tensor(item) for item in document["outputs"]),
+        weights={name: Weights(item["source"], item["sha256"]) for name, item in document["weights"].items()},
+        unsupported_weights=tuple(document["unsupported_weights"]),
+        code=tuple(document["code"]),
+        triton_config=document["triton_config"],
+        rdf=document["rdf"],
+    )
+
+
+def _tensor(item: dict[str, Any]) -> Tensor:
+    return Tensor(item["id"], item["dtype"], tuple(_axis(axis) for axis in item["axes"]))
+
+
+def _axis(item: dict[str, Any]) -> Axis:
+    reference = item["reference"]
+    return Axis(
+        id=item["id"],
+        type=item["type"],
+        min=item["min"],
+        step=item["step"],
+        reference=None if reference is None else SizeReference(**reference),
+    )

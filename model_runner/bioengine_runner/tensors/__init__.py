@@ -1,0 +1,1 @@
+"""From a client's arrays to a model's tensors and back."""

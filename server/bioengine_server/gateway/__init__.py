@@ -1,0 +1,1 @@
+"""imjoy-rpc clients on a Hypha that no longer takes them."""

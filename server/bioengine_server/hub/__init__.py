@@ -1,0 +1,1 @@
+"""Hypha, in this process: its application, secrets and service ids."""

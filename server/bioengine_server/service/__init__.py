@@ -1,0 +1,1 @@
+"""The triton-client service and its registration."""

@@ -1,0 +1,108 @@
+"""The server's settings: environment variables with the prefix `BIOENGINE_`, most of them flags of the command line too.
+
+docs/settings.md and .env.example list each of them; a test fails when one is missing there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What the server and the command line are started with."""
+
+    model_config = SettingsConfigDict(env_prefix="BIOENGINE_", use_attribute_docstrings=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Loopback: only programs on this machine. `0.0.0.0`: everybody who can reach it."""
+
+    port: int = Field(default=9520, ge=1, le=65535)
+    """Port of everything that clients use."""
+
+    home: Path = Path("~/.bioengine")
+    """Folder of the model store and the secrets."""
+
+    offline: bool = False
+    """Never go to the internet: use the models in the store only."""
+
+    run_dir: Path | None = None
+    """Node-local folder for what the running stack shares, never on a network file system. Default: a folder of the
+    user's own in the system's temporary folder, one for each home."""
+
+    debug: bool = False
+    """Show tracebacks in the errors that clients get, and log more."""
+
+    concurrency: int = Field(default=16, ge=4, le=256)
+    """Router instances in Triton: how many requests are worked on at the same time. About 20 MB of memory each."""
+
+    model_concurrency: int = Field(default=4, ge=1)
+    """Requests in flight for one model, so that a slow or stuck model never takes all routers."""
+
+    queue_size: int = Field(default=256, ge=1)
+    """Requests that may wait, in all; further ones are answered at once with a request to try again later."""
+
+    max_request_size: int = Field(default=4 * 1024**3, ge=1024)
+    """Bytes of one request's inputs, at most."""
+
+    run_timeout: float = Field(default=3000.0, gt=0)
+    """Seconds that one run of a model may take before it is ended."""
+
+    probe_interval: float = Field(default=3.0, gt=0)
+    """Seconds between two looks at the stack's health."""
+
+    triton: str = "embedded"
+    """`embedded`: start Triton too. `none`: a Hypha server alone, for registration services that connect to it. A URL
+    such as `http://triton:8000`: use that Triton."""
+
+    triton_secret: SecretStr | None = None
+    """Secret of a Triton that is not embedded (at least 32 characters); the embedded one gets a new one at each start."""
+
+    triton_port: int | None = None
+    """HTTP port of the embedded Triton, on loopback. Default: one that is free."""
+
+    environments: Path = Path(__file__).resolve().parents[2] / ".environments"
+    """Folder of the Python environments and the Triton installation."""
+
+    @field_validator("home", "run_dir", "environments")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return None if path is None else Path(os.path.abspath(path.expanduser()))
+
+    @field_validator("triton")
+    @classmethod
+    def _known_triton(cls, value: str) -> str:
+        if value in ("embedded", "none") or value.startswith(("http://", "https://")):
+            return value.rstrip("/")
+        raise ValueError("expected embedded, none or a URL such as http://triton:8000")
+
+    @property
+    def store(self) -> Path:
+        """The model store."""
+        return self.home / "models"
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine finds the server."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def home_digest(self) -> str:
+        """Names what belongs to this home and user outside of it: the run dir, shared memory segments."""
+        return hashlib.sha256(f"{os.getuid()}:{self.home.resolve()}".encode()).hexdigest()[:12]
+
+    @property
+    def node_folder(self) -> Path:
+        """The run dir, whether it was named or not."""
+        return self.run_dir or Path(tempfile.gettempdir()) / f"bioengine-{self.home_digest}"
+
+    @property
+    def shm_prefix(self) -> str:
+        """Prefix of Triton's shared memory segments of this home."""
+        return f"bioengine-{self.home_digest}-"

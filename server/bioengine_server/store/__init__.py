@@ -1,0 +1,1 @@
+"""The model store: import, layout, removal."""

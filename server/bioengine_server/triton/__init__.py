@@ -1,0 +1,1 @@
+"""Triton as seen from the server: its process, its API, its health."""
