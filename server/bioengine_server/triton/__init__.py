@@ -1,1 +1,1 @@
-"""Triton as seen from the server: its process, its API, its health."""
+"""Triton as seen from the server: its process, its API, the health of its router."""

@@ -1,0 +1,147 @@
+"""imjoy-rpc's own RPC class as the server's end of one legacy connection.
+
+Frames are MessagePack of a main part, followed by one of an extra part; long messages come in chunks of 512,000 bytes
+through the built-in service's `message_cache` (imjoy-rpc 0.5, "hypha" transport).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import io
+import logging
+from typing import Any, Awaitable, Callable
+
+import msgpack
+import shortuuid
+from imjoy_rpc.hypha.rpc import CHUNK_SIZE, RPC
+
+logger = logging.getLogger(__name__)
+
+MANAGER_ID = "workspace-manager"
+
+# Chunks on their way at the same time; the original waits for each one's answer.
+_CHUNKS_IN_FLIGHT = 8
+
+
+class LegacyRPC(RPC):
+    """The RPC end for one client: plain errors, fast chunks, senders that cannot be forged."""
+
+    def __init__(self, connection: Any, workspace: str, client_id: str, user: dict[str, Any], max_message_size: int) -> None:
+        """
+        Args:
+            connection: has `emit_message(bytes)` and `on_message(handler)`.
+            workspace: the client's workspace.
+            client_id: the client's id.
+            user: the user, as Hypha's contexts have it.
+            max_message_size: bytes of one message, its chunks joined, at most.
+        """
+        self._sender = f"{workspace}/{client_id}"
+        self._user = user
+        self._max_message_size = max_message_size
+        self._find_service: Callable[[str], Awaitable[None]] | None = None
+        super().__init__(connection, client_id=MANAGER_ID, workspace=workspace, method_timeout=3600)
+        self._send_frame = connection.emit_message
+        self._emit_message = self._emit_with_user
+
+    def on_unknown_service(self, find: Callable[[str], Awaitable[None]]) -> None:
+        """Have `find(service id)` called before a method of a service that is not there (yet) is looked up.
+
+        After a reconnection a client goes on with the methods that it got from the connection before.
+        """
+        self._find_service = find
+
+    async def _emit_with_user(self, frame: bytes) -> None:
+        """Name a user in the main part, as old Hypha servers did on the way: clients refuse chunks without."""
+        unpacker = msgpack.Unpacker(max_buffer_size=CHUNK_SIZE * 2)
+        unpacker.feed(frame)
+        main = unpacker.unpack()
+        await self._send_frame(msgpack.packb({**main, "user": self._user}) + frame[unpacker.tell() :])
+
+    def _on_message(self, message: bytes) -> None:
+        unpacker = msgpack.Unpacker(io.BytesIO(message), max_buffer_size=CHUNK_SIZE * 2)
+        main = unpacker.unpack()
+        main.update({"from": self._sender, "to": f"{self._local_workspace}/{MANAGER_ID}", "user": self._user})
+        main["ctx"] = {**main, **self.default_context}
+        try:
+            main.update(unpacker.unpack())
+        except msgpack.exceptions.OutOfData:
+            pass
+        self._fire(main["type"], main)
+
+    def _handle_method(self, data: dict[str, Any]) -> None:
+        method = str(data.get("method", "")).split(".")
+        if method[0] == "services" and len(method) > 2 and method[1] not in self._services and self._find_service:
+            asyncio.ensure_future(self._find_and_handle(method[1], data))
+        else:
+            super()._handle_method(data)
+
+    async def _find_and_handle(self, service_id: str, data: dict[str, Any]) -> None:
+        assert self._find_service is not None
+        try:
+            await self._find_service(service_id)
+        except Exception as error:  # the call itself then says that its method is not there
+            logger.debug("Service %s: %s", service_id, error)
+        super()._handle_method(data)
+
+    def _call_method(  # type: ignore[no-untyped-def]
+        self, method, args, kwargs, resolve=None, reject=None, heartbeat_task=None, method_name=None, run_in_executor=False
+    ):
+        return asyncio.ensure_future(self._run_method(method, args, kwargs, resolve, reject, heartbeat_task, method_name))
+
+    async def _run_method(  # type: ignore[no-untyped-def]
+        self, method, args, kwargs, resolve, reject, heartbeat_task, method_name
+    ):
+        try:
+            result = method(*args, **kwargs)
+            if inspect.isawaitable(result):
+                result = await result
+        except Exception as error:
+            logger.debug("%s: %s", method_name, error)
+            if reject is not None:
+                # A new one, without traceback: the server's insides are not for its clients.
+                reject(Exception(_message(error)))
+        else:
+            if resolve is not None:
+                resolve(result)
+        finally:
+            if heartbeat_task is not None:
+                heartbeat_task.cancel()
+
+    def _create_message(self, key, heartbeat=False, overwrite=False, context=None):  # type: ignore[no-untyped-def]
+        super()._create_message(key, heartbeat, overwrite, context)
+        self._object_store["message_cache"][key] = bytearray()
+
+    def _append_message(self, key, data, heartbeat=False, context=None):  # type: ignore[no-untyped-def]
+        if heartbeat and key in self._object_store:
+            self._object_store[key]["timer"].reset()
+        cache = self._object_store.get("message_cache", {})
+        if key not in cache:
+            raise KeyError(f"There is no message {key}.")
+        if sum(map(len, cache.values())) + len(data) > self._max_message_size:
+            del cache[key]
+            raise ValueError(
+                f"The message is larger than this server takes ({self._max_message_size / 1e6:.0f} MB). "
+                "Send the image in parts, or ask the server's admin to raise BIOENGINE_MAX_REQUEST_SIZE."
+            )
+        cache[key].extend(data)
+
+    async def _send_chunks(self, package: bytes, target_id: str, session_id: str | None) -> None:
+        remote = await self.get_remote_service(f"{target_id}:built-in")
+        cache, message_id, heartbeat = remote.message_cache, session_id or shortuuid.uuid(), bool(session_id)
+        await cache.create(message_id, heartbeat)
+        flying: set[asyncio.Future[Any]] = set()
+        for start in range(0, len(package), CHUNK_SIZE):
+            # Appends are handled in the order in which they arrive, so several may be on their way.
+            flying.add(asyncio.ensure_future(cache.append(message_id, package[start : start + CHUNK_SIZE], heartbeat)))
+            if len(flying) >= _CHUNKS_IN_FLIGHT:
+                done, flying = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
+                for append in done:
+                    append.result()
+        await asyncio.gather(*flying)
+        await cache.process(message_id, heartbeat)
+
+
+def _message(error: Exception) -> str:
+    """What an error says; hypha-rpc's own of a service elsewhere says it twice, with marks around."""
+    return str(error).removeprefix("RemoteError:").split("\nException: ")[0].strip() or type(error).__name__

@@ -1,0 +1,137 @@
+"""What a legacy client finds when it is connected: a workspace manager, and through it every service of Hypha."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from typing import Any
+
+from hypha.core import UserInfo
+from hypha.core.auth import generate_auth_token
+from hypha.core.store import RedisStore
+
+from bioengine_server.gateway.rpc import LegacyRPC
+from bioengine_server.gateway.wrap import plain
+
+logger = logging.getLogger(__name__)
+
+# As long as Hypha's own: a client whose server was away for a day or two finds its workspace again.
+RECONNECTION_TOKEN_LIFETIME = 2 * 24 * 60 * 60  # seconds
+
+_SERVICE_PREFIX = "remote-"
+
+
+class LegacySession:
+    """One connected legacy client, with a connection of its own to Hypha in its own name."""
+
+    def __init__(self, rpc: LegacyRPC, hypha: Any, store: RedisStore, user: UserInfo, workspace: str, client_id: str) -> None:
+        """
+        Args:
+            rpc: the legacy end.
+            hypha: Hypha's interface to the client's workspace, as the client's user.
+            store: Hypha's store.
+            user, workspace, client_id: who the client is.
+        """
+        self._rpc = rpc
+        self._hypha = hypha
+        self._store = store
+        self._user = user
+        self._workspace = workspace
+        self._client_id = client_id
+        rpc.on_unknown_service(self._offer_again)
+        rpc.add_service(self._manager())
+
+    def _manager(self) -> dict[str, Any]:
+        """The service `default`, in the spellings of Python and of JavaScript."""
+        methods = {
+            "get_service": self._get_service,
+            "list_services": self._list_services,
+            "register_service": self._register_service,
+            "unregister_service": self._unregister_service,
+            "generate_token": self._generate_token,
+            "get_connection_info": self._get_connection_info,
+            "update_client_info": self._update_client_info,
+            "echo": self._echo,
+            "log": self._log,
+        }
+        camel_case = {_camel_case(name): method for name, method in methods.items()}
+        return {
+            "id": "default",
+            "name": "workspace manager",
+            "type": "workspace-manager",
+            "config": {"require_context": False, "visibility": "protected", "workspace": self._workspace, "user": self._user_data()},
+            **plain({**methods, **camel_case}),
+        }
+
+    async def _get_service(self, query: Any, *_: Any, **__: Any) -> dict[str, Any] | None:
+        """A service, or None where there is none, as legacy clients expect."""
+        service_id = query.get("id") if isinstance(query, dict) else query
+        if not isinstance(service_id, str) or not service_id:
+            raise TypeError(f"get_service takes a service id such as 'triton-client', not {query!r}.")
+        return await self._offer(service_id)
+
+    async def _offer(self, service_id: str) -> dict[str, Any] | None:
+        """Have a service of Hypha offered on the legacy end under an id that leads back to it."""
+        try:
+            service = await self._hypha.get_service(_hypha_id(service_id))
+        except Exception as error:
+            if "not found" in str(error).lower() or isinstance(error, KeyError):
+                return None
+            raise
+        offered = plain(dict(service))
+        offered["id"] = _SERVICE_PREFIX + base64.urlsafe_b64encode(service_id.encode()).decode().rstrip("=")
+        offered["config"] = {**dict(offered.get("config") or {}), "visibility": "protected", "require_context": False}
+        offered.pop("service_schema", None)
+        return dict(self._rpc.add_service(offered, overwrite=True))
+
+    async def _offer_again(self, offered_id: str) -> None:
+        """Offer a service whose methods the client knows from an earlier connection."""
+        if offered_id.startswith(_SERVICE_PREFIX):
+            encoded = offered_id.removeprefix(_SERVICE_PREFIX)
+            await self._offer(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode())
+
+    async def _list_services(self, query: Any = None, *_: Any, **__: Any) -> Any:
+        return plain(await self._hypha.list_services(query))
+
+    async def _register_service(self, service: Any, *_: Any, **__: Any) -> Any:
+        definition = {key: value for key, value in plain(dict(service)).items() if not key.startswith("_")}
+        return plain(await self._hypha.register_service(definition, {"overwrite": True}))
+
+    async def _unregister_service(self, service: Any, *_: Any, **__: Any) -> None:
+        await self._hypha.unregister_service(service if isinstance(service, str) else service["id"])
+
+    async def _generate_token(self, *args: Any, **kwargs: Any) -> Any:
+        return await self._hypha.generate_token(*plain(args), **plain(kwargs))
+
+    async def _get_connection_info(self, *_: Any, **__: Any) -> dict[str, Any]:
+        return {
+            "workspace": self._workspace,
+            "client_id": self._client_id,
+            "user_info": self._user_data(),
+            "reconnection_token": await generate_auth_token(self._user, RECONNECTION_TOKEN_LIFETIME),
+            "reconnection_expires_in": RECONNECTION_TOKEN_LIFETIME,
+        }
+
+    async def _update_client_info(self, *_: Any, **__: Any) -> None:
+        """Legacy clients tell which services they have of their own; nobody else can reach those."""
+
+    async def _echo(self, value: Any = None, *_: Any, **__: Any) -> Any:
+        return plain(value)
+
+    async def _log(self, text: Any = "", *_: Any, **__: Any) -> None:
+        logger.debug("%s: %s", self._client_id, str(text)[:1000])
+
+    def _user_data(self) -> dict[str, Any]:
+        return {"id": self._user.id, "is_anonymous": self._user.is_anonymous, "email": self._user.email, "roles": self._user.roles}
+
+
+def _hypha_id(service_id: str) -> str:
+    """The id as Hypha 0.21 takes it: an old web page asks for `public/workspace-manager:triton-client`."""
+    return service_id.replace("/workspace-manager:", "/*:")
+
+
+def _camel_case(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+

@@ -1,0 +1,102 @@
+"""Is the stack alive, and does it work? `GET /health/liveness` and `GET /health/readiness`.
+
+Ready means: a small model that comes with the project was run through the service, as a client would, with success,
+within the last minute and since the last failure. The probe runs in a lane of its own, so busy models do not disturb it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+from hypha.core.store import RedisStore
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from bioengine_server.service.triton_client import PROBE_MODEL, SERVICE_ID
+from bioengine_server.triton.api import ROUTER
+
+logger = logging.getLogger(__name__)
+
+PROBE_PACKAGE = Path(__file__).parent / "probe"
+
+_VALID_FOR = 60.0  # seconds
+_PROBE_TIMEOUT = 50.0  # seconds; generous, a machine at full load is busy and not broken
+
+
+class Readiness:
+    """The outcome of the last probe."""
+
+    def __init__(self) -> None:
+        self._succeeded: float | None = None
+        self._reason = "the stack is starting"
+        self._test_input = np.load(PROBE_PACKAGE / "test_input.npy")
+        self._test_output = np.load(PROBE_PACKAGE / "test_output.npy")
+        self.became_ready = asyncio.Event()
+
+    @property
+    def reason(self) -> str | None:
+        """Why the stack is not ready; None when it is."""
+        if self._succeeded is None:
+            return self._reason
+        if time.monotonic() - self._succeeded > _VALID_FOR:
+            return f"the last success of the probe is {time.monotonic() - self._succeeded:.0f} s old"
+        return None
+
+    async def watch(self, store: RedisStore, interval: float) -> None:
+        """Probe every `interval` seconds, until cancelled."""
+        while True:
+            try:
+                async with store.get_workspace_interface(store.get_root_user(), "public", client_id="readiness-probe") as api:
+                    service = await api.get_service(f"public/{SERVICE_ID}")
+                    while True:
+                        async with asyncio.timeout(_PROBE_TIMEOUT):
+                            await self._probe(service)
+                        if self.reason is not None:
+                            logger.info("Ready")
+                        self._succeeded = time.monotonic()
+                        self.became_ready.set()
+                        await asyncio.sleep(interval)
+            except TimeoutError:
+                self._fail(f"the probe did not end within {_PROBE_TIMEOUT:.0f} s")
+            except Exception as error:
+                lines = str(error).strip().splitlines()
+                self._fail(lines[-1] if lines else type(error).__name__)
+            await asyncio.sleep(min(interval, 1.0))
+
+    async def _probe(self, service: Any) -> None:
+        answer = await service.execute(
+            inputs=[{"model_id": PROBE_MODEL, "inputs": [self._test_input]}], model_name=ROUTER, serialization="imjoy"
+        )
+        result = answer["result"]
+        if not result.get("success"):
+            raise RuntimeError(result.get("error", "the probe model gave no result"))
+        if not np.allclose(result["outputs"][0], self._test_output, atol=1e-5):
+            raise RuntimeError("the probe model gave a wrong result")
+
+    def _fail(self, reason: str) -> None:
+        if self.reason is None or self._reason != reason:
+            logger.warning("Not ready: %s", reason)
+        self._succeeded, self._reason = None, reason
+
+
+def add_health_routes(app: FastAPI, readiness: Readiness) -> None:
+    """Answer the two health routes, before Hypha's own of the same names."""
+
+    async def liveness(_: Request) -> JSONResponse:
+        return JSONResponse({"status": "OK"})
+
+    async def ready(_: Request) -> JSONResponse:
+        reason = readiness.reason
+        if reason is None:
+            return JSONResponse({"status": "OK"})
+        return JSONResponse({"status": "NOT READY", "reason": reason}, status_code=503, headers={"Retry-After": "5"})
+
+    app.router.routes.insert(0, Route("/health/liveness", liveness, methods=["GET"]))
+    app.router.routes.insert(0, Route("/health/readiness", ready, methods=["GET"]))

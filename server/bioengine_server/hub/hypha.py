@@ -1,0 +1,127 @@
+"""Hypha, in this process: its own application with our limits, and uvicorn to serve it.
+
+The launcher is ours because Hypha's command has no flags for what matters here: without per-message deflate images pass
+six to eight times faster, and with the default message limit a client that sends a few large images is thrown out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from typing import Any, Iterator
+
+import uvicorn
+from fastapi import FastAPI
+from hypha.core.auth import set_jwt_secret
+from hypha.core.store import RedisStore
+from hypha.server import create_application, get_argparser
+
+from bioengine_server.errors import PortInUse
+from bioengine_server.settings import Settings
+
+# Messages in a second, and in a burst, that one client may send: an image of 1 GB is 4,000 messages.
+_MESSAGE_RATE = 20_000
+_MESSAGE_BURST = 200_000
+
+# How long connections may take to end when the server stops.
+_GRACE = 2  # seconds
+
+
+def create_hypha(settings: Settings, jwt_secret: str) -> FastAPI:
+    """Hypha's ASGI application; its store is `app.state.store` and is ready when the application has started."""
+    os.environ.update(HYPHA_WS_MSG_RATE_LIMIT=str(_MESSAGE_RATE), HYPHA_WS_MSG_BURST_LIMIT=str(_MESSAGE_BURST))
+    set_jwt_secret(jwt_secret)
+    database = settings.node_folder / "hypha.sqlite"
+    database.unlink(missing_ok=True)  # event logs and the like, of one run only
+    arguments = get_argparser().parse_args(
+        [
+            f"--host={settings.host}",
+            f"--port={settings.port}",
+            f"--public-base-url={settings.url}",
+            f"--database-uri=sqlite+aiosqlite:///{database}",
+            "--disable-agent-skills",
+        ]
+    )
+    app: FastAPI = create_application(arguments)
+    return app
+
+
+def hypha_store(app: FastAPI) -> RedisStore:
+    store: RedisStore = app.state.store
+    return store
+
+
+def share_service(store: RedisStore, service_id: str) -> None:
+    """Let the bare `service_id` mean the public service where a client's own workspace has none.
+
+    Anonymous users have a workspace of their own, and Hypha 0.21 looks up bare ids in that one only.
+    """
+    manager: Any = store._workspace_manager
+    find = manager.get_service_info
+
+    async def find_or_shared(service_id_asked: str, config: dict[str, Any] | None = None, context: Any = None) -> Any:
+        try:
+            return await find(service_id_asked, config, context=context)
+        except KeyError:
+            if service_id_asked != service_id:
+                raise
+            return await find(f"public/{service_id}", config, context=context)
+
+    manager.get_service_info = find_or_shared
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on `host` and `port`. Raises PortInUse."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise PortInUse(host, port, error.strerror or str(error)) from error
+    return listener
+
+
+class HttpServer:
+    """uvicorn on a socket of ours; signals are handled by whoever runs it."""
+
+    def __init__(self, app: Any, listener: socket.socket) -> None:
+        self._listener = listener
+        self._server = _Uvicorn(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                ws_per_message_deflate=False,
+                # As in Hypha's own launcher: it has its own idle timeout, and a busy client may miss pings.
+                ws_ping_interval=None,
+                ws_ping_timeout=None,
+                timeout_keep_alive=300,
+                timeout_graceful_shutdown=_GRACE,
+            )
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Serve; returns when requests are answered."""
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        while not self._server.started:
+            if self._task.done():
+                self._task.result()
+                raise RuntimeError("Hypha did not start; its log says why")
+            await asyncio.sleep(0.02)
+
+    async def stop(self) -> None:
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,83 @@
+"""Inputs and outputs of Triton models other than the router: one value for each input, arrays by name back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Sequence
+
+import numpy as np
+from tritonclient.utils import triton_to_np_dtype
+
+from bioengine_server.errors import RefusedArgument
+from bioengine_server.triton import message
+
+
+def to_triton(inputs: Any, config: dict[str, Any], serialization: str) -> list[tuple[str, np.ndarray]]:
+    """The arrays for a model's inputs.
+
+    Args:
+        inputs: one value for each input of the model: an array; a string or a dict (as JSON) for a BYTES input; with the
+            serialization "imjoy", anything that imjoy-rpc encodes.
+        config: the model's configuration.
+        serialization: "triton" or "imjoy".
+
+    Raises RefusedArgument, and TypeError for an array of a wrong dtype.
+    """
+    specs = config["input"]
+    names = ", ".join(spec["name"] for spec in specs)
+    if not isinstance(inputs, (list, tuple)) or len(inputs) != len(specs):
+        given = len(inputs) if isinstance(inputs, (list, tuple)) else type(inputs).__name__
+        raise RefusedArgument("inputs", f"the model '{config['name']}' takes a list of {len(specs)} ({names}), and {given} came.")
+    if serialization == "imjoy":
+        return [(spec["name"], _bytes(message.encode(value))) for spec, value in zip(specs, inputs)]
+    return [(spec["name"], _array(spec, value)) for spec, value in zip(specs, inputs)]
+
+
+def from_triton(outputs: dict[str, np.ndarray], serialization: str, decode_json: bool, decode_bytes: bool) -> dict[str, Any]:
+    """Outputs by name; BYTES ones decoded as the client asked: imjoy-rpc's encoding, JSON, or text."""
+    return {name: _decoded(array, serialization, decode_json, decode_bytes) for name, array in outputs.items()}
+
+
+def checked_outputs(select_outputs: Any, config: dict[str, Any]) -> Sequence[str] | None:
+    """`select_outputs` as names of the model's outputs, None for all. Raises RefusedArgument."""
+    if select_outputs is None:
+        return None
+    names = [spec["name"] for spec in config["output"]]
+    if not isinstance(select_outputs, (list, tuple)) or not set(select_outputs) <= set(names):
+        raise RefusedArgument("select_outputs", f"{select_outputs!r} is not a list out of {', '.join(names)}.")
+    return list(select_outputs)
+
+
+def _array(spec: dict[str, Any], value: Any) -> np.ndarray:
+    name, wanted = spec["name"], spec["data_type"].removeprefix("TYPE_")
+    if wanted in ("STRING", "BYTES"):
+        if isinstance(value, np.ndarray):
+            return value if value.dtype == np.object_ else value.astype(np.object_)
+        text = value if isinstance(value, (str, bytes)) else json.dumps(value)
+        return _bytes(text.encode() if isinstance(text, str) else text)
+    dtype = np.dtype(triton_to_np_dtype(wanted))
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"Input '{name}' is a {type(value).__name__}; expected an array of {dtype.name}.")
+    if value.dtype != dtype:
+        raise TypeError(
+            f"Input '{name}' is {value.dtype.name}; expected {dtype.name}. Convert it, for example with astype('{dtype.name}')."
+        )
+    return value
+
+
+def _bytes(value: bytes) -> np.ndarray:
+    return np.array([value], dtype=np.object_)
+
+
+def _decoded(array: np.ndarray, serialization: str, decode_json: bool, decode_bytes: bool) -> Any:
+    if array.dtype != np.object_:
+        return array
+    if serialization == "imjoy":
+        return message.decode(array.flat[0])
+    if decode_json:
+        values = [json.loads(item) for item in array.flat]
+    elif decode_bytes:
+        values = [item.decode("utf-8") for item in array.flat]
+    else:
+        values = list(array.flat)
+    return values[0] if len(values) == 1 else values

@@ -1,0 +1,243 @@
+"""`triton-client`: the service that clients call.
+
+    execute: arguments -> checked -> admitted -> Triton -> {"result": ..., "__info__": ...}
+
+Where models of the store are concerned, whatever goes wrong comes back as data, `{"success": False, "error": str}`;
+arguments that are refused raise, naming the argument.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from bioengine_server.errors import Busy, RefusedArgument, TooLarge, TritonUnavailable
+from bioengine_server.service.admission import Admission
+from bioengine_server.service.caller import Caller
+from bioengine_server.service.tensors import checked_outputs, from_triton, to_triton
+from bioengine_server.triton import message
+from bioengine_server.triton.api import ROUTER, InferOptions, TritonError
+from bioengine_server.triton.router import Router
+
+logger = logging.getLogger(__name__)
+
+SERVICE_ID = "triton-client"
+
+# The model that the readiness probe runs, shipped with the project.
+PROBE_MODEL = "bioengine-probe"
+
+# Router instances that no admitted request takes: one for questions about models, one for the probe.
+RESERVED_ROUTERS = 2
+
+_SERIALIZATIONS = ("triton", "imjoy")
+_RESOLVED_FOR = 10.0  # seconds that an id's resolution is remembered
+_MOST_RESOLVED = 1024
+
+
+class TritonClient:
+    """The service, in front of one Triton. The same in the server process and in a process of its own."""
+
+    def __init__(self, router: Router, admission: Admission, public_url: str, max_request_size: int) -> None:
+        """
+        Args:
+            router: the router of the Triton to use.
+            admission: the door in front of it.
+            public_url: the Hypha server's URL, which `get_config` tells.
+            max_request_size: bytes of one request's inputs, at most.
+        """
+        self._router = router
+        self._admission = admission
+        self._public_url = public_url
+        self._max_request_size = max_request_size
+        self._questions = asyncio.Semaphore(1)
+        self._probes = asyncio.Semaphore(1)
+        self._resolved: dict[str, tuple[float, str]] = {}
+        self._configs: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def definition(self) -> dict[str, Any]:
+        """What is registered with Hypha."""
+        return {
+            "id": SERVICE_ID,
+            "name": "BioEngine",
+            "type": "triton-client",
+            "description": "Runs bioimage.io models by id, and other models of this server's Triton.",
+            "config": {"visibility": "public", "require_context": True},
+            "execute": self.execute,
+            "get_config": self.get_config,
+        }
+
+    async def execute(
+        self,
+        inputs: Any = None,
+        model_name: Any = None,
+        serialization: Any = "triton",
+        select_outputs: Any = None,
+        decode_json: bool = False,
+        decode_bytes: bool = False,
+        model_version: Any = "",
+        request_id: Any = "",
+        sequence_id: Any = 0,
+        sequence_start: bool = False,
+        sequence_end: bool = False,
+        priority: Any = 0,
+        timeout: Any = None,
+        compression_algorithm: Any = None,
+        cache_config: bool = True,
+        verbose: bool = False,
+        server_url: Any = None,
+        context: dict[str, Any] | None = None,
+        **unknown: Any,
+    ) -> dict[str, Any]:
+        """Run a model.
+
+        Args:
+            inputs: for `bioengine-model-runner` (with serialization "imjoy"): a list with one dict, `{"model_id": str,
+                "inputs": [array, ...], "return_rdf": any, "weight_format": str}`; for other models of Triton: one array,
+                str or dict (as JSON) for each of its inputs.
+            model_name: the Triton model.
+            serialization: "imjoy" or "triton".
+            select_outputs: names of the outputs wanted, None for all.
+            decode_json: decode BYTES outputs as JSON.
+            decode_bytes: decode BYTES outputs as text.
+            model_version, request_id, sequence_id, sequence_start, sequence_end, priority, timeout,
+            compression_algorithm: of Triton's inference request. No compression unless asked for.
+            cache_config: remember the model's configuration between calls.
+            verbose: log the call.
+            server_url: refused; this service speaks to its own Triton only.
+            context: given by Hypha.
+
+        Returns the outputs by name and `"__info__"`, Triton's response info. For `bioengine-model-runner` that is
+        `"result"`: `{"task_id": str, "outputs": [array, ...], "execution_time": seconds, "success": True}` or
+        `{"success": False, "error": str}`.
+
+        Raises RefusedArgument; TypeError for an input of a wrong dtype; for models other than the router TritonError,
+        TritonUnavailable, Busy, TooLarge.
+        """
+        caller = Caller.from_context(context)
+        _refuse(server_url, unknown)
+        if serialization not in _SERIALIZATIONS:
+            raise RefusedArgument("serialization", f"{serialization!r} is not 'imjoy' or 'triton'.")
+        options = InferOptions(
+            model_version=str(model_version) if isinstance(model_version, int) else (model_version or ""),
+            request_id=request_id or "",
+            sequence_id=sequence_id or 0,
+            sequence_start=bool(sequence_start),
+            sequence_end=bool(sequence_end),
+            priority=priority or 0,
+            timeout=timeout,
+            compression_algorithm=compression_algorithm,
+        )
+        logger.log(logging.INFO if verbose else logging.DEBUG, "%s runs %s", caller, model_name)
+        if model_name == ROUTER and serialization == "imjoy":
+            return await self._run_stored_model(inputs, options, caller)
+        config = await self._triton_config(model_name, options.model_version, use_cache=cache_config)
+        outputs = checked_outputs(select_outputs, config)
+        self._check_size(inputs)
+        tensors = to_triton(inputs, config, serialization)
+        async with self._admission.admit(f"triton:{model_name}"):
+            result = await self._router.api.infer(model_name, tensors, outputs, options)
+        return {**from_triton(result.outputs, serialization, decode_json, decode_bytes), "__info__": result.info}
+
+    async def get_config(
+        self,
+        model_name: Any = None,
+        model_version: Any = "",
+        verbose: bool = False,
+        server_url: Any = None,
+        context: dict[str, Any] | None = None,
+        **unknown: Any,
+    ) -> dict[str, Any]:
+        """Triton's configuration of a model, loaded or not, with `server_url` and `model_name`.
+
+        Raises RefusedArgument, TritonError for a model that there is not, TritonUnavailable.
+        """
+        _refuse(server_url, unknown)
+        config = None
+        if model_name != ROUTER:
+            async with self._questions:
+                answer, _ = await self._router.ask({"operation": "config", "model_id": model_name})
+            config = answer.get("config")
+        if config is None:
+            config = await self._triton_config(model_name, str(model_version or ""), use_cache=False)
+        return {**config, "server_url": f"{self._public_url}/triton", "model_name": model_name}
+
+    async def _run_stored_model(self, inputs: Any, options: InferOptions, caller: Caller) -> dict[str, Any]:
+        """A request of the router: what goes wrong is data."""
+        if not isinstance(inputs, (list, tuple)) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+            raise RefusedArgument(
+                "inputs", 'expected a list with one dict, [{"model_id": "affable-shark", "inputs": [image]}].'
+            )
+        request = {key: value for key, value in inputs[0].items() if key != "operation"}
+        try:
+            self._check_size(request)
+            result, info = await self._admitted(request, options)
+        except (Busy, TooLarge, TritonUnavailable) as error:
+            result, info = {"success": False, "error": str(error)}, {"model_name": ROUTER}
+        if result.get("success") is False:
+            logger.info("%s: %s", caller, result["error"])
+        return {"result": result, "__info__": info}
+
+    async def _admitted(self, request: dict[str, Any], options: InferOptions) -> tuple[dict[str, Any], dict[str, Any]]:
+        model_id = request.get("model_id")
+        if model_id == PROBE_MODEL:
+            async with self._probes:
+                return await self._router.ask(request, options)
+        if request.get("inputs") is None:
+            async with self._questions:
+                return await self._router.ask(request, options)
+        model = self._remembered(model_id)
+        if model is None:
+            async with self._questions:
+                answer, info = await self._router.ask({"operation": "resolve", "model_id": model_id})
+            if "id" not in answer:
+                return answer, info
+            model = f"{answer['id']}/{answer['version']}"
+            self._remember(model_id, model)
+        async with self._admission.admit(model):
+            return await self._router.ask(request, options)
+
+    def _remembered(self, model_id: Any) -> str | None:
+        """The package that `model_id` named a moment ago: all names of one model share its places."""
+        if not isinstance(model_id, str):
+            return None
+        until, model = self._resolved.get(model_id, (0.0, ""))
+        return model if until > time.monotonic() else None
+
+    def _remember(self, model_id: Any, model: str) -> None:
+        if len(self._resolved) >= _MOST_RESOLVED:
+            self._resolved.clear()
+        self._resolved[model_id] = (time.monotonic() + _RESOLVED_FOR, model)
+
+    def _check_size(self, inputs: Any) -> None:
+        size = message.size(inputs)
+        if size > self._max_request_size:
+            raise TooLarge(size, self._max_request_size)
+
+    async def _triton_config(self, model_name: Any, model_version: str, use_cache: bool) -> dict[str, Any]:
+        if model_name is None:
+            raise RefusedArgument("model_name", f"it is missing. For bioimage.io models it is {ROUTER!r}.")
+        key = (str(model_name), model_version)
+        if not use_cache or key not in self._configs:
+            if len(self._configs) >= _MOST_RESOLVED:
+                self._configs.clear()
+            try:
+                self._configs[key] = await self._router.api.model_config(model_name, model_version)
+            except TritonError as error:
+                raise RefusedArgument(
+                    "model_name",
+                    f"this server's Triton has no model {model_name!r}. To run a bioimage.io model, "
+                    f"name {ROUTER!r} and give the model's id in the inputs.",
+                ) from error
+        return self._configs[key]
+
+
+
+
+def _refuse(server_url: Any, unknown: dict[str, Any]) -> None:
+    """Refuse what clients of the public server could say and must not here, and what nobody knows."""
+    if server_url is not None:
+        raise RefusedArgument("server_url", "this service speaks to its own Triton only. Leave it out.")
+    for name in unknown:
+        raise RefusedArgument(name, "there is no such argument. Check its spelling.")

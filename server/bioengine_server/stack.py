@@ -1,0 +1,218 @@
+"""The whole stack in one process and its Triton: `bioengine up`.
+
+    home and port taken -> leftovers swept -> Triton starts | Hypha serves -> triton-client registered -> probed -> ready
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import stat
+from pathlib import Path
+from typing import Any, AsyncIterator, Callable, Coroutine, Iterator
+
+from bioengine_server.errors import HomeInUse, StackError, UnsafeRunDir
+from bioengine_server.gateway.route import add_legacy_gateway
+from bioengine_server.health import PROBE_PACKAGE, Readiness, add_health_routes
+from bioengine_server.hub.hypha import HttpServer, create_hypha, hypha_store, listen, share_service
+from bioengine_server.hub.secrets import home_secret, new_secret
+from bioengine_server.hub.tokens import JWT_SECRET
+from bioengine_server.service.admission import Admission
+from bioengine_server.service.registration import Registration, hide_tracebacks
+from bioengine_server.service.triton_client import PROBE_MODEL, RESERVED_ROUTERS, SERVICE_ID, TritonClient
+from bioengine_server.settings import Settings
+from bioengine_server.store.model_store import ModelStore
+from bioengine_server.triton.api import TritonApi
+from bioengine_server.triton.process import TritonProcess
+from bioengine_server.triton.router import Router
+
+logger = logging.getLogger(__name__)
+
+# All of a stop together; a second Ctrl-C does not wait.
+_STOP_PATIENCE = 9.0  # seconds
+
+
+async def run_stack(settings: Settings, on_start: Callable[[str], None], on_ready: Callable[[], None]) -> None:
+    """Run Hypha, and Triton where it is embedded, until SIGINT or SIGTERM.
+
+    Args:
+        settings: all that can be chosen.
+        on_start: told of each part that is started.
+        on_ready: called when the first probe has succeeded.
+
+    Raises StackError.
+    """
+    stop = stop_on_signals()
+    if not settings.debug:
+        hide_tracebacks()
+    with own_home(settings), contextlib.closing(listen(settings.host, settings.port)) as listener:
+        async with contextlib.AsyncExitStack() as parts:
+            app = create_hypha(settings, home_secret(settings.home, JWT_SECRET))
+            readiness = Readiness()
+            add_health_routes(app, readiness)
+            add_legacy_gateway(app, lambda: hypha_store(app), settings.max_request_size)
+            service = None
+            if settings.triton != "none":
+                service = await parts.enter_async_context(_service_on_triton(settings, on_start))
+            on_start(f"Hypha on {settings.url}")
+            server = HttpServer(app, listener)
+            parts.push_async_callback(server.stop)
+            await server.start()
+            store = hypha_store(app)
+            share_service(store, SERVICE_ID)
+            if service is not None:
+                api = await parts.enter_async_context(
+                    store.get_workspace_interface(store.get_root_user(), "public", client_id="bioengine", silent=True)
+                )
+                await Registration(service).register(api)
+            await parts.enter_async_context(background(readiness.watch(store, settings.probe_interval)))
+            await parts.enter_async_context(background(_announce(readiness, on_ready)))
+            await stop.wait()
+            logger.info("Stopping")
+
+
+@contextlib.asynccontextmanager
+async def _service_on_triton(settings: Settings, on_start: Callable[[str], None]) -> AsyncIterator[TritonClient]:
+    """The service in front of an embedded Triton, which runs meanwhile, or of the one that the settings name."""
+    async with contextlib.AsyncExitStack() as parts:
+        if settings.triton == "embedded":
+            secret = new_secret()
+            triton = TritonProcess(settings, secret)
+            await asyncio.to_thread(install_probe_model, settings)
+            on_start(f"Triton on {triton.url} (log: {triton.log_file})")
+            triton.start()
+            parts.push_async_callback(triton.stop)
+            url = triton.url
+        else:
+            url, secret = settings.triton, external_secret(settings)
+            on_start(f"using Triton on {url}")
+        yield await parts.enter_async_context(service_for(settings, url, secret, settings.url))
+
+
+@contextlib.asynccontextmanager
+async def service_for(settings: Settings, triton_url: str, secret: str, public_url: str) -> AsyncIterator[TritonClient]:
+    """The service in front of a Triton whose router is watched meanwhile."""
+    api = TritonApi(triton_url, secret, settings.run_timeout)
+    router = Router(api)
+    admission = Admission(settings.concurrency - RESERVED_ROUTERS, settings.model_concurrency, settings.queue_size)
+    try:
+        async with background(router.watch(settings.probe_interval)):
+            yield TritonClient(router, admission, public_url, settings.max_request_size)
+    finally:
+        await api.close()
+
+
+async def run_registration(settings: Settings, hypha_url: str, token: str) -> None:
+    """Offer the Triton of the settings in the Hypha at `hypha_url`, until SIGINT or SIGTERM. Raises StackError."""
+    stop = stop_on_signals()
+    if not settings.triton.startswith("http"):
+        raise StackError("Which Triton is to be offered? Name it with --triton URL, such as --triton http://127.0.0.1:8000.")
+    if not settings.debug:
+        hide_tracebacks()
+    async with service_for(settings, settings.triton, external_secret(settings), hypha_url) as service:
+        async with background(Registration(service).run(hypha_url, token)):
+            await stop.wait()
+
+
+async def run_triton(settings: Settings, on_start: Callable[[str], None]) -> None:
+    """Run Triton alone, for a registration service elsewhere, until SIGINT or SIGTERM. Raises StackError."""
+    stop = stop_on_signals()
+    with own_home(settings):
+        triton = TritonProcess(settings, external_secret(settings))
+        await asyncio.to_thread(install_probe_model, settings)
+        on_start(f"Triton on {triton.url} (log: {triton.log_file})")
+        triton.start()
+        try:
+            await stop.wait()
+        finally:
+            await triton.stop()
+
+
+def external_secret(settings: Settings) -> str:
+    """The secret of a Triton that others start. Raises StackError."""
+    secret = settings.triton_secret.get_secret_value() if settings.triton_secret else ""
+    if len(secret) < 32:
+        raise StackError(
+            "BIOENGINE_TRITON_SECRET is missing or shorter than 32 characters. Set the same secret here and where Triton "
+            "is started; one is made by: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+        )
+    return secret
+
+
+def install_probe_model(settings: Settings) -> None:
+    """Have the model of the readiness probe in the store."""
+    store = ModelStore(settings.store)
+    if not store.contains(PROBE_MODEL):
+        store.import_package(PROBE_PACKAGE, PROBE_MODEL)
+
+
+@contextlib.contextmanager
+def own_home(settings: Settings) -> Iterator[None]:
+    """Hold the home and its run dir for this process alone. Raises StackError."""
+    try:
+        settings.store.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StackError(f"The home {settings.home} cannot be made: {error.strerror}. Name another with --home FOLDER.") from error
+    folder = settings.node_folder
+    _make_private(folder)
+    # On the node and not in the home, which may be on a network file system.
+    with open(os.open(folder / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as owner:
+        try:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise HomeInUse(settings.home, owner.read().strip() or "starting") from None
+        owner.truncate(0)
+        owner.write(f"process {os.getpid()}, {settings.url}\n")
+        owner.flush()
+        yield
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder that only its owner can enter, also where anybody may have made it before us. Raises UnsafeRunDir."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode):
+            raise UnsafeRunDir(folder, "is not a folder") from None
+        if found.st_uid != os.getuid():
+            raise UnsafeRunDir(folder, "belongs to somebody else") from None
+        folder.chmod(0o700)
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGINT and SIGTERM set. A second signal, or a stop that hangs, ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def handle() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+        # The kernel then ends Triton too (see bioengine_runner.launch); the next start sweeps the rest.
+        loop.call_later(_STOP_PATIENCE, os._exit, 1)
+
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signal_number, handle)
+    return stop
+
+
+@contextlib.asynccontextmanager
+async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run `work` as a task for as long as the context is open."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _announce(readiness: Readiness, on_ready: Callable[[], None]) -> None:
+    await readiness.became_ready.wait()
+    on_ready()

@@ -1,0 +1,172 @@
+"""Triton's HTTP API, as far as the server uses it, through `tritonclient`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import Any, Sequence
+from urllib.parse import urlsplit
+
+import aiohttp
+import numpy as np
+import tritonclient.http as triton_http
+from tritonclient.http.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from bioengine_server.errors import RefusedArgument, TritonUnavailable
+from bioengine_server.triton import message
+
+ROUTER = "bioengine-model-runner"
+SECRET_HEADER = "bioengine-secret"
+
+# Long enough for the longest run that the runner allows; the runner ends those that take longer.
+_TIMEOUT_MARGIN = 600.0  # seconds
+
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_MODEL_VERSION = re.compile(r"[0-9]{0,18}")
+_COMPRESSIONS = (None, "gzip", "deflate")
+
+
+class TritonError(Exception):
+    """Triton answered a request with an error. `status`: the HTTP status, as text."""
+
+    def __init__(self, text: str, status: str | None) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class InferOptions:
+    """What a client may ask of Triton besides the inputs, named as in Triton's inference request."""
+
+    model_version: str = ""
+    request_id: str = ""
+    sequence_id: int = 0
+    sequence_start: bool = False
+    sequence_end: bool = False
+    priority: int = 0
+    timeout: int | None = None
+    """Microseconds that the request may wait in Triton's queue."""
+    compression_algorithm: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model_version, str) or not _MODEL_VERSION.fullmatch(self.model_version):
+            raise RefusedArgument("model_version", f"{self.model_version!r} is not a number in a string, such as '1'.")
+        if self.compression_algorithm not in _COMPRESSIONS:
+            raise RefusedArgument("compression_algorithm", f"{self.compression_algorithm!r} is not gzip, deflate or None.")
+        for name, types in (("request_id", str), ("sequence_id", (int, str)), ("priority", int)):
+            if not isinstance(getattr(self, name), types):
+                raise RefusedArgument(name, f"{getattr(self, name)!r} has the wrong type.")
+        if self.timeout is not None and not isinstance(self.timeout, int):
+            raise RefusedArgument("timeout", f"{self.timeout!r} is not a whole number of microseconds.")
+
+
+@dataclass(frozen=True)
+class InferResult:
+    """Outputs by name, and Triton's own description of the response."""
+
+    outputs: dict[str, np.ndarray]
+    info: dict[str, Any]
+
+
+class TritonApi:
+    """One Triton server."""
+
+    def __init__(self, url: str, secret: str, run_timeout: float) -> None:
+        """
+        Args:
+            url: such as http://127.0.0.1:8000.
+            secret: opens the closed APIs.
+            run_timeout: seconds that the runner lets a model run.
+        """
+        self.url = url
+        parts = urlsplit(url)
+        self._headers = {SECRET_HEADER: secret}
+        # `conn_timeout` is aiohttp's limit for the whole request, a run of a model included.
+        self._client = InferenceServerClient(
+            parts.netloc + parts.path.rstrip("/"),
+            ssl=parts.scheme == "https",
+            conn_limit=0,
+            conn_timeout=run_timeout + _TIMEOUT_MARGIN,
+        )
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def is_ready(self, model_name: str) -> bool:
+        try:
+            return bool(await self._client.is_model_ready(model_name))
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError):
+            return False
+
+    async def model_config(self, model_name: str, model_version: str = "") -> dict[str, Any]:
+        """Triton's configuration of a loaded model. Raises TritonError, TritonUnavailable, RefusedArgument."""
+        config = await self._call(self._client.get_model_config(_checked(model_name), model_version))
+        return dict(config)
+
+    async def infer(
+        self,
+        model_name: str,
+        inputs: Sequence[tuple[str, np.ndarray]],
+        outputs: Sequence[str] | None = None,
+        options: InferOptions = InferOptions(),
+    ) -> InferResult:
+        """Run a model. Raises TritonError, TritonUnavailable, RefusedArgument.
+
+        Args:
+            model_name: a loaded model.
+            inputs: name and array of each; arrays of objects (bytes) become Triton's BYTES.
+            outputs: the outputs wanted, None for all.
+            options: the rest of the request.
+        """
+        tensors = []
+        for name, array in inputs:
+            tensor = triton_http.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+            tensor.set_data_from_numpy(array)
+            tensors.append(tensor)
+        wanted = None if outputs is None else [triton_http.InferRequestedOutput(name) for name in outputs]
+        result = await self._call(
+            self._client.infer(
+                _checked(model_name),
+                tensors,
+                outputs=wanted,
+                model_version=options.model_version,
+                request_id=options.request_id,
+                sequence_id=options.sequence_id,
+                sequence_start=options.sequence_start,
+                sequence_end=options.sequence_end,
+                priority=options.priority,
+                timeout=options.timeout,
+                request_compression_algorithm=options.compression_algorithm,
+                response_compression_algorithm=options.compression_algorithm,
+            )
+        )
+        info = result.get_response()
+        return InferResult({item["name"]: result.as_numpy(item["name"]) for item in info["outputs"]}, info)
+
+    async def ask_router(self, request: dict[str, Any], options: InferOptions = InferOptions()) -> tuple[dict[str, Any], dict[str, Any]]:
+        """One request of the router and its result (`bioengine_runner.router`), with Triton's response info."""
+        kwargs = np.array([message.encode(request)], dtype=np.object_)
+        result = await self.infer(ROUTER, [("kwargs", kwargs)], ["result"], options)
+        return message.decode(result.outputs["result"].flat[0]), result.info
+
+    async def reload_router(self) -> None:
+        """Replace all router instances. Requests in flight finish; new ones are refused until the new ones are there."""
+        await self._call(self._client.unload_model(ROUTER, headers=self._headers))
+        await self._call(self._client.load_model(ROUTER, headers=self._headers))
+
+    async def _call(self, call: Any) -> Any:
+        try:
+            return await call
+        except InferenceServerException as error:
+            raise TritonError(error.message(), error.status()) from error
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+            raise TritonUnavailable(type(error).__name__) from error
+
+
+def _checked(model_name: str) -> str:
+    """`model_name`, which becomes a part of a URL. Raises RefusedArgument."""
+    if not isinstance(model_name, str) or not _MODEL_NAME.fullmatch(model_name):
+        raise RefusedArgument("model_name", f"{str(model_name)[:80]!r} is not the name of a model, such as {ROUTER!r}.")
+    return model_name

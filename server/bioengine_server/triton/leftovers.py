@@ -1,0 +1,40 @@
+"""What a Triton of this home may leave behind when it is killed: Python processes and shared memory segments.
+
+Both carry the home's shared memory prefix, so nothing of anybody else is touched.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import psutil
+
+logger = logging.getLogger(__name__)
+
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+def processes_of(shm_prefix: str) -> list[psutil.Process]:
+    """Triton's server and Python processes that were started with `shm_prefix`."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        is_triton = bool(command) and Path(command[0]).name in ("tritonserver", "triton_python_backend_stub")
+        if is_triton and any(shm_prefix in argument for argument in command):
+            found.append(process)
+    return found
+
+
+def sweep(shm_prefix: str) -> None:
+    """Kill leftover processes of this home and remove its shared memory segments."""
+    processes = processes_of(shm_prefix)
+    for process in processes:
+        logger.warning("Ending the leftover process %d", process.pid)
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            pass
+    psutil.wait_procs(processes, timeout=3)
+    for segment in _SHARED_MEMORY.glob(f"{shm_prefix}*"):
+        segment.unlink(missing_ok=True)

@@ -1,0 +1,141 @@
+"""The embedded Triton: started, watched, restarted with back-off, and ended with all that belongs to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import logging.handlers
+import os
+import socket
+import time
+from pathlib import Path
+
+from bioengine_server.settings import Settings
+from bioengine_server.triton.leftovers import sweep
+
+logger = logging.getLogger(__name__)
+
+# Triton waits 3 s for requests in flight (and always as long after a model process was killed).
+_END_PATIENCE = 5.0  # seconds
+
+_FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0  # seconds between two starts
+_STABLE_AFTER = 60.0  # seconds after which a start counts as a success
+
+_REPOSITORY = Path(__file__).resolve().parents[3] / "model_repository"
+
+
+class TritonProcess:
+    """A Triton server of our own on loopback, with the model runner in it."""
+
+    def __init__(self, settings: Settings, secret: str) -> None:
+        self._settings = settings
+        self._secret = secret
+        http, grpc, metrics = _free_ports(settings.triton_port)
+        self._ports = {"HTTP": http, "GRPC": grpc, "METRICS": metrics}
+        self.url = f"http://127.0.0.1:{http}"
+        self.log_file = settings.node_folder / "triton.log"
+        self._process: asyncio.subprocess.Process | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._log = logging.getLogger("triton")
+        self._log.propagate = False
+
+    def start(self) -> None:
+        """Start Triton and keep it running."""
+        sweep(self._settings.shm_prefix)
+        handler = logging.handlers.RotatingFileHandler(self.log_file, maxBytes=10_000_000, backupCount=3)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        self._log.addHandler(handler)
+        self._log.setLevel(logging.INFO)
+        self._task = asyncio.create_task(self._keep_running())
+
+    async def stop(self) -> None:
+        """End Triton, its processes and its shared memory."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+            try:
+                async with asyncio.timeout(_END_PATIENCE):
+                    await self._process.wait()
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+        await asyncio.to_thread(sweep, self._settings.shm_prefix)
+
+    async def _keep_running(self) -> None:
+        delay = _FIRST_DELAY
+        while True:
+            started = time.monotonic()
+            self._process = await asyncio.create_subprocess_exec(
+                str(self._settings.environments / "runner" / "bin" / "python"),
+                "-m",
+                "bioengine_runner.launch",
+                env=self._environment(),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                limit=2**20,
+                # Not of our process group: Ctrl-C in the terminal reaches us alone, and we end it in order.
+                start_new_session=True,
+            )
+            await self._pump(self._process)
+            code = await self._process.wait()
+            if time.monotonic() - started > _STABLE_AFTER:
+                delay = _FIRST_DELAY
+            logger.error("Triton ended by itself (%d); its log is %s. Starting it again in %.1f s", code, self.log_file, delay)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LONGEST_DELAY)
+            await asyncio.to_thread(sweep, self._settings.shm_prefix)
+
+    async def _pump(self, process: asyncio.subprocess.Process) -> None:
+        """Write the process' output to its log until it ends; its own children may keep the pipe open longer."""
+        assert process.stdout is not None
+        ended = asyncio.create_task(process.wait())
+        while True:
+            line = asyncio.create_task(process.stdout.readline())
+            await asyncio.wait({line, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not line.done():
+                line.cancel()
+                return
+            try:
+                text = line.result()
+            except ValueError:  # a line longer than the limit
+                continue
+            if not text:
+                return
+            self._log.info(text.decode(errors="replace").rstrip("\n"))
+
+    def _environment(self) -> dict[str, str]:
+        settings, triton = self._settings, self._settings.environments / "triton"
+        ours = {
+            "TRITONSERVER": triton / "bin" / "tritonserver",
+            "BACKENDS": triton / "backends",
+            "MODEL_REPOSITORY": _REPOSITORY,
+            "STORE": settings.store,
+            "RUN_DIR": settings.node_folder,
+            "TRITON_SECRET": self._secret,
+            "SHM_PREFIX": settings.shm_prefix,
+            "CONCURRENCY": settings.concurrency,
+            "RUN_TIMEOUT": settings.run_timeout,
+            "DEBUG": int(settings.debug),
+            "DIE_WITH_PARENT": 1,
+            **{f"TRITON_{name}_PORT": port for name, port in self._ports.items()},
+        }
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("BIOENGINE_", "HYPHA_", "JWT_SECRET"))}
+        libraries = [str(triton / "lib"), str(triton / "python"), os.environ.get("LD_LIBRARY_PATH", "")]
+        return {
+            **inherited,
+            **{f"BIOENGINE_{key}": str(value) for key, value in ours.items()},
+            "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+
+def _free_ports(http: int | None) -> tuple[int, int, int]:
+    """Ports on loopback for HTTP, gRPC and metrics; `http` when it was asked for."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    try:
+        first, second, third = (listener.getsockname()[1] for listener in sockets)
+    finally:
+        for listener in sockets:
+            listener.close()
+    return http or first, second, third

@@ -1,0 +1,93 @@
+"""The router, kept well: requests that survive its repair, and the probe that finds dead instances.
+
+Triton neither restarts a dead instance of a Python model nor says that it is dead; requests that meet it fail. The
+repair is to unload and load the router (about 2 s); requests in flight on other instances finish meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from bioengine_server.errors import TritonUnavailable
+from bioengine_server.triton.api import ROUTER, InferOptions, TritonApi, TritonError
+
+logger = logging.getLogger(__name__)
+
+# How long a request waits for Triton or the router to come back before it fails.
+RECOVERY = 20.0  # seconds
+
+
+class Router:
+    """The router of one Triton."""
+
+    def __init__(self, api: TritonApi) -> None:
+        self.api = api
+        self._repair = asyncio.Lock()
+        self._repairs = 0
+
+    async def ask(self, request: dict[str, Any], options: InferOptions = InferOptions()) -> tuple[dict[str, Any], dict[str, Any]]:
+        """`TritonApi.ask_router`, once more after a repair where an instance, or Triton, died. Raises TritonUnavailable.
+
+        A request may thus be worked on twice; inference changes nothing, so the answer is the same.
+        """
+        repairs = self._repairs
+        try:
+            return await self.api.ask_router(request, options)
+        except TritonUnavailable:
+            await self._wait_until_ready()
+        except TritonError as error:
+            logger.warning("The router failed: %s", error)
+            await self.repair(repairs)
+        try:
+            return await self.api.ask_router(request, options)
+        except TritonError as error:
+            raise TritonUnavailable("it failed twice") from error
+
+    async def repair(self, seen: int | None = None) -> None:
+        """Reload the router, unless that was done since `seen` repairs. Raises TritonUnavailable."""
+        async with self._repair:
+            if seen is not None and seen != self._repairs:
+                return
+            logger.warning("Reloading the router")
+            try:
+                async for attempt in AsyncRetrying(
+                    stop=stop_after_delay(RECOVERY),
+                    wait=wait_fixed(0.2),
+                    retry=retry_if_exception_type((TritonError, TritonUnavailable)),
+                ):
+                    with attempt:
+                        await self.api.reload_router()
+            except RetryError as error:
+                raise TritonUnavailable("the model runner could not be reloaded") from error
+            self._repairs += 1
+
+    async def check(self) -> None:
+        """Look for dead instances and repair them. Raises TritonUnavailable."""
+        repairs = self._repairs
+        status, _ = await self.ask({"operation": "status"})
+        if dead := status.get("dead_routers"):
+            logger.warning("Router instances died: %s", ", ".join(dead))
+            await self.repair(repairs)
+
+    async def watch(self, interval: float) -> None:
+        """`check` every `interval` seconds, until cancelled."""
+        while True:
+            try:
+                await self.check()
+            except TritonUnavailable:
+                pass  # Triton itself is down: its supervisor, or its container's, restarts it
+            except Exception:
+                logger.exception("The router's check failed")
+            await asyncio.sleep(interval)
+
+    async def _wait_until_ready(self) -> None:
+        try:
+            async with asyncio.timeout(RECOVERY):
+                while not await self.api.is_ready(ROUTER):
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise TritonUnavailable(f"it has been down for {RECOVERY:.0f} s") from None

@@ -1,0 +1,1 @@
+"""Small bioimage.io packages that the tests build for themselves."""

@@ -1,0 +1,333 @@
+"""Build the small packages of the tests: real descriptions, real ONNX and TorchScript weights, real test tensors.
+
+    <runner environment>/bin/python -m tests.packages.build FOLDER
+
+makes `FOLDER/<id>/` for each. Runs in the runner's environment, which has torch and onnx. Test outputs are computed with
+NumPy from the formulas here, not with the code under test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import onnx
+import torch
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+
+BATCH = {"type": "batch"}
+EPS = 1e-6
+NORMALIZE = {"id": "zero_mean_unit_variance", "kwargs": {"axes": ["channel", "y", "x"], "eps": EPS}}
+
+
+def channels(*names: str) -> dict[str, Any]:
+    return {"type": "channel", "channel_names": list(names)}
+
+
+def space(id: str, size: Any) -> dict[str, Any]:
+    return {"type": "space", "id": id, "size": size}
+
+
+def like(tensor: str, axis: str) -> dict[str, str]:
+    return {"tensor_id": tensor, "axis_id": axis}
+
+
+def tensor(id: str, dtype: str, axes: list[dict[str, Any]], **processing: Any) -> dict[str, Any]:
+    return {"id": id, "axes": axes, "data": {"type": dtype}, **processing}
+
+
+def normalized(image: np.ndarray) -> np.ndarray:
+    """Zero mean and unit variance over channel, y and x; (b, c, y, x), float32."""
+    image = image.astype(np.float64)
+    mean, deviation = image.mean((1, 2, 3), keepdims=True), image.std((1, 2, 3), keepdims=True)
+    return ((image - mean) / (deviation + EPS)).astype(np.float32)
+
+
+def sigmoid(image: np.ndarray) -> np.ndarray:
+    return (1 / (1 + np.exp(-image.astype(np.float64)))).astype(np.float32)
+
+
+class Package:
+    """One package being written."""
+
+    def __init__(self, folder: Path, id: str) -> None:
+        self.folder = folder / id
+        self.folder.mkdir(parents=True)
+        self.rdf: dict[str, Any] = {
+            "format_version": "0.5.4",
+            "type": "model",
+            "id": id,
+            "name": id.replace("-", " "),
+            "description": "A small package for tests.",
+            "authors": [{"name": "BioEngine tests"}],
+            "cite": [{"text": "BioEngine tests", "url": "https://example.com/"}],
+            "license": "MIT",
+            "timestamp": "2026-01-01T00:00:00+00:00",
+            "version": "1.0.0",
+            "weights": {},
+        }
+
+    def onnx(self, nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: dict[str, np.ndarray]) -> None:
+        initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+        graph = helper.make_graph(nodes, "model", inputs, outputs, initializers)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        onnx.checker.check_model(model)
+        (self.folder / "weights.onnx").write_bytes(model.SerializeToString())
+        self.rdf["weights"]["onnx"] = {"source": "weights.onnx", "sha256": self.sha256("weights.onnx"), "opset_version": 17}
+
+    def torchscript(self, module: torch.nn.Module) -> None:
+        torch.jit.script(module.eval()).save(str(self.folder / "weights.pt"))
+        self.rdf["weights"]["torchscript"] = {
+            "source": "weights.pt",
+            "sha256": self.sha256("weights.pt"),
+            "pytorch_version": torch.__version__.split("+")[0],
+        }
+
+    def save(self, inputs: list[tuple[dict[str, Any], np.ndarray]], outputs: list[tuple[dict[str, Any], np.ndarray]]) -> None:
+        """Write the test tensors and the description in format 0.5."""
+        for kind, tensors in (("input", inputs), ("output", outputs)):
+            self.rdf[f"{kind}s"] = []
+            for number, (description, array) in enumerate(tensors):
+                name = f"test_{kind}.npy" if len(tensors) == 1 else f"test_{kind}_{number}.npy"
+                np.save(self.folder / name, array)
+                self.rdf[f"{kind}s"].append({**description, "test_tensor": {"source": name, "sha256": self.sha256(name)}})
+        self.write()
+
+    def write(self) -> None:
+        (self.folder / "rdf.yaml").write_text(yaml.safe_dump(self.rdf, sort_keys=False))
+
+    def sha256(self, name: str) -> str:
+        return hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
+
+
+def image_value(name: str, *sizes: Any, type: int = TensorProto.FLOAT) -> Any:
+    return helper.make_tensor_value_info(name, type, sizes)
+
+
+class WeightedSum(torch.nn.Module):
+    """Channels into one, by weights."""
+
+    def __init__(self, weights: np.ndarray) -> None:
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.from_numpy(weights.reshape(1, -1, 1, 1)))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return (image * self.weights).sum(1, keepdim=True)
+
+
+def conscientious_seashell(folder: Path) -> None:
+    """Three channels into one probability: stands in for the published model of this id."""
+    package = Package(folder, "conscientious-seashell")
+    weights = np.array([0.5, -1.0, 2.0], np.float32)
+    package.onnx(
+        [helper.make_node("Conv", ["image", "kernel"], ["mask"])],
+        [image_value("image", "b", 3, "y", "x")],
+        [image_value("mask", "b", 1, "y", "x")],
+        {"kernel": weights.reshape(1, 3, 1, 1)},
+    )
+    package.torchscript(WeightedSum(weights))
+    package.rdf["config"] = {"bioimageio": {"nickname": package.rdf["id"], "doi": "10.5281/zenodo.1234567/7654321"}}
+    image = np.random.default_rng(1).integers(0, 255, (1, 3, 64, 48)).astype(np.float32)
+    mask = sigmoid((normalized(image) * weights.reshape(1, 3, 1, 1)).sum(1, keepdims=True))
+    size = {"min": 16, "step": 16}
+    package.save(
+        [(tensor("image", "float32", [BATCH, channels("red", "green", "blue"), space("y", size), space("x", size)],
+                 preprocessing=[NORMALIZE]), image)],
+        [(tensor("mask", "float32", [BATCH, channels("mask"), space("y", like("image", "y")), space("x", like("image", "x"))],
+                 postprocessing=[{"id": "sigmoid"}]), mask)],
+    )
+
+
+def probe(folder: Path) -> None:
+    """The model of the readiness probe; the built package is a part of the server (`bioengine_server/probe`)."""
+    package = Package(folder, "bioengine-probe")
+    package.rdf |= {"name": "BioEngine readiness probe", "description": "Run by the server itself to see that all is well."}
+    package.onnx(
+        [helper.make_node("Neg", ["image"], ["negative"])],
+        [image_value("image", 1, 1, 8, 8)],
+        [image_value("negative", 1, 1, 8, 8)],
+        {},
+    )
+    image = np.arange(64, dtype=np.float32).reshape(1, 1, 8, 8)
+    axes = [{**BATCH, "size": 1}, channels("value"), space("y", 8), space("x", 8)]
+    package.save(
+        [(tensor("image", "float32", axes, preprocessing=[{"id": "scale_linear", "kwargs": {"gain": 0.5, "offset": 1.0}}]), image)],
+        [(tensor("negative", "float32", axes), -(image * np.float32(0.5) + np.float32(1.0)))],
+    )
+
+
+class TwoSums(torch.nn.Module):
+    def forward(self, image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return image + mask, image * mask
+
+
+def two_inputs(folder: Path) -> None:
+    """Two inputs, the second as large as the first, and two outputs; 3D."""
+    package = Package(folder, "two-inputs")
+    sizes = ("b", 1, "z", "y", "x")
+    package.onnx(
+        [helper.make_node("Add", ["image", "mask"], ["sum"]), helper.make_node("Mul", ["image", "mask"], ["product"])],
+        [image_value("image", *sizes), image_value("mask", *sizes)],
+        [image_value("sum", *sizes), image_value("product", *sizes)],
+        {},
+    )
+    package.torchscript(TwoSums())
+    random = np.random.default_rng(2)
+    image, mask = (random.random((2, 1, 4, 8, 8), np.float32) for _ in range(2))
+
+    def axes(size: Callable[[str], Any]) -> list[dict[str, Any]]:
+        return [BATCH, channels("value"), *(space(id, size(id)) for id in "zyx")]
+
+    def following(id: str) -> Any:
+        return like("image", id)
+
+    package.save(
+        [
+            (tensor("image", "float32", axes(lambda id: {"min": 4, "step": 4})), image),
+            (tensor("mask", "float32", axes(following)), mask),
+        ],
+        [
+            (tensor("sum", "float32", axes(following)), image + mask),
+            (tensor("product", "float32", axes(following)), image * mask),
+        ],
+    )
+
+
+class Doubled(torch.nn.Module):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.to(torch.int64) * 2
+
+
+def label_doubler(folder: Path) -> None:
+    """uint8 in, int64 out: dtypes that clients do not send and cannot read."""
+    package = Package(folder, "label-doubler")
+    package.onnx(
+        [helper.make_node("Cast", ["labels"], ["wide"], to=TensorProto.INT64), helper.make_node("Mul", ["wide", "two"], ["doubled"])],
+        [image_value("labels", "b", 1, "y", "x", type=TensorProto.UINT8)],
+        [image_value("doubled", "b", 1, "y", "x", type=TensorProto.INT64)],
+        {"two": np.array(2, np.int64)},
+    )
+    package.torchscript(Doubled())
+    labels = np.random.default_rng(3).integers(0, 255, (1, 1, 8, 12)).astype(np.uint8)
+    free = {"min": 1, "step": 1}
+    package.save(
+        [(tensor("labels", "uint8", [BATCH, channels("label"), space("y", free), space("x", free)]), labels)],
+        [(tensor("doubled", "int64", [BATCH, channels("label"), space("y", like("labels", "y")), space("x", like("labels", "x"))]),
+          labels.astype(np.int64) * 2)],
+    )
+
+
+def old_otter(folder: Path) -> None:
+    """Format 0.4, with a fixed shape."""
+    package = Package(folder, "old-otter")
+    package.onnx(
+        [helper.make_node("Mul", ["raw", "two"], ["out"])],
+        [image_value("raw", 1, 1, 32, 48)],
+        [image_value("out", 1, 1, 32, 48)],
+        {"two": np.array(2, np.float32)},
+    )
+    raw = np.random.default_rng(4).random((1, 1, 32, 48), np.float32) * 100
+    np.save(package.folder / "test_input.npy", raw)
+    np.save(package.folder / "test_output.npy", sigmoid(normalized(raw) * 2))
+    (package.folder / "README.md").write_text("# old otter\n")
+    description = {
+        "axes": "bcyx", "data_type": "float32", "data_range": [float("-inf"), float("inf")], "shape": [1, 1, 32, 48]
+    }  # fmt: skip
+    processing = {"name": "zero_mean_unit_variance", "kwargs": {"mode": "per_sample", "axes": "cyx", "eps": EPS}}
+    package.rdf |= {
+        "format_version": "0.4.10",
+        "documentation": "README.md",
+        "inputs": [{"name": "raw", **description, "preprocessing": [processing]}],
+        "outputs": [{"name": "out", **description, "postprocessing": [{"name": "sigmoid"}]}],
+        "test_inputs": ["test_input.npy"],
+        "test_outputs": ["test_output.npy"],
+    }
+    package.write()
+
+
+class Loop(torch.nn.Module):
+    """Works for as many rounds as the first pixel says."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        rounds = int(image.flatten()[0].item())
+        work = torch.ones(64, 64)
+        for _ in range(rounds):
+            work = torch.sin(work)
+        return image + 0 * work.sum()
+
+
+def slow_snail(folder: Path) -> None:
+    """Takes as long as its input says: for tests of what happens meanwhile."""
+    package = Package(folder, "slow-snail")
+    package.torchscript(Loop())
+    image = np.full((1, 1, 4, 4), 3, np.float32)
+    axes = [{**BATCH, "size": 1}, channels("rounds"), space("y", 4), space("x", 4)]
+    package.save([(tensor("image", "float32", axes), image)], [(tensor("same", "float32", axes), image)])
+
+
+def custom_crab(folder: Path) -> None:
+    """ONNX weights and a processing step in Python of its own: not run unless trusted."""
+    package = Package(folder, "custom-crab")
+    package.onnx(
+        [helper.make_node("Neg", ["image"], ["out"])],
+        [image_value("image", 1, 1, 8, 8)],
+        [image_value("out", 1, 1, 8, 8)],
+        {},
+    )
+    (package.folder / "steps.py").write_text(
+        "import pathlib\n\n\ndef make():\n    pathlib.Path('/tmp/custom-crab-was-here').touch()\n    return lambda image: image\n"
+    )
+    image = np.ones((1, 1, 8, 8), np.float32)
+    axes = [{**BATCH, "size": 1}, channels("value"), space("y", 8), space("x", 8)]
+    custom = {
+        "id": "custom",
+        "callable": "make",
+        "source": "steps.py",
+        "sha256": package.sha256("steps.py"),
+        "kwargs": {},
+    }
+    package.rdf["format_version"] = "0.5.12"
+    package.save(
+        [(tensor("image", "float32", axes), image)],
+        [(tensor("out", "float32", axes, postprocessing=[custom]), -image)],
+    )
+
+
+def state_dict_stork(folder: Path) -> None:
+    """State dict weights with an architecture in Python, and no others."""
+    package = Package(folder, "state-dict-stork")
+    (package.folder / "network.py").write_text("import torch\n\n\nclass Network(torch.nn.Identity):\n    pass\n")
+    torch.save({}, package.folder / "weights.pt")
+    package.rdf["weights"]["pytorch_state_dict"] = {
+        "source": "weights.pt",
+        "sha256": package.sha256("weights.pt"),
+        "pytorch_version": "2.5.1",
+        "architecture": {"callable": "Network", "source": "network.py", "sha256": package.sha256("network.py"), "kwargs": {}},
+    }
+    image = np.ones((1, 1, 8, 8), np.float32)
+    axes = [{**BATCH, "size": 1}, channels("value"), space("y", 8), space("x", 8)]
+    package.save([(tensor("image", "float32", axes), image)], [(tensor("out", "float32", axes), image)])
+
+
+PACKAGES = (
+    conscientious_seashell, probe, two_inputs, label_doubler, old_otter, slow_snail, custom_crab, state_dict_stork
+)  # fmt: skip
+
+
+def build_all(folder: Path) -> None:
+    for build in PACKAGES:
+        build(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("folder", type=Path)
+    build_all(parser.parse_args().folder)
+
+
+if __name__ == "__main__":
+    main()
