@@ -123,7 +123,7 @@ class WrongSize(RequestError):
     def __init__(self, name: str, axes: str, shape: Sequence[int], problems: Sequence[str]) -> None:
         super().__init__(
             f"Input '{name}' has the shape {tuple(shape)}, and the model's axes are ({axes}): {'; '.join(problems)}. "
-            "Crop or pad the image to a size that fits."
+            "Send an image whose axes are in this order and of such sizes."
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from bioengine_runner.errors import LossyCast, NotAnArray, WrongAxes, WrongInputCount, WrongSize, shorten
+from bioengine_runner.errors import BadRequest, LossyCast, NotAnArray, WrongAxes, WrongInputCount, WrongSize, shorten
 from bioengine_runner.store.manifest import Tensor
 
 
@@ -21,7 +21,7 @@ def fit_inputs(specs: Sequence[Tensor], inputs: Any) -> list[np.ndarray]:
     Raises WrongInputCount, NotAnArray, WrongAxes, WrongSize, LossyCast.
     """
     if not isinstance(inputs, list):
-        raise WrongInputCount([spec.id for spec in specs], 1)
+        raise BadRequest(f"`inputs` is a {type(inputs).__name__}. Expected a list with one array for each input of the model.")
     if len(inputs) != len(specs):
         raise WrongInputCount([spec.id for spec in specs], len(inputs))
     arrays = [_cast(spec, _as_array(spec, item)) for spec, item in zip(specs, inputs)]

@@ -112,8 +112,8 @@ class ModelStore:
         return id in layout.read_aliases(self.folder)
 
     def _replace(self, folder: Path, incoming: Path) -> None:
-        folder.parent.mkdir(exist_ok=True)
         self._discard(folder)
+        folder.parent.mkdir(exist_ok=True)
         os.rename(incoming, folder)
 
     def _discard(self, folder: Path) -> None:

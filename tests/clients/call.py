@@ -1,0 +1,75 @@
+"""Run one model through one client library, as a user's program does. Runs in the library's own environment.
+
+    python call.py LIBRARY MODE URL REQUEST.json FOLDER
+
+LIBRARY is imjoy or hypha, MODE async or sync. REQUEST.json: `{"model_id", "inputs": [file.npy, ...], "weight_format"}` and
+`arguments` for `execute`. Writes `FOLDER/output_<n>.npy` and `FOLDER/result.json`: the result without its arrays, or
+`{"raised": str}`.
+"""
+
+import asyncio
+import json
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+
+logging.disable(logging.ERROR)
+
+
+def request_of(path):
+    request = json.loads(Path(path).read_text())
+    arguments = request.pop("arguments", {})
+    if "inputs" in request:
+        request["inputs"] = [np.load(file) for file in request["inputs"]]
+    return dict(inputs=[request], model_name="bioengine-model-runner", serialization="imjoy", **arguments)
+
+
+def config(url):
+    return {"name": "test client", "server_url": url, "method_timeout": 3000}
+
+
+async def call_async(library, url, arguments):
+    if library == "imjoy":
+        from imjoy_rpc.hypha import connect_to_server
+    else:
+        from hypha_rpc import connect_to_server
+    server = await connect_to_server(config(url))
+    triton = await server.get_service("triton-client")
+    try:
+        return await triton.execute(**arguments)
+    finally:
+        await server.disconnect()
+
+
+def call_sync(library, url, arguments):
+    if library == "imjoy":
+        from imjoy_rpc.hypha.sync import connect_to_server
+    else:
+        from hypha_rpc.sync import connect_to_server
+    server = connect_to_server(config(url))
+    triton = server.get_service("triton-client")
+    try:
+        return triton.execute(**arguments)
+    finally:
+        server.disconnect()
+
+
+def main():
+    library, mode, url, request, folder = sys.argv[1:]
+    arguments = request_of(request)
+    try:
+        answer = asyncio.run(call_async(library, url, arguments)) if mode == "async" else call_sync(library, url, arguments)
+    except Exception as error:
+        report = {"raised": str(error)}
+    else:
+        report = dict(answer["result"])
+        for number, output in enumerate(report.pop("outputs", [])):
+            np.save(Path(folder) / f"output_{number}.npy", output)
+        report["info"] = dict(answer["__info__"])
+    (Path(folder) / "result.json").write_text(json.dumps(report, default=str))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Skips: each is printed with its reason, and one whose reason is not on the list of the repository fails the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+_ALLOWED = {
+    line for line in (Path(__file__).parent / "allowed-skips.txt").read_text().splitlines() if line and not line.startswith("#")
+}
+
+
+def _reason(report: pytest.TestReport) -> str:
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return text.removeprefix("Skipped: ")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.getreports("skipped"):
+        allowed = "" if _reason(report) in _ALLOWED else "   <- not in tests/allowed-skips.txt"
+        terminalreporter.write_line(f"SKIPPED {report.nodeid}: {_reason(report)}{allowed}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter and any(_reason(report) not in _ALLOWED for report in reporter.getreports("skipped")):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,41 @@
+"""A real stack for the tests: `./bioengine up` with a home of its own, filled with the small packages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stack.harness import Stack, build_packages, fill_home
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the small packages, one folder for each id."""
+    folder = tmp_path_factory.mktemp("packages") / "all"
+    build_packages(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def filled_home(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with every small package, and those of the zoo where they are present."""
+    home = tmp_path_factory.mktemp("home")
+    fill_home(home, packages)
+    return home
+
+
+@pytest.fixture(scope="session")
+def stack(filled_home: Path) -> Iterator[Stack]:
+    """A running stack that tests leave as it is."""
+    with Stack(filled_home) as running:
+        yield running
+
+
+@pytest.fixture
+def own_home(packages: Path, tmp_path: Path) -> Path:
+    """A home that a test may do anything to."""
+    home = tmp_path / "home"
+    fill_home(home, packages)
+    return home

@@ -1,0 +1,227 @@
+"""Start, call, hurt and stop a real stack."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from bioengine_server.settings import Settings
+from bioengine_server.triton.leftovers import processes_of
+from hypha_rpc.sync import connect_to_server
+
+ROOT = Path(__file__).resolve().parents[2]
+ZOO = ROOT.parent / "shared" / "zoo"
+ENVIRONMENTS = Path(os.environ.get("BIOENGINE_ENVIRONMENTS", ROOT / ".environments"))
+ROUTER = "bioengine-model-runner"
+
+
+def python(environment: str) -> str:
+    return str(ENVIRONMENTS / environment / "bin" / "python")
+
+
+def build_packages(folder: Path) -> None:
+    subprocess.run([python("runner"), "-m", "tests.packages.build", str(folder)], cwd=ROOT, check=True)
+
+
+def bioengine(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the executable to its end."""
+    return subprocess.run(
+        [str(ROOT / "bioengine"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "200", **environment},
+    )
+
+
+def fill_home(home: Path, packages: Path) -> None:
+    """Import the small packages and the zoo's, through the store's own code."""
+    from bioengine_server.store.model_store import ModelStore
+
+    store = ModelStore(home / "models")
+    folders = [*packages.iterdir(), *(ZOO.iterdir() if ZOO.is_dir() else [])]
+    for folder in folders:
+        if folder.is_dir() and folder.name != "bioengine-probe":
+            store.import_package(folder)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def get(url: str) -> tuple[int, dict[str, Any]]:
+    """Status and JSON of a GET; status 0 where nobody answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return response.status, json.loads(response.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+    except OSError:
+        return 0, {}
+
+
+def wait_for(condition: Any, seconds: float, what: str) -> float:
+    """Wait for `condition()` to be true; the seconds that it took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds, f"{what}: not within {seconds} s"
+        time.sleep(0.1)
+    return time.monotonic() - started
+
+
+class Stack:
+    """`./bioengine up` with a home, as a user starts it."""
+
+    def __init__(self, home: Path, *arguments: str, port: int | None = None, command: str = "up", **environment: str) -> None:
+        self.home = home
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._arguments = [command, "--home", str(home), *(["--port", str(self.port)] if command == "up" else []), *arguments]
+        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
+        self.log_file = home.parent / f"{home.name}-{self.port}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, wait: bool = True) -> Stack:
+        with open(self.log_file, "ab") as log:
+            self.process = subprocess.Popen(
+                [str(ROOT / "bioengine"), *self._arguments], env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+        if wait:
+            self.wait_until_ready()
+        return self
+
+    def __enter__(self) -> Stack:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+        if any(text in self.log for text in ("Traceback", "never retrieved")):
+            print(self.log, file=sys.stderr)
+
+    def is_ready(self) -> bool:
+        return get(f"{self.url}/health/readiness")[0] == 200
+
+    def wait_until_ready(self, seconds: float = 60) -> float:
+        def condition() -> bool:
+            assert self.process is not None and self.process.poll() is None, f"the stack ended:\n{self.log}"
+            return self.is_ready()
+
+        return wait_for(condition, seconds, f"ready; its log:\n{self.log}\n")
+
+    def stop(self, signal_number: int = signal.SIGTERM) -> float:
+        """Stop it as its user would; the seconds that it took."""
+        assert self.process is not None
+        started = time.monotonic()
+        self.process.send_signal(signal_number)
+        self.process.wait(30)
+        return time.monotonic() - started
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(home=self.home)
+
+    def triton_processes(self) -> list[psutil.Process]:
+        return processes_of(self.settings.shm_prefix)
+
+    def triton(self) -> psutil.Process:
+        return next(process for process in self.triton_processes() if "tritonserver" in process.cmdline()[0])
+
+    def stubs(self, model: str) -> list[psutil.Process]:
+        """The Python processes of a Triton model, one for each instance."""
+        return [
+            process
+            for process in self.triton_processes()
+            if "stub" in process.cmdline()[0] and any(argument.startswith(f"{model}_0_") for argument in process.cmdline())
+        ]
+
+    def shared_memory(self) -> list[Path]:
+        return list(Path("/dev/shm").glob(f"{self.settings.shm_prefix}*"))
+
+    def leftovers(self) -> list[str]:
+        """What is still there of it: processes, shared memory, its port."""
+        found = [f"process {process.pid}" for process in self.triton_processes()]
+        found += [str(segment) for segment in self.shared_memory()]
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                found.append(f"port {self.port}")
+        return found
+
+    def pss(self) -> float:
+        """Proportional memory of all its processes, in bytes."""
+        assert self.process is not None
+        processes = [psutil.Process(self.process.pid), *self.triton_processes()]
+        return sum(process.memory_full_info().pss for process in processes)
+
+    def client(self) -> Client:
+        return Client(self.url)
+
+
+class Client:
+    """A hypha-rpc client (sync), anonymous unless it has a token."""
+
+    def __init__(self, url: str) -> None:
+        self.server = connect_to_server({"server_url": url, "method_timeout": 120})
+        self.triton = self.server.get_service("triton-client")
+
+    def run(self, model_id: Any, inputs: Any, **more: Any) -> dict[str, Any]:
+        """The result of a run of a stored model."""
+        request = {"model_id": model_id, "inputs": inputs, **more}
+        answer = self.triton.execute(inputs=[request], model_name=ROUTER, serialization="imjoy")
+        assert set(answer) == {"result", "__info__"}
+        return dict(answer["result"])
+
+    def close(self) -> None:
+        self.server.disconnect()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def snail(seconds_of_work: float) -> np.ndarray:
+    """An input of `slow-snail` for about as many seconds on this machine, as `calibrate_snail` found."""
+    return np.full((1, 1, 4, 4), seconds_of_work * snail_rate(), np.float32)
+
+
+_RATE: list[float] = []
+
+
+def snail_rate() -> float:
+    assert _RATE, "call calibrate_snail first"
+    return _RATE[0]
+
+
+def calibrate_snail(client: Client) -> None:
+    """Measure how many rounds of `slow-snail` this machine does in a second."""
+    rounds = 20_000.0
+    client.run("slow-snail", [np.full((1, 1, 4, 4), 1, np.float32)])
+    result = client.run("slow-snail", [np.full((1, 1, 4, 4), rounds, np.float32)])
+    _RATE[:] = [rounds / result["execution_time"]]
+
+
+def example_input(packages: Path, id: str) -> list[np.ndarray]:
+    return [np.load(file) for file in sorted((packages / id).glob("test_input*.npy"))]
+
+
+def copy_package(packages: Path, id: str, target: Path) -> Path:
+    return Path(shutil.copytree(packages / id, target / id))
