@@ -36,6 +36,7 @@ class Readiness:
     def __init__(self) -> None:
         self._succeeded: float | None = None
         self._reason = "the stack is starting"
+        self._failures = 0
         self._test_input = np.load(PROBE_PACKAGE / "test_input.npy")
         self._test_output = np.load(PROBE_PACKAGE / "test_output.npy")
         self.became_ready = asyncio.Event()
@@ -56,18 +57,21 @@ class Readiness:
                 async with store.get_workspace_interface(store.get_root_user(), "public", client_id="readiness-probe") as api:
                     service = await api.get_service(f"public/{SERVICE_ID}")
                     while True:
+                        failures = self._failures
                         async with asyncio.timeout(_PROBE_TIMEOUT):
                             await self._probe(service)
+                        if failures != self._failures:
+                            continue  # it may have begun, and succeeded, before the failure
                         if self.reason is not None:
                             logger.info("Ready")
                         self._succeeded = time.monotonic()
                         self.became_ready.set()
                         await asyncio.sleep(interval)
             except TimeoutError:
-                self._fail(f"the probe did not end within {_PROBE_TIMEOUT:.0f} s")
+                self.fail(f"the probe did not end within {_PROBE_TIMEOUT:.0f} s")
             except Exception as error:
                 lines = str(error).strip().splitlines()
-                self._fail(lines[-1] if lines else type(error).__name__)
+                self.fail(lines[-1] if lines else type(error).__name__)
             await asyncio.sleep(min(interval, 1.0))
 
     async def _probe(self, service: Any) -> None:
@@ -80,10 +84,12 @@ class Readiness:
         if not np.allclose(result["outputs"][0], self._test_output, atol=1e-5):
             raise RuntimeError("the probe model gave a wrong result")
 
-    def _fail(self, reason: str) -> None:
+    def fail(self, reason: str) -> None:
+        """The stack does not work, for `reason`, until a probe succeeds."""
         if self.reason is None or self._reason != reason:
             logger.warning("Not ready: %s", reason)
         self._succeeded, self._reason = None, reason
+        self._failures += 1
 
 
 def add_health_routes(app: FastAPI, readiness: Readiness) -> None:

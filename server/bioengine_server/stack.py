@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 # All of a stop together; a second Ctrl-C does not wait.
 _STOP_PATIENCE = 9.0  # seconds
+_BACKGROUND_PATIENCE = 1.0  # seconds
 
 
 async def run_stack(settings: Settings, on_start: Callable[[str], None], on_ready: Callable[[], None]) -> None:
@@ -57,7 +58,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             add_legacy_gateway(app, lambda: hypha_store(app), settings.max_request_size)
             service = None
             if settings.triton != "none":
-                service = await parts.enter_async_context(_service_on_triton(settings, on_start))
+                service = await parts.enter_async_context(_service_on_triton(settings, stop, readiness, on_start))
             on_start(f"Hypha on {settings.url}")
             server = HttpServer(app, listener)
             parts.push_async_callback(server.stop)
@@ -76,16 +77,20 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
 
 
 @contextlib.asynccontextmanager
-async def _service_on_triton(settings: Settings, on_start: Callable[[str], None]) -> AsyncIterator[TritonClient]:
+async def _service_on_triton(
+    settings: Settings, stop: asyncio.Event, readiness: Readiness, on_start: Callable[[str], None]
+) -> AsyncIterator[TritonClient]:
     """The service in front of an embedded Triton, which runs meanwhile, or of the one that the settings name."""
     async with contextlib.AsyncExitStack() as parts:
         if settings.triton == "embedded":
             secret = new_secret()
-            triton = TritonProcess(settings, secret)
+            triton = TritonProcess(settings, secret, readiness.fail)
             await asyncio.to_thread(install_probe_model, settings)
             on_start(f"Triton on {triton.url} (log: {triton.log_file})")
             triton.start()
             parts.push_async_callback(triton.stop)
+            # Not only after Hypha has ended: both take their seconds.
+            await parts.enter_async_context(background(_stop_with(stop, triton)))
             url = triton.url
         else:
             url, secret = settings.triton, external_secret(settings)
@@ -122,7 +127,7 @@ async def run_triton(settings: Settings, on_start: Callable[[str], None]) -> Non
     """Run Triton alone, for a registration service elsewhere, until SIGINT or SIGTERM. Raises StackError."""
     stop = stop_on_signals()
     with own_home(settings):
-        triton = TritonProcess(settings, external_secret(settings))
+        triton = TritonProcess(settings, external_secret(settings), on_end=lambda reason: None)
         await asyncio.to_thread(install_probe_model, settings)
         on_start(f"Triton on {triton.url} (log: {triton.log_file})")
         triton.start()
@@ -210,7 +215,13 @@ async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        # Not for ever: a call through hypha-rpc that is cancelled while its other side is away may not end.
+        await asyncio.wait({task}, timeout=_BACKGROUND_PATIENCE)
+
+
+async def _stop_with(stop: asyncio.Event, triton: TritonProcess) -> None:
+    await stop.wait()
+    await triton.stop()
 
 
 async def _announce(readiness: Readiness, on_ready: Callable[[], None]) -> None:

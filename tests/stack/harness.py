@@ -85,8 +85,11 @@ def wait_for(condition: Any, seconds: float, what: str) -> float:
 class Stack:
     """`./bioengine up` with a home, as a user starts it."""
 
-    def __init__(self, home: Path, *arguments: str, port: int | None = None, command: str = "up", **environment: str) -> None:
+    def __init__(
+        self, home: Path, *arguments: str, port: int | None = None, command: str = "up", wait: bool = True, **environment: str
+    ) -> None:
         self.home = home
+        self._wait = wait
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._arguments = [command, "--home", str(home), *(["--port", str(self.port)] if command == "up" else []), *arguments]
@@ -94,12 +97,12 @@ class Stack:
         self.log_file = home.parent / f"{home.name}-{self.port}.log"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, wait: bool = True) -> Stack:
+    def start(self) -> Stack:
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
                 [str(ROOT / "bioengine"), *self._arguments], env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
-        if wait:
+        if self._wait:
             self.wait_until_ready()
         return self
 

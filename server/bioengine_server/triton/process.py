@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import Callable
 
 from bioengine_server.settings import Settings
 from bioengine_server.triton.leftovers import sweep
@@ -27,8 +28,17 @@ _REPOSITORY = Path(__file__).resolve().parents[3] / "model_repository"
 class TritonProcess:
     """A Triton server of our own on loopback, with the model runner in it."""
 
-    def __init__(self, settings: Settings, secret: str) -> None:
+    def __init__(self, settings: Settings, secret: str, on_end: Callable[[str], None]) -> None:
+        """
+        Args:
+            settings: of the server.
+            secret: opens Triton's closed APIs.
+            on_end: told when Triton has ended by itself and is started again.
+        """
         self._settings = settings
+        self._on_end = on_end
+        self._starting = asyncio.Lock()
+        self._stopping = False
         self._secret = secret
         http, grpc, metrics = _free_ports(settings.triton_port)
         self._ports = {"HTTP": http, "GRPC": grpc, "METRICS": metrics}
@@ -36,6 +46,7 @@ class TritonProcess:
         self.log_file = settings.node_folder / "triton.log"
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
+        self._end: asyncio.Task[None] | None = None
         self._log = logging.getLogger("triton")
         self._log.propagate = False
 
@@ -49,7 +60,15 @@ class TritonProcess:
         self._task = asyncio.create_task(self._keep_running())
 
     async def stop(self) -> None:
-        """End Triton, its processes and its shared memory."""
+        """End Triton, its processes and its shared memory. May be called again meanwhile."""
+        if self._end is None:
+            self._end = asyncio.create_task(self._stop())
+        await asyncio.shield(self._end)
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        async with self._starting:  # a process that is just being started is ended as well
+            pass
         if self._task is not None:
             self._task.cancel()
         if self._process is not None and self._process.returncode is None:
@@ -66,21 +85,27 @@ class TritonProcess:
         delay = _FIRST_DELAY
         while True:
             started = time.monotonic()
-            self._process = await asyncio.create_subprocess_exec(
-                str(self._settings.environments / "runner" / "bin" / "python"),
-                "-m",
-                "bioengine_runner.launch",
-                env=self._environment(),
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                limit=2**20,
-                # Not of our process group: Ctrl-C in the terminal reaches us alone, and we end it in order.
-                start_new_session=True,
-            )
+            async with self._starting:
+                if self._stopping:
+                    return
+                self._process = await asyncio.create_subprocess_exec(
+                    str(self._settings.environments / "runner" / "bin" / "python"),
+                    "-m",
+                    "bioengine_runner.launch",
+                    env=self._environment(),
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.STDOUT,
+                    limit=2**20,
+                    # Not of our process group: Ctrl-C in the terminal reaches us alone, and we end it in order.
+                    start_new_session=True,
+                )
             await self._pump(self._process)
             code = await self._process.wait()
+            if self._stopping:
+                return
             if time.monotonic() - started > _STABLE_AFTER:
                 delay = _FIRST_DELAY
+            self._on_end("Triton has ended and is started again")
             logger.error("Triton ended by itself (%d); its log is %s. Starting it again in %.1f s", code, self.log_file, delay)
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LONGEST_DELAY)

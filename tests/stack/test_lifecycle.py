@@ -1,0 +1,161 @@
+"""Start, stop, and what is left behind; home and port in use; children that die."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.stack.harness import Stack, bioengine, example_input, get, wait_for
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_all_of_it(own_home: Path, packages: Path, signal_number: int) -> None:
+    """Also after a model process was killed, when Triton does not end cleanly by itself."""
+    with Stack(own_home) as stack:
+        assert "Ready: " + stack.url in stack.log and "connect_to_server" in stack.log
+        with stack.client() as client:
+            assert client.run("old-otter", example_input(packages, "old-otter"))["success"]
+            stack.stubs("old-otter")[0].kill()
+            assert client.run("old-otter", example_input(packages, "old-otter"))["success"]
+        assert stack.shared_memory() and stack.triton_processes()
+        seconds = stack.stop(signal_number)
+        assert seconds < 10
+        assert stack.process is not None and stack.process.returncode == 0, stack.log
+        assert stack.leftovers() == []
+
+
+def test_a_signal_while_it_starts(home: Path) -> None:
+    with Stack(home, wait=False) as stack:
+        wait_for(lambda: "starting Hypha" in stack.log, 30, "Triton started")
+        seconds = stack.stop()
+        print(f"stopped in {seconds:.1f} s")
+        assert seconds < 9
+        assert stack.leftovers() == []
+
+
+def test_a_start_sweeps_what_a_kill_of_everything_left(own_home: Path) -> None:
+    with Stack(own_home) as stack:
+        processes = stack.triton_processes()
+        assert stack.process is not None
+        for process in [psutil.Process(stack.process.pid), *processes]:
+            process.kill()
+        stack.process.wait()
+        assert stack.shared_memory(), "a killed Triton leaves its segments"
+        old = {segment.name for segment in stack.shared_memory()}
+        stack.start()
+        assert not old & {segment.name for segment in stack.shared_memory()}
+        stack.stop()
+        assert stack.leftovers() == []
+
+
+def test_triton_ends_with_a_killed_server(own_home: Path) -> None:
+    with Stack(own_home) as stack:
+        assert stack.process is not None
+        stack.process.kill()
+        stack.process.wait()
+        wait_for(lambda: not [p for p in stack.triton_processes() if "tritonserver" in p.cmdline()[0]], 5, "Triton ended")
+        stack.start()
+        stack.stop()
+        assert stack.leftovers() == []
+
+
+def test_started_twice(home: Path, tmp_path: Path) -> None:
+    with Stack(home) as stack:
+        same_home = bioengine("up", "--home", str(home), "--port", "1")
+        assert same_home.returncode == 1
+        assert "already running with the home" in same_home.stderr and stack.url in same_home.stderr
+        same_port = bioengine("up", "--home", str(tmp_path / "other"), "--port", str(stack.port))
+        assert same_port.returncode == 1
+        assert f"Cannot listen on 127.0.0.1:{stack.port}" in same_port.stderr and "--port" in same_port.stderr
+        for attempt in (same_home, same_port):
+            assert "Traceback" not in attempt.stderr
+        assert stack.is_ready()
+
+
+def test_settings_come_from_the_environment_too(home: Path) -> None:
+    with Stack(home, "--offline") as stack:
+        twin = bioengine("up", BIOENGINE_HOME=str(home), BIOENGINE_PORT="1", BIOENGINE_HOST="127.0.0.1")
+        assert "already running with the home" in twin.stderr
+        listing = bioengine("models", "list", BIOENGINE_HOME=str(home))
+        assert "bioengine-probe" in listing.stdout
+        assert stack.is_ready()
+    assert "port" in bioengine("up", BIOENGINE_PORT="many").stderr
+
+
+def test_it_listens_on_loopback_only_and_triton_too(stack: Stack) -> None:
+    assert stack.process is not None
+    for process in [psutil.Process(stack.process.pid), stack.triton()]:
+        addresses = {connection.laddr.ip for connection in process.net_connections("tcp") if connection.status == "LISTEN"}
+        assert addresses <= {"127.0.0.1", "::ffff:127.0.0.1"}  # the latter is gRPC's spelling
+
+
+def test_health_routes_and_recovery_of_triton(own_home: Path, packages: Path) -> None:
+    with Stack(own_home, wait=False) as stack:
+        wait_for(lambda: get(f"{stack.url}/health/liveness") == (200, {"status": "OK"}), 20, "alive")
+        if not stack.is_ready():
+            status, answer = get(f"{stack.url}/health/readiness")
+            assert status == 503 and answer["reason"]
+        stack.wait_until_ready()
+        triton = stack.triton()
+        triton.kill()
+        wait_for(lambda: get(f"{stack.url}/health/readiness")[0] == 503, 10, "not ready")
+        assert get(f"{stack.url}/health/readiness")[1]["reason"]
+        assert get(f"{stack.url}/health/liveness")[0] == 200
+        seconds = stack.wait_until_ready(10)
+        print(f"Triton was killed; ready again {seconds:.1f} s after readiness had told of it")
+        assert stack.triton().pid != triton.pid
+        with stack.client() as client:
+            result = client.run("old-otter", example_input(packages, "old-otter"))
+            np.testing.assert_allclose(result["outputs"][0], np.load(packages / "old-otter" / "test_output.npy"), atol=1e-3)
+
+
+def test_secrets_are_made_once_and_are_private(home: Path) -> None:
+    with Stack(home) as stack:
+        stack.stop()
+        secret = home / "secrets" / "hypha-jwt"
+        value = secret.read_text()
+        assert len(value) >= 32 and secret.stat().st_mode & 0o077 == 0
+        stack.start()
+        assert secret.read_text() == value
+        environment = psutil.Process(stack.triton().pid).environ()
+        assert value not in str(environment), "Triton does not get the Hypha server's secret"
+
+
+def test_triton_closes_what_clients_do_not_need(stack: Stack) -> None:
+    """The model repository, shared memory, trace and logging APIs, over HTTP and gRPC; inference is open."""
+    line = next(line for line in stack.log.splitlines() if "starting Triton" in line)
+    url = line.split("http://")[1].split()[0]
+    for path, method in [
+        ("v2/repository/index", "POST"),
+        ("v2/repository/models/x/load", "POST"),
+        ("v2/systemsharedmemory/status", "GET"),
+        ("v2/cudasharedmemory/status", "GET"),
+        ("v2/trace/setting", "GET"),
+        ("v2/logging", "GET"),
+    ]:
+        answer = subprocess.run(
+            ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", method, f"http://{url}/{path}"], capture_output=True, text=True
+        )
+        assert answer.stdout == "403", path
+    arguments = stack.triton().cmdline()
+    closed = "model-repository,shared-memory,trace,logging:"
+    assert any(argument.startswith(f"--grpc-restricted-protocol={closed}") for argument in arguments)
+
+
+def test_memory_with_no_model_loaded(tmp_path: Path) -> None:
+    with Stack(tmp_path / "home") as stack:
+        time.sleep(5)
+        megabytes = stack.pss() / 1e6
+        print(f"PSS of the whole stack with no model loaded but the probe: {megabytes:.0f} MB")
+        assert megabytes <= 1500
