@@ -91,18 +91,20 @@ async def _service_on_triton(
             parts.push_async_callback(triton.stop)
             # Not only after Hypha has ended: both take their seconds.
             await parts.enter_async_context(background(_stop_with(stop, triton)))
-            url = triton.url
+            url, on_stuck = triton.url, triton.restart
         else:
-            url, secret = settings.triton, external_secret(settings)
+            url, secret, on_stuck = settings.triton, external_secret(settings), None
             on_start(f"using Triton on {url}")
-        yield await parts.enter_async_context(service_for(settings, url, secret, settings.url))
+        yield await parts.enter_async_context(service_for(settings, url, secret, settings.url, on_stuck))
 
 
 @contextlib.asynccontextmanager
-async def service_for(settings: Settings, triton_url: str, secret: str, public_url: str) -> AsyncIterator[TritonClient]:
-    """The service in front of a Triton whose router is watched meanwhile."""
+async def service_for(
+    settings: Settings, triton_url: str, secret: str, public_url: str, on_stuck: Callable[[], None] | None = None
+) -> AsyncIterator[TritonClient]:
+    """The service in front of a Triton whose router is watched meanwhile; `on_stuck` is called when it is past repair."""
     api = TritonApi(triton_url, secret, settings.run_timeout)
-    router = Router(api)
+    router = Router(api, on_stuck or (lambda: None))
     admission = Admission(settings.concurrency - RESERVED_ROUTERS, settings.model_concurrency, settings.queue_size)
     try:
         async with background(router.watch(settings.probe_interval)):

@@ -155,6 +155,13 @@ class Stack:
             if "stub" in process.cmdline()[0] and any(argument.startswith(f"{model}_0_") for argument in process.cmdline())
         ]
 
+    def routers(self) -> dict[str, psutil.Process]:
+        """The newest process of each router instance; the old ones of a reload take their time to end."""
+        newest: dict[str, psutil.Process] = {}
+        for process in sorted(self.stubs(ROUTER), key=lambda process: process.create_time()):
+            newest[next(argument for argument in process.cmdline() if argument.startswith(f"{ROUTER}_0_"))] = process
+        return newest
+
     def shared_memory(self) -> list[Path]:
         return list(Path("/dev/shm").glob(f"{self.settings.shm_prefix}*"))
 

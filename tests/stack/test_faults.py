@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypha_rpc import connect_to_server
 from tests.stack.harness import ROUTER, Stack, example_input, get
 
 CLIENTS = 8
+ROUTERS = 16
 MODELS = ("old-otter", "conscientious-seashell")
 
 
@@ -48,14 +50,15 @@ class Load:
             await asyncio.sleep(0.02)
         await server.disconnect()
 
-    async def recover(self, what: str) -> None:
-        """Wait until every client gets right answers again and readiness says so; within 10 s."""
+    async def recover(self, what: str, healed: Callable[[], bool] = lambda: True) -> None:
+        """Wait until clients get right answers again, what was killed is back and readiness says so; within 10 s."""
         started = time.monotonic()
         while True:
             right = self.right
             await asyncio.sleep(0.5)
             calm = time.monotonic() - self.last_failure > 0.5 and self.right > right + CLIENTS // 2
-            if calm and (await asyncio.to_thread(get, f"{self._stack.url}/health/readiness"))[0] == 200:
+            ready = calm and healed() and (await asyncio.to_thread(get, f"{self._stack.url}/health/readiness"))[0] == 200
+            if ready:
                 break
             assert time.monotonic() - started < 10, f"{what}: not well within 10 s; last errors: {self.failures[-3:]}"
         print(f"{what}: well again after {time.monotonic() - started:.1f} s, {len(self.failures)} failures so far")
@@ -78,13 +81,11 @@ async def test_kills_under_load(own_home: Path, packages: Path) -> None:
             for id in MODELS:
                 stack.stubs(id)[0].kill()
                 await load.recover(f"process of {id} killed")
-            routers = len(stack.stubs(ROUTER))
-            assert routers == 16
-            for number in range(routers):
-                owner = f"{ROUTER}_0_{number}"
-                next(process for process in stack.stubs(ROUTER) if owner in process.cmdline()).kill()
-                await load.recover(f"{owner} killed")
-                assert len(stack.stubs(ROUTER)) == routers
+            assert len(stack.routers()) == ROUTERS
+            for owner in sorted(stack.routers()):
+                killed = stack.routers()[owner]
+                killed.kill()
+                await load.recover(f"{owner} killed", lambda: stack.routers().get(owner, killed).pid != killed.pid)  # noqa: B023
             stack.triton().kill()
             await load.recover("Triton killed")
         print(f"{load.right} right answers, {len(load.failures)} failures, {len(load.wrong)} wrong answers")

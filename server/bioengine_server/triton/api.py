@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import uuid
 from dataclasses import dataclass
 from typing import Any, Sequence
 from urllib.parse import urlsplit
@@ -151,10 +153,15 @@ class TritonApi:
         result = await self.infer(ROUTER, [("kwargs", kwargs)], ["result"], options)
         return message.decode(result.outputs["result"].flat[0]), result.info
 
-    async def reload_router(self) -> None:
-        """Replace all router instances. Requests in flight finish; new ones are refused until the new ones are there."""
-        await self._call(self._client.unload_model(ROUTER, headers=self._headers))
-        await self._call(self._client.load_model(ROUTER, headers=self._headers))
+    async def replace_router(self) -> None:
+        """Start new router instances and then end the old ones; those that live go on answering meanwhile.
+
+        A plain load of a loaded model does nothing, so the configuration gets a parameter that differs. To unload first
+        would leave a gap of seconds. Raises TritonError (the old ones are still there), TritonUnavailable.
+        """
+        config = await self.model_config(ROUTER)
+        config.setdefault("parameters", {})["replaced"] = {"string_value": uuid.uuid4().hex}
+        await self._call(self._client.load_model(ROUTER, headers=self._headers, config=json.dumps(config)))
 
     async def _call(self, call: Any) -> Any:
         try:

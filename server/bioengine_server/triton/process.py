@@ -7,6 +7,8 @@ import logging
 import logging.handlers
 import os
 import socket
+import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Callable
@@ -37,14 +39,13 @@ class TritonProcess:
         """
         self._settings = settings
         self._on_end = on_end
-        self._starting = asyncio.Lock()
         self._stopping = False
         self._secret = secret
         http, grpc, metrics = _free_ports(settings.triton_port)
         self._ports = {"HTTP": http, "GRPC": grpc, "METRICS": metrics}
         self.url = f"http://127.0.0.1:{http}"
         self.log_file = settings.node_folder / "triton.log"
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._task: asyncio.Task[None] | None = None
         self._end: asyncio.Task[None] | None = None
         self._log = logging.getLogger("triton")
@@ -59,6 +60,12 @@ class TritonProcess:
         self._log.setLevel(logging.INFO)
         self._task = asyncio.create_task(self._keep_running())
 
+    def restart(self) -> None:
+        """Kill a Triton that is stuck; it is started again."""
+        if self._process is not None and self._process.poll() is None:
+            logger.error("Triton is stuck, killing it")
+            self._process.kill()
+
     async def stop(self) -> None:
         """End Triton, its processes and its shared memory. May be called again meanwhile."""
         if self._end is None:
@@ -67,67 +74,53 @@ class TritonProcess:
 
     async def _stop(self) -> None:
         self._stopping = True
-        async with self._starting:  # a process that is just being started is ended as well
-            pass
-        if self._task is not None:
-            self._task.cancel()
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None:
             self._process.terminate()
             try:
                 async with asyncio.timeout(_END_PATIENCE):
-                    await self._process.wait()
+                    while self._process.poll() is None:
+                        await asyncio.sleep(0.05)
             except TimeoutError:
                 self._process.kill()
-                await self._process.wait()
+                await asyncio.to_thread(self._process.wait)
+        if self._task is not None:
+            self._task.cancel()
         await asyncio.to_thread(sweep, self._settings.shm_prefix)
 
     async def _keep_running(self) -> None:
         delay = _FIRST_DELAY
-        while True:
+        while not self._stopping:
             started = time.monotonic()
-            async with self._starting:
-                if self._stopping:
-                    return
-                self._process = await asyncio.create_subprocess_exec(
-                    str(self._settings.environments / "runner" / "bin" / "python"),
-                    "-m",
-                    "bioengine_runner.launch",
-                    env=self._environment(),
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.STDOUT,
-                    limit=2**20,
-                    # Not of our process group: Ctrl-C in the terminal reaches us alone, and we end it in order.
-                    start_new_session=True,
-                )
-            await self._pump(self._process)
-            code = await self._process.wait()
+            self._process = process = subprocess.Popen(
+                [str(self._settings.environments / "runner" / "bin" / "python"), "-m", "bioengine_runner.launch"],
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                # Not of our process group: Ctrl-C in the terminal reaches us alone, and we end it in order.
+                start_new_session=True,
+            )
+            threading.Thread(target=self._write_log, args=(process,), daemon=True).start()
+            # Polled: what waits for the end of its output waits for its orphaned children as well.
+            while process.poll() is None:
+                await asyncio.sleep(0.1)
             if self._stopping:
                 return
             if time.monotonic() - started > _STABLE_AFTER:
                 delay = _FIRST_DELAY
             self._on_end("Triton has ended and is started again")
-            logger.error("Triton ended by itself (%d); its log is %s. Starting it again in %.1f s", code, self.log_file, delay)
+            logger.error(
+                "Triton ended by itself (%d); its log is %s. Starting it again in %.1f s",
+                process.returncode, self.log_file, delay,
+            )  # fmt: skip
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LONGEST_DELAY)
             await asyncio.to_thread(sweep, self._settings.shm_prefix)
 
-    async def _pump(self, process: asyncio.subprocess.Process) -> None:
-        """Write the process' output to its log until it ends; its own children may keep the pipe open longer."""
+    def _write_log(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
-        ended = asyncio.create_task(process.wait())
-        while True:
-            line = asyncio.create_task(process.stdout.readline())
-            await asyncio.wait({line, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if not line.done():
-                line.cancel()
-                return
-            try:
-                text = line.result()
-            except ValueError:  # a line longer than the limit
-                continue
-            if not text:
-                return
-            self._log.info(text.decode(errors="replace").rstrip("\n"))
+        for line in process.stdout:
+            self._log.info(line.decode(errors="replace").rstrip("\n"))
 
     def _environment(self) -> dict[str, str]:
         settings, triton = self._settings, self._settings.environments / "triton"

@@ -1,16 +1,14 @@
 """The router, kept well: requests that survive its repair, and the probe that finds dead instances.
 
 Triton neither restarts a dead instance of a Python model nor says that it is dead; requests that meet it fail. The
-repair is to unload and load the router (about 2 s); requests in flight on other instances finish meanwhile.
+repair is to replace all instances (1 to 2 s); those that live go on answering meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
-
-from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_delay, wait_fixed
+from typing import Any, Callable
 
 from bioengine_server.errors import TritonUnavailable
 from bioengine_server.triton.api import ROUTER, InferOptions, TritonApi, TritonError
@@ -20,12 +18,20 @@ logger = logging.getLogger(__name__)
 # How long a request waits for Triton or the router to come back before it fails.
 RECOVERY = 20.0  # seconds
 
+_REPLACE_TIMEOUT = 10.0  # seconds; 1 to 2 are usual
+
 
 class Router:
     """The router of one Triton."""
 
-    def __init__(self, api: TritonApi) -> None:
+    def __init__(self, api: TritonApi, on_stuck: Callable[[], None] = lambda: None) -> None:
+        """
+        Args:
+            api: of the Triton.
+            on_stuck: called when nothing but a new Triton helps.
+        """
         self.api = api
+        self._on_stuck = on_stuck
         self._repair = asyncio.Lock()
         self._repairs = 0
 
@@ -41,29 +47,33 @@ class Router:
             await self._wait_until_ready()
         except TritonError as error:
             logger.warning("The router failed: %s", error)
-            await self.repair(repairs)
+            try:
+                await self.repair(repairs)
+            except TritonUnavailable:
+                await self._wait_until_ready()
         try:
             return await self.api.ask_router(request, options)
         except TritonError as error:
             raise TritonUnavailable("it failed twice") from error
 
     async def repair(self, seen: int | None = None) -> None:
-        """Reload the router, unless that was done since `seen` repairs. Raises TritonUnavailable."""
+        """Replace the router's instances, unless that was done since `seen` repairs. Raises TritonUnavailable."""
         async with self._repair:
             if seen is not None and seen != self._repairs:
                 return
-            logger.warning("Reloading the router")
+            logger.warning("Replacing the router's instances")
             try:
-                async for attempt in AsyncRetrying(
-                    stop=stop_after_delay(RECOVERY),
-                    wait=wait_fixed(0.2),
-                    retry=retry_if_exception_type((TritonError, TritonUnavailable)),
-                ):
-                    with attempt:
-                        await self.api.reload_router()
-            except RetryError as error:
-                raise TritonUnavailable("the model runner could not be reloaded") from error
-            self._repairs += 1
+                async with asyncio.timeout(_REPLACE_TIMEOUT):
+                    await self.api.replace_router()
+            except TimeoutError:
+                # Triton waits for ever for an instance that dies while it starts, and answers nobody meanwhile.
+                logger.error("The router could not be replaced within %.0f s", _REPLACE_TIMEOUT)
+                self._on_stuck()
+                raise TritonUnavailable("the model runner could not be replaced") from None
+            except TritonError as error:
+                raise TritonUnavailable("the model runner could not be replaced") from error
+            finally:
+                self._repairs += 1
 
     async def check(self) -> None:
         """Look for dead instances and repair them. Raises TritonUnavailable."""

@@ -1,0 +1,120 @@
+"""The registration service as a process of its own: a Hypha here, a Triton elsewhere that shares no file system."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypha_rpc.sync import connect_to_server
+
+from tests.stack.harness import ROOT, ROUTER, Stack, bioengine, example_input, free_port, get, wait_for
+
+
+def hub_answers(url: str, inputs: list[np.ndarray]) -> dict[str, Any] | None:
+    """What a client of the hub gets from the model; None where there is no service."""
+    try:
+        server = connect_to_server({"server_url": url, "method_timeout": 20})
+    except Exception:
+        return None
+    try:
+        triton = server.get_service("triton-client")
+        request = {"model_id": "old-otter", "inputs": inputs}
+        return dict(triton.execute(inputs=[request], model_name=ROUTER, serialization="imjoy")["result"])
+    except Exception:
+        return None
+    finally:
+        server.disconnect()
+
+
+def test_registration_from_a_process_of_its_own(own_home: Path, packages: Path, tmp_path: Path) -> None:
+    """It offers a remote Triton, and offers it again after the Hypha server was started anew."""
+    secret, port = secrets.token_urlsafe(48), free_port()
+    hub_home = tmp_path / "hub"
+    hub = Stack(hub_home, "--triton", "none", wait=False)
+    remote = Stack(
+        own_home, command="triton", wait=False, BIOENGINE_TRITON_SECRET=secret, BIOENGINE_TRITON_PORT=str(port)
+    )  # fmt: skip
+    registration: subprocess.Popen[bytes] | None = None
+    inputs, expected = example_input(packages, "old-otter"), np.load(packages / "old-otter" / "test_output.npy")
+    log = tmp_path / "registration.log"
+    try:
+        hub.start()
+        remote.start()
+        wait_for(lambda: get(f"{hub.url}/health/liveness")[0] == 200, 30, "hub alive")
+        assert hub_answers(hub.url, inputs) is None
+        assert get(f"{hub.url}/health/readiness")[0] == 503
+        token = bioengine("token", "--home", str(hub_home)).stdout.strip()
+        with open(log, "wb") as output:
+            registration = subprocess.Popen(
+                [str(ROOT / "bioengine"), "register", hub.url, "--triton", f"http://127.0.0.1:{port}"],
+                env={
+                    **os.environ,
+                    "BIOENGINE_TOKEN": token,
+                    "BIOENGINE_TRITON_SECRET": secret,
+                    # A home that is neither the hub's nor the Triton's: it is told URLs, nothing of files.
+                    "BIOENGINE_HOME": str(tmp_path / "nothing"),
+                },
+                stdout=output,
+                stderr=output,
+            )
+
+        def answered() -> bool:
+            result = hub_answers(hub.url, inputs)
+            if result is None:
+                return False
+            assert result["success"], result
+            np.testing.assert_allclose(result["outputs"][0], expected, atol=1e-3)
+            return True
+
+        wait_for(answered, 40, f"registered; its log: {log.read_text()}")
+        wait_for(hub.is_ready, 20, "the hub's readiness runs its probe through the remote Triton")
+        assert not (tmp_path / "nothing").exists()
+        hub.stop()
+        time.sleep(2)
+        hub.start()
+        seconds = wait_for(answered, 40, f"registered again; its log: {log.read_text()}")
+        print(f"registered again {seconds:.1f} s after Hypha was started anew")
+        wait_for(hub.is_ready, 20, "ready again")
+        registration.send_signal(signal.SIGTERM)
+        assert registration.wait(10) == 0, log.read_text()
+        wait_for(lambda: hub_answers(hub.url, inputs) is None, 20, "its service is gone with it")
+    finally:
+        if registration is not None and registration.poll() is None:
+            registration.kill()
+        remote.stop()
+        hub.stop()
+    assert remote.leftovers() == [] and hub.leftovers() == []
+
+
+def test_register_says_what_is_missing(tmp_path: Path) -> None:
+    def register(**environment: str) -> str:
+        return bioengine("register", "http://127.0.0.1:1", BIOENGINE_HOME=str(tmp_path), **environment).stderr
+
+    assert "BIOENGINE_TOKEN is not set" in register()
+    assert "--triton URL" in register(BIOENGINE_TOKEN="x")
+    assert "BIOENGINE_TRITON_SECRET is missing" in register(BIOENGINE_TOKEN="x", BIOENGINE_TRITON="http://127.0.0.1:1")
+
+
+def test_a_token_that_is_not_the_servers_is_refused(stack: Stack) -> None:
+    with pytest.raises(Exception, match="(?i)auth|token|signature"):
+        connect_to_server({"server_url": stack.url, "token": "not.a.token", "workspace": "public"})
+
+
+def test_anonymous_users_cannot_take_the_services_name(stack: Stack) -> None:
+    """An anonymous client may register in its own workspace only; `public` goes on being the server's."""
+    with stack.client() as client:
+        with pytest.raises(Exception, match="(?i)permission"):
+            connect_to_server({"server_url": stack.url, "workspace": "public"}).register_service(
+                {"id": "triton-client", "config": {"visibility": "public"}, "execute": lambda: "taken"}
+            )
+        client.server.register_service({"id": "triton-client", "config": {"visibility": "public"}, "execute": lambda: "mine"})
+        assert client.server.get_service("triton-client").execute() == "mine", "a user's own workspace wins"
+        with stack.client() as other:
+            assert other.run("bioengine-probe", None)["rdf"]
