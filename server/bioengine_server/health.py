@@ -37,6 +37,7 @@ class Readiness:
         self._succeeded: float | None = None
         self._reason = "the stack is starting"
         self._failures = 0
+        self._repairing = False
         self._test_input = np.load(PROBE_PACKAGE / "test_input.npy")
         self._test_output = np.load(PROBE_PACKAGE / "test_output.npy")
         self.became_ready = asyncio.Event()
@@ -44,7 +45,7 @@ class Readiness:
     @property
     def reason(self) -> str | None:
         """Why the stack is not ready; None when it is."""
-        if self._succeeded is None:
+        if self._succeeded is None or self._repairing:
             return self._reason
         if time.monotonic() - self._succeeded > _VALID_FOR:
             return f"the last success of the probe is {time.monotonic() - self._succeeded:.0f} s old"
@@ -83,6 +84,11 @@ class Readiness:
             raise RuntimeError(result.get("error", "the probe model gave no result"))
         if not np.allclose(result["outputs"][0], self._test_output, atol=1e-5):
             raise RuntimeError("the probe model gave a wrong result")
+
+    def repairing(self, under_way: bool) -> None:
+        """The router is being repaired, or was: not ready until that is over and a probe has succeeded since."""
+        self._repairing = under_way
+        self.fail("instances of the model runner have died and are being replaced")
 
     def fail(self, reason: str) -> None:
         """The stack does not work, for `reason`, until a probe succeeds."""

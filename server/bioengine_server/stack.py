@@ -28,7 +28,7 @@ from bioengine_server.settings import Settings
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.triton.api import TritonApi
 from bioengine_server.triton.process import TritonProcess
-from bioengine_server.triton.router import Router
+from bioengine_server.triton.router import Router, Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +76,21 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             logger.info("Stopping")
 
 
+class StackWatcher(Watcher):
+    """Has readiness tell of repairs, and restarts a Triton of our own that is past repair."""
+
+    def __init__(self, readiness: Readiness, restart: Callable[[], None] | None) -> None:
+        self._readiness = readiness
+        self._restart = restart
+
+    def on_repair(self, under_way: bool) -> None:
+        self._readiness.repairing(under_way)
+
+    def on_stuck(self) -> None:
+        if self._restart is not None:
+            self._restart()
+
+
 @contextlib.asynccontextmanager
 async def _service_on_triton(
     settings: Settings, stop: asyncio.Event, readiness: Readiness, on_start: Callable[[str], None]
@@ -91,20 +106,20 @@ async def _service_on_triton(
             parts.push_async_callback(triton.stop)
             # Not only after Hypha has ended: both take their seconds.
             await parts.enter_async_context(background(_stop_with(stop, triton)))
-            url, on_stuck = triton.url, triton.restart
+            url, restart = triton.url, triton.restart
         else:
-            url, secret, on_stuck = settings.triton, external_secret(settings), None
+            url, secret, restart = settings.triton, external_secret(settings), None
             on_start(f"using Triton on {url}")
-        yield await parts.enter_async_context(service_for(settings, url, secret, settings.url, on_stuck))
+        yield await parts.enter_async_context(service_for(settings, url, secret, settings.url, StackWatcher(readiness, restart)))
 
 
 @contextlib.asynccontextmanager
 async def service_for(
-    settings: Settings, triton_url: str, secret: str, public_url: str, on_stuck: Callable[[], None] | None = None
+    settings: Settings, triton_url: str, secret: str, public_url: str, watcher: Watcher
 ) -> AsyncIterator[TritonClient]:
-    """The service in front of a Triton whose router is watched meanwhile; `on_stuck` is called when it is past repair."""
+    """The service in front of a Triton, whose router is kept well meanwhile."""
     api = TritonApi(triton_url, secret, settings.run_timeout)
-    router = Router(api, on_stuck or (lambda: None))
+    router = Router(api, watcher)
     admission = Admission(settings.concurrency - RESERVED_ROUTERS, settings.model_concurrency, settings.queue_size)
     try:
         async with background(router.watch(settings.probe_interval)):
@@ -120,7 +135,7 @@ async def run_registration(settings: Settings, hypha_url: str, token: str) -> No
         raise StackError("Which Triton is to be offered? Name it with --triton URL, such as --triton http://127.0.0.1:8000.")
     if not settings.debug:
         hide_tracebacks()
-    async with service_for(settings, settings.triton, external_secret(settings), hypha_url) as service:
+    async with service_for(settings, settings.triton, external_secret(settings), hypha_url, Watcher()) as service:
         async with background(Registration(service).run(hypha_url, token)):
             await stop.wait()
 

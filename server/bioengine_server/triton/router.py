@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Callable
+from typing import Any
 
 from bioengine_server.errors import TritonUnavailable
 from bioengine_server.triton.api import ROUTER, InferOptions, TritonApi, TritonError
@@ -18,20 +18,25 @@ logger = logging.getLogger(__name__)
 # How long a request waits for Triton or the router to come back before it fails.
 RECOVERY = 20.0  # seconds
 
-_REPLACE_TIMEOUT = 10.0  # seconds; 1 to 2 are usual
+_REPLACE_TIMEOUT = 6.0  # seconds; 1 to 2 are usual
+
+
+class Watcher:
+    """Is told of a router's repairs; this one does nothing about them."""
+
+    def on_repair(self, under_way: bool) -> None:
+        """A repair has begun, or ended."""
+
+    def on_stuck(self) -> None:
+        """Nothing but a new Triton helps."""
 
 
 class Router:
     """The router of one Triton."""
 
-    def __init__(self, api: TritonApi, on_stuck: Callable[[], None] = lambda: None) -> None:
-        """
-        Args:
-            api: of the Triton.
-            on_stuck: called when nothing but a new Triton helps.
-        """
+    def __init__(self, api: TritonApi, watcher: Watcher) -> None:
         self.api = api
-        self._on_stuck = on_stuck
+        self._watcher = watcher
         self._repair = asyncio.Lock()
         self._repairs = 0
 
@@ -62,18 +67,20 @@ class Router:
             if seen is not None and seen != self._repairs:
                 return
             logger.warning("Replacing the router's instances")
+            self._watcher.on_repair(True)
             try:
                 async with asyncio.timeout(_REPLACE_TIMEOUT):
                     await self.api.replace_router()
             except TimeoutError:
                 # Triton waits for ever for an instance that dies while it starts, and answers nobody meanwhile.
                 logger.error("The router could not be replaced within %.0f s", _REPLACE_TIMEOUT)
-                self._on_stuck()
+                self._watcher.on_stuck()
                 raise TritonUnavailable("the model runner could not be replaced") from None
             except TritonError as error:
                 raise TritonUnavailable("the model runner could not be replaced") from error
             finally:
                 self._repairs += 1
+                self._watcher.on_repair(False)
 
     async def check(self) -> None:
         """Look for dead instances and repair them. Raises TritonUnavailable."""
