@@ -19,9 +19,9 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -85,10 +85,21 @@ def virtual_environment(*requirements: Path, editable: Path | None = None) -> Ca
 def triton_installation(requirements: Path) -> Callable[[Path], Iterator[str]]:
     def build(folder: Path) -> Iterator[str]:
         yield "downloading Triton Inference Server"
-        pip = [sys.executable, "-I", "-m", "pip"] if has_pip() else [str(environments_folder() / "server/bin/python"), "-m", "pip"]
+        pip = (
+            [sys.executable, "-I", "-m", "pip"] if has_pip() else [str(environments_folder() / "server/bin/python"), "-m", "pip"]
+        )
         run(
-            [*pip, "install", "--disable-pip-version-check", "--no-input", "--no-deps", "--target", str(folder / "wheel"),
-             "-r", str(requirements)]
+            [
+                *pip,
+                "install",
+                "--disable-pip-version-check",
+                "--no-input",
+                "--no-deps",
+                "--target",
+                str(folder / "wheel"),
+                "-r",
+                str(requirements),
+            ]
         )
         yield "placing the Python backend"
         server = folder / "wheel" / "pytriton" / "tritonserver"
@@ -123,8 +134,12 @@ def catalogue() -> dict[str, Environment]:
 
     triton_files = (server / "requirements-triton.txt",)
     environments = (
-        environment("server", "server environment", server / "requirements.txt", server / "requirements-no-deps.txt", editable=server),
-        environment("runner", f"model runner environment ({accelerator()})", runner / "requirements.txt", runner_set, editable=runner),
+        environment(
+            "server", "server environment", server / "requirements.txt", server / "requirements-no-deps.txt", editable=server
+        ),
+        environment(
+            "runner", f"model runner environment ({accelerator()})", runner / "requirements.txt", runner_set, editable=runner
+        ),
         Environment("triton", "Triton Inference Server", triton_files, triton_installation(*triton_files)),
         environment("client-imjoy", "test client environment (imjoy-rpc)", tests / "clients" / "requirements-imjoy.txt"),
         environment("client-hypha", "test client environment (hypha-rpc)", tests / "clients" / "requirements-hypha.txt"),

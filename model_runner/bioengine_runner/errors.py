@@ -14,7 +14,7 @@ Each message says what was wrong, what was expected and what to do. These reach 
 from __future__ import annotations
 
 import re
-from typing import Sequence
+from collections.abc import Sequence
 
 # Triton wraps a message of ours into its own text and a traceback; the marks find it again on the other side.
 _OPEN, _CLOSE = "«bioengine ", "»"

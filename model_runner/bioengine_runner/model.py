@@ -64,9 +64,7 @@ class BioimageioModel:
             logger.exception("%s failed", self._manifest.id)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise ModelFailed(self._manifest.id, reason) from error
-        return [
-            np.ascontiguousarray(output, dtype=spec.dtype) for spec, output in zip(self._manifest.outputs, outputs)
-        ]
+        return [np.ascontiguousarray(output, dtype=spec.dtype) for spec, output in zip(self._manifest.outputs, outputs)]
 
 
 def verify_weights(package: manifest.Manifest, weights_format: str) -> None:

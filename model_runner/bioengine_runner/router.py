@@ -78,8 +78,8 @@ class Router:
             return {"task_id": task_id, "success": False, "error": str(error) + self._traceback()}
         except Exception:
             logger.exception("Task %s failed", task_id)
-            error = f"The server failed while it worked on this request. Ask its admin to look for task {task_id} in its log."
-            return {"task_id": task_id, "success": False, "error": error + self._traceback()}
+            text = f"The server failed while it worked on this request. Ask its admin to look for task {task_id} in its log."
+            return {"task_id": task_id, "success": False, "error": text + self._traceback()}
 
     def _traceback(self) -> str:
         return f"\n\n{traceback.format_exc()}" if self._boot.debug else ""
@@ -107,10 +107,7 @@ class Router:
         """Run `model`; where its process has died, or dies meanwhile, heal it and try once more."""
         generation = self._loader.ensure(model)
         for last in (False, True):
-            inputs = [
-                pb_utils.Tensor(spec.id, np.ascontiguousarray(array))
-                for spec, array in zip(model.manifest.inputs, arrays)
-            ]
+            inputs = [pb_utils.Tensor(spec.id, np.ascontiguousarray(array)) for spec, array in zip(model.manifest.inputs, arrays)]
             names = [spec.id for spec in model.manifest.outputs]
             request = pb_utils.InferenceRequest(model_name=model.name, requested_output_names=names, inputs=inputs)
             response = await self._wait(request, model)

@@ -33,29 +33,20 @@ TritonOption = Annotated[
     Optional[str], typer.Option(envvar="BIOENGINE_TRITON", help="embedded, none, or the URL of another Triton. [embedded]")
 ]
 
-SNIPPET = """\
-import numpy as np
-from imjoy_rpc.hypha.sync import connect_to_server  # pip install imjoy-rpc "websockets<14"
-
-server = connect_to_server({{"name": "me", "server_url": "{url}", "method_timeout": 3000}})
-triton = server.get_service("triton-client")
-image = np.random.randint(0, 255, {shape})
-ret = triton.execute(inputs=[{{"inputs": [image], "model_id": "{model}"}}],
-                     model_name="bioengine-model-runner", serialization="imjoy")
-print(ret["result"])"""
-
-
 @app.command()
 def up(
     host: Annotated[Optional[str], typer.Option(envvar="BIOENGINE_HOST", help="Address to listen on. [127.0.0.1]")] = None,
     port: Annotated[Optional[int], typer.Option(envvar="BIOENGINE_PORT", help="Port for all clients. [9520]")] = None,
     home: HomeOption = None,
-    offline: Annotated[Optional[bool], typer.Option("--offline", envvar="BIOENGINE_OFFLINE", help="Never go to the internet.")] = None,
+    offline: Annotated[
+        Optional[bool], typer.Option("--offline", envvar="BIOENGINE_OFFLINE", help="Never go to the internet.")
+    ] = None,
     triton: TritonOption = None,
 ) -> None:
     """Start the server and stay in the foreground; Ctrl-C ends all of it."""
     settings = load_settings(host=host, port=port, home=home, offline=offline, triton=triton)
     configure_logging(settings)
+    from bioengine_server.snippet import first_call
     from bioengine_server.stack import run_stack
 
     console.print(f"BioEngine, home {settings.home}")
@@ -63,7 +54,7 @@ def up(
     def ready() -> None:
         console.print(f"\n[bold green]Ready:[/] {settings.url}")
         console.print(f"Health: {settings.url}/health/readiness\n\nTry it:\n")
-        print(snippet(settings), flush=True)
+        print(first_call(settings), flush=True)
 
     run(run_stack(settings, on_start=announce, on_ready=ready))
     console.print("Stopped.")
@@ -158,7 +149,7 @@ def list_models(home: HomeOption = None) -> None:
     """List the stored models."""
     from bioengine_server.store.model_store import ModelStore
 
-    models = ModelStore(load_settings(home=home).store).list()
+    models = ModelStore(load_settings(home=home).store).models()
     if not models:
         console.print("No models yet. Import one with: ./bioengine models import FOLDER_OR_ZIP")
         return
@@ -197,25 +188,12 @@ def load_settings(**flags: Any) -> Settings:
 
 def configure_logging(settings: Settings) -> None:
     level = logging.DEBUG if settings.debug else logging.INFO
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
     logging.getLogger("bioengine_server").setLevel(level)
     # Hypha's modules set their loggers' levels from here when they are imported.
     os.environ.setdefault("HYPHA_LOGLEVEL", "DEBUG" if settings.debug else "ERROR")
-
-
-def snippet(settings: Settings) -> str:
-    """A first call to paste, with a model of the store."""
-    from bioengine_server.service.triton_client import PROBE_MODEL
-    from bioengine_server.store.model_store import ModelStore
-
-    stored = [model.manifest for model in ModelStore(settings.store).list() if model.manifest.weights and not model.manifest.code]
-    own = [manifest for manifest in stored if manifest.id != PROBE_MODEL and len(manifest.inputs) == 1]
-    chosen = next(iter(own or stored), None)
-    if chosen is None:
-        return SNIPPET.format(url=settings.url, model="affable-shark", shape="(1, 1, 256, 256)")
-    shape = tuple(max(axis.min, axis.min + -(-(256 - axis.min) // axis.step) * axis.step) if axis.step and axis.type == "space"
-                  else axis.min for axis in chosen.inputs[0].axes)  # fmt: skip
-    return SNIPPET.format(url=settings.url, model=chosen.id, shape=shape)
 
 
 def announce(what: str) -> None:

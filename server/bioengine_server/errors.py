@@ -10,8 +10,8 @@ runner (`bioengine_runner.errors`) and comes back as data.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 
 class BioEngineError(Exception):

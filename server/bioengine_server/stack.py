@@ -1,6 +1,6 @@
 """The whole stack in one process and its Triton: `bioengine up`.
 
-    home and port taken -> leftovers swept -> Triton starts | Hypha serves -> triton-client registered -> probed -> ready
+home and port taken -> leftovers swept -> Triton starts | Hypha serves -> triton-client registered -> probed -> ready
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import logging
 import os
 import signal
 import stat
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any, AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any
 
 from bioengine_server.errors import HomeInUse, StackError, UnsafeRunDir
 from bioengine_server.gateway.route import add_legacy_gateway
@@ -178,7 +179,9 @@ def own_home(settings: Settings) -> Iterator[None]:
     try:
         settings.store.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StackError(f"The home {settings.home} cannot be made: {error.strerror}. Name another with --home FOLDER.") from error
+        raise StackError(
+            f"The home {settings.home} cannot be made: {error.strerror}. Name another with --home FOLDER."
+        ) from error
     folder = settings.node_folder
     _make_private(folder)
     # On the node and not in the home, which may be on a network file system.

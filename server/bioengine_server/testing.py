@@ -31,7 +31,10 @@ def run_tests(settings: Settings, all_tiers: bool, pytest_arguments: list[str]) 
     tier = [] if all_tiers else ["-m", "not extended"]
     tests = [
         ("tests of the model runner", [runner, "-m", "pytest", "-p", "no:asyncio", *tier, "tests/unit/runner"]),
-        ("tests of the server and the stack", [server, "-m", "pytest", *tier, "tests/unit/server", "tests/clients", "tests/stack"]),
+        (
+            "tests of the server and the stack",
+            [server, "-m", "pytest", *tier, "tests/unit/server", "tests/clients", "tests/stack"],
+        ),
     ]
     if pytest_arguments:
         return _run("pytest", [server, "-m", "pytest", *tier, *pytest_arguments])

@@ -29,7 +29,9 @@ def call(library: str, mode: str, stack: Stack, folder: Path, request: dict[str,
     file = folder / "request.json"
     file.write_text(json.dumps(request))
     script = ROOT / "tests" / "clients" / "call.py"
-    subprocess.run([python(f"client-{library}"), str(script), library, mode, stack.url, str(file), str(folder)], check=True, timeout=120)
+    subprocess.run(
+        [python(f"client-{library}"), str(script), library, mode, stack.url, str(file), str(folder)], check=True, timeout=120
+    )
     report: dict[str, Any] = json.loads((folder / "result.json").read_text())
     report["outputs"] = [np.load(output) for output in sorted(folder.glob("output_*.npy"))]
     return report
@@ -105,9 +107,7 @@ def test_a_large_image_passes(stack: Stack, tmp_path: Path, library: str) -> Non
 
 @pytest.mark.parametrize("library", ["imjoy", "hypha"])
 @pytest.mark.parametrize(("argument", "value"), [("server_url", "http://127.0.0.1:8000"), ("weight", 1)])
-def test_a_refused_argument_raises_and_is_named(
-    stack: Stack, tmp_path: Path, library: str, argument: str, value: Any
-) -> None:
+def test_a_refused_argument_raises_and_is_named(stack: Stack, tmp_path: Path, library: str, argument: str, value: Any) -> None:
     request = {"model_id": "conscientious-seashell", "arguments": {argument: value}}
     report = call(library, "async", stack, tmp_path, request)
     assert f"'{argument}' is refused" in report["raised"]

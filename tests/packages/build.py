@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -135,10 +136,28 @@ def conscientious_seashell(folder: Path) -> None:
     mask = sigmoid((normalized(image) * weights.reshape(1, 3, 1, 1)).sum(1, keepdims=True))
     size = {"min": 16, "step": 16}
     package.save(
-        [(tensor("image", "float32", [BATCH, channels("red", "green", "blue"), space("y", size), space("x", size)],
-                 preprocessing=[NORMALIZE]), image)],
-        [(tensor("mask", "float32", [BATCH, channels("mask"), space("y", like("image", "y")), space("x", like("image", "x"))],
-                 postprocessing=[{"id": "sigmoid"}]), mask)],
+        [
+            (
+                tensor(
+                    "image",
+                    "float32",
+                    [BATCH, channels("red", "green", "blue"), space("y", size), space("x", size)],
+                    preprocessing=[NORMALIZE],
+                ),
+                image,
+            )
+        ],
+        [
+            (
+                tensor(
+                    "mask",
+                    "float32",
+                    [BATCH, channels("mask"), space("y", like("image", "y")), space("x", like("image", "x"))],
+                    postprocessing=[{"id": "sigmoid"}],
+                ),
+                mask,
+            )
+        ],
     )
 
 
@@ -155,7 +174,12 @@ def probe(folder: Path) -> None:
     image = np.arange(64, dtype=np.float32).reshape(1, 1, 8, 8)
     axes = [{**BATCH, "size": 1}, channels("value"), space("y", 8), space("x", 8)]
     package.save(
-        [(tensor("image", "float32", axes, preprocessing=[{"id": "scale_linear", "kwargs": {"gain": 0.5, "offset": 1.0}}]), image)],
+        [
+            (
+                tensor("image", "float32", axes, preprocessing=[{"id": "scale_linear", "kwargs": {"gain": 0.5, "offset": 1.0}}]),
+                image,
+            )
+        ],
         [(tensor("negative", "float32", axes), -(image * np.float32(0.5) + np.float32(1.0)))],
     )
 
@@ -206,7 +230,10 @@ def label_doubler(folder: Path) -> None:
     """uint8 in, int64 out: dtypes that clients do not send and cannot read."""
     package = Package(folder, "label-doubler")
     package.onnx(
-        [helper.make_node("Cast", ["labels"], ["wide"], to=TensorProto.INT64), helper.make_node("Mul", ["wide", "two"], ["doubled"])],
+        [
+            helper.make_node("Cast", ["labels"], ["wide"], to=TensorProto.INT64),
+            helper.make_node("Mul", ["wide", "two"], ["doubled"]),
+        ],
         [image_value("labels", "b", 1, "y", "x", type=TensorProto.UINT8)],
         [image_value("doubled", "b", 1, "y", "x", type=TensorProto.INT64)],
         {"two": np.array(2, np.int64)},
@@ -216,8 +243,16 @@ def label_doubler(folder: Path) -> None:
     free = {"min": 1, "step": 1}
     package.save(
         [(tensor("labels", "uint8", [BATCH, channels("label"), space("y", free), space("x", free)]), labels)],
-        [(tensor("doubled", "int64", [BATCH, channels("label"), space("y", like("labels", "y")), space("x", like("labels", "x"))]),
-          labels.astype(np.int64) * 2)],
+        [
+            (
+                tensor(
+                    "doubled",
+                    "int64",
+                    [BATCH, channels("label"), space("y", like("labels", "y")), space("x", like("labels", "x"))],
+                ),
+                labels.astype(np.int64) * 2,
+            )
+        ],
     )
 
 

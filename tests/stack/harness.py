@@ -100,7 +100,11 @@ class Stack:
     def start(self) -> Stack:
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
-                [str(ROOT / "bioengine"), *self._arguments], env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                [str(ROOT / "bioengine"), *self._arguments],
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
         if self._wait:
             self.wait_until_ready()

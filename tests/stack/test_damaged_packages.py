@@ -38,9 +38,9 @@ def test_damaged_weights_and_descriptions(own_home: Path, packages: Path) -> Non
             result = client.run(id, example_input(packages, id))
             assert result["success"] is False and text in result["error"], result
             assert "models import" in result["error"] and "Traceback" not in result["error"]
-        assert client.run("conscientious-seashell", example_input(packages, "conscientious-seashell"), weight_format="torchscript")[
-            "success"
-        ]
+        assert client.run(
+            "conscientious-seashell", example_input(packages, "conscientious-seashell"), weight_format="torchscript"
+        )["success"]
         for id in expected:
             ModelStore(own_home / "models").import_package(packages / id)
             result = client.run(id, example_input(packages, id))

@@ -145,7 +145,9 @@ def test_triton_closes_what_clients_do_not_need(stack: Stack) -> None:
         ("v2/logging", "GET"),
     ]:
         answer = subprocess.run(
-            ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", method, f"http://{url}/{path}"], capture_output=True, text=True
+            ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", method, f"http://{url}/{path}"],
+            capture_output=True,
+            text=True,
         )
         assert answer.stdout == "403", path
     arguments = stack.triton().cmdline()

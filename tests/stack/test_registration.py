@@ -103,14 +103,14 @@ def test_register_says_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_token_that_is_not_the_servers_is_refused(stack: Stack) -> None:
-    with pytest.raises(Exception, match="(?i)auth|token|signature"):
+    with pytest.raises(Exception, match=r"(?i)auth|token|signature"):
         connect_to_server({"server_url": stack.url, "token": "not.a.token", "workspace": "public"})
 
 
 def test_anonymous_users_cannot_take_the_services_name(stack: Stack) -> None:
     """An anonymous client may register in its own workspace only; `public` goes on being the server's."""
     with stack.client() as client:
-        with pytest.raises(Exception, match="(?i)permission"):
+        with pytest.raises(Exception, match=r"(?i)permission"):
             connect_to_server({"server_url": stack.url, "workspace": "public"}).register_service(
                 {"id": "triton-client", "config": {"visibility": "public"}, "execute": lambda: "taken"}
             )

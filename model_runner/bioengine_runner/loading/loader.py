@@ -79,7 +79,7 @@ class Loader:
             started = time.monotonic()
             try:
                 self._triton.load_model(model_name=model.name)
-            except Exception as error:  # noqa: BLE001 - Triton's own exception class lives in the stub only
+            except Exception as error:
                 reason = unmark(str(error))
                 if reason is None:
                     logger.error("Loading %s failed: %s", model.name, error)

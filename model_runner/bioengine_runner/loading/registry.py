@@ -11,8 +11,8 @@ import contextlib
 import fcntl
 import sqlite3
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Iterator
 
 from bioengine_runner.loading.processes import Process
 from bioengine_runner.rundir import Boot
@@ -61,9 +61,7 @@ class Registry:
         return None if row is None else LoadedModel(*row)
 
     def record_model(self, name: str, package: str, generation: int, error: str | None) -> None:
-        self._connection.execute(
-            "REPLACE INTO models VALUES (?, ?, ?, ?, ?)", (name, package, generation, error, time.time())
-        )
+        self._connection.execute("REPLACE INTO models VALUES (?, ?, ?, ?, ?)", (name, package, generation, error, time.time()))
 
     def record_process(self, owner: str) -> None:
         """This process serves `owner` from now on."""

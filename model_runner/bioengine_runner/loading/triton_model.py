@@ -42,9 +42,7 @@ def triton_model(manifest: Manifest, weights_format: object = None) -> TritonMod
     runnable = [name for name in RUNNABLE_WEIGHTS if name in manifest.weights]
     chosen = weights_format if weights_format is not None else next(iter(runnable), None)
     if chosen not in runnable:
-        raise WeightsNotAvailable(
-            manifest.id, weights_format, runnable, [*manifest.weights, *manifest.unsupported_weights]
-        )
+        raise WeightsNotAvailable(manifest.id, weights_format, runnable, [*manifest.weights, *manifest.unsupported_weights])
     name = re.sub(r"[^A-Za-z0-9._-]", "_", manifest.id)
     if not manifest.is_default:
         name += f"--v{re.sub(r'[^A-Za-z0-9._-]', '_', manifest.version)}"

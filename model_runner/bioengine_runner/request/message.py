@@ -15,9 +15,7 @@ import numpy as np
 from bioengine_runner.errors import BadRequest, shorten
 
 # What may arrive; object arrays and structured dtypes may not.
-DTYPES = frozenset(
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128".split()
-)
+DTYPES = frozenset("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128".split())
 
 
 def decode(data: bytes) -> Any:

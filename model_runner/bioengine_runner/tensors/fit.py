@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,11 +32,7 @@ def fit_inputs(specs: Sequence[Tensor], inputs: Any) -> list[np.ndarray]:
 
 def check_shapes(specs: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> None:
     """Every shape against its tensor's axes. Raises WrongAxes, WrongSize."""
-    sizes = {
-        (spec.id, axis.id): size
-        for spec, shape in zip(specs, shapes)
-        for axis, size in zip(spec.axes, shape)
-    }
+    sizes = {(spec.id, axis.id): size for spec, shape in zip(specs, shapes) for axis, size in zip(spec.axes, shape)}
     for spec, shape in zip(specs, shapes):
         if len(shape) != len(spec.axes):
             raise WrongAxes(spec.id, spec.describe_axes(), shape, _advice_on_axes(spec, shape))
@@ -52,7 +49,9 @@ def check_shapes(specs: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> No
                 problems.append(f"{axis.id} is {size}, it must be at least {axis.min}")
             elif axis.step > 1 and (size - axis.min) % axis.step:
                 lower = axis.min + (size - axis.min) // axis.step * axis.step
-                problems.append(f"{axis.id} is {size}, it must be {axis.min} + n*{axis.step}, such as {lower} or {lower + axis.step}")
+                problems.append(
+                    f"{axis.id} is {size}, it must be {axis.min} + n*{axis.step}, such as {lower} or {lower + axis.step}"
+                )
         if problems:
             raise WrongSize(spec.id, spec.describe_axes(), shape, problems)
 

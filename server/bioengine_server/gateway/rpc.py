@@ -10,7 +10,8 @@ import asyncio
 import inspect
 import io
 import logging
-from typing import Any, Awaitable, Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgpack
 import shortuuid
@@ -40,6 +41,7 @@ class LegacyRPC(RPC):
         self._user = user
         self._max_message_size = max_message_size
         self._find_service: Callable[[str], Awaitable[None]] | None = None
+        self._finding: set[asyncio.Future[None]] = set()
         super().__init__(connection, client_id=MANAGER_ID, workspace=workspace, method_timeout=3600)
         self._send_frame = connection.emit_message
         self._emit_message = self._emit_with_user
@@ -72,7 +74,9 @@ class LegacyRPC(RPC):
     def _handle_method(self, data: dict[str, Any]) -> None:
         method = str(data.get("method", "")).split(".")
         if method[0] == "services" and len(method) > 2 and method[1] not in self._services and self._find_service:
-            asyncio.ensure_future(self._find_and_handle(method[1], data))
+            task = asyncio.ensure_future(self._find_and_handle(method[1], data))
+            self._finding.add(task)
+            task.add_done_callback(self._finding.discard)
         else:
             super()._handle_method(data)
 

@@ -59,7 +59,12 @@ class LegacySession:
             "id": "default",
             "name": "workspace manager",
             "type": "workspace-manager",
-            "config": {"require_context": False, "visibility": "protected", "workspace": self._workspace, "user": self._user_data()},
+            "config": {
+                "require_context": False,
+                "visibility": "protected",
+                "workspace": self._workspace,
+                "user": self._user_data(),
+            },
             **plain({**methods, **camel_case}),
         }
 
@@ -122,7 +127,12 @@ class LegacySession:
         logger.debug("%s: %s", self._client_id, str(text)[:1000])
 
     def _user_data(self) -> dict[str, Any]:
-        return {"id": self._user.id, "is_anonymous": self._user.is_anonymous, "email": self._user.email, "roles": self._user.roles}
+        return {
+            "id": self._user.id,
+            "is_anonymous": self._user.is_anonymous,
+            "email": self._user.email,
+            "roles": self._user.roles,
+        }
 
 
 def _hypha_id(service_id: str) -> str:
@@ -133,5 +143,3 @@ def _hypha_id(service_id: str) -> str:
 def _camel_case(name: str) -> str:
     first, *rest = name.split("_")
     return first + "".join(word.capitalize() for word in rest)
-
-

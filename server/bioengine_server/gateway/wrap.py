@@ -6,7 +6,8 @@ peers do not know. So callables become plain functions, recursively, in argument
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 
 def plain(value: Any) -> Any:

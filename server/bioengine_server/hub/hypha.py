@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import os
 import socket
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI

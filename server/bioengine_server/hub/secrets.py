@@ -27,7 +27,9 @@ def home_secret(home: Path, name: str) -> str:
             temporary.unlink()
         value = file.read_text().strip()
     except OSError as error:
-        raise StackError(f"The secret {file} cannot be read or made: {error.strerror}. Give yourself access to {folder}.") from error
+        raise StackError(
+            f"The secret {file} cannot be read or made: {error.strerror}. Give yourself access to {folder}."
+        ) from error
     if file.stat().st_mode & 0o077:
         raise StackError(f"The secret {file} can be read by others. Run: chmod 600 {file}")
     if len(value) < 32:

@@ -29,8 +29,8 @@ class Caller:
         sender = str(context.get("from") or "")
         return cls(
             user=str(user.get("id") or "unknown"),
-            workspace=str(context.get("ws") or sender.split("/")[0] or "unknown"),
-            client=sender.split("/")[-1] or "unknown",
+            workspace=str(context.get("ws") or sender.split("/", maxsplit=1)[0] or "unknown"),
+            client=sender.rsplit("/", maxsplit=1)[-1] or "unknown",
             anonymous=bool(user.get("is_anonymous", True)),
         )
 

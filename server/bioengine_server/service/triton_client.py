@@ -166,9 +166,7 @@ class TritonClient:
     async def _run_stored_model(self, inputs: Any, options: InferOptions, caller: Caller) -> dict[str, Any]:
         """A request of the router: what goes wrong is data."""
         if not isinstance(inputs, (list, tuple)) or len(inputs) != 1 or not isinstance(inputs[0], dict):
-            raise RefusedArgument(
-                "inputs", 'expected a list with one dict, [{"model_id": "affable-shark", "inputs": [image]}].'
-            )
+            raise RefusedArgument("inputs", 'expected a list with one dict, [{"model_id": "affable-shark", "inputs": [image]}].')
         request = {key: value for key, value in inputs[0].items() if key != "operation"}
         try:
             self._check_size(request)
@@ -231,8 +229,6 @@ class TritonClient:
                     f"name {ROUTER!r} and give the model's id in the inputs.",
                 ) from error
         return self._configs[key]
-
-
 
 
 def _refuse(server_url: Any, unknown: dict[str, Any]) -> None:

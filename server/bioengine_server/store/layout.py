@@ -14,8 +14,8 @@ import fcntl
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 from bioengine_server.errors import BadId
 

@@ -38,7 +38,9 @@ def _tensor(spec: Any, item: dict[str, Any]) -> dict[str, Any]:
     }
     for kind in ("preprocessing", "postprocessing"):
         if kind in item:
-            tensor[kind] = [{"name": step["id"], **{key: value for key, value in step.items() if key != "id"}} for step in item[kind]]
+            tensor[kind] = [
+                {"name": step["id"], **{key: value for key, value in step.items() if key != "id"}} for step in item[kind]
+            ]
     halo = [int(getattr(axis, "halo", 0) or 0) for axis in spec.axes]
     if any(halo):
         tensor["halo"] = halo

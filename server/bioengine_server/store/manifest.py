@@ -6,9 +6,8 @@ Read by `bioengine_runner.store.manifest`.
 from __future__ import annotations
 
 import datetime
-import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from bioimageio.spec.model import v0_4, v0_5
 from pydantic import BaseModel
@@ -16,9 +15,8 @@ from pydantic import BaseModel
 from bioengine_server.store.legacy_rdf import legacy_rdf
 
 FILE_NAME = "model.json"
-FORMAT = 1
 
-ModelDescription = v0_4.ModelDescr | v0_5.ModelDescr
+ModelDescription: TypeAlias = v0_4.ModelDescr | v0_5.ModelDescr
 
 _AXIS_NAMES_0_4 = {"b": "batch", "t": "time", "i": "index", "c": "channel"}
 _AXIS_TYPES_0_4 = {"b": "batch", "t": "time", "i": "index", "c": "channel", "z": "space", "y": "space", "x": "space"}
@@ -71,7 +69,7 @@ class Weights(BaseModel):
 class Manifest(BaseModel):
     """The content of `model.json`."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     id: str
     version: str
     name: str
@@ -108,7 +106,12 @@ def build_manifest(
         files: SHA-256 of each file, by its path within the package.
     """
     inputs = [_tensor(spec, {}) for spec in description.inputs]
-    scales = {(spec.id, axis.id): _scale(axis) for spec in description.inputs if isinstance(spec, v0_5.InputTensorDescr) for axis in spec.axes}
+    scales = {
+        (spec.id, axis.id): _scale(axis)
+        for spec in description.inputs
+        if isinstance(spec, v0_5.InputTensorDescr)
+        for axis in spec.axes
+    }
     if isinstance(description, v0_5.ModelDescr):
         inputs = [_tensor(spec, scales) for spec in description.inputs]
     outputs = [_tensor(spec, scales) for spec in description.outputs]
@@ -122,7 +125,7 @@ def build_manifest(
         id=id,
         version=version,
         name=description.name,
-        imported=datetime.datetime.now(datetime.timezone.utc),
+        imported=datetime.datetime.now(datetime.UTC),
         size=sum((folder / name).stat().st_size for name in files),
         inputs=inputs,
         outputs=outputs,
@@ -162,7 +165,9 @@ def _axes_0_4(spec: v0_4.InputTensorDescr | v0_4.OutputTensorDescr) -> list[Axis
         else:
             smallest, step = int(shape[index]), 0
         axes.append(
-            Axis(id=_AXIS_NAMES_0_4.get(letter, letter), type=_AXIS_TYPES_0_4[letter], min=smallest, step=step, reference=reference)
+            Axis(
+                id=_AXIS_NAMES_0_4.get(letter, letter), type=_AXIS_TYPES_0_4[letter], min=smallest, step=step, reference=reference
+            )
         )
     return axes
 

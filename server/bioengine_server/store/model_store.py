@@ -74,7 +74,7 @@ class ModelStore:
             layout.write_aliases(self.folder, aliases)
             return StoredModel(manifest, folder, is_default=True)
 
-    def list(self) -> list[StoredModel]:
+    def models(self) -> list[StoredModel]:
         """Every stored package, by id and version."""
         aliases = layout.read_aliases(self.folder)
         models = []
@@ -144,7 +144,12 @@ def _other_names(raw: dict[str, Any]) -> set[str]:
     """What else clients may call a package: its id in the description and its DOI, with and without the record."""
     config = (raw.get("config") or {}).get("bioimageio", {})
     names = set()
-    for candidate in (raw.get("id"), config.get("nickname"), config.get("doi"), (raw.get("config") or {}).get("_deposit", {}).get("doi")):
+    for candidate in (
+        raw.get("id"),
+        config.get("nickname"),
+        config.get("doi"),
+        (raw.get("config") or {}).get("_deposit", {}).get("doi"),
+    ):
         if isinstance(candidate, str) and (found := _DOI.fullmatch(candidate)):
             names |= {candidate, found[1]}
         elif isinstance(candidate, str) and candidate and "/" not in candidate:

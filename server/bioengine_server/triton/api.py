@@ -6,8 +6,9 @@ import asyncio
 import json
 import re
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -147,7 +148,9 @@ class TritonApi:
         info = result.get_response()
         return InferResult({item["name"]: result.as_numpy(item["name"]) for item in info["outputs"]}, info)
 
-    async def ask_router(self, request: dict[str, Any], options: InferOptions = InferOptions()) -> tuple[dict[str, Any], dict[str, Any]]:
+    async def ask_router(
+        self, request: dict[str, Any], options: InferOptions = InferOptions()
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """One request of the router and its result (`bioengine_runner.router`), with Triton's response info."""
         kwargs = np.array([message.encode(request)], dtype=np.object_)
         result = await self.infer(ROUTER, [("kwargs", kwargs)], ["result"], options)

@@ -10,8 +10,8 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 from bioengine_server.settings import Settings
 from bioengine_server.triton.leftovers import sweep
@@ -138,7 +138,9 @@ class TritonProcess:
             "DIE_WITH_PARENT": 1,
             **{f"TRITON_{name}_PORT": port for name, port in self._ports.items()},
         }
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("BIOENGINE_", "HYPHA_", "JWT_SECRET"))}
+        inherited = {
+            key: value for key, value in os.environ.items() if not key.startswith(("BIOENGINE_", "HYPHA_", "JWT_SECRET"))
+        }
         libraries = [str(triton / "lib"), str(triton / "python"), os.environ.get("LD_LIBRARY_PATH", "")]
         return {
             **inherited,

@@ -1,0 +1,39 @@
+"""A first call to paste, printed when the stack is ready."""
+
+from __future__ import annotations
+
+import math
+
+from bioengine_server.service.triton_client import PROBE_MODEL
+from bioengine_server.settings import Settings
+from bioengine_server.store.manifest import Axis
+from bioengine_server.store.model_store import ModelStore
+
+_SNIPPET = """\
+import numpy as np
+from imjoy_rpc.hypha.sync import connect_to_server  # pip install imjoy-rpc "websockets<14"
+
+server = connect_to_server({{"name": "me", "server_url": "{url}", "method_timeout": 3000}})
+triton = server.get_service("triton-client")
+image = np.random.randint(0, 255, {shape})
+ret = triton.execute(inputs=[{{"inputs": [image], "model_id": "{model}"}}],
+                     model_name="bioengine-model-runner", serialization="imjoy")
+print(ret["result"])"""
+
+_USUAL_SIZE = 256  # pixels
+
+
+def first_call(settings: Settings) -> str:
+    """A program that runs a stored model with one input; the probe's where there is no other."""
+    stored = [model.manifest for model in ModelStore(settings.store).models()]
+    fitting = [manifest for manifest in stored if manifest.weights and not manifest.code and len(manifest.inputs) == 1]
+    chosen = min(fitting, key=lambda manifest: manifest.id == PROBE_MODEL)
+    shape = tuple(_size(axis) for axis in chosen.inputs[0].axes)
+    return _SNIPPET.format(url=settings.url, model=chosen.id, shape=shape)
+
+
+def _size(axis: Axis) -> int:
+    """A size that the axis takes, for images about the usual one."""
+    if axis.type != "space" or not axis.step or axis.min >= _USUAL_SIZE:
+        return axis.min
+    return axis.min + math.ceil((_USUAL_SIZE - axis.min) / axis.step) * axis.step

@@ -1,0 +1,60 @@
+"""The server's and the runner's code of what they share, held against each other: model.json, messages, names."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bioengine_server.store.model_store import ModelStore
+from bioengine_server.triton import api, message
+
+from tests.stack.harness import python
+
+
+def in_runner(code: str, data: bytes = b"") -> bytes:
+    """What a program in the runner's environment prints."""
+    return subprocess.run([python("runner"), "-c", code], input=data, capture_output=True, check=True).stdout
+
+
+def test_the_runner_reads_what_the_store_writes(filled_home: Path) -> None:
+    code = f"""
+import dataclasses, json
+from pathlib import Path
+from bioengine_runner.store.resolve import resolve
+store = Path({str(filled_home / "models")!r})
+names = json.loads((store / "aliases.json").read_text())
+print(json.dumps({{name: dataclasses.asdict(resolve(store, name)) for name in names}}, default=str))
+"""
+    read: dict[str, Any] = json.loads(in_runner(code))
+    models = ModelStore(filled_home / "models").models()
+    assert models
+    for model in models:
+        written = model.manifest.model_dump(mode="json")
+        for name in (model.manifest.id, f"{model.manifest.id}/{model.manifest.version}"):
+            for key in ("id", "version", "inputs", "outputs", "weights", "unsupported_weights", "code", "triton_config", "rdf"):
+                assert read[name][key] == written[key], (name, key)
+    assert read["10.5281/zenodo.1234567"]["id"] == "conscientious-seashell"
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "float32", "float64"])
+def test_messages_are_read_alike(dtype: str) -> None:
+    array = (np.arange(24).reshape(2, 3, 4) % 2).astype(dtype)
+    request = {"model_id": "x", "inputs": [array, [array, None, "text"]], "return_rdf": False}
+    code = (
+        "import sys; from bioengine_runner.request import message;"
+        "sys.stdout.buffer.write(message.encode(message.decode(sys.stdin.buffer.read())))"
+    )
+    answer = message.decode(in_runner(code, message.encode(request)))
+    assert answer["model_id"] == "x" and answer["return_rdf"] is False and answer["inputs"][1][1:] == [None, "text"]
+    for restored in (answer["inputs"][0], answer["inputs"][1][0]):
+        assert restored.dtype == array.dtype
+        np.testing.assert_array_equal(restored, array)
+
+
+def test_names_that_both_use() -> None:
+    code = "from bioengine_runner import launch; print(launch.ROUTER, launch.SECRET_HEADER)"
+    assert in_runner(code).split() == [api.ROUTER.encode(), api.SECRET_HEADER.encode()]

@@ -1,0 +1,50 @@
+"""The docs name every setting, and the project speaks of itself alone."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from bioengine_server.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[3]
+RUNNER_SETTINGS = ROOT / "model_runner" / "bioengine_runner" / "settings.py"
+
+
+def server_settings() -> list[str]:
+    return [f"BIOENGINE_{name.upper()}" for name in Settings.model_fields]
+
+
+def runner_settings() -> list[str]:
+    fields = re.findall(r"^    (\w+): ", RUNNER_SETTINGS.read_text(), flags=re.MULTILINE)
+    return [f"BIOENGINE_{name.upper()}" for name in fields]
+
+
+@pytest.mark.parametrize("name", sorted({*server_settings(), *runner_settings()}))
+def test_every_setting_is_in_the_docs(name: str) -> None:
+    assert f"`{name}`" in (ROOT / "docs" / "settings.md").read_text()
+
+
+@pytest.mark.parametrize("name", server_settings())
+def test_every_setting_of_the_server_is_in_the_example(name: str) -> None:
+    assert re.search(rf"^#?{name}=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_says_what_it_is(name: str) -> None:
+    assert Settings.model_fields[name].description
+
+
+def test_links_between_the_docs_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_files_are_of_a_readable_length() -> None:
+    files = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert files
+    for file in files:
+        assert len((ROOT / file).read_text().splitlines()) <= 400, file

@@ -1,0 +1,178 @@
+"""Smaller parts of the server."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bioengine_server.errors import RefusedArgument, StackError, UnsafeRunDir
+from bioengine_server.gateway.wrap import plain
+from bioengine_server.hub.secrets import home_secret
+from bioengine_server.service.caller import Caller
+from bioengine_server.service.registration import _last_message
+from bioengine_server.service.tensors import from_triton, to_triton
+from bioengine_server.settings import Settings
+from bioengine_server.stack import own_home
+from bioengine_server.triton import message
+from bioengine_server.triton.api import InferOptions
+
+CONFIG = {
+    "name": "cellpose-python",
+    "input": [{"name": "image", "data_type": "TYPE_FP32"}, {"name": "param", "data_type": "TYPE_STRING"}],
+    "output": [{"name": "mask"}, {"name": "info"}],
+}
+
+
+def test_inputs_of_other_triton_models() -> None:
+    image = np.zeros((3, 4, 4), np.float32)
+    (_, first), (name, second) = to_triton([image, {"diameter": 30}], CONFIG, "triton")
+    assert first is image and name == "param" and second[0] == b'{"diameter": 30}'
+    assert to_triton([image, "text"], CONFIG, "triton")[1][1][0] == b"text"
+    with pytest.raises(TypeError, match=r"'image' is float64; expected float32"):
+        to_triton([image.astype(np.float64), "x"], CONFIG, "triton")
+    with pytest.raises(TypeError, match="'image' is a list"):
+        to_triton([[1], "x"], CONFIG, "triton")
+    with pytest.raises(RefusedArgument, match=r"takes a list of 2 \(image, param\), and 1 came"):
+        to_triton([image], CONFIG, "triton")
+
+
+def test_outputs_of_other_triton_models() -> None:
+    outputs = {"mask": np.ones((1, 2, 2), np.uint16), "info": np.array([b'{"n": 1}'], dtype=np.object_)}
+    assert from_triton(outputs, "triton", decode_json=True, decode_bytes=False)["info"] == {"n": 1}
+    assert from_triton(outputs, "triton", decode_json=False, decode_bytes=True)["info"] == '{"n": 1}'
+    assert from_triton(outputs, "triton", decode_json=False, decode_bytes=False)["info"] == b'{"n": 1}'
+    assert from_triton(outputs, "triton", decode_json=False, decode_bytes=False)["mask"].dtype == np.uint16
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("model_version", "../1"), ("compression_algorithm", "zip"), ("request_id", 5), ("priority", "high"), ("timeout", "1 s")],
+)
+def test_options_that_are_refused_are_named(name: str, value: Any) -> None:
+    with pytest.raises(RefusedArgument, match=f"'{name}' is refused"):
+        InferOptions(**{name: value})
+
+
+def test_what_cannot_be_sent_is_refused() -> None:
+    with pytest.raises(RefusedArgument, match="'inputs' is refused"):
+        message.encode({"inputs": [lambda: 1]})
+    with pytest.raises(RefusedArgument):
+        message.encode({"inputs": [np.array([object()])]})
+
+
+def test_the_size_of_inputs_counts_arrays_wherever_they_are() -> None:
+    assert message.size({"inputs": [[np.zeros(100, np.float64)], b"12"]}) >= 802
+
+
+def test_callers() -> None:
+    context = {"user": {"id": "anonymouz-x", "is_anonymous": True}, "ws": "ws-x", "from": "ws-x/client-1"}
+    assert Caller.from_context(context) == Caller("anonymouz-x", "ws-x", "client-1", True)
+    assert Caller.from_context(None).anonymous
+
+
+def test_clients_get_an_errors_message_alone() -> None:
+    def fail() -> None:
+        raise RefusedArgument("x", "no.\nReally.")
+
+    import traceback
+
+    try:
+        fail()
+    except RefusedArgument:
+        assert _last_message(traceback.format_exc()) == "RefusedArgument: The argument 'x' is refused: no.\nReally."
+
+
+async def test_objects_of_one_rpc_library_become_plain_ones() -> None:
+    class Remote(dict):
+        pass
+
+    async def method(value: int, callback: Any = None) -> Any:
+        assert not hasattr(callback, "__rpc_object__")
+        return Remote(result=await callback(value))
+
+    def callback(value: int) -> int:
+        return value + 1
+
+    method.__rpc_object__ = callback.__rpc_object__ = {"_rtarget": "x"}  # type: ignore[attr-defined]
+    service = plain(Remote(method=method, nested=[Remote(method=method)]))
+    assert type(service) is dict and not hasattr(service["method"], "__rpc_object__")
+    assert await service["nested"][0]["method"](1, callback=callback) == {"result": 2}
+
+
+def test_a_secret_is_made_once_and_must_be_private(tmp_path: Path) -> None:
+    first = home_secret(tmp_path, "x")
+    assert len(first) >= 32 and home_secret(tmp_path, "x") == first != home_secret(tmp_path, "y")
+    file = tmp_path / "secrets" / "x"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    file.chmod(0o644)
+    with pytest.raises(StackError, match="chmod 600"):
+        home_secret(tmp_path, "x")
+    file.chmod(0o600)
+    file.write_text("short")
+    with pytest.raises(StackError, match="too short"):
+        home_secret(tmp_path, "x")
+
+
+def test_a_run_dir_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    link = tmp_path / "run"
+    link.symlink_to(target)
+    with pytest.raises(UnsafeRunDir, match="is not a folder"), own_home(Settings(home=tmp_path / "home", run_dir=link)):
+        pass
+    if os.getuid() == 0:
+        other = tmp_path / "other"
+        other.mkdir()
+        os.chown(other, 12345, 12345)
+        with pytest.raises(UnsafeRunDir, match="belongs to somebody else"), own_home(Settings(home=tmp_path / "home", run_dir=other)):
+            pass
+
+
+def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BIOENGINE_PORT", "1234")
+    monkeypatch.setenv("BIOENGINE_OFFLINE", "1")
+    assert Settings().port == 1234 and Settings(port=5).port == 5 and Settings().offline is True
+    assert Settings(home=Path("~/x")).home == Path.home() / "x"
+
+
+ENVIRONMENTS = Path(__file__).resolve().parents[3] / "deploy" / "environments.py"
+
+
+def test_an_interrupted_build_is_done_again(tmp_path: Path) -> None:
+    """Without its stamp, whatever is there is removed and built anew; with it, nothing is touched."""
+    code = f"""
+import sys; sys.argv = ["x"]; sys.path.insert(0, {str(ENVIRONMENTS.parent)!r})
+import environments
+from pathlib import Path
+built = []
+def build(folder):
+    yield "making"
+    assert not folder.exists(), "what an interrupted build left is removed first"
+    folder.mkdir(); (folder / "half").touch()
+    if len(built) == 0:
+        built.append(1)
+        raise environments.BuildFailed("cut off")
+    built.append(1)
+environments.catalogue = lambda: {{"one": environments.Environment("one", "One", (), build)}}
+try:
+    environments.build(["one"])
+except environments.BuildFailed:
+    pass
+assert not environments.is_built(environments.environments_folder(), environments.catalogue()["one"])
+environments.build(["one"]); environments.build(["one"])
+print(len(built))
+"""
+    environment = {**os.environ, "BIOENGINE_ENVIRONMENTS": str(tmp_path)}
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout == "2\n"
+
+
+def test_an_unknown_accelerator_is_refused() -> None:
+    environment = {**os.environ, "BIOENGINE_ACCELERATOR": "tpu"}
+    attempt = subprocess.run([sys.executable, str(ENVIRONMENTS), "runner"], capture_output=True, text=True, env=environment)
+    assert attempt.returncode == 1 and "auto, cpu or cuda" in attempt.stderr
