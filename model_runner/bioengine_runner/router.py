@@ -126,7 +126,7 @@ class Router:
     async def _wait(self, request: Any, model: TritonModel) -> Any:
         try:
             return await asyncio.wait_for(request.async_exec(), self._boot.run_timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             self._loader.end_run(model)
             raise RunTookTooLong(model.manifest.id, self._boot.run_timeout) from None
 

@@ -33,6 +33,7 @@ TritonOption = Annotated[
     Optional[str], typer.Option(envvar="BIOENGINE_TRITON", help="embedded, none, or the URL of another Triton. [embedded]")
 ]
 
+
 @app.command()
 def up(
     host: Annotated[Optional[str], typer.Option(envvar="BIOENGINE_HOST", help="Address to listen on. [127.0.0.1]")] = None,
@@ -49,7 +50,7 @@ def up(
     from bioengine_server.snippet import first_call
     from bioengine_server.stack import run_stack
 
-    console.print(f"BioEngine, home {settings.home}")
+    print(f"BioEngine, home {settings.home}", flush=True)
 
     def ready() -> None:
         console.print(f"\n[bold green]Ready:[/] {settings.url}")

@@ -69,8 +69,8 @@ class InvalidPackage(StoreError):
 class BadId(StoreError):
     def __init__(self, id: str) -> None:
         super().__init__(
-            f"{id!r} cannot be a model's id. Expected letters, digits, '.', '_' and '-', beginning with a letter or digit, "
-            "at most 128. Name one with --id ID."
+            f"{id!r} cannot be a model's id. Expected letters, digits, '.', '_' and single '-', beginning with a letter or "
+            "digit, at most 128, and not the model runner's own name. Name one with --id ID."
         )
 
 

@@ -49,7 +49,8 @@ def tolerance(folder: Path) -> dict[str, float]:
     """The reference implementation's own: 1e-3 absolute and relative, unless the description has others."""
     config = yaml.safe_load((folder / "rdf.yaml").read_text()).get("config") or {}
     own = (config.get("bioimageio") or {}).get("reproducibility_tolerance") or [{}]
-    return {"atol": own[0].get("absolute_tolerance", 1e-3), "rtol": own[0].get("relative_tolerance", 1e-3)}
+    # YAML reads 1e-5 as text.
+    return {"atol": float(own[0].get("absolute_tolerance", 1e-3)), "rtol": float(own[0].get("relative_tolerance", 1e-3))}
 
 
 @pytest.mark.parametrize("library", ["imjoy", "hypha"])

@@ -22,11 +22,15 @@ from bioengine_server.errors import BadId
 ALIASES_FILE = "aliases.json"
 INCOMING = ".incoming-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_ROUTER = "bioengine-model-runner"
 
 
 def check_id(id: str) -> str:
-    """`id`, if it can be the name of a folder and of a model. Raises BadId."""
-    if not _NAME.fullmatch(id):
+    """`id`, if it can be the name of a folder and of a Triton model of its own. Raises BadId.
+
+    `--` sets a version or weights apart in the name of a Triton model.
+    """
+    if not _NAME.fullmatch(id) or "--" in id or id == _ROUTER:
         raise BadId(id)
     return id
 

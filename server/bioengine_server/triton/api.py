@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import uuid
@@ -100,7 +99,7 @@ class TritonApi:
     async def is_ready(self, model_name: str) -> bool:
         try:
             return bool(await self._client.is_model_ready(model_name))
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError):
+        except (TimeoutError, aiohttp.ClientError, OSError):
             return False
 
     async def model_config(self, model_name: str, model_version: str = "") -> dict[str, Any]:
@@ -171,7 +170,7 @@ class TritonApi:
             return await call
         except InferenceServerException as error:
             raise TritonError(error.message(), error.status()) from error
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise TritonUnavailable(type(error).__name__) from error
 
 

@@ -130,7 +130,10 @@ def test_a_run_dir_of_somebody_else_is_refused(tmp_path: Path) -> None:
         other = tmp_path / "other"
         other.mkdir()
         os.chown(other, 12345, 12345)
-        with pytest.raises(UnsafeRunDir, match="belongs to somebody else"), own_home(Settings(home=tmp_path / "home", run_dir=other)):
+        with (
+            pytest.raises(UnsafeRunDir, match="belongs to somebody else"),
+            own_home(Settings(home=tmp_path / "home", run_dir=other)),
+        ):
             pass
 
 
@@ -169,7 +172,9 @@ environments.build(["one"]); environments.build(["one"])
 print(len(built))
 """
     environment = {**os.environ, "BIOENGINE_ENVIRONMENTS": str(tmp_path)}
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout == "2\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout == "2\n"
+    )
 
 
 def test_an_unknown_accelerator_is_refused() -> None:

@@ -1,0 +1,84 @@
+"""What the README and the docs show, run as printed; only the server's address is the test's own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.stack.harness import ROOT, Stack, python
+
+USUAL_URL = "http://127.0.0.1:9520"
+BLOCK = re.compile(r"^(?P<comment><!-- not run: .+ -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+class Block(NamedTuple):
+    page: str
+    line: int
+    language: str
+    code: str
+    runs: bool
+
+
+def blocks() -> list[Block]:
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for block in BLOCK.finditer(text):
+            line = text[: block.start()].count("\n") + 1
+            found.append(Block(page.name, line, block["language"], block["code"], block["comment"] is None))
+    return found
+
+
+PROGRAMS = [block for block in blocks() if block.language == "python" and block.runs]
+COMMANDS = sorted({block.page for block in blocks() if block.language == "sh" and block.runs})
+
+
+def test_every_block_says_what_it_is() -> None:
+    assert {block.language for block in blocks()} <= {"python", "sh", "text"}
+    assert PROGRAMS and COMMANDS
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: f"{block.page}-{block.line}")
+def test_program(stack: Stack, tmp_path: Path, block: Block) -> None:
+    assert USUAL_URL in block.code
+    program = tmp_path / "program.py"
+    program.write_text(block.code.replace(USUAL_URL, stack.url))
+    environment = "client-imjoy" if "imjoy_rpc" in block.code else "client-hypha"
+    run = subprocess.run([python(environment), str(program)], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    # A program that prints shows a result; the published examples return one.
+    assert run.stdout.strip() or "print(" not in block.code
+
+
+@pytest.mark.parametrize("page", COMMANDS)
+def test_commands(packages: Path, tmp_path: Path, page: str) -> None:
+    """All commands of a page, in order, for a user who has just downloaded a package."""
+    downloads = tmp_path / "Downloads"
+    downloads.mkdir()
+    shutil.make_archive(str(downloads / "conscientious-seashell"), "zip", packages / "conscientious-seashell")
+    script = "\n".join(block.code for block in blocks() if block.page == page and block.language == "sh" and block.runs)
+    environment = {key: value for key, value in os.environ.items() if key != "BIOENGINE_HOME"} | {"HOME": str(tmp_path)}
+    run = subprocess.run(["sh", "-euxc", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize(("library", "mode"), [("imjoy", "async"), ("imjoy", "sync"), ("hypha", "async"), ("hypha", "sync")])
+def test_the_published_example_gives_a_mask(stack: Stack, tmp_path: Path, library: str, mode: str) -> None:
+    """The published page's two programs as they are in the docs, and with the other library's import."""
+    source = next(block.code for block in PROGRAMS if block.page == "users.md" and ("await" in block.code) == (mode == "async"))
+    if library == "hypha":
+        source = source.replace("imjoy_rpc.hypha", "hypha_rpc")
+    call = "asyncio.run(main())" if mode == "async" else "main()"
+    source = source.replace(f"    {call}\n", f"    mask = {call}\n    assert mask.shape == (1, 1, 256, 256), mask.shape\n")
+    source += "    assert 0 < mask.mean() < 1, mask.mean()\n    print('a mask')\n"
+    program = tmp_path / "program.py"
+    program.write_text(source.replace(USUAL_URL, stack.url))
+    run = subprocess.run([python(f"client-{library}"), str(program)], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0 and "a mask" in run.stdout, run.stderr
