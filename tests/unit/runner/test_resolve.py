@@ -28,8 +28,9 @@ def test_ids(model_id: str, id: str) -> None:
 
 @pytest.mark.parametrize(
     "model_id",
-    ["", ".", "..", "../x", "a/../b", "/etc/passwd", "http://x/y", "huggingface/a/b", "x/draft", "x/staged/1", "a" * 129, "a\0", "a\n",
-     "a b", "ä", "/models/../rdf.yaml", "/models/a/b/rdf.yaml", "~", "C:\\x", 3, 3.5, None, {}, [], b"affable-shark", True],
+    ["", ".", "..", "../x", "a/../b", "/etc/passwd", "http://x/y", "huggingface/a/b", "x/draft", "x/staged/1", "a" * 129,
+     "a\0", "a\n", "a b", "ä", "/models/../rdf.yaml", "/models/a/b/rdf.yaml", "~", "C:\\x",
+     3, 3.5, None, {}, [], b"affable-shark", True],
 )  # fmt: skip
 def test_what_is_no_id(model_id: object) -> None:
     with pytest.raises(BadModelId):
