@@ -146,24 +146,26 @@ class Stack:
         return Settings(home=self.home)
 
     def triton_processes(self) -> list[psutil.Process]:
+        """With their command lines of now in `info`: one that has died meanwhile has none any more."""
         return processes_of(self.settings.shm_prefix)
 
     def triton(self) -> psutil.Process:
-        return next(process for process in self.triton_processes() if "tritonserver" in process.cmdline()[0])
+        return next(process for process in self.triton_processes() if "tritonserver" in process.info["cmdline"][0])
 
     def stubs(self, model: str) -> list[psutil.Process]:
         """The Python processes of a Triton model, one for each instance."""
         return [
             process
             for process in self.triton_processes()
-            if "stub" in process.cmdline()[0] and any(argument.startswith(f"{model}_0_") for argument in process.cmdline())
+            if "stub" in process.info["cmdline"][0]
+            and any(argument.startswith(f"{model}_0_") for argument in process.info["cmdline"])
         ]
 
     def routers(self) -> dict[str, psutil.Process]:
         """The newest process of each router instance; the old ones of a reload take their time to end."""
         newest: dict[str, psutil.Process] = {}
         for process in sorted(self.stubs(ROUTER), key=lambda process: process.create_time()):
-            newest[next(argument for argument in process.cmdline() if argument.startswith(f"{ROUTER}_0_"))] = process
+            newest[next(argument for argument in process.info["cmdline"] if argument.startswith(f"{ROUTER}_0_"))] = process
         return newest
 
     def shared_memory(self) -> list[Path]:
