@@ -1,4 +1,4 @@
-"""Skips: each is printed with its reason, and one whose reason is not on the list of the repository fails the run."""
+"""The small packages, and skips: each is printed with its reason; one that the repository's list lacks fails the run."""
 
 from __future__ import annotations
 
@@ -27,3 +27,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter and any(_reason(report) not in _ALLOWED for report in reporter.getreports("skipped")):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the small packages, one folder for each id."""
+    from tests.stack.harness import build_packages  # of the server's environment alone
+
+    folder = tmp_path_factory.mktemp("packages") / "all"
+    build_packages(folder)
+    return folder

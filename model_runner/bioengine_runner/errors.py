@@ -55,6 +55,7 @@ class BadModelId(RequestError):
 
 class ModelNotFound(RequestError):
     def __init__(self, model_id: str, known: Sequence[str]) -> None:
+        self.model_id = model_id
         have = f"It has: {', '.join(known)}." if known else "Its store is empty."
         super().__init__(
             f"No model {shorten(model_id)} on this server. {have} "

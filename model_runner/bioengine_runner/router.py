@@ -7,7 +7,8 @@ Runs as many light instances, since Triton gives a Python process one request at
 Input `kwargs` (BYTES): MessagePack of a dict (`bioengine_runner.request.message`) with `model_id`, `inputs`, `return_rdf`
 (by presence) and `weight_format`. Output `result` (BYTES), encoded the same way:
 `{"task_id": str, "outputs": [array, ...], "execution_time": seconds, "success": True}`,
-`{"success": False, "error": str}`, or `{"rdf": dict}` where `inputs` is None or absent.
+`{"success": False, "error": str}`, with `"not_stored": id` where the store has no such model, or `{"rdf": dict}` where
+`inputs` is None or absent.
 
 With `operation` instead, for the server's own use: `resolve` (-> `{"id", "version"}`), `config`
 (-> `{"config": Triton's model configuration}`) and `status` (-> `{"dead_routers": [instance, ...]}`).
@@ -29,6 +30,7 @@ import triton_python_backend_utils as pb_utils
 from bioengine_runner.errors import (
     BadRequest,
     ModelFailed,
+    ModelNotFound,
     ModelProcessDied,
     RequestError,
     RunTookTooLong,
@@ -74,6 +76,9 @@ class Router:
             if "operation" in request:
                 return self._operate(request)
             return await self._run(request, task_id)
+        except ModelNotFound as error:
+            # The server may find it in the collection, and ask again.
+            return {"task_id": task_id, "success": False, "error": str(error), "not_stored": error.model_id}
         except RequestError as error:
             return {"task_id": task_id, "success": False, "error": str(error) + self._traceback()}
         except Exception:

@@ -3,6 +3,7 @@
     command line -> stack           StackError: home or port in use, Triton does not start, ...
     package -> store                StoreError: a package that cannot be imported, an id that is not there
     client -> triton-client         RefusedArgument, Busy, TooLarge, TritonUnavailable
+    image file -> server            ImageError, NoServer, RunFailed: of `run` and `demo`
 
 Each message says what was wrong, what was expected and what to do. What a model makes of a request is decided in the
 runner (`bioengine_runner.errors`) and comes back as data.
@@ -11,7 +12,8 @@ runner (`bioengine_runner.errors`) and comes back as data.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 
 class BioEngineError(Exception):
@@ -51,7 +53,7 @@ class StoreError(BioEngineError):
 
 
 class NotAPackage(StoreError):
-    def __init__(self, source: Path, reason: str) -> None:
+    def __init__(self, source: Path | str, reason: str) -> None:
         super().__init__(
             f"{source} is not a bioimage.io model package: {reason}. "
             "Expected a folder or a .zip with an rdf.yaml and the files that it names."
@@ -59,7 +61,7 @@ class NotAPackage(StoreError):
 
 
 class InvalidPackage(StoreError):
-    def __init__(self, source: Path, summary: str) -> None:
+    def __init__(self, source: Path | str, summary: str) -> None:
         super().__init__(
             f"The description in {source} is not valid, so nothing was imported:\n{summary}\n"
             "Correct rdf.yaml, or get the package again from where it came."
@@ -74,10 +76,109 @@ class BadId(StoreError):
         )
 
 
+class BadModelId(StoreError):
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name[:80]!r} is not a model id. Expected a nickname like 'affable-shark', a nickname with a version like "
+            "'affable-shark/1.1', or a DOI like '10.5281/zenodo.5869899'. Drafts and other hubs are not asked."
+        )
+
+
+class FileExists(StoreError):
+    def __init__(self, file: Path) -> None:
+        super().__init__(f"{file} is there already. Remove it, or name another file with -o.")
+
+
 class NotStored(StoreError):
     def __init__(self, id: str, known: Sequence[str]) -> None:
         have = f"Stored are: {', '.join(known)}." if known else "The store is empty."
         super().__init__(f"There is no model {id!r} in the store. {have}")
+
+
+class StoreNotWritable(StoreError):
+    def __init__(self, store: Path, reason: str) -> None:
+        super().__init__(
+            f"The model store {store} could not be written: {reason}. Nothing was changed. Give yourself access to it, make room "
+            "on its disk (`./bioengine models prune` removes what is not used), or choose another with --home."
+        )
+
+
+class DownloadFailed(StoreError):
+    def __init__(self, url: str, reason: str) -> None:
+        parts = urlsplit(url)
+        file = PurePosixPath(parts.path).name or "The file"
+        super().__init__(
+            f"{file} could not be downloaded from {parts.hostname or url[:80]}: {reason}. Nothing was stored. Try again in a "
+            "while; if it lasts, get the package elsewhere and import it with `./bioengine models import`."
+        )
+
+
+class NotInCollection(StoreError):
+    def __init__(self, id: str, places: Sequence[str], offers: str = "") -> None:
+        super().__init__(
+            f"There is no model {id!r} in the collection (asked: {', '.join(places) or 'nobody'}){offers}. "
+            "Check the spelling, `./bioengine models search WORDS` finds ids; a package of your own is imported with "
+            "`./bioengine models import`."
+        )
+
+
+class Offline(StoreError):
+    def __init__(self, id: str) -> None:
+        super().__init__(
+            f"{id!r} was not looked for in the collection, since this server is offline: import its package with "
+            "`./bioengine models import`, or leave out --offline and BIOENGINE_OFFLINE."
+        )
+
+
+class DownloadNotAllowed(StoreError):
+    def __init__(self, id: str, who: str) -> None:
+        super().__init__(
+            f"{id!r} was not looked for in the collection: on this server {who} (BIOENGINE_DOWNLOAD). "
+            f"Ask its admin for it: `./bioengine models pull {id}`."
+        )
+
+
+class ImageError(BioEngineError):
+    """Something about an image file."""
+
+
+class UnreadableImage(ImageError):
+    def __init__(self, file: Path, reason: str) -> None:
+        super().__init__(f"The image {file} cannot be read: {reason}.")
+
+
+class UnwritableImage(ImageError):
+    def __init__(self, file: Path, reason: str) -> None:
+        super().__init__(f"The result {file} cannot be written: {reason}.")
+
+
+class UnclearAxes(ImageError):
+    def __init__(self, shape: Sequence[int], given: str, wanted: str) -> None:
+        axes = f"the axes {given!r}" if given else "axes that its file does not name"
+        super().__init__(
+            f"The image has the shape {tuple(shape)} and {axes}, and the model's axes are {wanted!r}. Say what each axis of the "
+            f"image is with --axes, a letter for each, such as --axes {wanted.replace('b', '')}."
+        )
+
+
+class WrongImageCount(ImageError):
+    def __init__(self, given: int, inputs: Sequence[str], output: Path) -> None:
+        super().__init__(
+            f"The model takes {len(inputs)} image{'' if len(inputs) == 1 else 's'} at a time ({', '.join(inputs)}), and {given} "
+            f"came for {output}. Give one file for each input; for several runs give a folder with -o."
+        )
+
+
+class NoServer(BioEngineError):
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            f"No BioEngine answers at {url}. Start one in another terminal with `./bioengine up`, or name another with "
+            "--server-url."
+        )
+
+
+class RunFailed(BioEngineError):
+    """The server's answer to a request that it could not serve."""
 
 
 class RefusedArgument(BioEngineError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,12 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from bioengine_server.service.triton_client import PROBE_MODEL, SERVICE_ID
+from bioengine_server.store.model_store import SHIPPED_PACKAGES
 from bioengine_server.triton.api import ROUTER
 
 logger = logging.getLogger(__name__)
 
-PROBE_PACKAGE = Path(__file__).parent / "probe"
-
+_PROBE_PACKAGE = SHIPPED_PACKAGES / PROBE_MODEL
 _VALID_FOR = 60.0  # seconds
 _PROBE_TIMEOUT = 50.0  # seconds; generous, a machine at full load is busy and not broken
 
@@ -38,8 +37,8 @@ class Readiness:
         self._reason = "the stack is starting"
         self._failures = 0
         self._repairing = False
-        self._test_input = np.load(PROBE_PACKAGE / "test_input.npy")
-        self._test_output = np.load(PROBE_PACKAGE / "test_output.npy")
+        self._test_input = np.load(_PROBE_PACKAGE / "test_input.npy")
+        self._test_output = np.load(_PROBE_PACKAGE / "test_output.npy")
         self.became_ready = asyncio.Event()
 
     @property

@@ -9,6 +9,7 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -30,6 +31,24 @@ class Settings(BaseSettings):
 
     offline: bool = False
     """Never go to the internet: use the models in the store only."""
+
+    collection_url: str = "https://hypha.aicell.io/bioimage-io/artifacts/{id}/files/rdf.yaml"
+    """Where the description of a model that is not stored is found; `{id}` stands for its id."""
+
+    collection_listing_url: str = "https://hypha.aicell.io/bioimage-io/artifacts/bioimage.io/children?limit=10000"
+    """JSON list of the collection's models, for `models search`. Empty: the collection has none."""
+
+    id_map_url: str = "https://uk1s3.embassy.ebi.ac.uk/public-datasets/bioimage.io/id_map.json"
+    """JSON object from ids, such as DOIs, to `{"source": URL of the description}`. Empty: there is none."""
+
+    download: Literal["anyone", "token", "admin", "never"] = "anyone"
+    """Who may cause a download: every client, clients with a token, the command line alone, nobody."""
+
+    download_timeout: float = Field(default=3600.0, gt=0)
+    """Seconds that one file of a download may take."""
+
+    max_package_size: int = Field(default=20 * 1024**3, ge=1024**2)
+    """Bytes of one file of a download and of all of a package, at most."""
 
     run_dir: Path | None = None
     """Node-local folder for what the running stack shares, never on a network file system. Default: a folder of the
@@ -73,6 +92,13 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else Path(os.path.abspath(path.expanduser()))
+
+    @field_validator("collection_url")
+    @classmethod
+    def _pattern(cls, value: str) -> str:
+        if value.startswith(("http://", "https://")) and "{id}" in value:
+            return value
+        raise ValueError("expected a URL with {id} in it, such as https://collection.example/{id}/rdf.yaml")
 
     @field_validator("triton")
     @classmethod

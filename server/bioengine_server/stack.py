@@ -18,15 +18,18 @@ from typing import Any
 
 from bioengine_server.errors import HomeInUse, StackError, UnsafeRunDir
 from bioengine_server.gateway.route import add_legacy_gateway
-from bioengine_server.health import PROBE_PACKAGE, Readiness, add_health_routes
+from bioengine_server.health import Readiness, add_health_routes
 from bioengine_server.hub.hypha import HttpServer, create_hypha, hypha_store, listen, share_service
 from bioengine_server.hub.secrets import home_secret, new_secret
 from bioengine_server.hub.tokens import JWT_SECRET
 from bioengine_server.service.admission import Admission
 from bioengine_server.service.registration import Registration, hide_tracebacks
-from bioengine_server.service.triton_client import PROBE_MODEL, RESERVED_ROUTERS, SERVICE_ID, TritonClient
+from bioengine_server.service.triton_client import RESERVED_ROUTERS, SERVICE_ID, TritonClient
 from bioengine_server.settings import Settings
-from bioengine_server.store.model_store import ModelStore
+from bioengine_server.store import layout
+from bioengine_server.store.model_store import SHIPPED_PACKAGES, ModelStore
+from bioengine_server.store.package import read_raw
+from bioengine_server.store.service import StoreService
 from bioengine_server.triton.api import TritonApi
 from bioengine_server.triton.process import TritonProcess
 from bioengine_server.triton.router import Router, Watcher
@@ -101,7 +104,7 @@ async def _service_on_triton(
         if settings.triton == "embedded":
             secret = new_secret()
             triton = TritonProcess(settings, secret, readiness.fail)
-            await asyncio.to_thread(install_probe_model, settings)
+            await asyncio.to_thread(install_shipped_models, settings)
             on_start(f"Triton on {triton.url} (log: {triton.log_file})")
             triton.start()
             parts.push_async_callback(triton.stop)
@@ -121,11 +124,13 @@ async def service_for(
     """The service in front of a Triton, whose router is kept well meanwhile."""
     api = TritonApi(triton_url, secret, settings.run_timeout)
     router = Router(api, watcher)
+    store = StoreService(settings)
     admission = Admission(settings.concurrency - RESERVED_ROUTERS, settings.model_concurrency, settings.queue_size)
     try:
         async with background(router.watch(settings.probe_interval)):
-            yield TritonClient(router, admission, public_url, settings.max_request_size)
+            yield TritonClient(router, admission, store, public_url, settings.max_request_size)
     finally:
+        store.close()
         await api.close()
 
 
@@ -146,7 +151,7 @@ async def run_triton(settings: Settings, on_start: Callable[[str], None]) -> Non
     stop = stop_on_signals()
     with own_home(settings):
         triton = TritonProcess(settings, external_secret(settings), on_end=lambda reason: None)
-        await asyncio.to_thread(install_probe_model, settings)
+        await asyncio.to_thread(install_shipped_models, settings)
         on_start(f"Triton on {triton.url} (log: {triton.log_file})")
         triton.start()
         try:
@@ -166,11 +171,13 @@ def external_secret(settings: Settings) -> str:
     return secret
 
 
-def install_probe_model(settings: Settings) -> None:
-    """Have the model of the readiness probe in the store."""
+def install_shipped_models(settings: Settings) -> None:
+    """Have the models that come with the project in the store: the readiness probe's, and one for a first result."""
     store = ModelStore(settings.store)
-    if not store.contains(PROBE_MODEL):
-        store.import_package(PROBE_PACKAGE, PROBE_MODEL)
+    for package in sorted(SHIPPED_PACKAGES.iterdir()):
+        version = layout.version_folder(read_raw(package, package).get("version"))
+        if not store.contains(f"{package.name}/{version}"):
+            store.import_package(package, package.name)
 
 
 @contextlib.contextmanager

@@ -42,7 +42,10 @@ def run_tests(settings: Settings, all_tiers: bool, pytest_arguments: list[str]) 
         ("ruff", [server, "-m", "ruff", "check", "."]),
         ("ruff format", [server, "-m", "ruff", "format", "--check", "."]),
         ("mypy, server", [server, "-m", "mypy", "server/bioengine_server", "deploy"]),
-        ("mypy, runner", [server, "-m", "mypy", "--python-executable", runner, "model_runner/bioengine_runner"]),
+        (
+            "mypy, runner",
+            [server, "-m", "mypy", "--python-executable", runner, "model_runner/bioengine_runner", "model_runner/training"],
+        ),
     ]
     failed = [name for name, command in [*checks, *tests] if _run(name, command)]
     print(f"\nFailed: {', '.join(failed)}" if failed else "\nAll checks and tests passed.", flush=True)

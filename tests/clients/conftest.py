@@ -1,3 +1,3 @@
 """The stack that all client tests share."""
 
-from tests.stack.conftest import filled_home, packages, stack  # noqa: F401  # fixtures
+from tests.stack.conftest import filled_home, stack  # noqa: F401  # fixtures

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from bioengine_server.demo.nuclei import draw
+from bioengine_server.images.files import Image, write_image
 
 from tests.stack.harness import ROOT, Stack, python
 
@@ -58,14 +60,17 @@ def test_program(stack: Stack, tmp_path: Path, block: Block) -> None:
 
 
 @pytest.mark.parametrize("page", COMMANDS)
-def test_commands(packages: Path, tmp_path: Path, page: str) -> None:
-    """All commands of a page, in order, for a user who has just downloaded a package."""
+def test_commands(stack: Stack, packages: Path, tmp_path: Path, page: str) -> None:
+    """All commands of a page, in order, for a user who has just downloaded a package, has an image, and has a server running."""
+    (tmp_path / "bioengine").symlink_to(ROOT / "bioengine")
+    write_image(tmp_path / "image.tif", Image(draw(0).image, "yx"))
     downloads = tmp_path / "Downloads"
     downloads.mkdir()
     shutil.make_archive(str(downloads / "conscientious-seashell"), "zip", packages / "conscientious-seashell")
     script = "\n".join(block.code for block in blocks() if block.page == page and block.language == "sh" and block.runs)
-    environment = {key: value for key, value in os.environ.items() if key != "BIOENGINE_HOME"} | {"HOME": str(tmp_path)}
-    run = subprocess.run(["sh", "-euxc", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    environment = {key: value for key, value in os.environ.items() if key != "BIOENGINE_HOME"}
+    environment |= {"HOME": str(tmp_path), "BIOENGINE_PORT": str(stack.port)}
+    run = subprocess.run(["sh", "-euxc", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
 
 

@@ -7,15 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.harness import Stack, build_packages, fill_home
-
-
-@pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with the small packages, one folder for each id."""
-    folder = tmp_path_factory.mktemp("packages") / "all"
-    build_packages(folder)
-    return folder
+from tests.stack.harness import Stack, fill_home
 
 
 @pytest.fixture(scope="session")

@@ -93,7 +93,8 @@ class Stack:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._arguments = [command, "--home", str(home), *(["--port", str(self.port)] if command == "up" else []), *arguments]
-        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
+        # Offline unless a test brings a collection: nothing here goes to the internet.
+        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", "BIOENGINE_OFFLINE": "1", **environment}
         self.log_file = home.parent / f"{home.name}-{self.port}.log"
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -65,7 +65,7 @@ def test_triton_ends_with_a_killed_server(own_home: Path) -> None:
         assert stack.process is not None
         stack.process.kill()
         stack.process.wait()
-        wait_for(lambda: not [p for p in stack.triton_processes() if "tritonserver" in p.cmdline()[0]], 5, "Triton ended")
+        wait_for(lambda: not [p for p in stack.triton_processes() if "tritonserver" in p.info["cmdline"][0]], 5, "Triton ended")
         stack.start()
         stack.stop()
         assert stack.leftovers() == []

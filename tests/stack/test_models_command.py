@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
+import numpy as np
+import yaml
 
+from tests.mirror import Mirror
 from tests.stack.harness import Stack, bioengine, copy_package, example_input
 
 
@@ -38,48 +41,65 @@ def test_import_list_remove(packages: Path, tmp_path: Path) -> None:
     assert again.returncode == 1 and "There is no model 'pair'" in again.stderr and "conscientious-seashell" in again.stderr
 
 
-def test_what_is_no_package_is_not_imported(packages: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    damaged = copy_package(packages, "conscientious-seashell", tmp_path)
-    (damaged / "weights.onnx").write_bytes(b"x")
-    invalid = copy_package(packages, "old-otter", tmp_path)
-    (invalid / "rdf.yaml").write_text((invalid / "rdf.yaml").read_text().replace("axes: bcyx", "axes: 7"))
-    linked = copy_package(packages, "two-inputs", tmp_path)
-    (linked / "passwords").symlink_to("/etc/passwd")
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    text = tmp_path / "notes.txt"
-    text.write_text("hello")
-    slipping = zipped(packages / "label-doubler", tmp_path / "slipping.zip")
-    with zipfile.ZipFile(slipping, "a") as archive:
-        archive.writestr("../../outside", "x")
-    cut = tmp_path / "cut.zip"
-    whole = zipped(packages / "slow-snail", tmp_path / "whole.zip").read_bytes()
-    cut.write_bytes(whole[: len(whole) // 2])
-    for source, expected in [
-        (damaged, "weights.onnx is damaged"),
-        (invalid, "is not valid"),
-        (linked, "passwords is not a regular file"),
-        (empty, "has no rdf.yaml"),
-        (text, "not a zip"),
-        (slipping, "not a plain file inside it"),
-        (cut, "not a zip"),
-        (tmp_path / "nowhere", "there is no such folder or file"),
+def test_errors_are_told_and_end_with_a_status(packages: Path, tmp_path: Path) -> None:
+    home = str(tmp_path / "home")
+    for arguments, expected in [
+        (["import", "/nowhere"], "there is no such folder or file"),
+        (["import", str(packages / "old-otter"), "--id=../x"], "cannot be a model's id"),
+        (["show", "old-otter"], "There is no model 'old-otter' in the store"),
+        (["export", "old-otter"], "There is no model 'old-otter' in the store"),
+        (["remove", "old-otter"], "There is no model 'old-otter' in the store"),
+        (["test"], "Name a model to test, or all of them with --all"),
+        (["pull", "huggingface/a/b"], "'huggingface/a/b' is not a model id"),
+        (["pull", "affable-shark", "--offline"], "since this server is offline"),
     ]:
-        attempt = bioengine("models", "import", str(source), "--home", str(home))
-        assert attempt.returncode == 1 and expected in attempt.stderr, (source, attempt.stderr)
+        attempt = bioengine("models", *arguments, BIOENGINE_HOME=home)
+        assert attempt.returncode == 1 and expected in attempt.stderr, (arguments, attempt.stderr)
         assert "Traceback" not in attempt.stderr
-    assert [file.name for file in (home / "models").iterdir()] == [".lock"], "nothing is left half-done"
-    assert not (tmp_path / "outside").exists()
 
 
-@pytest.mark.parametrize("id", ["../x", "a/b", "", ".hidden", "x" * 200])
-def test_ids_that_cannot_be(packages: Path, tmp_path: Path, id: str) -> None:
-    attempt = bioengine("models", "import", str(packages / "old-otter"), f"--id={id}", "--home", str(tmp_path / "home"))
-    if id == "":
-        assert attempt.returncode == 0
-    else:
-        assert attempt.returncode == 1 and "cannot be a model's id" in attempt.stderr
+def test_pull_show_test_export_and_prune(packages: Path, tmp_path: Path) -> None:
+    """From one machine with a network to one without."""
+    home, other = str(tmp_path / "home"), str(tmp_path / "other")
+    with Mirror(packages) as mirror:
+        mirror.documents["/children"] = [{"id": "old-otter", "type": "model", "manifest": {"name": "Old otter"}}]
+        pulled = bioengine("models", "pull", "conscientious-seashell", "old-otter", BIOENGINE_HOME=home, **mirror.environment)
+        assert pulled.returncode == 0, pulled.stderr
+        assert "Stored conscientious-seashell 1.0.0" in pulled.stdout and "Stored old-otter" in pulled.stdout
+        missing = bioengine("models", "pull", "no-such-animal", BIOENGINE_HOME=home, **mirror.environment)
+        assert missing.returncode == 1 and "There is no model 'no-such-animal' in the collection" in missing.stderr
+        assert "Old otter" in bioengine("models", "search", "otter", **mirror.environment).stdout
+    shown = bioengine("models", "show", "conscientious-seashell", BIOENGINE_HOME=home).stdout
+    assert "goes in: 'image', float32, with the axes batch (any number), channel (3 channels)" in shown
+    assert "comes out: 'mask'" in shown and mirror.url in shown
+    tested = bioengine("models", "test", "--all", BIOENGINE_HOME=home)
+    assert tested.returncode == 0 and tested.stdout.count("passed") == 3, tested.stdout + tested.stderr
+    report = tmp_path / "home" / "models" / "conscientious-seashell" / "1.0.0" / "reports" / "test.json"
+    assert set(json.loads(report.read_text())) == {"onnx", "torchscript"}
+    archive = tmp_path / "seashell.zip"
+    assert bioengine("models", "export", "conscientious-seashell", "-o", str(archive), BIOENGINE_HOME=home).returncode == 0
+    assert "is there already" in bioengine("models", "export", "old-otter", "-o", str(archive), BIOENGINE_HOME=home).stderr
+    assert bioengine("models", "import", str(archive), BIOENGINE_HOME=other).returncode == 0
+    inputs = example_input(packages, "conscientious-seashell")
+    with Stack(tmp_path / "other") as stack, stack.client() as client:
+        there = client.run("conscientious-seashell", inputs)
+    np.testing.assert_allclose(there["outputs"][0], np.load(packages / "conscientious-seashell" / "test_output.npy"), atol=1e-3)
+    pruned = bioengine("models", "prune", "--keep-gb", "0", BIOENGINE_HOME=other)
+    assert "Removed conscientious-seashell/1.0.0." in pruned.stdout
+    assert "drawn-nuclei" in bioengine("models", "list", BIOENGINE_HOME=other).stdout
+
+
+def test_a_failing_model_is_told(packages: Path, tmp_path: Path) -> None:
+    home = str(tmp_path / "home")
+    package = copy_package(packages, "conscientious-seashell", tmp_path)
+    output = np.load(package / "test_output.npy")
+    np.save(package / "test_output.npy", output + 1)
+    rdf = yaml.safe_load((package / "rdf.yaml").read_text())
+    rdf["outputs"][0]["test_tensor"] = {"source": "test_output.npy"}
+    (package / "rdf.yaml").write_text(yaml.safe_dump(rdf))
+    assert bioengine("models", "import", str(package), BIOENGINE_HOME=home).returncode == 0
+    tested = bioengine("models", "test", "conscientious-seashell", BIOENGINE_HOME=home)
+    assert tested.returncode == 1 and tested.stdout.count("failed") == 2, tested.stdout
 
 
 def test_versions(packages: Path, tmp_path: Path) -> None:
@@ -106,3 +126,39 @@ def test_a_model_is_there_as_soon_as_it_is_imported(packages: Path, tmp_path: Pa
         assert client.run("old-otter", inputs)["success"]
         bioengine("models", "remove", "old-otter", "--home", str(stack.home))
         assert "No model 'old-otter'" in client.run("old-otter", inputs)["error"]
+
+
+def test_a_model_is_downloaded_when_it_is_asked_for(packages: Path, tmp_path: Path) -> None:
+    """By many clients at once; then the collection goes away. Its configuration and description need no weights."""
+    inputs = example_input(packages, "conscientious-seashell")
+    expected = np.load(packages / "conscientious-seashell" / "test_output.npy")
+    with Mirror(packages) as mirror:
+        with Stack(tmp_path / "home", BIOENGINE_OFFLINE="0", **mirror.environment) as stack, stack.client() as client:
+            config = client.triton.get_config(model_name="conscientious-seashell")
+            assert config["input"][0]["dims"] == [-1, 3, -1, -1] and config["model_name"] == "conscientious-seashell"
+            assert client.run("conscientious-seashell", None)["rdf"]["inputs"][0]["axes"] == "bcyx"
+            assert mirror.count("weights.onnx") == 0
+            with ThreadPoolExecutor(10) as pool:
+                results = list(pool.map(lambda _: client.run("conscientious-seashell", inputs), range(10)))
+            for result in results:
+                np.testing.assert_allclose(result["outputs"][0], expected, atol=1e-3)
+            assert mirror.count("weights.onnx") == 1
+            error = client.run("no-such-animal", inputs)["error"]
+            assert "There is no model 'no-such-animal' in the collection" in error and "It has: " in error
+            listing = bioengine("models", "list", BIOENGINE_HOME=str(stack.home)).stdout
+            assert "just now" in listing
+            pulled = bioengine("models", "pull", "old-otter", BIOENGINE_HOME=str(stack.home), **mirror.environment)
+            assert pulled.returncode == 0
+    with Stack(tmp_path / "home") as stack, stack.client() as client:
+        assert client.run("conscientious-seashell", inputs)["success"]
+        assert client.run("old-otter", example_input(packages, "old-otter"))["success"]
+        assert "since this server is offline" in client.run("two-inputs", inputs)["error"]
+
+
+def test_who_may_cause_a_download(packages: Path, tmp_path: Path) -> None:
+    with Mirror(packages) as mirror:
+        settings = {"BIOENGINE_OFFLINE": "0", "BIOENGINE_DOWNLOAD": "token", **mirror.environment}
+        with Stack(tmp_path / "home", **settings) as stack, stack.client() as client:
+            error = client.run("old-otter", example_input(packages, "old-otter"))["error"]
+            assert "only clients with a token may have models downloaded" in error and "models pull old-otter" in error
+            assert mirror.count("rdf.yaml") == 0

@@ -13,10 +13,11 @@ import logging
 import time
 from typing import Any
 
-from bioengine_server.errors import Busy, RefusedArgument, TooLarge, TritonUnavailable
+from bioengine_server.errors import Busy, RefusedArgument, StoreError, TooLarge, TritonUnavailable
 from bioengine_server.service.admission import Admission
 from bioengine_server.service.caller import Caller
 from bioengine_server.service.tensors import checked_outputs, from_triton, to_triton
+from bioengine_server.store.service import StoreService
 from bioengine_server.triton import message
 from bioengine_server.triton.api import ROUTER, InferOptions, TritonError
 from bioengine_server.triton.router import Router
@@ -39,16 +40,18 @@ _MOST_RESOLVED = 1024
 class TritonClient:
     """The service, in front of one Triton. The same in the server process and in a process of its own."""
 
-    def __init__(self, router: Router, admission: Admission, public_url: str, max_request_size: int) -> None:
+    def __init__(self, router: Router, admission: Admission, store: StoreService, public_url: str, max_request_size: int) -> None:
         """
         Args:
             router: the router of the Triton to use.
             admission: the door in front of it.
+            store: fetches models that are not stored, into the store that this Triton reads.
             public_url: the Hypha server's URL, which `get_config` tells.
             max_request_size: bytes of one request's inputs, at most.
         """
         self._router = router
         self._admission = admission
+        self._store = store
         self._public_url = public_url
         self._max_request_size = max_request_size
         self._questions = asyncio.Semaphore(1)
@@ -154,13 +157,21 @@ class TritonClient:
         Raises RefusedArgument, TritonError for a model that there is not, TritonUnavailable.
         """
         _refuse(server_url, unknown)
-        config = None
+        answer: dict[str, Any] = {}
         if model_name != ROUTER:
-            async with self._questions:
-                answer, _ = await self._router.ask({"operation": "config", "model_id": model_name})
-            config = answer.get("config")
+            answer, _ = await self._question({"operation": "config", "model_id": model_name})
+        config = answer.get("config")
         if config is None:
-            config = await self._triton_config(model_name, str(model_version or ""), use_cache=False)
+            try:
+                config = await self._triton_config(model_name, str(model_version or ""), use_cache=False)
+            except RefusedArgument as error:
+                if "not_stored" not in answer:
+                    raise
+                try:
+                    manifest = await self._store.describe(answer["not_stored"], Caller.from_context(context))
+                except StoreError as reason:
+                    raise RefusedArgument("model_name", f"{answer['error']} {reason}") from error
+                config = {"name": manifest.id, **manifest.triton_config}
         return {**config, "server_url": f"{self._public_url}/triton", "model_name": model_name}
 
     async def _run_stored_model(self, inputs: Any, options: InferOptions, caller: Caller) -> dict[str, Any]:
@@ -170,30 +181,64 @@ class TritonClient:
         request = {key: value for key, value in inputs[0].items() if key != "operation"}
         try:
             self._check_size(request)
-            result, info = await self._admitted(request, options)
+            result, info = await self._admitted(request, options, caller)
         except (Busy, TooLarge, TritonUnavailable) as error:
             result, info = {"success": False, "error": str(error)}, {"model_name": ROUTER}
         if result.get("success") is False:
             logger.info("%s: %s", caller, result["error"])
         return {"result": result, "__info__": info}
 
-    async def _admitted(self, request: dict[str, Any], options: InferOptions) -> tuple[dict[str, Any], dict[str, Any]]:
+    async def _admitted(
+        self, request: dict[str, Any], options: InferOptions, caller: Caller
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         model_id = request.get("model_id")
         if model_id == PROBE_MODEL:
             async with self._probes:
                 return await self._router.ask(request, options)
         if request.get("inputs") is None:
-            async with self._questions:
-                return await self._router.ask(request, options)
+            return await self._described(request, options, caller)
         model = self._remembered(model_id)
         if model is None:
-            async with self._questions:
-                answer, info = await self._router.ask({"operation": "resolve", "model_id": model_id})
+            answer, info = await self._resolved_or_fetched(model_id, caller)
             if "id" not in answer:
                 return answer, info
             model = f"{answer['id']}/{answer['version']}"
             self._remember(model_id, model)
         async with self._admission.admit(model):
+            result, info = await self._router.ask(request, options)
+        if result.get("success"):
+            await asyncio.to_thread(self._store.used, model)
+        return result, info
+
+    async def _described(
+        self, request: dict[str, Any], options: InferOptions, caller: Caller
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The description alone: of a stored model, or from the collection without its weights."""
+        answer, info = await self._question(request, options)
+        if "not_stored" not in answer:
+            return answer, info
+        try:
+            return {"rdf": (await self._store.describe(answer["not_stored"], caller)).rdf}, info
+        except StoreError as error:
+            return _failure(answer, error), info
+
+    async def _resolved_or_fetched(self, model_id: Any, caller: Caller) -> tuple[dict[str, Any], dict[str, Any]]:
+        """`{"id", "version"}` of the package that `model_id` names, which is downloaded where it is not stored."""
+        question = {"operation": "resolve", "model_id": model_id}
+        answer, info = await self._question(question)
+        if "not_stored" not in answer:
+            return answer, info
+        try:
+            await self._store.fetch(answer["not_stored"], caller)
+        except StoreError as error:
+            return _failure(answer, error), info
+        return await self._question(question)
+
+    async def _question(
+        self, request: dict[str, Any], options: InferOptions = InferOptions()
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A request that runs no model, in a lane of its own."""
+        async with self._questions:
             return await self._router.ask(request, options)
 
     def _remembered(self, model_id: Any) -> str | None:
@@ -229,6 +274,11 @@ class TritonClient:
                     f"name {ROUTER!r} and give the model's id in the inputs.",
                 ) from error
         return self._configs[key]
+
+
+def _failure(answer: dict[str, Any], error: StoreError) -> dict[str, Any]:
+    """The router's answer for a model that is not stored, and why the collection did not help."""
+    return {"task_id": answer.get("task_id", ""), "success": False, "error": f"{answer['error']} {error}"}
 
 
 def _refuse(server_url: Any, unknown: dict[str, Any]) -> None:

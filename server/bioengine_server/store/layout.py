@@ -2,7 +2,8 @@
 
     <home>/models/<id>/<version>/       an unpacked package, with its model.json
     <home>/models/aliases.json          from every name of a package to its folder `<id>/<version>`
-    <home>/models/.incoming-*           imports under way; removed by the next import when one was cut off
+    <home>/models/.incoming-*           packages under way; removed by the next change when one was cut off
+    <home>/models/usage.json            when each package was last used (bioengine_server.store.usage)
 
 The runner reads the same (`bioengine_runner.store.resolve`); a test holds both to it.
 """
@@ -14,14 +15,20 @@ import fcntl
 import json
 import os
 import re
+import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from bioengine_server.errors import BadId
+from bioengine_server.errors import BadId, BadModelId
 
 ALIASES_FILE = "aliases.json"
 INCOMING = ".incoming-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_MODEL_ID = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/v?[0-9][A-Za-z0-9._+-]{0,63})?"
+    r"|10\.[0-9]{4,9}/[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[0-9]{1,20})?"
+)
 _ROUTER = "bioengine-model-runner"
 
 
@@ -33,6 +40,13 @@ def check_id(id: str) -> str:
     if not _NAME.fullmatch(id) or "--" in id or id == _ROUTER:
         raise BadId(id)
     return id
+
+
+def check_model_id(name: str) -> str:
+    """`name`, if clients may ask for a model by it. Raises BadModelId. The runner's `parse` takes the same."""
+    if not _MODEL_ID.fullmatch(name):
+        raise BadModelId(name)
+    return name
 
 
 def version_folder(version: object) -> str:
@@ -69,3 +83,33 @@ def lock(store: Path) -> Iterator[None]:
     with open(store / ".lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextlib.contextmanager
+def held_folder(store: Path) -> Iterator[Path]:
+    """A new folder in the store for what is under way; `sweep` leaves it alone until this process gives it up or dies."""
+    folder = store / f"{INCOMING}{uuid.uuid4().hex[:12]}"
+    hold = folder.with_name(f"{folder.name}.lock")
+    with open(hold, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            folder.mkdir()
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            hold.unlink(missing_ok=True)
+
+
+def sweep(store: Path) -> None:
+    """Remove what processes that died have left under way. Call it with the store's lock."""
+    for folder in store.glob(f"{INCOMING}*"):
+        if folder.suffix == ".lock":
+            continue
+        hold = folder.with_name(f"{folder.name}.lock")
+        try:
+            with open(hold, "w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+                hold.unlink(missing_ok=True)
+        except BlockingIOError:
+            pass  # its process lives

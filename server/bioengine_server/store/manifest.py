@@ -20,7 +20,7 @@ ModelDescription: TypeAlias = v0_4.ModelDescr | v0_5.ModelDescr
 
 _AXIS_NAMES_0_4 = {"b": "batch", "t": "time", "i": "index", "c": "channel"}
 _AXIS_TYPES_0_4 = {"b": "batch", "t": "time", "i": "index", "c": "channel", "z": "space", "y": "space", "x": "space"}
-_RUNNABLE_WEIGHTS = ("onnx", "torchscript")
+RUNNABLE_WEIGHTS = ("onnx", "torchscript")
 
 # Triton's names of the dtypes that bioimage.io knows.
 _TRITON_TYPES = {
@@ -74,6 +74,8 @@ class Manifest(BaseModel):
     version: str
     name: str
     imported: datetime.datetime
+    origin: str
+    """Where it came from: a file, or the URL of its description."""
     size: int
     """Bytes of the whole package."""
     inputs: list[Tensor]
@@ -93,7 +95,13 @@ class Manifest(BaseModel):
 
 
 def build_manifest(
-    description: ModelDescription, raw: dict[str, Any], id: str, version: str, folder: Path, files: dict[str, str]
+    description: ModelDescription,
+    raw: dict[str, Any],
+    id: str,
+    version: str,
+    folder: Path,
+    files: dict[str, str],
+    origin: str,
 ) -> Manifest:
     """The manifest of a package that was validated.
 
@@ -104,6 +112,7 @@ def build_manifest(
         version: its version.
         folder: where its files are now.
         files: SHA-256 of each file, by its path within the package.
+        origin: where it came from.
     """
     inputs = [_tensor(spec, {}) for spec in description.inputs]
     scales = {
@@ -119,13 +128,14 @@ def build_manifest(
     weights = {
         name: Weights(source=_path(entry.source), sha256=files[_path(entry.source)])
         for name, entry in entries.items()
-        if name in _RUNNABLE_WEIGHTS and _path(entry.source) in files
+        if name in RUNNABLE_WEIGHTS and _path(entry.source) in files
     }
     return Manifest(
         id=id,
         version=version,
         name=description.name,
         imported=datetime.datetime.now(datetime.UTC),
+        origin=origin,
         size=sum((folder / name).stat().st_size for name in files),
         inputs=inputs,
         outputs=outputs,

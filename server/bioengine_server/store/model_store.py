@@ -6,18 +6,28 @@ place at the end: an import that is cut off leaves nothing half-done.
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import errno
 import os
 import re
-import shutil
-import uuid
+import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bioengine_server.errors import NotAPackage, NotStored
+from bioengine_server.errors import FileExists, NotAPackage, NotStored, StoreError, StoreNotWritable
 from bioengine_server.store import layout
 from bioengine_server.store.manifest import FILE_NAME, Manifest, build_manifest
-from bioengine_server.store.package import copy_package, hash_files, read_description, verify_hashes
+from bioengine_server.store.package import copy_package, hash_files, read_description, read_raw, verify_hashes
+from bioengine_server.store.usage import last_uses
+
+# Packages that come with the project, one folder for each id.
+SHIPPED_PACKAGES = Path(__file__).resolve().parents[1] / "packages"
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LONG_AGO = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 
 _DOI = re.compile(r"(10\.[0-9]{4,9}/[A-Za-z0-9][A-Za-z0-9._-]{0,127})(/[0-9]{1,20})?")
 
@@ -34,8 +44,14 @@ class StoredModel:
 class ModelStore:
     """The models of one home."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, max_size: int = 20 * 1024**3) -> None:
+        """
+        Args:
+            folder: of the store.
+            max_size: bytes of a package, at most.
+        """
         self.folder = folder
+        self._max_size = max_size
 
     def import_package(self, source: Path, id: str | None = None) -> StoredModel:
         """Import a package folder or zip; the version that was there before under the same name is replaced.
@@ -44,35 +60,69 @@ class ModelStore:
             source: the folder or zip.
             id: the id to store it under; by default the one of its description, or its name.
 
-        Raises NotAPackage, InvalidPackage, BadId.
+        Raises NotAPackage, InvalidPackage, BadId, StoreNotWritable.
         """
-        with layout.lock(self.folder):
-            self._sweep()
-            incoming = self.folder / f"{layout.INCOMING}{uuid.uuid4().hex[:12]}"
-            incoming.mkdir()
-            try:
-                copy_package(source, incoming)
-                description, raw = read_description(source, incoming)
-                files = hash_files(incoming)
-                verify_hashes(source, raw, files)
-                chosen = layout.check_id(id or _id_of(raw, source))
-                version = layout.version_folder(raw.get("version"))
-                manifest = build_manifest(description, raw, chosen, version, incoming, files)
-                if not manifest.weights and not manifest.unsupported_weights:
-                    raise NotAPackage(source, "none of its weight files is there")
-                layout.write_json(incoming / FILE_NAME, manifest.model_dump(mode="json"))
-                folder = self.folder / chosen / version
-                self._replace(folder, incoming)
-            finally:
-                shutil.rmtree(incoming, ignore_errors=True)
+        if id is not None:
+            layout.check_id(id)
+        with self.incoming(source) as folder:
+            copy_package(source, folder, self._max_size)
+            return self.adopt(folder, source, id or _id_of(folder, source), own_names=id is None)
+
+    @contextlib.contextmanager
+    def incoming(self, source: Path | str) -> Iterator[Path]:
+        """A folder to put the package from `source` into; what is still there at the end is removed.
+
+        Raises StoreNotWritable, and NotAPackage for a source that cannot be read.
+        """
+        with self._writing(source):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with layout.held_folder(self.folder) as folder:
+                yield folder
+
+    def adopt(
+        self,
+        folder: Path,
+        source: Path | str,
+        id: str,
+        own_names: bool = True,
+        names: frozenset[str] = frozenset(),
+        make_default: bool = True,
+    ) -> StoredModel:
+        """Take a complete package from the incoming `folder` into the store.
+
+        Args:
+            folder: of `incoming`.
+            source: where it came from, for messages and the manifest.
+            id: to store it under.
+            own_names: whether its nickname and DOIs name it too.
+            names: further names of it.
+            make_default: whether the plain id names it from now on, also where it names another version.
+
+        Raises NotAPackage, InvalidPackage, BadId, StoreNotWritable.
+        """
+        layout.check_id(id)
+        description, raw = read_description(source, folder)
+        files = hash_files(folder)
+        verify_hashes(source, raw, files)
+        version = layout.version_folder(raw.get("version"))
+        manifest = build_manifest(description, raw, id, version, folder, files, origin=str(source))
+        if not manifest.weights and not manifest.unsupported_weights:
+            raise NotAPackage(source, "none of its weight files is there")
+        place = f"{id}/{version}"
+        with self._writing(source), layout.lock(self.folder):
+            layout.sweep(self.folder)
+            layout.write_json(folder / FILE_NAME, manifest.model_dump(mode="json"))
+            self._replace(self.folder / place, folder)
             aliases = layout.read_aliases(self.folder)
-            place = f"{chosen}/{version}"
-            names = {chosen, place} | (_other_names(raw) if id is None else set())
-            for name in names:
-                if name in (chosen, place) or aliases.get(name, place).split("/")[0] == chosen:
+            aliases[place] = place
+            if make_default or id not in aliases:
+                aliases[id] = place
+            for name in (names | other_names(raw) if own_names else names) - {id, place}:
+                # A name of another model stays with that one.
+                if aliases.get(name, place).split("/")[0] == id:
                     aliases[name] = place
             layout.write_aliases(self.folder, aliases)
-            return StoredModel(manifest, folder, is_default=True)
+            return StoredModel(manifest, self.folder / place, is_default=aliases[id] == place)
 
     def models(self) -> list[StoredModel]:
         """Every stored package, by id and version."""
@@ -90,8 +140,8 @@ class ModelStore:
 
         Raises NotStored.
         """
-        with layout.lock(self.folder):
-            self._sweep()
+        with self._writing(self.folder), layout.lock(self.folder):
+            layout.sweep(self.folder)
             aliases = layout.read_aliases(self.folder)
             places = sorted(set(aliases.values()))
             gone = [place for place in places if place == name or place.split("/")[0] == name]
@@ -108,8 +158,53 @@ class ModelStore:
                 self._discard(self.folder / place)
             return gone
 
-    def contains(self, id: str) -> bool:
-        return id in layout.read_aliases(self.folder)
+    def find(self, name: str) -> StoredModel:
+        """The package that any of its names means. Raises NotStored."""
+        aliases = layout.read_aliases(self.folder)
+        place = aliases.get(name)
+        if place is None:
+            raise NotStored(name, sorted({place.split("/")[0] for place in aliases.values()}))
+        manifest = Manifest.model_validate_json((self.folder / place / FILE_NAME).read_text(encoding="utf-8"))
+        return StoredModel(manifest, self.folder / place, aliases.get(manifest.id) == place)
+
+    def names(self, model: StoredModel) -> set[str]:
+        """Every name of a package."""
+        place = _place(model)
+        return {name for name, named in layout.read_aliases(self.folder).items() if named == place}
+
+    def export(self, model: StoredModel, target: Path) -> None:
+        """Write a package as the zip `target`, whole or not at all. Raises FileExists, StoreError."""
+        if target.exists():
+            raise FileExists(target)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+                for name in model.manifest.files:
+                    archive.write(model.folder / name, name)
+            os.replace(temporary, target)
+        except OSError as error:
+            raise StoreError(f"{target} could not be written: {error.strerror or error}. Name another file with -o.") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def prune(self, keep: int) -> list[str]:
+        """Remove the packages that were not used for longest until the rest has at most `keep` bytes; says which.
+
+        Those that come with the project stay.
+        """
+        uses = last_uses(self.folder)
+        shipped = {package.name for package in SHIPPED_PACKAGES.iterdir()}
+        models = self.models()
+        size = sum(model.manifest.size for model in models)
+        removed: list[str] = []
+        for model in sorted(models, key=lambda model: max(uses.get(_place(model), _LONG_AGO), model.manifest.imported)):
+            if size > keep and model.manifest.id not in shipped:
+                removed += self.remove(_place(model))
+                size -= model.manifest.size
+        return removed
+
+    def contains(self, name: str) -> bool:
+        return name in layout.read_aliases(self.folder)
 
     def _replace(self, folder: Path, incoming: Path) -> None:
         self._discard(folder)
@@ -119,28 +214,43 @@ class ModelStore:
     def _discard(self, folder: Path) -> None:
         """Move a package aside and delete it: whoever reads it by its name finds all of it or nothing."""
         if folder.exists():
-            aside = self.folder / f"{layout.INCOMING}{uuid.uuid4().hex[:12]}"
-            os.rename(folder, aside)
-            shutil.rmtree(aside, ignore_errors=True)
+            with layout.held_folder(self.folder) as aside:
+                os.rename(folder, aside)
             if not any(folder.parent.iterdir()):
                 folder.parent.rmdir()
 
-    def _sweep(self) -> None:
-        """Remove what imports that were cut off have left."""
-        for leftover in self.folder.glob(f"{layout.INCOMING}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+    @contextlib.contextmanager
+    def _writing(self, source: Path | str) -> Iterator[None]:
+        """Turn what the system says about files into what a person can do about it."""
+        try:
+            yield
+        except OSError as error:
+            # Of a copy that fails the system names the source, also where the target has no room.
+            file, reason = None if error.errno in _NO_ROOM else error.filename, error.strerror or str(error)
+            if file is not None and not Path(os.fsdecode(file)).is_relative_to(self.folder):
+                raise NotAPackage(source, f"{os.fsdecode(file)} cannot be read ({reason})") from error
+            raise StoreNotWritable(self.folder, reason) from error
 
 
-def _id_of(raw: dict[str, Any], source: Path) -> str:
+def _place(model: StoredModel) -> str:
+    return f"{model.manifest.id}/{model.manifest.version}"
+
+
+def _id_of(folder: Path, source: Path) -> str:
     """The id to store a package under: its nickname, its id, or the name of where it came from."""
+    return own_id(read_raw(source, folder)) or (source.stem if source.is_file() else source.resolve().name)
+
+
+def own_id(raw: dict[str, Any]) -> str | None:
+    """The nickname or id in a description, where it can be an id of ours."""
     nickname = (raw.get("config") or {}).get("bioimageio", {}).get("nickname")
     for candidate in (nickname, raw.get("id")):
         if isinstance(candidate, str) and candidate and "/" not in candidate:
             return candidate
-    return source.stem if source.is_file() else source.resolve().name
+    return None
 
 
-def _other_names(raw: dict[str, Any]) -> set[str]:
+def other_names(raw: dict[str, Any]) -> set[str]:
     """What else clients may call a package: its id in the description and its DOI, with and without the record."""
     config = (raw.get("config") or {}).get("bioimageio", {})
     names = set()

@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,19 +21,25 @@ from bioengine_server.errors import InvalidPackage, NotAPackage
 from bioengine_server.store.manifest import FILE_NAME, ModelDescription
 
 RDF = "rdf.yaml"
-_OTHER_RDF_NAMES = ("bioimageio.yaml", "model.yaml")
+RDF_NAMES = (RDF, "bioimageio.yaml", "model.yaml")
+
+# Folder of ours beside a stored package's files: what its tests gave.
+REPORTS = "reports"
 
 # A zip whose content is many times larger than itself is no package; model weights hardly compress.
 _MOST_EXPANSION = 200
 _MOST_FILES = 10_000
 
 
-def copy_package(source: Path, target: Path) -> None:
-    """Copy the regular files of a package folder or zip into the empty folder `target`. Raises NotAPackage."""
+def copy_package(source: Path, target: Path, max_size: int) -> None:
+    """Copy the regular files of a package folder or zip, `max_size` bytes at most, into the empty folder `target`.
+
+    Raises NotAPackage.
+    """
     if source.is_dir():
-        _copy_folder(source, target)
+        _copy_folder(source, target, max_size)
     elif source.is_file() and zipfile.is_zipfile(source):
-        _unzip(source, target)
+        _unzip(source, target, max_size)
     elif source.is_file():
         raise NotAPackage(source, "it is a file, and not a zip")
     else:
@@ -40,31 +47,34 @@ def copy_package(source: Path, target: Path) -> None:
     _bring_rdf_to_top(source, target)
 
 
-def _copy_folder(source: Path, target: Path) -> None:
-    if not any((source / name).is_file() for name in (RDF, *_OTHER_RDF_NAMES)):
+def _copy_folder(source: Path, target: Path, max_size: int) -> None:
+    if not any((source / name).is_file() for name in RDF_NAMES):
         raise NotAPackage(source, f"the folder has no {RDF}")
-    count = 0
+    count = size = 0
     for folder, _, names in os.walk(source):  # does not follow links to folders
         for name in names:
             file = Path(folder) / name
-            if not stat.S_ISREG(file.lstat().st_mode):
+            status = file.lstat()
+            if not stat.S_ISREG(status.st_mode):
                 raise NotAPackage(source, f"{file.relative_to(source)} is not a regular file")
-            count += 1
-            if count > _MOST_FILES:
-                raise NotAPackage(source, f"it has more than {_MOST_FILES} files")
+            count, size = count + 1, size + status.st_size
+            _check_bounds(source, count, size, max_size)
             destination = target / file.relative_to(source)
             destination.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, destination)
 
 
-def _unzip(source: Path, target: Path) -> None:
+def _unzip(source: Path, target: Path, max_size: int) -> None:
     try:
         with zipfile.ZipFile(source) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            if len(entries) > _MOST_FILES:
-                raise NotAPackage(source, f"it has more than {_MOST_FILES} files")
-            if sum(entry.file_size for entry in entries) > _MOST_EXPANSION * max(source.stat().st_size, 1_000_000):
+            size = sum(entry.file_size for entry in entries)
+            _check_bounds(source, len(entries), size, max_size)
+            if size > _MOST_EXPANSION * max(source.stat().st_size, 1_000_000):
                 raise NotAPackage(source, "its content is far too large for its size")
+            names = [entry.filename.casefold() for entry in entries]
+            if len(set(names)) < len(names):
+                raise NotAPackage(source, "the zip has two entries of the same name")
             for entry in entries:
                 path = PurePosixPath(entry.filename)
                 kind = stat.S_IFMT(entry.external_attr >> 16)
@@ -74,8 +84,15 @@ def _unzip(source: Path, target: Path) -> None:
                 destination.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(entry) as compressed, open(destination, "wb") as file:
                     shutil.copyfileobj(compressed, file)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise NotAPackage(source, f"the zip cannot be read ({error})") from error
+
+
+def _check_bounds(source: Path, count: int, size: int, max_size: int) -> None:
+    if count > _MOST_FILES:
+        raise NotAPackage(source, f"it has more than {_MOST_FILES} files")
+    if size > max_size:
+        raise NotAPackage(source, f"it is larger than {max_size / 1e9:.1f} GB, the limit of BIOENGINE_MAX_PACKAGE_SIZE")
 
 
 def _bring_rdf_to_top(source: Path, target: Path) -> None:
@@ -86,27 +103,43 @@ def _bring_rdf_to_top(source: Path, target: Path) -> None:
         for item in inner.iterdir():
             item.rename(target / item.name)
         inner.rmdir()
-    for name in _OTHER_RDF_NAMES:
-        if not (target / RDF).exists() and (target / name).is_file():
-            (target / name).rename(target / RDF)
-    if not (target / RDF).is_file():
+    found = [target / name for name in RDF_NAMES if (target / name).is_file()]
+    if not found:
         raise NotAPackage(source, f"it has no {RDF}")
+    if len({file.read_bytes() for file in found}) > 1:
+        raise NotAPackage(source, f"it has {len(found)} descriptions that differ ({', '.join(file.name for file in found)})")
+    for other in found[1:]:
+        other.unlink()
+    found[0].rename(target / RDF)
     (target / FILE_NAME).unlink(missing_ok=True)  # ours, when a stored folder is imported again
+    shutil.rmtree(target / REPORTS, ignore_errors=True)
 
 
-def read_description(source: Path, folder: Path) -> tuple[ModelDescription, dict[str, Any]]:
-    """The validated description in `folder` and its plain data. Raises NotAPackage, InvalidPackage.
+def read_raw(source: Path | str, folder: Path) -> dict[str, Any]:
+    """The plain data of the description in `folder`. Raises NotAPackage."""
+    return parse_rdf(source, (folder / RDF).read_bytes())
 
-    Without the checks that would fetch what the description links to.
-    """
+
+def parse_rdf(source: Path | str, content: bytes) -> dict[str, Any]:
+    """The plain data of a model's description. Raises NotAPackage."""
     try:
-        raw = yaml.safe_load((folder / RDF).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raw = yaml.safe_load(content.decode("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise NotAPackage(source, f"{RDF} is not YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(raw, dict):
         raise NotAPackage(source, f"{RDF} is not a description")
     if raw.get("type", "model") != "model":
         raise NotAPackage(source, f"it describes a {raw.get('type')}, not a model")
+    plain: dict[str, Any] = jsonable(raw)
+    return plain
+
+
+def read_description(source: Path | str, folder: Path) -> tuple[ModelDescription, dict[str, Any]]:
+    """The validated description in `folder` and its plain data. Raises NotAPackage, InvalidPackage.
+
+    Without the checks that would fetch what the description links to.
+    """
+    raw = read_raw(source, folder)
     try:
         description: Any = load_description(folder / RDF, perform_io_checks=False)
     except Exception as error:  # whatever a hostile description makes of the validation
@@ -123,7 +156,7 @@ def read_description(source: Path, folder: Path) -> tuple[ModelDescription, dict
     for spec in description.inputs:
         if getattr(spec, "output_of", None):
             raise NotAPackage(source, f"its input '{spec.id}' is the output of another model, which is not supported")  # type: ignore[union-attr]
-    return description, jsonable(raw)
+    return description, raw
 
 
 def hash_files(folder: Path, progress: Callable[[str], None] = lambda name: None) -> dict[str, str]:
@@ -138,7 +171,7 @@ def hash_files(folder: Path, progress: Callable[[str], None] = lambda name: None
     return hashes
 
 
-def verify_hashes(source: Path, raw: Any, files: dict[str, str]) -> None:
+def verify_hashes(source: Path | str, raw: Any, files: dict[str, str]) -> None:
     """Compare every `{source, sha256}` of a description with the files. Raises NotAPackage."""
     if isinstance(raw, dict):
         name, wanted = raw.get("source"), raw.get("sha256")

@@ -6,13 +6,13 @@ import asyncio
 import logging
 import logging.handlers
 import os
-import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bioengine_server.hub.ports import free_ports
 from bioengine_server.settings import Settings
 from bioengine_server.triton.leftovers import sweep
 
@@ -41,7 +41,8 @@ class TritonProcess:
         self._on_end = on_end
         self._stopping = False
         self._secret = secret
-        http, grpc, metrics = _free_ports(settings.triton_port)
+        http, grpc, metrics = free_ports(3)
+        http = settings.triton_port or http
         self._ports = {"HTTP": http, "GRPC": grpc, "METRICS": metrics}
         self.url = f"http://127.0.0.1:{http}"
         self.log_file = settings.node_folder / "triton.log"
@@ -148,14 +149,3 @@ class TritonProcess:
             "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
             "PYTHONUNBUFFERED": "1",
         }
-
-
-def _free_ports(http: int | None) -> tuple[int, int, int]:
-    """Ports on loopback for HTTP, gRPC and metrics; `http` when it was asked for."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    try:
-        first, second, third = (listener.getsockname()[1] for listener in sockets)
-    finally:
-        for listener in sockets:
-            listener.close()
-    return http or first, second, third

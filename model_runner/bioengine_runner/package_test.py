@@ -1,0 +1,42 @@
+"""Run bioimageio.core's own test on a stored package, in the environment that serves it.
+
+    python -m bioengine_runner.package_test PACKAGE_FOLDER REPORT.json FORMAT...
+
+Writes `{"<weights format>": {"status": "passed" | "failed", "errors": [str, ...], "summary": {...}}}`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from bioimageio.core import test_description
+from bioimageio.spec import InvalidDescr, load_description
+
+
+def test_package(folder: Path, weights_format: str) -> dict[str, Any]:
+    """The outcome of the reference test of one of a package's weights."""
+    # Without the checks that want every file: only the weights that can be run are stored.
+    description: Any = load_description(folder / "rdf.yaml", perform_io_checks=False)
+    if isinstance(description, InvalidDescr):
+        return {"status": "failed", "errors": ["the description is not valid"], "summary": None}
+    # Whatever else the package has, such as Python code, is left alone: one format, this environment.
+    summary = test_description(description, weight_format=weights_format, expected_type="model")  # type: ignore[arg-type]
+    errors = [error.msg for detail in summary.details for error in detail.errors]
+    passed = summary.status in ("passed", "valid-format") and not errors
+    return {"status": "passed" if passed else "failed", "errors": errors, "summary": summary.model_dump(mode="json")}
+
+
+def main() -> None:
+    folder, report, *formats = sys.argv[1:]
+    # Relative files of a description are looked for here.
+    os.chdir(folder)
+    results = {name: test_package(Path(folder), name) for name in formats}
+    Path(report).write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

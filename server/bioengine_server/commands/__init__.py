@@ -1,0 +1,1 @@
+"""The commands of `./bioengine`, one module for each subject."""

@@ -1,0 +1,263 @@
+"""`./bioengine models`: fill the store, look at it, test it, make room."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.table import Column, Table
+
+from bioengine_server.commands.shared import HomeOption, OfflineOption, console, fail, load_settings, told
+from bioengine_server.errors import BioEngineError
+
+if TYPE_CHECKING:
+    from bioengine_server.store.download import Progress as Report
+    from bioengine_server.store.manifest import Axis, Manifest, Tensor
+    from bioengine_server.store.model_store import ModelStore
+
+app = typer.Typer(help="The models of this BioEngine.", no_args_is_help=True)
+
+IdArgument = Annotated[str, typer.Argument(help="A model's id, or id/version for one of its versions.")]
+
+
+@app.command()
+def pull(
+    ids: Annotated[list[str], typer.Argument(help="Nicknames, with /version if wanted, or DOIs.")],
+    home: HomeOption = None,
+    offline: OfflineOption = None,
+) -> None:
+    """Download models from the collection."""
+    from bioengine_server.store.layout import check_model_id
+    from bioengine_server.store.service import StoreService
+
+    settings = load_settings(home=home, offline=offline)
+    service = StoreService(settings)
+    failures = []
+    for id in ids:
+        try:
+            check_model_id(id)
+            with _download_bars() as report:
+                asyncio.run(service.fetch(id, caller=None, progress=report))
+        except BioEngineError as error:
+            failures.append(str(error))
+        else:
+            _tell(_store(home).find(id).manifest, "Stored")
+    if failures:
+        fail("\n".join(failures))
+
+
+@app.command("import")
+def import_model(
+    package: Annotated[Path, typer.Argument(help="A package folder, or a .zip.")],
+    id: Annotated[Optional[str], typer.Option(help="The id to store it under, instead of its own.")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Import a bioimage.io package."""
+    with told(), console.status(f"Importing {package} ..."):
+        model = _store(home).import_package(package, id)
+    _tell(model.manifest, "Imported")
+
+
+@app.command()
+def export(
+    id: IdArgument,
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="The .zip to write. [ID-VERSION.zip]")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Write a stored model as a package, to import it elsewhere."""
+    store = _store(home)
+    with told():
+        model = store.find(id)
+        target = output or Path(f"{model.manifest.id}-{model.manifest.version}.zip")
+        with console.status(f"Writing {target} ..."):
+            store.export(model, target)
+    console.print(f"Wrote {target} ({target.stat().st_size / 1e6:.1f} MB).")
+
+
+@app.command("list")
+def list_models(home: HomeOption = None) -> None:
+    """List the stored models."""
+    from bioengine_server.store.usage import last_uses
+
+    store = _store(home)
+    models = store.models()
+    if not models:
+        console.print("No models yet. Get one with: ./bioengine models pull ID, or ./bioengine models import FOLDER_OR_ZIP")
+        return
+    uses = last_uses(store.folder)
+    table = Table(Column("id", no_wrap=True), "version", "weights", "disk", "last use", "name", box=None, pad_edge=False)
+    for model in models:
+        manifest = model.manifest
+        version = manifest.version if model.is_default else f"{manifest.version} (older)"
+        used = uses.get(f"{manifest.id}/{manifest.version}")
+        table.add_row(
+            manifest.id, version, _weights(manifest), _megabytes(manifest.size), _ago(used) if used else "never", manifest.name
+        )
+    console.print(table)
+
+
+@app.command()
+def show(id: IdArgument, home: HomeOption = None) -> None:
+    """Say what a stored model is, what goes in and what comes out."""
+    store = _store(home)
+    with told():
+        model = store.find(id)
+    manifest = model.manifest
+    console.print(f"[bold]{manifest.id}[/] {manifest.version}: {manifest.name}")
+    if text := str(manifest.rdf.get("description") or "").strip():
+        console.print(f"  {text}", markup=False)
+    for title, tensors in (("goes in", manifest.inputs), ("comes out", manifest.outputs)):
+        for tensor in tensors:
+            console.print(f"  {title}: {_in_words(tensor)}", markup=False)
+    console.print(f"  weights: {_weights(manifest)}")
+    names = sorted(store.names(model) - {manifest.id})
+    console.print(f"  also called: {', '.join(names)}")
+    console.print(f"  from: {manifest.origin}", markup=False)
+    console.print(f"  in: {model.folder} ({_megabytes(manifest.size)})", markup=False)
+
+
+@app.command()
+def search(words: Annotated[list[str], typer.Argument(help="Words that the model's listing has.")]) -> None:
+    """Search the collection for models."""
+    from bioengine_server.store.service import StoreService
+
+    settings = load_settings()
+    if settings.offline:
+        fail("This server is offline (BIOENGINE_OFFLINE); the collection cannot be searched.")
+    with told(), console.status("Asking the collection ..."):
+        found = asyncio.run(StoreService(settings).search(words))
+    if found is None:
+        fail("The collection has no listing to search (BIOENGINE_COLLECTION_LISTING_URL).")
+    if not found:
+        console.print("Nothing found.")
+        return
+    table = Table(Column("id", no_wrap=True), "name", Column("description", overflow="ellipsis", no_wrap=True), box=None)
+    for item in found:
+        table.add_row(item.id, item.name, " ".join(item.description.split()))
+    console.print(table)
+
+
+@app.command("test")
+def test_models(
+    id: Annotated[Optional[str], typer.Argument(help="A model's id, or id/version for one of its versions.")] = None,
+    all: Annotated[bool, typer.Option("--all", help="Every stored model.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Run the reference implementation's own test on stored models, where they are served. Fails if one fails."""
+    from bioengine_server.store.package_test import test_package
+
+    if (id is None) != all:
+        fail("Name a model to test, or all of them with --all.")
+    settings = load_settings(home=home)
+    store = _store(home)
+    table = Table(Column("id", no_wrap=True), "version", "weights", "result", "", box=None, pad_edge=False)
+    failed = False
+    with told():
+        models = store.models() if id is None else [store.find(id)]
+        for model in models:
+            with console.status(f"Testing {model.manifest.id} ..."):
+                results = test_package(model, settings.environments)
+            for result in results:
+                failed = failed or result.status == "failed"
+                color = {"passed": "green", "failed": "red"}.get(result.status, "yellow")
+                table.add_row(
+                    model.manifest.id, model.manifest.version, result.weights, f"[{color}]{result.status}[/]", result.detail
+                )
+    console.print(table)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def remove(id: IdArgument, home: HomeOption = None) -> None:
+    """Remove a model from the store."""
+    with told():
+        removed = _store(home).remove(id)
+    console.print(f"Removed {', '.join(removed)}.")
+
+
+@app.command()
+def prune(
+    keep_gb: Annotated[float, typer.Option(min=0, help="How much to keep, in GB.")],
+    home: HomeOption = None,
+) -> None:
+    """Remove the models that were not used for longest, until the rest fits."""
+    store = _store(home)
+    with told():
+        removed = store.prune(int(keep_gb * 1e9))
+    console.print(f"Removed {', '.join(removed)}." if removed else "Nothing to remove.")
+
+
+def _store(home: Path | None) -> ModelStore:
+    from bioengine_server.store.model_store import ModelStore
+
+    settings = load_settings(home=home)
+    return ModelStore(settings.store, settings.max_package_size)
+
+
+def _tell(manifest: Manifest, what: str) -> None:
+    console.print(f"{what} [bold]{manifest.id}[/] {manifest.version} ({_megabytes(manifest.size)}): {manifest.name}")
+    if manifest.code:
+        console.print(f"  It will not be run: {'; '.join(manifest.code)}.", style="yellow")
+    elif not manifest.weights:
+        console.print(f"  It will not be run: it has {', '.join(manifest.unsupported_weights)} weights only.", style="yellow")
+    else:
+        console.print(f"  Weights: {', '.join(manifest.weights)}")
+        for tensor in manifest.inputs:
+            console.print(f"  goes in: {_in_words(tensor)}", markup=False)
+
+
+def _weights(manifest: Manifest) -> str:
+    if manifest.code:
+        return "not run (own code)"
+    return ", ".join(manifest.weights) or "not run (no onnx or torchscript)"
+
+
+def _in_words(tensor: Tensor) -> str:
+    return f"'{tensor.id}', {tensor.dtype}, with the axes {', '.join(_axis_in_words(axis) for axis in tensor.axes)}"
+
+
+def _axis_in_words(axis: Axis) -> str:
+    unit = {"space": " pixels", "channel": " channels" if axis.min != 1 else " channel"}.get(axis.type, "")
+    if axis.reference is not None:
+        return f"{axis.id} (goes with {axis.reference.axis} of '{axis.reference.tensor}')"
+    if axis.type == "batch" and axis.step == 1:
+        return f"{axis.id} (any number)"
+    if axis.step == 0:
+        return f"{axis.id} ({axis.min}{unit})"
+    if axis.step == 1:
+        return f"{axis.id} ({axis.min}{unit} or more)"
+    return f"{axis.id} ({axis.min}, {axis.min + axis.step}, {axis.min + 2 * axis.step}, …{unit})"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def _ago(moment: datetime.datetime) -> str:
+    seconds = (datetime.datetime.now(datetime.UTC) - moment).total_seconds()
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            number = int(seconds // length)
+            return f"{number} {unit}{'' if number == 1 else 's'} ago"
+    return "just now"
+
+
+@contextmanager
+def _download_bars() -> Iterator[Report]:
+    """One bar for each file that comes."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(name: str, done: int, total: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=total)
+            progress.update(tasks[name], completed=done, total=total)
+
+        yield report

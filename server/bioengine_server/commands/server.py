@@ -1,0 +1,88 @@
+"""`up`, `register`, `triton`, `token`: what runs, and what lets it in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Annotated, Any, Optional
+
+import typer
+
+from bioengine_server.commands.shared import HomeOption, OfflineOption, configure_logging, console, fail, load_settings, told
+
+TritonOption = Annotated[
+    Optional[str], typer.Option(envvar="BIOENGINE_TRITON", help="embedded, none, or the URL of another Triton. [embedded]")
+]
+
+
+def up(
+    host: Annotated[Optional[str], typer.Option(envvar="BIOENGINE_HOST", help="Address to listen on. [127.0.0.1]")] = None,
+    port: Annotated[Optional[int], typer.Option(envvar="BIOENGINE_PORT", help="Port for all clients. [9520]")] = None,
+    home: HomeOption = None,
+    offline: OfflineOption = None,
+    triton: TritonOption = None,
+) -> None:
+    """Start the server and stay in the foreground; Ctrl-C ends all of it."""
+    settings = load_settings(host=host, port=port, home=home, offline=offline, triton=triton)
+    configure_logging(settings)
+    from bioengine_server.snippet import first_call
+    from bioengine_server.stack import run_stack
+
+    print(f"BioEngine, home {settings.home}", flush=True)
+
+    def ready() -> None:
+        console.print(f"\n[bold green]Ready:[/] {settings.url}")
+        console.print(f"Health: {settings.url}/health/readiness\n\nTry it:\n")
+        print(first_call(settings), flush=True)
+
+    run(run_stack(settings, on_start=announce, on_ready=ready))
+    console.print("Stopped.")
+
+
+def register(
+    server_url: Annotated[str, typer.Argument(help="URL of the Hypha server, such as http://gateway:9520.")],
+    home: HomeOption = None,
+    triton: TritonOption = None,
+) -> None:
+    """Offer a Triton elsewhere in a Hypha server, as a process of its own.
+
+    The token (`./bioengine token` on the Hypha server's machine) is taken from BIOENGINE_TOKEN, the Triton's secret from
+    BIOENGINE_TRITON_SECRET. The home is the one of the Triton: models that are asked for are downloaded into it.
+    """
+    settings = load_settings(home=home, triton=triton)
+    configure_logging(settings)
+    from bioengine_server.stack import run_registration
+
+    token = os.environ.get("BIOENGINE_TOKEN", "")
+    if not token:
+        fail("BIOENGINE_TOKEN is not set. Make a token with `./bioengine token` on the machine of the Hypha server.")
+    run(run_registration(settings, server_url.rstrip("/"), token))
+
+
+def triton(home: HomeOption = None) -> None:
+    """Start Triton alone, on loopback, for a `register` elsewhere. Needs BIOENGINE_TRITON_SECRET and BIOENGINE_TRITON_PORT."""
+    settings = load_settings(home=home)
+    configure_logging(settings)
+    from bioengine_server.stack import run_triton
+
+    run(run_triton(settings, on_start=announce))
+
+
+def token(
+    home: HomeOption = None,
+    days: Annotated[float, typer.Option(help="How long the token is valid.")] = 365.0,
+) -> None:
+    """Print a token for `./bioengine register`."""
+    from bioengine_server.hub.tokens import registration_token
+
+    with told():
+        print(registration_token(load_settings(home=home), days))
+
+
+def announce(what: str) -> None:
+    print(f"  starting {what}", flush=True)
+
+
+def run(work: Any) -> None:
+    with told():
+        asyncio.run(work)

@@ -1,0 +1,1 @@
+"""Image files and their axes, for the command line."""

@@ -1,0 +1,234 @@
+"""Fetch a file over HTTP(S), from somewhere that a description names and nobody here has checked.
+
+    URL -> allowed? -> address -> allowed? -> bytes, bounded in size and time -> SHA-256 compared
+
+An address on this machine or in the private network is refused, for each redirect anew, since a description could else make
+the server read what only it can reach. The collection's own host is trusted: an admin named it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import ipaddress
+import logging
+import shutil
+import socket
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+from bioengine_server.errors import DownloadFailed
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int | None], None]
+"""Told of a file's name, the bytes that have come, and those it has in all where that is known."""
+
+_MOST_REDIRECTS = 5
+_ATTEMPTS = 3
+_IDLE_TIMEOUT = 60.0  # seconds without a byte
+_CHUNK = 1 << 20  # bytes
+_DISK_RESERVE = 200_000_000  # bytes that a download leaves free
+
+
+def nobody(name: str, done: int, total: int | None) -> None:
+    """Progress that nobody watches."""
+
+
+class NotThere(Exception):
+    """The host answered that there is no such file (404)."""
+
+
+class _Interrupted(Exception):
+    """The transfer failed in a way that another try may mend."""
+
+
+class Downloader:
+    """Fetches files; open it as a context."""
+
+    def __init__(self, trusted_urls: Iterable[str], timeout: float) -> None:
+        """
+        Args:
+            trusted_urls: their hosts may have any address, and be asked over plain HTTP.
+            timeout: seconds that one file may take in all.
+        """
+        self._trusted = {(urlsplit(url).hostname, urlsplit(url).port) for url in trusted_urls}
+        self._timeout = timeout
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Downloader:
+        proxies = {urlsplit(url).hostname for url in urllib.request.getproxies().values()}
+        resolver = _PublicResolver({host for host, _ in self._trusted} | proxies)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=resolver),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=20, sock_read=min(_IDLE_TIMEOUT, self._timeout)),
+            headers={"User-Agent": "bioengine-server", "Accept-Encoding": "identity"},
+            auto_decompress=False,
+            trust_env=True,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._session is not None
+        await self._session.close()
+
+    async def fetch(self, url: str, limit: int) -> bytes:
+        """The content of a small file, at most `limit` bytes. Raises NotThere, DownloadFailed."""
+        parts = bytearray()
+
+        async def read() -> None:
+            parts.clear()
+            async with self._open(url) as (response, _):
+                async for chunk in _bounded(response, url, limit):
+                    parts.extend(chunk)
+
+        await self._with_retries(url, read)
+        return bytes(parts)
+
+    async def fetch_file(self, url: str, target: Path, sha256: str | None, limit: int, progress: Progress = nobody) -> str:
+        """Write a file to `target` and return its SHA-256.
+
+        Args:
+            url: where it is.
+            target: written anew at each attempt.
+            sha256: what the hash must be, where it is known.
+            limit: bytes, at most.
+            progress: told of `target`'s name.
+
+        Raises NotThere, DownloadFailed, OSError where `target` cannot be written.
+        """
+        digest = hashlib.sha256()
+
+        async def read() -> None:
+            nonlocal digest
+            digest = hashlib.sha256()
+            done = 0
+            async with self._open(url) as (response, total):
+                if total is not None:
+                    _check_disk(target, total)
+                with target.open("wb") as file:
+                    async for chunk in _bounded(response, url, limit):
+                        _check_disk(target, len(chunk))
+                        digest.update(chunk)
+                        await asyncio.to_thread(file.write, chunk)
+                        done += len(chunk)
+                        progress(target.name, done, total)
+
+        await self._with_retries(url, read)
+        found = digest.hexdigest()
+        if sha256 is not None and found != sha256.lower():
+            raise DownloadFailed(
+                url, f"it is damaged or was exchanged: its SHA-256 is {found[:12]}…, and the description says {sha256[:12]}…"
+            )
+        return found
+
+    async def _with_retries(self, url: str, read: Callable[[], object]) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                async for attempt in AsyncRetrying(
+                    stop=stop_after_attempt(_ATTEMPTS),
+                    wait=wait_exponential(multiplier=0.5, max=10),
+                    retry=retry_if_exception_type(_Interrupted),
+                    before_sleep=before_sleep_log(logger, logging.WARNING),
+                    reraise=True,
+                ):
+                    with attempt:
+                        await read()  # type: ignore[misc]
+        except _Interrupted as error:
+            raise DownloadFailed(url, f"{error}, {_ATTEMPTS} times") from error
+        except TimeoutError as error:
+            raise DownloadFailed(
+                url, f"it had not come after {self._timeout:g} s, the limit of BIOENGINE_DOWNLOAD_TIMEOUT"
+            ) from error
+
+    @asynccontextmanager
+    async def _open(self, url: str) -> AsyncIterator[tuple[aiohttp.ClientResponse, int | None]]:
+        """The response for `url`, behind its redirects, and how many bytes it has where it says so."""
+        assert self._session is not None
+        try:
+            for _ in range(_MOST_REDIRECTS + 1):
+                self._check(url)
+                async with self._session.get(url, allow_redirects=False) as response:
+                    if response.status in (301, 302, 303, 307, 308) and "Location" in response.headers:
+                        url = urljoin(url, response.headers["Location"])
+                        continue
+                    if response.status in (404, 410):
+                        raise NotThere(url)
+                    if response.status >= 500 or response.status == 429:
+                        raise _Interrupted(f"the host answered {response.status} {response.reason}")
+                    if response.status != 200:
+                        raise DownloadFailed(url, f"the host answered {response.status} {response.reason}")
+                    if response.headers.get("Content-Encoding", "identity") != "identity":
+                        raise DownloadFailed(url, "the host compressed it, which was not asked for")
+                    yield response, response.content_length
+                    return
+            raise DownloadFailed(url, f"it was redirected more than {_MOST_REDIRECTS} times")
+        except _Refused as error:
+            raise DownloadFailed(url, str(error)) from error
+        except aiohttp.ClientConnectorError as error:
+            if isinstance(error.os_error, _Refused):
+                raise DownloadFailed(url, str(error.os_error)) from error
+            raise _Interrupted(f"the host cannot be reached ({error.os_error.strerror or error.os_error})") from error
+        except (TimeoutError, aiohttp.ClientError) as error:
+            if isinstance(error, aiohttp.InvalidURL):
+                raise DownloadFailed(url, "that is not a URL") from error
+            raise _Interrupted(f"the transfer was cut off ({type(error).__name__})") from error
+
+    def _check(self, url: str) -> None:
+        parts = urlsplit(url)
+        if (parts.hostname, parts.port) in self._trusted and parts.scheme in ("http", "https"):
+            return
+        if parts.scheme != "https" or not parts.hostname:
+            raise DownloadFailed(url, "only https URLs are followed")
+        try:
+            address = ipaddress.ip_address(parts.hostname)
+        except ValueError:
+            return  # a name: its addresses are looked at when it is resolved
+        if not address.is_global:
+            raise DownloadFailed(url, f"{address} is not an address of the public internet")
+
+
+class _Refused(OSError):
+    """A host's address is not one to go to."""
+
+
+class _PublicResolver(AbstractResolver):
+    """Resolves names, and refuses those with private addresses; the connection then goes to the very address looked at."""
+
+    def __init__(self, trusted_hosts: set[str | None]) -> None:
+        self._trusted = trusted_hosts
+        self._resolver = aiohttp.ThreadedResolver()
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        if host not in self._trusted:
+            for result in found:
+                if not ipaddress.ip_address(result["host"].partition("%")[0]).is_global:
+                    raise _Refused(f"{host} has the address {result['host']}, which is not one of the public internet")
+        return found
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+async def _bounded(response: aiohttp.ClientResponse, url: str, limit: int) -> AsyncIterator[bytes]:
+    done = 0
+    async for chunk in response.content.iter_chunked(_CHUNK):
+        done += len(chunk)
+        if done > limit:
+            raise DownloadFailed(url, f"it is larger than {limit / 1e6:,.0f} MB, the limit of BIOENGINE_MAX_PACKAGE_SIZE")
+        yield chunk
+
+
+def _check_disk(target: Path, size: int) -> None:
+    free = shutil.disk_usage(target.parent).free
+    if free < size + _DISK_RESERVE:
+        raise OSError(errno.ENOSPC, f"{free / 1e6:,.0f} MB are free, {(size + _DISK_RESERVE) / 1e6:,.0f} MB are needed")

@@ -1,0 +1,60 @@
+"""Test a stored package with bioimageio.core, in the model runner's environment; the report stays beside the package."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from bioengine_server.errors import StoreError, StoreNotWritable
+from bioengine_server.store.model_store import StoredModel
+from bioengine_server.store.package import REPORTS
+
+REPORT_FILE = "test.json"
+
+
+@dataclass(frozen=True)
+class PackageTest:
+    """The outcome for one of a package's weights. `status`: passed, failed or not run."""
+
+    weights: str
+    status: str
+    detail: str
+
+
+def test_package(model: StoredModel, environments: Path) -> list[PackageTest]:
+    """Run the reference test of each of a package's weights. Raises StoreError.
+
+    Args:
+        model: of the store; its report is written to `reports/test.json` in its folder.
+        environments: folder of the Python environments.
+    """
+    manifest = model.manifest
+    if manifest.code:
+        return [PackageTest("", "not run", "; ".join(manifest.code))]
+    if not manifest.weights:
+        return [PackageTest("", "not run", f"only {', '.join(manifest.unsupported_weights)}")]
+    reports = model.folder / REPORTS
+    try:
+        reports.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StoreNotWritable(model.folder, error.strerror or str(error)) from error
+    report, formats = reports / REPORT_FILE, list(manifest.weights)
+    report.unlink(missing_ok=True)
+    command = [str(environments / "runner" / "bin" / "python"), "-m", "bioengine_runner.package_test"]
+    process = subprocess.run(
+        [*command, str(model.folder), str(report), *formats],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "BIOIMAGEIO_CACHE_PATH": str(reports / ".cache")},
+    )
+    try:
+        results = json.loads(report.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        last = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise StoreError(f"The test of {manifest.id} could not be run (exit status {process.returncode}): {last}") from None
+    return [
+        PackageTest(name, results[name]["status"], " ".join("; ".join(results[name]["errors"]).split())[:200]) for name in formats
+    ]

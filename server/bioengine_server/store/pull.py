@@ -1,0 +1,152 @@
+"""From a description in the collection to a package in the store.
+
+    description -> the files it names -> downloaded and verified -> the store
+
+Only what is needed to run, test and show a model is fetched: of the weights those that the runner can run.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote, urljoin, urlsplit
+
+import yaml
+
+from bioengine_server.errors import DownloadFailed, NotAPackage
+from bioengine_server.store.collection import Description
+from bioengine_server.store.download import Downloader, NotThere, Progress, nobody
+from bioengine_server.store.manifest import RUNNABLE_WEIGHTS
+from bioengine_server.store.model_store import ModelStore, StoredModel, own_id
+from bioengine_server.store.package import RDF
+
+
+@dataclass
+class _File:
+    """A file that a description names. `holder[key]` is where it does."""
+
+    holder: Any
+    key: Any
+    sha256: str | None
+    required: bool
+
+    @property
+    def source(self) -> str:
+        return str(self.holder[self.key])
+
+
+async def pull(
+    store: ModelStore, downloader: Downloader, description: Description, max_size: int, progress: Progress = nobody
+) -> StoredModel:
+    """Download the package of `description` into the store.
+
+    Args:
+        store: to put it in.
+        downloader: to fetch with.
+        description: from the collection.
+        max_size: bytes of the package, at most.
+        progress: told of each file.
+
+    Raises DownloadFailed, NotAPackage, InvalidPackage, BadId, StoreNotWritable.
+    """
+    raw = copy.deepcopy(description.raw)
+    with store.incoming(description.url) as folder:
+        names: dict[str, str] = {}
+        left = max_size
+        for file in _files(raw):
+            source = file.source
+            if source not in names:
+                name = _local_name(description.url, source, taken=set(names.values()))
+                target = folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                url = source if _is_url(source) else _beside(description.url, source)
+                try:
+                    await downloader.fetch_file(url, target, file.sha256, left, progress)
+                except NotThere as error:
+                    if file.required:
+                        raise DownloadFailed(url, "there is no such file (404), and the description names it") from error
+                    continue
+                except DownloadFailed:
+                    if file.required:
+                        raise
+                    continue
+                left -= target.stat().st_size
+                names[source] = name
+            file.holder[file.key] = names[source]
+        as_it_came = raw == description.raw
+        dumped = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True).encode()
+        (folder / RDF).write_bytes(description.content if as_it_came else dumped)
+        nickname, _, version = description.id.partition("/")
+        is_doi = nickname.startswith("10.")
+        id = (own_id(raw) or description.id.replace("/", "_")) if is_doi else nickname
+        # Asking for one version does not change what the plain nickname means.
+        return store.adopt(folder, description.url, id, names=frozenset({description.id}), make_default=is_doi or not version)
+
+
+def _files(raw: dict[str, Any]) -> Iterator[_File]:
+    """What to fetch of the files that a description names: weights, test and sample tensors, documentation, covers."""
+    weights = raw.get("weights")
+    entries = weights.items() if isinstance(weights, dict) else []
+    for name, entry in entries:
+        if name in RUNNABLE_WEIGHTS and isinstance(entry, dict) and isinstance(entry.get("source"), str):
+            if not isinstance(entry.get("sha256"), str):
+                raise NotAPackage(f"The description of {raw.get('name')!r}", f"it gives no sha256 for its {name} weights")
+            yield _File(entry, "source", entry["sha256"], required=True)
+            extra = entry.get("external_data")
+            if isinstance(extra, dict) and isinstance(extra.get("source"), str):
+                yield _File(extra, "source", extra.get("sha256"), required=True)
+    for kind in ("inputs", "outputs"):
+        for tensor in _list(raw.get(kind)):
+            for key in ("test_tensor", "sample_tensor"):
+                held = tensor.get(key) if isinstance(tensor, dict) else None
+                if isinstance(held, dict) and isinstance(held.get("source"), str):
+                    yield _File(held, "source", held.get("sha256"), required=key == "test_tensor")
+        for key in (f"test_{kind}", f"sample_{kind}"):
+            yield from _entries(raw, key, required=key.startswith("test"))
+    yield from _entries(raw, "covers", required=False)
+    documentation = raw.get("documentation")
+    if isinstance(documentation, dict) and isinstance(documentation.get("source"), str):
+        yield _File(documentation, "source", documentation.get("sha256"), required=False)
+    elif isinstance(documentation, str):
+        yield _File(raw, "documentation", None, required=False)
+
+
+def _entries(raw: dict[str, Any], key: str, required: bool) -> Iterator[_File]:
+    """The files of a list of names, or of `{"source", "sha256"}`."""
+    items = _list(raw.get(key))
+    for index, item in enumerate(items):
+        if isinstance(item, str):
+            yield _File(items, index, None, required)
+        elif isinstance(item, dict) and isinstance(item.get("source"), str):
+            yield _File(item, "source", item.get("sha256"), required)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _is_url(source: str) -> bool:
+    return "://" in source
+
+
+def _beside(description_url: str, source: str) -> str:
+    """The URL of a file beside a description; a query of the description's URL, such as its version, holds for it too."""
+    query = urlsplit(description_url).query
+    return urljoin(description_url, quote(source)) + (f"?{query}" if query else "")
+
+
+def _local_name(description_url: str, source: str, taken: set[str]) -> str:
+    """Where to put a file within the package. Raises NotAPackage for a name that would lead out of it."""
+    path = PurePosixPath(PurePosixPath(urlsplit(source).path).name) if _is_url(source) else PurePosixPath(source)
+    parts = path.parts
+    if not parts or path.is_absolute() or ".." in parts or "\\" in str(path) or "\0" in str(path) or path.name.startswith("."):
+        raise NotAPackage(description_url, f"it names a file that is not one of the package ({source[:80]!r})")
+    name = str(path)
+    number = 1
+    while name in taken or name == RDF:
+        number += 1
+        name = str(Path(path).with_name(f"{path.stem}-{number}{path.suffix}"))
+    return name

@@ -1,0 +1,155 @@
+"""The store service: what the server does about models that are asked for and not stored.
+
+    id -> may this caller cause a download? -> one download, however many wait for it -> the store
+
+It is asked by the server, not by the routers: a router instance would be taken for as long as a download lasts, and
+Triton's side needs neither the internet nor a secret this way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import logging
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from bioengine_server.errors import DownloadNotAllowed, Offline, StoreNotWritable
+from bioengine_server.service.caller import Caller
+from bioengine_server.settings import Settings
+from bioengine_server.store import layout
+from bioengine_server.store.collection import Collection, Description, Listed
+from bioengine_server.store.download import Downloader, Progress, nobody
+from bioengine_server.store.manifest import Manifest, build_manifest
+from bioengine_server.store.model_store import ModelStore, own_id
+from bioengine_server.store.package import RDF, read_description
+from bioengine_server.store.pull import pull
+from bioengine_server.store.usage import UsageLog
+
+logger = logging.getLogger(__name__)
+
+_MOST_DESCRIPTIONS = 256
+_NOT_ALLOWED = {
+    "token": "only clients with a token may have models downloaded",
+    "admin": "only its admin downloads models",
+    "never": "no models are downloaded",
+}
+
+
+class StoreService:
+    """Fetches models from the collection into the store of one home."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._store = ModelStore(settings.store, settings.max_package_size)
+        self._usage = UsageLog(settings.store)
+        self._under_way: dict[str, asyncio.Task[Any]] = {}
+        self._descriptions: dict[str, Manifest] = {}
+
+    async def fetch(self, id: str, caller: Caller | None, progress: Progress = nobody) -> None:
+        """Have the model `id` in the store.
+
+        Args:
+            id: a nickname, with or without a version, or a DOI; well-formed.
+            caller: who asks; None for the admin, at the command line.
+            progress: told of each file; of one download only the first who asked is told.
+
+        Raises StoreError.
+        """
+        self._check(id, caller)
+        await self._once(f"fetch {id}", lambda: self._fetch(id, progress))
+
+    async def describe(self, id: str, caller: Caller | None) -> Manifest:
+        """What is known of a model that is not stored from its description alone; no weights are fetched. Raises StoreError."""
+        self._check(id, caller)
+        if id not in self._descriptions:
+            manifest = await self._once(f"describe {id}", lambda: self._describe(id))
+            if len(self._descriptions) >= _MOST_DESCRIPTIONS:
+                self._descriptions.clear()
+            self._descriptions[id] = manifest
+        return self._descriptions[id]
+
+    async def search(self, words: list[str]) -> list[Listed] | None:
+        """The models of the collection's listing that have all of `words`; None where it has no listing. Raises StoreError."""
+        async with self._downloader() as downloader:
+            return await Collection(self._settings, downloader).search(words)
+
+    def used(self, place: str) -> None:
+        """The package at `<id>/<version>` was used."""
+        self._usage.used(place)
+
+    def close(self) -> None:
+        self._usage.write()
+
+    def _check(self, id: str, caller: Caller | None) -> None:
+        if self._settings.offline:
+            raise Offline(id)
+        policy = self._settings.download
+        if policy == "anyone" or (caller is None and policy != "never"):
+            return
+        if caller is not None and policy == "token" and not caller.anonymous:
+            return
+        raise DownloadNotAllowed(id, _NOT_ALLOWED[policy])
+
+    async def _once(self, key: str, work: Callable[[], Awaitable[Any]]) -> Any:
+        """The result of `work`, done once for all who ask for `key` meanwhile; goes on when one of them gives up."""
+        task = self._under_way.get(key)
+        if task is None:
+            task = asyncio.ensure_future(work())
+            self._under_way[key] = task
+            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def _fetch(self, id: str, progress: Progress) -> None:
+        async with self._alone(id), self._downloader() as downloader:
+            if self._store.contains(id):
+                return
+            description = await Collection(self._settings, downloader).description(id)
+            logger.info("Downloading %s from %s", id, description.url)
+            await pull(self._store, downloader, description, self._settings.max_package_size, progress)
+
+    async def _describe(self, id: str) -> Manifest:
+        async with self._downloader() as downloader:
+            found = await Collection(self._settings, downloader).description(id)
+        return await asyncio.to_thread(_manifest_of, found)
+
+    def _downloader(self) -> Downloader:
+        settings = self._settings
+        trusted = [settings.collection_url, settings.collection_listing_url, settings.id_map_url]
+        return Downloader([url for url in trusted if url], settings.download_timeout)
+
+    @asynccontextmanager
+    async def _alone(self, id: str) -> AsyncIterator[None]:
+        """Of several processes on one store, one downloads `id`; the others wait for it."""
+        folder = self._settings.store / ".downloads"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stream = (folder / hashlib.sha256(id.encode()).hexdigest()[:24]).open("w")
+        except OSError as error:
+            raise StoreNotWritable(self._settings.store, error.strerror or str(error)) from error
+        with stream:
+            while not _try_lock(stream):
+                await asyncio.sleep(0.2)
+            yield
+
+
+def _try_lock(stream: Any) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _manifest_of(found: Description) -> Manifest:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / RDF).write_bytes(found.content)
+        description, raw = read_description(found.url, folder)
+        id = own_id(raw) or found.id.replace("/", "_") if found.id.startswith("10.") else found.id.partition("/")[0]
+        version = layout.version_folder(raw.get("version"))
+        return build_manifest(description, raw, id, version, folder, {}, origin=found.url)

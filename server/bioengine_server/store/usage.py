@@ -1,0 +1,54 @@
+"""When each stored package was last used: `<home>/models/usage.json`, for `models list` and `models prune`."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import time
+from pathlib import Path
+
+from bioengine_server.store import layout
+
+logger = logging.getLogger(__name__)
+
+USAGE_FILE = "usage.json"
+_WRITE_INTERVAL = 30.0  # seconds; a use that is lost with the process is no harm
+
+
+def last_uses(store: Path) -> dict[str, datetime.datetime]:
+    """The last use of each package, by its place `<id>/<version>`."""
+    try:
+        document = json.loads((store / USAGE_FILE).read_text(encoding="utf-8"))
+        return {place: datetime.datetime.fromisoformat(used) for place, used in document.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+class UsageLog:
+    """Collects uses and writes them now and then."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._uses: dict[str, datetime.datetime] = {}
+        self._written = 0.0
+
+    def used(self, place: str) -> None:
+        """The package at `place` was used just now."""
+        self._uses[place] = datetime.datetime.now(datetime.UTC)
+        if time.monotonic() - self._written > _WRITE_INTERVAL:
+            self.write()
+
+    def write(self) -> None:
+        self._written = time.monotonic()
+        if not self._uses:
+            return
+        try:
+            with layout.lock(self._store):
+                uses = {**last_uses(self._store), **self._uses}
+                stored = set(layout.read_aliases(self._store).values())
+                document = {place: used.isoformat(timespec="seconds") for place, used in uses.items() if place in stored}
+                layout.write_json(self._store / USAGE_FILE, document)
+            self._uses.clear()
+        except OSError as error:
+            logger.warning("The last uses of models could not be written: %s", error)

@@ -1,0 +1,277 @@
+"""Downloads from a collection on loopback: right ones, and all that can go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from bioengine_server.errors import (
+    BadModelId,
+    DownloadFailed,
+    DownloadNotAllowed,
+    NotAPackage,
+    NotInCollection,
+    Offline,
+    StoreNotWritable,
+)
+from bioengine_server.service.caller import Caller
+from bioengine_server.settings import Settings
+from bioengine_server.store.layout import check_model_id
+from bioengine_server.store.model_store import ModelStore
+from bioengine_server.store.service import StoreService
+
+from tests.mirror import Mirror, cut, drip, endless, once, redirect, status, wrong
+
+ID = "conscientious-seashell"
+ANONYMOUS = Caller("somebody", "ws-anonymous", "client", anonymous=True)
+KNOWN = Caller("ada", "ws-user-ada", "client", anonymous=False)
+
+
+@pytest.fixture
+def mirror(packages: Path, tmp_path: Path) -> Iterator[Mirror]:
+    with Mirror(Path(shutil.copytree(packages, tmp_path / "mirror"))) as running:
+        yield running
+
+
+def settings(mirror: Mirror, tmp_path: Path, **more: Any) -> Settings:
+    names = {key.removeprefix("BIOENGINE_").lower(): value for key, value in mirror.environment.items()}
+    return Settings(home=tmp_path / "home", **{**names, **more})
+
+
+def edit_rdf(mirror: Mirror, change: Any, id: str = ID) -> None:
+    file = mirror.packages / id / "rdf.yaml"
+    rdf = yaml.safe_load(file.read_text())
+    change(rdf)
+    file.write_text(yaml.safe_dump(rdf, sort_keys=False))
+
+
+def leftovers(home: Path) -> list[str]:
+    """What the store has besides its own files."""
+    return [file.name for file in (home / "models").iterdir() if file.name not in (".lock", ".downloads")]
+
+
+async def test_a_package_is_downloaded_with_what_runs_it(mirror: Mirror, tmp_path: Path) -> None:
+    edit_rdf(
+        mirror,
+        lambda rdf: rdf["weights"].update(
+            tensorflow_js={"source": "weights.zip", "sha256": "0" * 64, "tensorflow_version": "2.0"}
+        ),
+    )
+    seen: list[tuple[str, int, int | None]] = []
+    config = settings(mirror, tmp_path)
+    await StoreService(config).fetch(ID, ANONYMOUS, progress=lambda *report: seen.append(report))
+    model = ModelStore(config.store).find(ID)
+    assert set(model.manifest.weights) == {"onnx", "torchscript"}
+    assert model.manifest.unsupported_weights == ["tensorflow_js"] and mirror.count("weights.zip") == 0
+    for file in ("weights.onnx", "weights.pt", "test_input.npy", "test_output.npy"):
+        original = mirror.packages / ID / file
+        if original.exists():
+            assert (model.folder / file).read_bytes() == original.read_bytes()
+    assert (model.folder / "rdf.yaml").read_bytes() == (mirror.packages / ID / "rdf.yaml").read_bytes()
+    assert model.manifest.origin == f"{mirror.url}/artifacts/{ID}/files/rdf.yaml"
+    assert any(done == total for _, done, total in seen)
+
+
+async def test_one_download_for_many(mirror: Mirror, tmp_path: Path) -> None:
+    config = settings(mirror, tmp_path)
+    one, other = StoreService(config), StoreService(config)  # as in two processes
+    await asyncio.gather(*(service.fetch(ID, ANONYMOUS) for service in (one, other) for _ in range(20)))
+    assert mirror.count("weights.onnx") == 1
+
+
+async def test_one_who_gives_up_does_not_end_it_for_the_others(mirror: Mirror, tmp_path: Path) -> None:
+    service = StoreService(settings(mirror, tmp_path))
+    first, second = (asyncio.create_task(service.fetch(ID, ANONYMOUS)) for _ in range(2))
+    await asyncio.sleep(0.05)
+    first.cancel()
+    await second
+    assert mirror.count("weights.onnx") == 1
+
+
+async def test_a_description_alone_fetches_no_weights(mirror: Mirror, tmp_path: Path) -> None:
+    service = StoreService(settings(mirror, tmp_path))
+    manifest = await service.describe(ID, ANONYMOUS)
+    assert manifest.triton_config["input"][0]["dims"] == [-1, 3, -1, -1] and manifest.rdf["inputs"][0]["axes"] == "bcyx"
+    await service.describe(ID, ANONYMOUS)
+    assert dict(mirror.asked) == {f"/artifacts/{ID}/files/rdf.yaml": 1}
+
+
+@pytest.mark.parametrize("fault", [status(503), cut])
+async def test_a_passing_fault_is_tried_again(mirror: Mirror, tmp_path: Path, fault: Any) -> None:
+    mirror.faults["weights.onnx"] = once(fault)
+    config = settings(mirror, tmp_path)
+    await StoreService(config).fetch(ID, ANONYMOUS)
+    assert ModelStore(config.store).contains(ID) and mirror.count("weights.onnx") == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "fault", "expected"),
+    [
+        ("weights.onnx", status(404), "there is no such file (404)"),
+        ("weights.onnx", status(503), "the host answered 503"),
+        ("weights.onnx", status(403), "the host answered 403"),
+        ("weights.onnx", cut, "the transfer was cut off"),
+        ("weights.onnx", wrong, "it is damaged or was exchanged: its SHA-256 is"),
+        ("weights.onnx", endless, "it is larger than 2 MB, the limit of BIOENGINE_MAX_PACKAGE_SIZE"),
+        ("weights.onnx", drip, "it had not come after 3 s, the limit of BIOENGINE_DOWNLOAD_TIMEOUT"),
+        ("rdf.yaml", status(503), "the host answered 503"),
+        ("rdf.yaml", endless, "it is larger than 10 MB"),
+        ("rdf.yaml", drip, "it had not come after 3 s"),
+        ("weights.onnx", redirect("http://127.0.0.1:1/x"), "only https URLs are followed"),
+        ("weights.onnx", redirect("https://127.0.0.1:1/x"), "127.0.0.1 is not an address of the public internet"),
+        ("weights.onnx", redirect("https://[::1]/x"), "::1 is not an address of the public internet"),
+        ("weights.onnx", redirect("https://169.254.169.254/latest"), "169.254.169.254 is not an address of the public"),
+        ("weights.onnx", redirect("https://10.0.0.1/x"), "10.0.0.1 is not an address of the public internet"),
+        (
+            "weights.onnx",
+            redirect("https://localhost:1/x"),
+            "localhost has the address 127.0.0.1, which is not one of the public",
+        ),
+        ("weights.onnx", redirect("file:///etc/passwd"), "only https URLs are followed"),
+        ("weights.onnx", redirect("weights.onnx"), "it was redirected more than 5 times"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_faults(mirror: Mirror, tmp_path: Path, file: str, fault: Any, expected: str) -> None:
+    mirror.faults[file] = fault
+    config = settings(mirror, tmp_path, download_timeout=3, max_package_size=2_000_000)
+    with pytest.raises(DownloadFailed) as caught:
+        await StoreService(config).fetch(ID, ANONYMOUS)
+    message = str(caught.value)
+    assert expected in message and "Try again" in message and "models import" in message
+    assert " could not be downloaded from " in message
+    assert leftovers(config.home) == []
+    mirror.faults.clear()
+    await StoreService(config).fetch(ID, ANONYMOUS)
+    assert ModelStore(config.store).contains(ID), "the next try works"
+
+
+async def test_a_host_that_is_not_there(mirror: Mirror, tmp_path: Path) -> None:
+    config = settings(mirror, tmp_path, collection_url="http://127.0.0.1:9/{id}/rdf.yaml", id_map_url="")
+    with pytest.raises(DownloadFailed, match=r"rdf\.yaml could not be downloaded from 127\.0\.0\.1: the host cannot be reached"):
+        await StoreService(config).fetch(ID, ANONYMOUS)
+
+
+@pytest.mark.parametrize("source", ["../outside.onnx", "/etc/passwd", "a/../../b", ".hidden", "..\\x"])
+async def test_files_that_lead_out_of_the_package(mirror: Mirror, tmp_path: Path, source: str) -> None:
+    edit_rdf(mirror, lambda rdf: rdf["weights"]["onnx"].update(source=source))
+    config = settings(mirror, tmp_path)
+    with pytest.raises(NotAPackage, match="names a file that is not one of the package"):
+        await StoreService(config).fetch(ID, ANONYMOUS)
+    assert leftovers(config.home) == []
+
+
+@pytest.mark.parametrize("host", ["https://127.0.0.1:1", "http://localhost:1", "https://192.168.1.1"])
+async def test_files_at_private_addresses(mirror: Mirror, tmp_path: Path, host: str) -> None:
+    edit_rdf(mirror, lambda rdf: rdf["weights"]["onnx"].update(source=f"{host}/weights.onnx"))
+    with pytest.raises(DownloadFailed, match=r"only https URLs|not an address of the public internet"):
+        await StoreService(settings(mirror, tmp_path)).fetch(ID, ANONYMOUS)
+
+
+async def test_files_at_absolute_urls_come_into_the_package(mirror: Mirror, tmp_path: Path) -> None:
+    """At the collection's own host, which is trusted whatever its address."""
+    url = f"{mirror.url}/artifacts/two-inputs/files/weights.onnx"
+    edit_rdf(
+        mirror,
+        lambda rdf: rdf["weights"]["onnx"].update(
+            source=url,
+            sha256=yaml.safe_load((mirror.packages / "two-inputs" / "rdf.yaml").read_text())["weights"]["onnx"]["sha256"],
+        ),
+    )
+    config = settings(mirror, tmp_path)
+    await StoreService(config).fetch(ID, ANONYMOUS)
+    model = ModelStore(config.store).find(ID)
+    assert model.manifest.weights["onnx"].source == "weights.onnx"
+    assert yaml.safe_load((model.folder / "rdf.yaml").read_text())["weights"]["onnx"]["source"] == "weights.onnx"
+
+
+async def test_weights_without_a_hash_are_refused(mirror: Mirror, tmp_path: Path) -> None:
+    edit_rdf(mirror, lambda rdf: rdf["weights"]["onnx"].pop("sha256"))
+    with pytest.raises(NotAPackage, match="it gives no sha256 for its onnx weights"):
+        await StoreService(settings(mirror, tmp_path)).fetch(ID, ANONYMOUS)
+
+
+async def test_who_may_cause_a_download(mirror: Mirror, tmp_path: Path) -> None:
+    for policy, allowed in {
+        "anyone": [ANONYMOUS, KNOWN, None],
+        "token": [KNOWN, None],
+        "admin": [None],
+        "never": [],
+    }.items():
+        service = StoreService(settings(mirror, tmp_path, download=policy))
+        for caller in (ANONYMOUS, KNOWN, None):
+            if caller in allowed:
+                assert (await service.describe(ID, caller)).id == ID
+            else:
+                with pytest.raises(DownloadNotAllowed, match=r"BIOENGINE_DOWNLOAD.*models pull conscientious-seashell"):
+                    await service.describe(ID, caller)
+    with pytest.raises(Offline, match="since this server is offline"):
+        await StoreService(settings(mirror, tmp_path, offline=True)).fetch(ID, None)
+
+
+async def test_dois_and_versions(mirror: Mirror, tmp_path: Path) -> None:
+    doi, record, unlisted = "10.5281/zenodo.1234567", "10.5281/zenodo.1234567/7654321", "10.5281/zenodo.99"
+    mirror.documents["/id_map.json"] = {
+        doi: {"source": f"{mirror.url}/artifacts/old-otter/files/rdf.yaml"},
+        record: f"{mirror.url}/artifacts/old-otter/files/rdf.yaml",
+    }
+    config = settings(mirror, tmp_path)
+    store, service = ModelStore(config.store), StoreService(config)
+    await service.fetch(doi, ANONYMOUS)
+    await service.fetch(record, ANONYMOUS)
+    assert store.find(doi).manifest.id == store.find(record).manifest.id == "old-otter"
+    with pytest.raises(NotInCollection, match=r"There is no model '10\.5281/zenodo\.99' in the collection"):
+        await service.fetch(unlisted, ANONYMOUS)
+    shutil.copytree(mirror.packages / "two-inputs", mirror.packages / unlisted)
+    await service.fetch(unlisted, ANONYMOUS)
+    assert store.find(unlisted).manifest.id == "two-inputs", "by the collection's own pattern"
+    await service.fetch(f"{ID}/1.0.0", ANONYMOUS)
+    assert store.find(f"{ID}/1.0.0").manifest.id == store.find(ID).manifest.id == ID
+    with pytest.raises(NotInCollection, match=r"it offers 'conscientious-seashell' in version 1\.0\.0"):
+        await service.fetch(f"{ID}/3", ANONYMOUS)
+
+
+async def test_two_versions_side_by_side(mirror: Mirror, tmp_path: Path) -> None:
+    config = settings(mirror, tmp_path)
+    store, service = ModelStore(config.store), StoreService(config)
+    await service.fetch(ID, ANONYMOUS)
+    shutil.copytree(mirror.packages / ID, mirror.packages / ID / "0.9")
+    edit_rdf(mirror, lambda rdf: rdf.update(version="0.9"), id=f"{ID}/0.9")
+    await service.fetch(f"{ID}/0.9", ANONYMOUS)
+    assert store.find(f"{ID}/0.9").manifest.version == "0.9"
+    assert store.find(ID).manifest.version == "1.0.0", "asking for an old version does not change what the id means"
+
+
+async def test_search(mirror: Mirror, tmp_path: Path) -> None:
+    service = StoreService(settings(mirror, tmp_path))
+    assert await service.search(["nuclei"]) is None, "it has no listing"
+    about = {"name": "Nuclei", "description": "Finds nuclei in fluorescence images"}
+    mirror.documents["/children"] = [
+        {"id": "bioimage-io/affable-shark", "alias": "affable-shark", "type": "model", "manifest": about},
+        {"id": "bioimage-io/some-data", "alias": "some-data", "type": "dataset", "manifest": about},
+        {"id": "bioimage-io/cells", "type": "model", "manifest": {"name": "Cells"}},
+    ]
+    found = await service.search(["NUCLEI", "fluorescence"])
+    assert found is not None and [item.id for item in found] == ["affable-shark"]
+    assert await service.search(["mitochondria"]) == []
+
+
+@pytest.mark.parametrize("id", ["x/draft", "huggingface/a/b", "../x", "http://x", "", "a b", "x/staged/1"])
+def test_what_is_not_asked_for(id: str) -> None:
+    with pytest.raises(BadModelId):
+        check_model_id(id)
+
+
+async def test_a_store_that_cannot_be_written(mirror: Mirror, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "models").write_text("a file where a folder should be")
+    with pytest.raises(StoreNotWritable, match="could not be written: Not a directory"):
+        await StoreService(settings(mirror, tmp_path)).fetch(ID, ANONYMOUS)
+    assert os.listdir(home) == ["models"]
