@@ -207,7 +207,7 @@ class TritonClient:
         async with self._admission.admit(model):
             result, info = await self._router.ask(request, options)
         if result.get("success"):
-            await asyncio.to_thread(self._store.used, model)
+            self._store.used(model)
         return result, info
 
     async def _described(

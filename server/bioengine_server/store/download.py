@@ -69,7 +69,7 @@ class Downloader:
         resolver = _PublicResolver({host for host, _ in self._trusted} | proxies)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(resolver=resolver),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=20, sock_read=min(_IDLE_TIMEOUT, self._timeout)),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=min(_IDLE_TIMEOUT, self._timeout)),
             headers={"User-Agent": "bioengine-server", "Accept-Encoding": "identity"},
             auto_decompress=False,
             trust_env=True,
@@ -176,7 +176,9 @@ class Downloader:
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, _Refused):
                 raise DownloadFailed(url, str(error.os_error)) from error
-            raise _Interrupted(f"the host cannot be reached ({error.os_error.strerror or error.os_error})") from error
+            raise DownloadFailed(url, f"the host cannot be reached ({error.os_error.strerror or error.os_error})") from error
+        except aiohttp.ConnectionTimeoutError as error:
+            raise DownloadFailed(url, "the host cannot be reached (it does not answer)") from error
         except (TimeoutError, aiohttp.ClientError) as error:
             if isinstance(error, aiohttp.InvalidURL):
                 raise DownloadFailed(url, "that is not a URL") from error

@@ -47,6 +47,7 @@ class StoreService:
         self._settings = settings
         self._store = ModelStore(settings.store, settings.max_package_size)
         self._usage = UsageLog(settings.store)
+        self._writing: asyncio.Future[None] | None = None
         self._under_way: dict[str, asyncio.Task[Any]] = {}
         self._descriptions: dict[str, Manifest] = {}
 
@@ -79,8 +80,9 @@ class StoreService:
             return await Collection(self._settings, downloader).search(words)
 
     def used(self, place: str) -> None:
-        """The package at `<id>/<version>` was used."""
-        self._usage.used(place)
+        """The package at `<id>/<version>` was used. Nobody waits for it to be written."""
+        if self._usage.used(place) and (self._writing is None or self._writing.done()):
+            self._writing = asyncio.get_running_loop().run_in_executor(None, self._usage.write)
 
     def close(self) -> None:
         self._usage.write()

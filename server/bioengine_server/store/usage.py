@@ -33,22 +33,22 @@ class UsageLog:
         self._uses: dict[str, datetime.datetime] = {}
         self._written = 0.0
 
-    def used(self, place: str) -> None:
-        """The package at `place` was used just now."""
+    def used(self, place: str) -> bool:
+        """The package at `place` was used just now. True when it is time to `write`."""
         self._uses[place] = datetime.datetime.now(datetime.UTC)
-        if time.monotonic() - self._written > _WRITE_INTERVAL:
-            self.write()
+        return time.monotonic() - self._written > _WRITE_INTERVAL
 
     def write(self) -> None:
+        """Write the uses since the last time; waits for who changes the store."""
         self._written = time.monotonic()
-        if not self._uses:
+        new, self._uses = self._uses, {}
+        if not new:
             return
         try:
             with layout.lock(self._store):
-                uses = {**last_uses(self._store), **self._uses}
+                uses = {**last_uses(self._store), **new}
                 stored = set(layout.read_aliases(self._store).values())
                 document = {place: used.isoformat(timespec="seconds") for place, used in uses.items() if place in stored}
                 layout.write_json(self._store / USAGE_FILE, document)
-            self._uses.clear()
         except OSError as error:
             logger.warning("The last uses of models could not be written: %s", error)
