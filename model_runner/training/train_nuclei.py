@@ -33,6 +33,7 @@ UNSEEN_SEEDS = range(16)  # the test of the repository uses these too
 CHANNELS = (8, 16, 32, 64)
 STEP = 2 ** (len(CHANNELS) - 1)  # pixels: sizes that can be halved at each level
 HALO = 32  # pixels
+SMALLEST = 2 * HALO + STEP  # pixels; the specification wants more than the halo on both sides
 SIZE = 128  # pixels, of training and test images
 STEPS, BATCH = 1400, 16
 BOUNDARY_WIDTH = 2  # pixels to each side
@@ -161,7 +162,7 @@ It was trained on images that a program drew and on no real ones (`model_runner/
 {TRAINING_SEEDS.start} to {TRAINING_SEEDS.stop - 1}): nuclei of 7 to 15 pixels radius, Poisson noise, uneven background. Take
 it as an example; for real images take a model of the collection.
 
-- Input: one channel, any intensities; height and width a multiple of {STEP}, at least {4 * STEP} pixels.
+- Input: one channel, any intensities; height and width a multiple of {STEP}, at least {SMALLEST} pixels.
 - Output: the probability of nucleus, and of the boundary between nuclei that touch.
 - Validation: Dice's coefficient on images of seeds that training never saw; `bioengine demo` prints it for one.
 """
@@ -179,7 +180,7 @@ def description(folder: Path) -> dict[str, Any]:
     def like(axis: str) -> dict[str, str]:
         return {"tensor_id": "image", "axis_id": axis}
 
-    size = {"min": 4 * STEP, "step": STEP}
+    size = {"min": SMALLEST, "step": STEP}
     framework = torch.__version__.partition("+")[0]
     return {
         "format_version": "0.5.4",

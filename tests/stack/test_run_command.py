@@ -61,9 +61,9 @@ def test_run_on_files(stack: Stack, tmp_path: Path) -> None:
 def test_run_options(stack: Stack, tmp_path: Path) -> None:
     url = ["--server-url", stack.url]
     np.save(tmp_path / "left.npy", np.random.default_rng(0).random((16, 16), np.float32))
-    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((2, 64, 64), np.uint16), metadata={"axes": "QYX"})
+    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((2, 80, 80), np.uint16), metadata={"axes": "QYX"})
     weights = bioengine("run", MODEL, str(tmp_path / "stack.tif"), "-o", str(tmp_path / "o.tif"), "--axes", "byx", *url)
-    assert weights.returncode == 0 and read_image(tmp_path / "o.tif").data.shape == (2, 2, 64, 64), weights.stderr
+    assert weights.returncode == 0 and read_image(tmp_path / "o.tif").data.shape == (2, 2, 80, 80), weights.stderr
     chosen = bioengine(
         "run", MODEL, str(tmp_path / "stack.tif"), "-o", str(tmp_path / "t.npy"), "--axes=byx", "--weights=torchscript", *url
     )
@@ -76,12 +76,12 @@ def test_run_options(stack: Stack, tmp_path: Path) -> None:
 
 def test_run_errors(stack: Stack, tmp_path: Path) -> None:
     url = ["--server-url", stack.url]
-    np.save(tmp_path / "x.npy", np.zeros((50, 50), np.float32))
+    np.save(tmp_path / "x.npy", np.zeros((76, 76), np.float32))
     out = str(tmp_path / "o.tif")
     for arguments, expected in [
         (["no-such-animal", "x.npy", "-o", out, *url], "No model 'no-such-animal' on this server"),
         ([MODEL, "nowhere.tif", "-o", out, *url], "nowhere.tif cannot be read: No such file or directory"),
-        ([MODEL, "x.npy", "-o", out, *url], "it must be 32 + n*8, such as 48 or 56"),
+        ([MODEL, "x.npy", "-o", out, *url], "it must be 72 + n*8, such as 72 or 80"),
         ([MODEL, "x.npy", "-o", out, "--axes", "zyx", *url], "Say what each axis of the image is with --axes"),
         ([MODEL, "x.npy", "x.npy", "-o", out, *url], "The model takes 1 image at a time (image), and 2 came"),
         (

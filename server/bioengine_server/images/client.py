@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from hypha_rpc.sync import connect_to_server
 
 from bioengine_server.errors import NoServer, RunFailed
 from bioengine_server.triton.api import ROUTER
+
+# hypha-rpc 0.21 warns of a lost connection also when we hang up ourselves.
+logging.getLogger("RPC").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
