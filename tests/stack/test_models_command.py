@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 
 from tests.mirror import Mirror
@@ -58,6 +59,7 @@ def test_errors_are_told_and_end_with_a_status(packages: Path, tmp_path: Path) -
         assert "Traceback" not in attempt.stderr
 
 
+@pytest.mark.extended
 def test_pull_show_test_export_and_prune(packages: Path, tmp_path: Path) -> None:
     """From one machine with a network to one without."""
     home, other = str(tmp_path / "home"), str(tmp_path / "other")
@@ -89,6 +91,7 @@ def test_pull_show_test_export_and_prune(packages: Path, tmp_path: Path) -> None
     assert "drawn-nuclei" in bioengine("models", "list", BIOENGINE_HOME=other).stdout
 
 
+@pytest.mark.extended
 def test_a_failing_model_is_told(packages: Path, tmp_path: Path) -> None:
     home = str(tmp_path / "home")
     package = copy_package(packages, "conscientious-seashell", tmp_path)
@@ -128,6 +131,7 @@ def test_a_model_is_there_as_soon_as_it_is_imported(packages: Path, tmp_path: Pa
         assert "No model 'old-otter'" in client.run("old-otter", inputs)["error"]
 
 
+@pytest.mark.extended
 def test_a_model_is_downloaded_when_it_is_asked_for(packages: Path, tmp_path: Path) -> None:
     """By many clients at once; then the collection goes away. Its configuration and description need no weights."""
     inputs = example_input(packages, "conscientious-seashell")
@@ -155,6 +159,7 @@ def test_a_model_is_downloaded_when_it_is_asked_for(packages: Path, tmp_path: Pa
         assert "since this server is offline" in client.run("two-inputs", inputs)["error"]
 
 
+@pytest.mark.extended
 def test_who_may_cause_a_download(packages: Path, tmp_path: Path) -> None:
     with Mirror(packages) as mirror:
         settings = {"BIOENGINE_OFFLINE": "0", "BIOENGINE_DOWNLOAD": "token", **mirror.environment}

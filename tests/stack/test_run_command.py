@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tifffile
 from bioengine_server.demo.nuclei import dice, draw
 from bioengine_server.images.files import Image, PixelSize, read_image, write_image
 from skimage.filters import threshold_otsu
 
 from tests.stack.harness import ROOT, Stack, bioengine
+
+pytestmark = pytest.mark.extended
 
 MODEL = "drawn-nuclei"
 PACKAGE = ROOT / "server" / "bioengine_server" / "packages" / MODEL
