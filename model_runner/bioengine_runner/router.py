@@ -11,7 +11,8 @@ Input `kwargs` (BYTES): MessagePack of a dict (`bioengine_runner.request.message
 `inputs` is None or absent.
 
 With `operation` instead, for the server's own use: `resolve` (-> `{"id", "version"}`), `config`
-(-> `{"config": Triton's model configuration}`) and `status` (-> `{"dead_routers": [instance, ...]}`).
+(-> `{"config": Triton's model configuration}`), `load` (-> `{"name": the Triton model, loaded}`) and `status`
+(-> `{"dead_routers": [instance, ...]}`).
 """
 
 from __future__ import annotations
@@ -146,4 +147,8 @@ class Router:
         if operation == "config":
             name = triton_model(manifest, request.get("weight_format")).name
             return {"config": {"name": name, **manifest.triton_config}}
-        raise BadRequest(f"There is no operation {shorten(operation)}. Expected status, resolve or config.")
+        if operation == "load":
+            model = triton_model(manifest, request.get("weight_format"))
+            self._loader.ensure(model)
+            return {"name": model.name}
+        raise BadRequest(f"There is no operation {shorten(operation)}. Expected status, resolve, config or load.")

@@ -3,6 +3,7 @@
     command line -> stack           StackError: home or port in use, Triton does not start, ...
     package -> store                StoreError: a package that cannot be imported, an id that is not there
     client -> triton-client         RefusedArgument, Busy, TooLarge, TritonUnavailable
+    HTTP -> triton-client, Triton   BadBody, AccessDenied, Forbidden, NoSuchModel, besides these
     image file -> server            ImageError, NoServer, RunFailed: of `run` and `demo`
 
 Each message says what was wrong, what was expected and what to do. What a model makes of a request is decided in the
@@ -184,6 +185,28 @@ class RunFailed(BioEngineError):
 class RefusedArgument(BioEngineError):
     def __init__(self, name: str, advice: str) -> None:
         super().__init__(f"The argument '{name}' is refused: {advice}")
+
+
+class BadBody(BioEngineError):
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The body of the request cannot be used: {reason}.")
+
+
+class AccessDenied(BioEngineError):
+    def __init__(self) -> None:
+        super().__init__(
+            "The token in the Authorization header is not valid. Send `Authorization: Bearer <token>` with a token of this "
+            "server, or no such header."
+        )
+
+
+class Forbidden(BioEngineError):
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"{what} is refused: {reason}")
+
+
+class NoSuchModel(BioEngineError):
+    """A model that neither the store, nor the collection, nor Triton has."""
 
 
 class Busy(BioEngineError):

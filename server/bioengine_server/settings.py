@@ -69,6 +69,9 @@ class Settings(BaseSettings):
     max_request_size: int = Field(default=4 * 1024**3, ge=1024)
     """Bytes of one request's inputs, at most."""
 
+    allow_origins: str = "*"
+    """Origins, separated by commas, whose web pages may call the server over HTTP, without credentials. `*`: any."""
+
     run_timeout: float = Field(default=3000.0, gt=0)
     """Seconds that one run of a model may take before it is ended."""
 

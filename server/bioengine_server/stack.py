@@ -33,6 +33,7 @@ from bioengine_server.store.service import StoreService
 from bioengine_server.triton.api import TritonApi
 from bioengine_server.triton.process import TritonProcess
 from bioengine_server.triton.router import Router, Watcher
+from bioengine_server.web.routes import add_web
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             service = None
             if settings.triton != "none":
                 service = await parts.enter_async_context(_service_on_triton(settings, stop, readiness, on_start))
+            add_web(app, settings, lambda: hypha_store(app), service)
             on_start(f"Hypha on {settings.url}")
             server = HttpServer(app, listener)
             parts.push_async_callback(server.stop)

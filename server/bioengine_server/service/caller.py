@@ -34,5 +34,10 @@ class Caller:
             anonymous=bool(user.get("is_anonymous", True)),
         )
 
+    def to_context(self) -> dict[str, Any]:
+        """The caller as a context that `from_context` reads."""
+        user = {"id": self.user, "is_anonymous": self.anonymous}
+        return {"user": user, "ws": self.workspace, "from": f"{self.workspace}/{self.client}"}
+
     def __str__(self) -> str:
         return f"{self.user} ({self.workspace}/{self.client})"

@@ -17,7 +17,8 @@ def to_triton(inputs: Any, config: dict[str, Any], serialization: str) -> list[t
     """The arrays for a model's inputs.
 
     Args:
-        inputs: one value for each input of the model: an array; a string or a dict (as JSON) for a BYTES input; with the
+        inputs: a value for each input of the model, in order or by name; those at the end that are optional may be left out.
+            A value is an array; a string or a dict (as JSON) for a BYTES input; a list of these, which are stacked; with the
             serialization "imjoy", anything that imjoy-rpc encodes.
         config: the model's configuration.
         serialization: "triton" or "imjoy".
@@ -25,13 +26,23 @@ def to_triton(inputs: Any, config: dict[str, Any], serialization: str) -> list[t
     Raises RefusedArgument, and TypeError for an array of a wrong dtype.
     """
     specs = config["input"]
-    names = ", ".join(spec["name"] for spec in specs)
-    if not isinstance(inputs, (list, tuple)) or len(inputs) != len(specs):
-        given = len(inputs) if isinstance(inputs, (list, tuple)) else type(inputs).__name__
-        raise RefusedArgument("inputs", f"the model '{config['name']}' takes a list of {len(specs)} ({names}), and {given} came.")
+    names = [spec["name"] for spec in specs]
+    if isinstance(inputs, dict):
+        unknown = set(inputs) - set(names)
+        values = {name: inputs[name] for name in names if name in inputs}
+        fits = not unknown
+    else:
+        fits = isinstance(inputs, (list, tuple)) and len(inputs) <= len(specs)
+        values = dict(zip(names, inputs)) if fits else {}
+    if not fits or any(spec["name"] not in values and not spec.get("optional") for spec in specs):
+        given = len(inputs) if isinstance(inputs, (dict, list, tuple)) else type(inputs).__name__
+        raise RefusedArgument(
+            "inputs", f"the model '{config['name']}' takes a list of {len(specs)} ({', '.join(names)}), and {given} came."
+        )
+    given_specs = [spec for spec in specs if spec["name"] in values]
     if serialization == "imjoy":
-        return [(spec["name"], _bytes(message.encode(value))) for spec, value in zip(specs, inputs)]
-    return [(spec["name"], _array(spec, value)) for spec, value in zip(specs, inputs)]
+        return [(spec["name"], _bytes(message.encode(values[spec["name"]]))) for spec in given_specs]
+    return [(spec["name"], _array(spec, values[spec["name"]])) for spec in given_specs]
 
 
 def from_triton(outputs: dict[str, np.ndarray], serialization: str, decode_json: bool, decode_bytes: bool) -> dict[str, Any]:
@@ -51,6 +62,11 @@ def checked_outputs(select_outputs: Any, config: dict[str, Any]) -> Sequence[str
 
 def _array(spec: dict[str, Any], value: Any) -> np.ndarray:
     name, wanted = spec["name"], spec["data_type"].removeprefix("TYPE_")
+    if isinstance(value, (list, tuple)) and value:
+        parts = [_array(spec, item) for item in value]
+        if len({part.shape for part in parts}) > 1:
+            raise TypeError(f"Input '{name}' is a list of arrays of different shapes; expected one shape.")
+        return np.stack(parts)
     if wanted in ("STRING", "BYTES"):
         if isinstance(value, np.ndarray):
             return value if value.dtype == np.object_ else value.astype(np.object_)
@@ -71,14 +87,22 @@ def _bytes(value: bytes) -> np.ndarray:
 
 
 def _decoded(array: np.ndarray, serialization: str, decode_json: bool, decode_bytes: bool) -> Any:
+    """As pyotritonclient does it, which clients of the public server know: a list of all elements."""
     if array.dtype != np.object_:
         return array
     if serialization == "imjoy":
         return message.decode(array.flat[0])
-    if decode_json:
-        values = [json.loads(item) for item in array.flat]
-    elif decode_bytes:
-        values = [item.decode("utf-8") for item in array.flat]
-    else:
-        values = list(array.flat)
-    return values[0] if len(values) == 1 else values
+    if not (decode_json or decode_bytes):
+        return list(array.flat)
+    return [_text(item, decode_json) for item in array.flat]
+
+
+def _text(item: bytes, decode_json: bool) -> Any:
+    """Text, or what it says in JSON; what is neither stays as it is."""
+    try:
+        text = item.decode("utf-8")
+        return json.loads(text) if decode_json else text
+    except UnicodeDecodeError:
+        return item
+    except ValueError:
+        return text

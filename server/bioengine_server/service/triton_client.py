@@ -9,17 +9,19 @@ arguments that are refused raise, naming the argument.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
-from bioengine_server.errors import Busy, RefusedArgument, StoreError, TooLarge, TritonUnavailable
+from bioengine_server.errors import Busy, NoSuchModel, RefusedArgument, StoreError, TooLarge, TritonUnavailable
 from bioengine_server.service.admission import Admission
 from bioengine_server.service.caller import Caller
 from bioengine_server.service.tensors import checked_outputs, from_triton, to_triton
 from bioengine_server.store.service import StoreService
 from bioengine_server.triton import message
-from bioengine_server.triton.api import ROUTER, InferOptions, TritonError
+from bioengine_server.triton.api import ROUTER, InferOptions, TritonApi, TritonError
 from bioengine_server.triton.router import Router
 
 logger = logging.getLogger(__name__)
@@ -173,6 +175,48 @@ class TritonClient:
                     raise RefusedArgument("model_name", f"{answer['error']} {reason}") from error
                 config = {"name": manifest.id, **manifest.triton_config}
         return {**config, "server_url": f"{self._public_url}/triton", "model_name": model_name}
+
+    @property
+    def triton(self) -> TritonApi:
+        """The Triton that this service runs models on."""
+        return self._router.api
+
+    @contextlib.asynccontextmanager
+    async def admit_for_triton(self, model_name: str, model_id: Any, caller: Caller) -> AsyncIterator[str]:
+        """Hold a place for an inference that goes to Triton itself; yields the name of the Triton model, loaded.
+
+        Args:
+            model_name: a bioimage.io model's id, the router, or another model of Triton.
+            model_id: for the router, the model that the request is about.
+            caller: who asks.
+
+        Raises NoSuchModel, Busy, TritonUnavailable.
+        """
+        logger.debug("%s infers with %s", caller, model_name)
+        if model_name == ROUTER:
+            answer, _ = await self._resolved_or_fetched(model_id, caller)
+            # What is wrong with the id is for the router to say, as data.
+            place = f"{answer['id']}/{answer['version']}" if "id" in answer else f"triton:{ROUTER}"
+            async with self._admission.admit(place):
+                yield ROUTER
+            return
+        question = {"operation": "resolve", "model_id": model_name}
+        answer, _ = await self._question(question)
+        if "id" not in answer and await self.triton.is_ready(model_name):
+            async with self._admission.admit(f"triton:{model_name}"):
+                yield model_name
+            return
+        if "id" not in answer:
+            answer, _ = await self._resolved_or_fetched(model_name, caller)
+        if "id" not in answer:
+            raise NoSuchModel(answer["error"])
+        place = f"{answer['id']}/{answer['version']}"
+        async with self._admission.admit(place):
+            loaded, _ = await self._router.ask({"operation": "load", "model_id": model_name})
+            if "name" not in loaded:
+                raise NoSuchModel(loaded["error"])
+            yield loaded["name"]
+            self._store.used(place)
 
     async def _run_stored_model(self, inputs: Any, options: InferOptions, caller: Caller) -> dict[str, Any]:
         """A request of the router: what goes wrong is data."""

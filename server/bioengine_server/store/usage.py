@@ -42,7 +42,7 @@ class UsageLog:
         """Write the uses since the last time; waits for who changes the store."""
         self._written = time.monotonic()
         new, self._uses = self._uses, {}
-        if not new:
+        if not new or not self._store.is_dir():  # a `register` for a Triton elsewhere has no store
             return
         try:
             with layout.lock(self._store):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -85,6 +85,8 @@ class TritonApi:
         self.url = url
         parts = urlsplit(url)
         self._headers = {SECRET_HEADER: secret}
+        self._session: aiohttp.ClientSession | None = None
+        self._timeout = aiohttp.ClientTimeout(total=run_timeout + _TIMEOUT_MARGIN)
         # `conn_timeout` is aiohttp's limit for the whole request, a run of a model included.
         self._client = InferenceServerClient(
             parts.netloc + parts.path.rstrip("/"),
@@ -95,6 +97,8 @@ class TritonApi:
 
     async def close(self) -> None:
         await self._client.close()
+        if self._session is not None:
+            await self._session.close()
 
     async def is_ready(self, model_name: str) -> bool:
         try:
@@ -154,6 +158,25 @@ class TritonApi:
         kwargs = np.array([message.encode(request)], dtype=np.object_)
         result = await self.infer(ROUTER, [("kwargs", kwargs)], ["result"], options)
         return message.decode(result.outputs["result"].flat[0]), result.info
+
+    async def open(
+        self, method: str, path: str, body: AsyncIterator[bytes] | None, headers: dict[str, str]
+    ) -> aiohttp.ClientResponse:
+        """Triton's answer to a request of its protocol, to be read and released. Raises TritonUnavailable.
+
+        Args:
+            method, path: such as "POST" and "/v2/models/affable-shark/infer"; of the clients' half of the API.
+            body: what to send, streamed.
+            headers: of the request; the secret is never among them.
+        """
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0), timeout=self._timeout, headers={"Accept-Encoding": "identity"}
+            )
+        try:
+            return await self._session.request(method, self.url + path, data=body, headers=headers)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise TritonUnavailable(type(error).__name__) from error
 
     async def replace_router(self) -> None:
         """Start new router instances and then end the old ones; those that live go on answering meanwhile.

@@ -6,6 +6,9 @@ little-endian bytes (imjoy-rpc's "Data type representation"). The runner's side 
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from typing import Any
 
 import msgpack
@@ -13,35 +16,74 @@ import numpy as np
 
 from bioengine_server.errors import RefusedArgument
 
+_DTYPES = frozenset(
+    ["bool", "float16", "float32", "float64", "complex64", "complex128"]
+    + [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
+)
+
 
 def encode(value: Any) -> bytes:
     """`value` as bytes. Raises RefusedArgument for what cannot be sent to a model (a function, an object)."""
     try:
-        packed: bytes = msgpack.packb(value, default=_represent, use_bin_type=True)
+        packed: bytes = msgpack.packb(value, default=represent, use_bin_type=True)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise RefusedArgument("inputs", f"{error}. Send arrays, strings, numbers, lists and dicts only.") from error
     return packed
 
 
 def decode(data: bytes) -> Any:
-    """The object that `data`, a result of ours, encodes."""
-    return msgpack.unpackb(data, raw=False, strict_map_key=False, object_hook=_restore)
+    """The object that `data` encodes. Raises ValueError, or msgpack.UnpackException, for what is not such an encoding."""
+    return msgpack.unpackb(data, raw=False, strict_map_key=False, object_hook=restore)
+
+
+def plain_error(text: str) -> str:
+    """Triton's error without the insides of the server: the runner's own message where it has one (`errors.marked` there)."""
+    try:
+        text = str(json.loads(text)["error"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    if found := re.search("«bioengine (.*?)»", text, flags=re.DOTALL):
+        return found[1]
+    return text.partition("\n\nAt:")[0].partition("Traceback (most recent call last)")[0].strip()
 
 
 def size(value: Any) -> int:
     """About how many bytes `value` takes on the wire."""
-    if isinstance(value, np.ndarray):
-        return int(value.nbytes)
-    if isinstance(value, (bytes, bytearray, str)):
-        return len(value)
-    if isinstance(value, dict):
-        return sum(size(item) for item in value.values())
-    if isinstance(value, (list, tuple)):
-        return sum(size(item) for item in value)
-    return 8
+    total, pending = 0, [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, np.ndarray):
+            total += int(item.nbytes)
+        elif isinstance(item, (bytes, bytearray, str)):
+            total += len(item)
+        elif isinstance(item, dict):
+            pending.extend(item.values())
+        elif isinstance(item, (list, tuple)):
+            pending.extend(item)
+        else:
+            total += 8
+    return total
 
 
-def _represent(value: Any) -> Any:
+def restore(value: dict[str, Any]) -> Any:
+    """The array that a dict of the encoding stands for; other dicts as they are. Raises ValueError."""
+    if value.get("_rtype") != "ndarray":
+        return value
+    data, shape, dtype = value.get("_rvalue"), value.get("_rshape"), value.get("_rdtype")
+    if not isinstance(data, bytes) or not isinstance(shape, list):
+        raise ValueError("an ndarray needs _rvalue (bytes) and _rshape (a list)")
+    if dtype not in _DTYPES:
+        raise ValueError(f"the dtype {str(dtype)[:40]!r} is not one of {', '.join(sorted(_DTYPES))}")
+    if not all(isinstance(length, int) and not isinstance(length, bool) and length >= 0 for length in shape):
+        raise ValueError(f"the shape {str(shape)[:80]} is not a list of sizes")
+    little_endian = np.dtype(dtype).newbyteorder("<")
+    if math.prod(shape) * little_endian.itemsize != len(data):
+        raise ValueError(f"an array of shape {tuple(shape)} and dtype {dtype} cannot have {len(data)} bytes")
+    return np.frombuffer(data, dtype=little_endian).reshape(shape)
+
+
+def represent(value: Any) -> Any:
+    """What the encoding has for a value that is not plain data. Raises TypeError."""
     if isinstance(value, np.generic) and not isinstance(value, np.void):
         return value.item()
     if isinstance(value, np.ndarray):
@@ -50,9 +92,3 @@ def _represent(value: Any) -> Any:
         array = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("<"))
         return {"_rtype": "ndarray", "_rvalue": array.tobytes(), "_rshape": list(value.shape), "_rdtype": value.dtype.name}
     raise TypeError(f"a {type(value).__name__} cannot be sent")
-
-
-def _restore(value: dict[str, Any]) -> Any:
-    if value.get("_rtype") == "ndarray":
-        return np.frombuffer(value["_rvalue"], dtype=value["_rdtype"]).reshape(value["_rshape"])
-    return value

@@ -44,9 +44,9 @@ def test_inputs_of_other_triton_models() -> None:
 
 def test_outputs_of_other_triton_models() -> None:
     outputs = {"mask": np.ones((1, 2, 2), np.uint16), "info": np.array([b'{"n": 1}'], dtype=np.object_)}
-    assert from_triton(outputs, "triton", decode_json=True, decode_bytes=False)["info"] == {"n": 1}
-    assert from_triton(outputs, "triton", decode_json=False, decode_bytes=True)["info"] == '{"n": 1}'
-    assert from_triton(outputs, "triton", decode_json=False, decode_bytes=False)["info"] == b'{"n": 1}'
+    assert from_triton(outputs, "triton", decode_json=True, decode_bytes=False)["info"] == [{"n": 1}]
+    assert from_triton(outputs, "triton", decode_json=False, decode_bytes=True)["info"] == ['{"n": 1}']
+    assert from_triton(outputs, "triton", decode_json=False, decode_bytes=False)["info"] == [b'{"n": 1}']
     assert from_triton(outputs, "triton", decode_json=False, decode_bytes=False)["mask"].dtype == np.uint16
 
 

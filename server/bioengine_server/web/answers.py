@@ -1,0 +1,38 @@
+"""Errors as HTTP answers: a status of 4xx or 5xx, and JSON with what was wrong and what to do."""
+
+from __future__ import annotations
+
+from starlette.responses import JSONResponse
+
+from bioengine_server.errors import (
+    AccessDenied,
+    BadBody,
+    BioEngineError,
+    Busy,
+    Forbidden,
+    NoSuchModel,
+    StoreError,
+    TooLarge,
+    TritonUnavailable,
+)
+
+_STATUS: list[tuple[type[Exception], int]] = [
+    (TooLarge, 413),
+    (BadBody, 400),
+    (Busy, 429),
+    (AccessDenied, 401),
+    (Forbidden, 403),
+    (NoSuchModel, 404),
+    (StoreError, 404),
+    (TritonUnavailable, 503),
+    (BioEngineError, 400),
+    (TypeError, 400),
+]
+
+
+def refusal(error: Exception) -> JSONResponse:
+    """The answer for an error of ours. `error` is Triton's key, which its clients read; `detail` is Hypha's."""
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    text = str(error) if status != 500 else "The server failed while it worked on this request. Ask its admin to look at its log."
+    retry = {"Retry-After": "5"} if status in (429, 503) else {}
+    return JSONResponse({"success": False, "error": text, "detail": text}, status_code=status, headers=retry)

@@ -1,0 +1,100 @@
+"""`triton-client` over plain HTTP: `/public/services/triton-client/{execute,get_config}`.
+
+Before Hypha's own routes of the same paths, which know no bounds and answer wrong arguments with 500. Arguments are MessagePack
+or JSON, gzipped or not, or, for GET, the query; the answer has the type of the request. Arrays are
+`{"_rtype": "ndarray", "_rvalue": bytes, "_rshape", "_rdtype"}`; in JSON `_rvalue` is base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+from fastapi import FastAPI
+from hypha.core.store import RedisStore
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bioengine_server.errors import BadBody, BioEngineError
+from bioengine_server.service.triton_client import SERVICE_ID, TritonClient
+from bioengine_server.triton import message
+from bioengine_server.triton.api import TritonError
+from bioengine_server.web.answers import refusal
+from bioengine_server.web.body import read
+from bioengine_server.web.callers import caller_of
+
+logger = logging.getLogger(__name__)
+
+_MSGPACK, _JSON = "application/msgpack", "application/json"
+
+
+def add_service_routes(app: FastAPI, store: Callable[[], RedisStore], service: TritonClient, limit: int) -> None:
+    """Answer calls of the service.
+
+    Args:
+        app: Hypha's application.
+        store: gives Hypha's store.
+        service: to call.
+        limit: bytes of a request, at most.
+    """
+
+    def endpoint(method: Callable[..., Any]) -> Callable[[Request], Any]:
+        async def call(request: Request) -> Response:
+            kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
+            try:
+                caller = await caller_of(request.headers, store())
+                arguments = await _arguments(request, kind, limit)
+                return _answer(await method(**arguments, context=caller.to_context()), kind)
+            except (BioEngineError, TypeError, TritonError) as error:
+                return refusal(error)
+            except Exception:
+                logger.exception("A call over HTTP failed")
+                return refusal(RuntimeError())
+
+        return call
+
+    for method, verbs in ((service.execute, ["POST"]), (service.get_config, ["GET", "POST"])):
+        path = f"/public/services/{SERVICE_ID}/{method.__name__}"
+        app.router.routes.insert(0, Route(path, endpoint(method), methods=verbs))
+
+
+async def _arguments(request: Request, kind: str, limit: int) -> dict[str, Any]:
+    """The keyword arguments in a request. Raises BadBody, TooLarge."""
+    if request.method == "GET":
+        return dict(request.query_params)
+    body = await read(request.headers, request.receive, limit)
+    try:
+        if not body:
+            arguments: Any = {}
+        elif kind == _MSGPACK:
+            arguments = message.decode(body)
+        elif kind == _JSON:
+            arguments = json.loads(body, object_hook=_from_json)
+        else:
+            raise BadBody(f"its Content-Type is {kind[:40]!r}, expected {_MSGPACK} or {_JSON}")
+    except (ValueError, TypeError, KeyError, RecursionError, msgpack.UnpackException) as error:
+        raise BadBody(f"it cannot be read as {kind} ({str(error)[:200] or type(error).__name__})") from error
+    if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
+        raise BadBody("expected an object with the arguments by name")
+    return {key: value for key, value in arguments.items() if key != "context"}
+
+
+def _answer(result: Any, kind: str) -> Response:
+    if kind == _MSGPACK:
+        return Response(message.encode(result), media_type=_MSGPACK)
+    return Response(json.dumps(result, default=_to_json), media_type=_JSON)
+
+
+def _from_json(value: dict[str, Any]) -> Any:
+    if value.get("_rtype") == "ndarray" and isinstance(value.get("_rvalue"), str):
+        value = {**value, "_rvalue": base64.b64decode(value["_rvalue"], validate=True)}
+    return message.restore(value)
+
+
+def _to_json(value: Any) -> Any:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else message.represent(value)

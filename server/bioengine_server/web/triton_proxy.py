@@ -1,0 +1,280 @@
+"""`/triton/*`: Triton for the clients of its own protocol, behind an allow-list.
+
+    path -> allowed? -> caller -> admitted -> loaded -> header of the body read -> streamed to Triton, and back
+
+Health, metadata, configuration and inference; nothing else. What shares memory or files with Triton is refused in the JSON
+header of a request, and the header that Triton gets is the one that was read here, written anew, so that no two readings of it
+can differ.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import FastAPI
+from hypha.core.store import RedisStore
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Match, Route
+from starlette.types import Scope
+
+from bioengine_server.errors import BadBody, BioEngineError, Forbidden, NoSuchModel, RefusedArgument
+from bioengine_server.service.triton_client import TritonClient
+from bioengine_server.triton import message
+from bioengine_server.triton.api import ROUTER, TritonApi, TritonError
+from bioengine_server.web.answers import refusal
+from bioengine_server.web.body import chunks
+from bioengine_server.web.callers import caller_of
+
+logger = logging.getLogger(__name__)
+
+_PREFIX = "/triton"
+_MODEL = r"/v2/models/(?P<model>[A-Za-z0-9][A-Za-z0-9._-]{0,199})(/versions/(?P<version>[0-9]{1,18}))?"
+_ALLOWED = [
+    ("GET", re.compile(r"/v2/?"), "server"),
+    ("GET", re.compile(r"/v2/health/(live|ready)"), "server"),
+    ("GET", re.compile(_MODEL), "metadata"),
+    ("GET", re.compile(_MODEL + "/ready"), "ready"),
+    ("GET", re.compile(_MODEL + "/config"), "config"),
+    ("POST", re.compile(_MODEL + "/infer"), "infer"),
+]
+_HEADER_LENGTH = "inference-header-content-length"
+_MOST_HEADER = 16_000_000  # bytes of JSON
+
+# What a request may ask of Triton beside its tensors; shared memory is among the rest.
+_PARAMETERS = {
+    "binary_data",
+    "binary_data_output",
+    "binary_data_size",
+    "classification",
+    "priority",
+    "sequence_end",
+    "sequence_id",
+    "sequence_start",
+    "timeout",
+}
+_KEPT_HEADERS = ("content-type", "content-length", _HEADER_LENGTH)
+
+
+class TritonProxyRoute(Route):
+    """Takes every path that begins with `/triton`, in whatever spelling, so that nothing slips past to other routes."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] == "http" and scope["path"].lower().lstrip("/").split("/")[0] == "triton":
+            return Match.FULL, {"endpoint": self.endpoint, "path_params": {}}
+        return Match.NONE, {}
+
+
+def add_triton_proxy(app: FastAPI, store: Callable[[], RedisStore], service: TritonClient, limit: int) -> None:
+    """Answer `/triton/*`.
+
+    Args:
+        app: Hypha's application.
+        store: gives Hypha's store.
+        service: admits requests and loads models.
+        limit: bytes of a request, unzipped, at most.
+    """
+    proxy = _Proxy(service, store, limit)
+    route = TritonProxyRoute(_PREFIX, proxy.answer, include_in_schema=False)
+    route.methods = None  # every one comes here, to be refused with a reason
+    app.router.routes.insert(0, route)
+
+
+class _Proxy:
+    def __init__(self, service: TritonClient, store: Callable[[], RedisStore], limit: int) -> None:
+        self._service = service
+        self._store = store
+        self._limit = limit
+
+    @property
+    def _api(self) -> TritonApi:
+        return self._service.triton
+
+    async def answer(self, request: Request) -> Response:
+        try:
+            kind, model, version, path = _allowed(request)
+            caller = await caller_of(request.headers, self._store())
+            if kind == "server":
+                return await self._forward("GET", path)
+            if kind == "infer":
+                return await self._infer(request, model, version, caller)
+            config = await self._config(model, version, caller)
+            if kind == "config":
+                return JSONResponse(config)
+            return JSONResponse(_metadata(config)) if kind == "metadata" else Response(status_code=200)
+        except (BioEngineError, TritonError) as error:
+            return refusal(error)
+        except Exception:
+            logger.exception("A request for Triton failed")
+            return refusal(RuntimeError())
+
+    async def _config(self, model: str, version: str, caller: Any) -> dict[str, Any]:
+        try:
+            config = await self._service.get_config(model, version, context=caller.to_context())
+        except RefusedArgument as error:
+            raise NoSuchModel(str(error)) from error
+        return {key: value for key, value in config.items() if key not in ("server_url", "model_name")}
+
+    async def _infer(self, request: Request, model: str, version: str, caller: Any) -> Response:
+        stream = chunks(request.headers, request.receive, self._limit)
+        header, rest = await _read_header(request, stream)
+        checked = json.dumps(_checked(header)).encode()
+        body = _joined(checked, rest, stream)
+        asked: Any = None
+        if model == ROUTER:
+            # The model that it is about is in the body: all of it is read, to admit it as any other request.
+            content = b"".join([chunk async for chunk in body])
+            asked, body = _model_in(content[len(checked) :]), _once(content)
+        held = self._service.admit_for_triton(model, asked, caller)
+        name = await held.__aenter__()
+        suffix = f"/versions/{version}" if version else ""
+        try:
+            response = await self._forward(
+                "POST",
+                f"/v2/models/{name}{suffix}/infer",
+                body,
+                {_HEADER_LENGTH: str(len(checked)), "content-type": "application/octet-stream"},
+                on_end=lambda: held.__aexit__(None, None, None),
+            )
+        except BaseException:
+            await held.__aexit__(None, None, None)
+            raise
+        return response
+
+    async def _forward(
+        self,
+        method: str,
+        path: str,
+        body: AsyncIterator[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+        on_end: Callable[[], Any] | None = None,
+    ) -> Response:
+        """Triton's answer, streamed. `on_end` is awaited when it is over; not where this raises."""
+        upstream = await self._api.open(method, path, body, headers or {})
+        if upstream.status >= 400:
+            text = await upstream.text()
+            upstream.release()
+            if on_end is not None:
+                await on_end()
+            return JSONResponse({"error": message.plain_error(text)}, status_code=upstream.status)
+
+        async def content() -> AsyncIterator[bytes]:
+            try:
+                async for chunk in upstream.content.iter_chunked(1 << 18):
+                    yield chunk
+            finally:
+                upstream.release()
+                if on_end is not None:
+                    await on_end()
+
+        kept = {name: upstream.headers[name] for name in _KEPT_HEADERS if name in upstream.headers}
+        return StreamingResponse(content(), status_code=upstream.status, headers=kept)
+
+
+def _allowed(request: Request) -> tuple[str, str, str, str]:
+    """Kind, model, version and Triton's path of a request. Raises Forbidden.
+
+    Judged by the bytes that came, before anything is decoded or made shorter.
+    """
+    raw = request.scope.get("raw_path", b"").decode("latin-1").partition("?")[0]
+    path = raw.removeprefix(_PREFIX)
+    for method, pattern, kind in _ALLOWED:
+        found = pattern.fullmatch(path) if raw.startswith(_PREFIX + "/") else None
+        if found and request.method == method:
+            groups = found.groupdict()
+            return kind, groups.get("model") or "", groups.get("version") or "", path
+    raise Forbidden(
+        f"{request.method} {raw[:100]}",
+        "here clients can ask for the health of the server and of models, for metadata and configuration of models, and infer. "
+        "Spell the path plainly, such as /triton/v2/models/affable-shark/infer.",
+    )
+
+
+async def _read_header(request: Request, stream: AsyncIterator[bytes]) -> tuple[dict[str, Any], bytes]:
+    """The JSON header of an inference request, and what came of the body after it. Raises BadBody."""
+    given = request.headers.get(_HEADER_LENGTH)
+    if given is not None and (not given.isdigit() or int(given) > _MOST_HEADER):
+        raise BadBody(f"Inference-Header-Content-Length is {given[:40]!r}, expected at most {_MOST_HEADER}")
+    data = bytearray()
+    async for chunk in stream:
+        data += chunk
+        if given is not None and len(data) >= int(given):
+            break
+    length = len(data) if given is None else int(given)
+    if len(data) < length:
+        raise BadBody("it ends within its JSON header")
+    try:
+        header = json.loads(bytes(data[:length]))
+    except (ValueError, RecursionError) as error:
+        raise BadBody("its header is not JSON") from error
+    if not isinstance(header, dict):
+        raise BadBody("its header is not a JSON object")
+    return header, bytes(data[length:])
+
+
+def _checked(header: dict[str, Any]) -> dict[str, Any]:
+    """The header, if all of its parameters are known ones. Raises Forbidden, BadBody."""
+    tensors: list[Any] = []
+    for key in ("inputs", "outputs"):
+        items = header.get(key, [])
+        if not isinstance(items, list):
+            raise BadBody(f"its {key} are not a list")
+        tensors += items
+    for item in [header, *tensors]:
+        parameters = item.get("parameters", {}) if isinstance(item, dict) else None
+        if not isinstance(parameters, dict):
+            raise BadBody("an input, output or parameters is not an object")
+        if refused := sorted(set(parameters) - _PARAMETERS):
+            raise Forbidden(
+                f"The parameter {refused[0][:60]!r}", "send tensors in the request; memory is not shared with clients."
+            )
+    return header
+
+
+def _model_in(content: bytes) -> Any:
+    """The model id within a request of the router: BYTES, a length of four bytes before them. Raises BadBody."""
+    try:
+        request = message.decode(content[4 : 4 + int.from_bytes(content[:4], "little")])
+    except Exception as error:  # whatever MessagePack makes of a hostile body
+        raise BadBody("`kwargs` is not a MessagePack of a dict") from error
+    if not isinstance(request, dict) or "operation" in request:
+        raise BadBody("`kwargs` is not a dict with model_id and inputs")
+    return request.get("model_id")
+
+
+async def _joined(header: bytes, rest: bytes, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield header + rest
+    async for chunk in stream:
+        yield chunk
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+def _metadata(config: dict[str, Any]) -> dict[str, Any]:
+    """Triton's metadata of a model, from its configuration."""
+
+    def tensors(specs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        batch = [-1] if config.get("max_batch_size") else []
+        names = {"TYPE_STRING": "BYTES"}
+        return [
+            {
+                "name": spec["name"],
+                "datatype": names.get(spec["data_type"], spec["data_type"].removeprefix("TYPE_")),
+                "shape": [*batch, *(int(size) for size in spec["dims"])],
+            }
+            for spec in specs
+        ]
+
+    return {
+        "name": config["name"],
+        "versions": ["1"],
+        "platform": config.get("backend", ""),
+        "inputs": tensors(config["input"]),
+        "outputs": tensors(config["output"]),
+    }
