@@ -36,7 +36,10 @@ def test_inputs_of_other_triton_models() -> None:
     assert to_triton([image, "text"], CONFIG, "triton")[1][1][0] == b"text"
     with pytest.raises(TypeError, match=r"'image' is float64; expected float32"):
         to_triton([image.astype(np.float64), "x"], CONFIG, "triton")
-    with pytest.raises(TypeError, match="'image' is a list"):
+    assert to_triton([[image, image], "x"], CONFIG, "triton")[0][1].shape == (2, 3, 4, 4), "a list is stacked"
+    with pytest.raises(TypeError, match="'image' is a list of arrays of different shapes"):
+        to_triton([[image, image[:1]], "x"], CONFIG, "triton")
+    with pytest.raises(TypeError, match="'image' is a int"):
         to_triton([[1], "x"], CONFIG, "triton")
     with pytest.raises(RefusedArgument, match=r"takes a list of 2 \(image, param\), and 1 came"):
         to_triton([image], CONFIG, "triton")
