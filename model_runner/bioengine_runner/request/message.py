@@ -14,8 +14,10 @@ import numpy as np
 
 from bioengine_runner.errors import BadRequest, shorten
 
-# What may arrive; object arrays and structured dtypes may not.
+# What may arrive, by name or, with a byte order, as NumPy spells it (>f4); object arrays and structured dtypes may not.
 DTYPES = frozenset("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128".split())
+_SPELLINGS = {np.dtype(order + np.dtype(name).str[1:]).str for name in DTYPES for order in "<>"}
+_MOST_AXES = 32  # as NumPy 1 has it
 
 
 def decode(data: bytes) -> Any:
@@ -63,11 +65,10 @@ def _restore_array(value: dict[str, Any]) -> np.ndarray:
     data, shape, dtype = value.get("_rvalue"), value.get("_rshape"), value.get("_rdtype")
     if not isinstance(data, bytes) or not isinstance(shape, list):
         raise ValueError("an ndarray needs _rvalue (bytes) and _rshape (a list)")
-    if dtype not in DTYPES:
+    if dtype not in DTYPES | _SPELLINGS:
         raise ValueError(f"the dtype {shorten(dtype)} is not one of {', '.join(sorted(DTYPES))}")
-    if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape):
-        raise ValueError(f"the shape {shorten(shape)} is not a list of sizes")
-    little_endian = np.dtype(dtype).newbyteorder("<")
-    if math.prod(shape) * little_endian.itemsize != len(data):
+    if len(shape) > _MOST_AXES or not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"the shape {shorten(shape)} is not a list of at most {_MOST_AXES} sizes")
+    if math.prod(shape) * np.dtype(dtype).itemsize != len(data):
         raise ValueError(f"an array of shape {tuple(shape)} and dtype {dtype} cannot have {len(data)} bytes")
-    return np.frombuffer(data, dtype=little_endian).reshape(shape)
+    return np.frombuffer(data, dtype=dtype).reshape(shape)

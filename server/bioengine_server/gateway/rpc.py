@@ -17,6 +17,9 @@ import msgpack
 import shortuuid
 from imjoy_rpc.hypha.rpc import CHUNK_SIZE, RPC
 
+from bioengine_server.hub.guard import check_arrays
+from bioengine_server.hub.uploads import Uploads
+
 logger = logging.getLogger(__name__)
 
 MANAGER_ID = "workspace-manager"
@@ -35,14 +38,15 @@ class LegacyRPC(RPC):
             workspace: the client's workspace.
             client_id: the client's id.
             user: the user, as Hypha's contexts have it.
-            max_message_size: bytes of one message, its chunks joined, at most.
+            max_message_size: bytes of the unfinished requests of the client at most.
         """
         self._sender = f"{workspace}/{client_id}"
         self._user = user
-        self._max_message_size = max_message_size
+        self._uploads = Uploads(max_message_size, self._forget)
         self._find_service: Callable[[str], Awaitable[None]] | None = None
         self._finding: set[asyncio.Future[None]] = set()
         super().__init__(connection, client_id=MANAGER_ID, workspace=workspace, method_timeout=3600)
+        check_arrays(self)
         self._send_frame = connection.emit_message
         self._emit_message = self._emit_with_user
 
@@ -113,22 +117,33 @@ class LegacyRPC(RPC):
                 heartbeat_task.cancel()
 
     def _create_message(self, key, heartbeat=False, overwrite=False, context=None):  # type: ignore[no-untyped-def]
+        self._uploads.open(self._sender, key, answer=heartbeat)
         super()._create_message(key, heartbeat, overwrite, context)
         self._object_store["message_cache"][key] = bytearray()
 
     def _append_message(self, key, data, heartbeat=False, context=None):  # type: ignore[no-untyped-def]
+        self._uploads.grow(self._sender, key, data)
         if heartbeat and key in self._object_store:
             self._object_store[key]["timer"].reset()
-        cache = self._object_store.get("message_cache", {})
-        if key not in cache:
-            raise KeyError(f"There is no message {key}.")
-        if sum(map(len, cache.values())) + len(data) > self._max_message_size:
-            del cache[key]
-            raise ValueError(
-                f"The message is larger than this server takes ({self._max_message_size / 1e6:.0f} MB). "
-                "Send the image in parts, or ask the server's admin to raise BIOENGINE_MAX_REQUEST_SIZE."
-            )
-        cache[key].extend(data)
+        self._object_store["message_cache"][key].extend(data)
+
+    def _process_message(self, key, heartbeat=False, context=None):  # type: ignore[no-untyped-def]
+        self._uploads.checked(self._sender, key)
+        try:
+            super()._process_message(key, heartbeat, context)
+        finally:
+            self._uploads.close(key)
+
+    def _remove_message(self, key, context=None):  # type: ignore[no-untyped-def]
+        self._uploads.checked(self._sender, key)
+        self._uploads.close(key)
+
+    async def disconnect(self) -> None:
+        self._uploads.end()
+        await super().disconnect()
+
+    def _forget(self, key: str) -> None:
+        self._object_store.get("message_cache", {}).pop(key, None)
 
     async def _send_chunks(self, package: bytes, target_id: str, session_id: str | None) -> None:
         remote = await self.get_remote_service(f"{target_id}:built-in")

@@ -20,6 +20,7 @@ from hypha.core.store import RedisStore
 from hypha.server import create_application, get_argparser
 
 from bioengine_server.errors import PortInUse
+from bioengine_server.hub.guard import guard_rpc
 from bioengine_server.settings import Settings
 
 # Messages in a second, and in a burst, that one client may send: an image of 1 GB is 4,000 messages.
@@ -32,6 +33,7 @@ _GRACE = 2  # seconds
 
 def create_hypha(settings: Settings, jwt_secret: str) -> FastAPI:
     """Hypha's ASGI application; its store is `app.state.store` and is ready when the application has started."""
+    guard_rpc(settings.max_request_size)
     os.environ.update(HYPHA_WS_MSG_RATE_LIMIT=str(_MESSAGE_RATE), HYPHA_WS_MSG_BURST_LIMIT=str(_MESSAGE_BURST))
     set_jwt_secret(jwt_secret)
     database = settings.node_folder / "hypha.sqlite"

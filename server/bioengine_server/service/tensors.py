@@ -75,11 +75,11 @@ def _array(spec: dict[str, Any], value: Any) -> np.ndarray:
     dtype = np.dtype(triton_to_np_dtype(wanted))
     if not isinstance(value, np.ndarray):
         raise TypeError(f"Input '{name}' is a {type(value).__name__}; expected an array of {dtype.name}.")
-    if value.dtype != dtype:
+    if value.dtype.newbyteorder("=") != dtype:
         raise TypeError(
             f"Input '{name}' is {value.dtype.name}; expected {dtype.name}. Convert it, for example with astype('{dtype.name}')."
         )
-    return value
+    return value.astype(dtype, copy=False)
 
 
 def _bytes(value: bytes) -> np.ndarray:

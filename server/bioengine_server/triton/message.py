@@ -16,10 +16,10 @@ import numpy as np
 
 from bioengine_server.errors import RefusedArgument
 
-_DTYPES = frozenset(
-    ["bool", "float16", "float32", "float64", "complex64", "complex128"]
-    + [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
-)
+# What may arrive, by name or, with a byte order, as NumPy spells it (>f4); object arrays and structured dtypes may not.
+_DTYPES = frozenset("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128".split())
+_SPELLINGS = {np.dtype(order + np.dtype(name).str[1:]).str for name in _DTYPES for order in "<>"}
+_MOST_AXES = 32  # as NumPy 1 has it
 
 
 def encode(value: Any) -> bytes:
@@ -70,16 +70,22 @@ def restore(value: dict[str, Any]) -> Any:
     if value.get("_rtype") != "ndarray":
         return value
     data, shape, dtype = value.get("_rvalue"), value.get("_rshape"), value.get("_rdtype")
-    if not isinstance(data, bytes) or not isinstance(shape, list):
+    if isinstance(data, (list, tuple)) and all(isinstance(part, bytes) for part in data):
+        data = b"".join(data)
+    if not isinstance(data, (bytes, memoryview)) or not isinstance(shape, (list, tuple)):
         raise ValueError("an ndarray needs _rvalue (bytes) and _rshape (a list)")
-    if dtype not in _DTYPES:
+    if len(shape) > _MOST_AXES or not all(type(length) is int and length >= 0 for length in shape):
+        raise ValueError(f"the shape {str(shape)[:80]} is not a list of at most {_MOST_AXES} sizes")
+    if math.prod(shape) * item_size(dtype) != len(data):
+        raise ValueError(f"an array of shape {str(tuple(shape))[:80]} and dtype {dtype} cannot have {len(data)} bytes")
+    return np.frombuffer(data, dtype=dtype).reshape(shape)
+
+
+def item_size(dtype: Any) -> int:
+    """Bytes of one element of a dtype as the encoding names it. Raises ValueError."""
+    if not isinstance(dtype, str) or dtype not in _DTYPES | _SPELLINGS:
         raise ValueError(f"the dtype {str(dtype)[:40]!r} is not one of {', '.join(sorted(_DTYPES))}")
-    if not all(isinstance(length, int) and not isinstance(length, bool) and length >= 0 for length in shape):
-        raise ValueError(f"the shape {str(shape)[:80]} is not a list of sizes")
-    little_endian = np.dtype(dtype).newbyteorder("<")
-    if math.prod(shape) * little_endian.itemsize != len(data):
-        raise ValueError(f"an array of shape {tuple(shape)} and dtype {dtype} cannot have {len(data)} bytes")
-    return np.frombuffer(data, dtype=little_endian).reshape(shape)
+    return np.dtype(dtype).itemsize
 
 
 def represent(value: Any) -> Any:

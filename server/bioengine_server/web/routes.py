@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fastapi import FastAPI
 from hypha.core.store import RedisStore
 
+from bioengine_server.hub.frames import CheckedFrames
 from bioengine_server.service.triton_client import TritonClient
 from bioengine_server.settings import Settings
 from bioengine_server.web.body import BoundedBodies
@@ -27,5 +28,6 @@ def add_web(app: FastAPI, settings: Settings, store: Callable[[], RedisStore], s
     if service is not None:
         add_service_routes(app, store, service, settings.max_request_size)
         add_triton_proxy(app, store, service, settings.max_request_size)
+    app.add_middleware(CheckedFrames)
     app.add_middleware(BoundedBodies, limit=settings.max_request_size)
     allow_origins(app, [origin.strip() for origin in settings.allow_origins.split(",") if origin.strip()])

@@ -1,0 +1,90 @@
+"""A client of either generation that says whatever a test wants, frame by frame."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from types import TracebackType
+from typing import Any
+
+import msgpack
+from websockets.sync.client import connect
+
+from tests.stack.harness import Stack
+
+GENERATIONS = ["imjoy-rpc", "hypha-rpc"]
+
+
+class RawClient:
+    """An anonymous connection; `call` as the libraries do it, `send` for anything else."""
+
+    def __init__(self, stack: Stack, generation: str, client_id: str = "raw") -> None:
+        self._sessions = itertools.count()
+        self._open = contextlib.ExitStack()
+        address = f"ws://127.0.0.1:{stack.port}/ws"
+        if generation == "imjoy-rpc":
+            self.socket = self._open.enter_context(connect(f"{address}?client_id={client_id}", compression=None, max_size=None))
+            self.own_id, self.end = client_id, "workspace-manager"
+            service = self.call("services.default.get_service", "triton-client")
+            self.service = "services." + service["id"].split(":")[-1]
+        else:
+            self.socket = self._open.enter_context(connect(address, compression=None, max_size=None))
+            self.socket.send(json.dumps({"client_id": client_id}))
+            info = json.loads(self.socket.recv(10))
+            self.own_id = f"{info['workspace']}/{client_id}"
+            # The end that the service is at.
+            self.end, self.service = "public/bioengine", "services.triton-client"
+
+    def __enter__(self) -> RawClient:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._open.close()
+
+    def vanish(self) -> None:
+        """Be gone without a word."""
+        self.socket.socket.close()
+
+    def frame(self, method: str, *args: Any, session: str = "", **more: Any) -> bytes:
+        """The frame of a call."""
+        main = {"type": "method", "from": self.own_id, "to": self.end, "method": method, **more}
+        if session:
+            main["session"] = session
+        extra: dict[str, Any] = {"args": list(args)}
+        if session:
+            extra["promise"] = {
+                name: {"_rtype": "method", "_rtarget": self.own_id, "_rmethod": f"{session}.{name}", "_rpromise": False}
+                for name in ("resolve", "reject")
+            }
+        packed: bytes = msgpack.packb(main) + msgpack.packb(extra)
+        return packed
+
+    def send(self, frame: bytes) -> None:
+        self.socket.send(frame)
+
+    def call(self, method: str, *args: Any, timeout: float = 30, **keywords: Any) -> Any:
+        """The answer of a call; RuntimeError with the text that the server answers when it refuses."""
+        session = f"session{next(self._sessions)}"
+        more = {"with_kwargs": True} if keywords else {}
+        self.send(self.frame(method, *args, *([keywords] if keywords else []), session=session, **more))
+        while True:
+            unpacker = msgpack.Unpacker(strict_map_key=False)
+            unpacker.feed(self.socket.recv(timeout))
+            main = unpacker.unpack()
+            if main.get("method") not in (f"{session}.resolve", f"{session}.reject"):
+                continue
+            answer = unpacker.unpack().get("args", [None])[0]
+            if main["method"].endswith("reject"):
+                raise RuntimeError(answer["_rvalue"])
+            return answer
+
+    def execute(self, *inputs: Any, model_id: str = "conscientious-seashell") -> dict[str, Any]:
+        """The result of a run."""
+        answer = self.call(
+            f"{self.service}.execute",
+            inputs=[{"model_id": model_id, "inputs": list(inputs)}],
+            model_name="bioengine-model-runner",
+            serialization="imjoy",
+        )
+        return dict(answer["result"])
