@@ -4,9 +4,10 @@ Run by the `bioengine` executable before anything else is installed, so it uses 
 
     python environments.py NAME [NAME ...]
 
-builds each environment that is missing or whose requirements have changed, reports to stderr, and prints the folder that
-holds them. An environment counts as built only when its stamp, written last, matches the hash of all it was built from;
-whatever an interrupted build left is removed and built again (pip's cache makes that quick).
+("clients" stands for all of the tests') builds each environment that is missing or whose requirements have changed, reports
+to stderr, and prints the folder that holds them. An environment counts as built only when its stamp, written last, matches
+the hash of all it was built from; whatever an interrupted build left is removed and built again (pip's cache makes that
+quick).
 """
 
 from __future__ import annotations
@@ -119,6 +120,16 @@ def triton_installation(requirements: Path) -> Callable[[Path], Iterator[str]]:
     return build
 
 
+def npm_packages(description: Path) -> Callable[[Path], Iterator[str]]:
+    def build(folder: Path) -> Iterator[str]:
+        yield f"installing {description.relative_to(ROOT)}"
+        folder.mkdir()
+        shutil.copy2(description, folder)
+        run(["npm", "install", "--prefix", str(folder), "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"])
+
+    return build
+
+
 def has_pip() -> bool:
     return subprocess.run([sys.executable, "-I", "-m", "pip", "--version"], capture_output=True).returncode == 0
 
@@ -132,6 +143,7 @@ def catalogue() -> dict[str, Environment]:
         sources = files if editable is None else (*files, editable / "pyproject.toml")
         return Environment(name, title, sources, virtual_environment(*files, editable=editable))
 
+    packages = tests / "clients" / "javascript" / "package.json"
     triton_files = (server / "requirements-triton.txt",)
     environments = (
         environment(
@@ -141,8 +153,12 @@ def catalogue() -> dict[str, Environment]:
             "runner", f"model runner environment ({accelerator()})", runner / "requirements.txt", runner_set, editable=runner
         ),
         Environment("triton", "Triton Inference Server", triton_files, triton_installation(*triton_files)),
-        environment("client-imjoy", "test client environment (imjoy-rpc)", tests / "clients" / "requirements-imjoy.txt"),
-        environment("client-hypha", "test client environment (hypha-rpc)", tests / "clients" / "requirements-hypha.txt"),
+        *(
+            environment(f"client-{name}", f"test client environment ({name})", file)
+            for file in sorted((tests / "clients").glob("requirements-*.txt"))
+            for name in [file.stem.removeprefix("requirements-")]
+        ),
+        Environment("client-javascript", "test client packages (JavaScript)", (packages,), npm_packages(packages)),
     )
     return {environment.name: environment for environment in environments}
 
@@ -172,6 +188,7 @@ def build(wanted: list[str]) -> Path:
     folder = environments_folder()
     folder.mkdir(parents=True, exist_ok=True)
     environments = catalogue()
+    wanted = [name for group in wanted for name in (client_environments() if group == "clients" else [group])]
     pending = [environments[name] for name in wanted if not is_built(folder, environments[name])]
     if not pending:
         return folder
@@ -189,6 +206,15 @@ def build(wanted: list[str]) -> Path:
             stamp(folder, environment).write_text(environment.digest())
             report(f"      done in {time.monotonic() - started:.0f} s")
     return folder
+
+
+def client_environments() -> list[str]:
+    """The names of the environments with client libraries; without that for JavaScript where npm is not there."""
+    names = [name for name in catalogue() if name.startswith("client-")]
+    if shutil.which("npm") is None:
+        report("npm is not installed: the JavaScript clients are not tested.")
+        names.remove("client-javascript")
+    return names
 
 
 def stamp(folder: Path, environment: Environment) -> Path:

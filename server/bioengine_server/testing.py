@@ -25,7 +25,7 @@ def run_tests(settings: Settings, all_tiers: bool, pytest_arguments: list[str]) 
     """
     build = ROOT / "deploy" / "environments.py"
     python = os.environ.get("BIOENGINE_PYTHON", sys.executable)
-    if _run("test client environments", [python, "-I", str(build), "client-imjoy", "client-hypha"]):
+    if _run("test client environments", [python, "-I", str(build), "clients"]):
         return 1
     server, runner = (str(settings.environments / name / "bin" / "python") for name in ("server", "runner"))
     tier = [] if all_tiers else ["-m", "not extended"]
