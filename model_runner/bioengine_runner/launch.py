@@ -53,13 +53,18 @@ def prepare(settings: Settings) -> Boot:
 
 def command(settings: Settings, boot: Boot) -> list[str]:
     """tritonserver's command line."""
+    own = own_models(settings.triton_models)
     closed = f"{CLOSED_APIS}:{SECRET_HEADER}={settings.triton_secret.get_secret_value()}"
     return [
         str(settings.tritonserver),
         f"--model-repository={boot.router_repository}",
         f"--model-repository={boot.model_repository}",
+        *([f"--model-repository={settings.triton_models}"] if own else []),
         "--model-control-mode=explicit",
-        f"--load-model={ROUTER}",
+        *(f"--load-model={name}" for name in (ROUTER, *own)),
+        # One of the admin's models that cannot be loaded is in the log, and not the end of all others.
+        "--exit-on-error=false",
+        "--strict-readiness=false",
         f"--backend-directory={settings.backends}",
         f"--backend-config=python,shm-region-prefix-name={settings.shm_prefix}",
         "--disable-auto-complete-config",
@@ -74,6 +79,23 @@ def command(settings: Settings, boot: Boot) -> list[str]:
         f"--exit-timeout-secs={EXIT_TIMEOUT}",
         "--log-format=ISO8601",
     ]
+
+
+def own_models(folder: Path | None) -> list[str]:
+    """The names of the admin's own models: folders with a config.pbtxt. Others are named on stdout, Triton's log."""
+    if folder is None or not folder.is_dir():
+        return []
+    names = []
+    for model in sorted(folder.iterdir()):
+        if model.name.startswith(".") or not model.is_dir():
+            continue
+        if model.name == ROUTER or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model.name):
+            print(f"Not loaded, for its name: {model}. Expected letters, digits, '.', '_' and '-', and not {ROUTER}.", flush=True)
+        elif not (model / "config.pbtxt").is_file():
+            print(f"Not loaded: {model}. It has no config.pbtxt.", flush=True)
+        else:
+            names.append(model.name)
+    return names
 
 
 def environment(settings: Settings, boot: Boot) -> dict[str, str]:

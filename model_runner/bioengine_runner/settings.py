@@ -31,6 +31,9 @@ class Settings(BaseSettings):
     run_dir: Path
     """Node-local folder for what the running Triton shares; never on a network file system."""
 
+    triton_models: Path | None = None
+    """Folder with the admin's own Triton models, `<name>/config.pbtxt` and `<name>/<version>/`, loaded at each start."""
+
     triton_secret: SecretStr = Field(min_length=32)
     """Made at each start: opens Triton's closed APIs (loading models and the like) to the server alone."""
 

@@ -214,6 +214,11 @@ class Busy(BioEngineError):
         super().__init__(f"The server is busy: {waiting} requests are waiting already. Try again in a minute.")
 
 
+class CallerGone(BioEngineError):
+    def __init__(self, caller: object) -> None:
+        super().__init__(f"Not run: {caller} went away while the request waited.")
+
+
 class TooLarge(BioEngineError):
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(

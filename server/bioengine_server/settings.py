@@ -116,6 +116,11 @@ class Settings(BaseSettings):
         return self.home / "models"
 
     @property
+    def triton_models(self) -> Path:
+        """The admin's own Triton models."""
+        return self.home / "triton-models"
+
+    @property
     def url(self) -> str:
         """Where a client on this machine finds the server."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host

@@ -19,6 +19,7 @@ from typing import Any
 from bioengine_server.errors import HomeInUse, StackError, UnsafeRunDir
 from bioengine_server.gateway.route import add_legacy_gateway
 from bioengine_server.health import Readiness, add_health_routes
+from bioengine_server.hub.guard import guard_rpc
 from bioengine_server.hub.hypha import HttpServer, create_hypha, hypha_store, listen, share_service
 from bioengine_server.hub.secrets import home_secret, new_secret
 from bioengine_server.hub.tokens import JWT_SECRET
@@ -72,6 +73,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             store = hypha_store(app)
             share_service(store, SERVICE_ID)
             if service is not None:
+                service.watch_clients(store.get_event_bus().is_local_client)
                 api = await parts.enter_async_context(
                     store.get_workspace_interface(store.get_root_user(), "public", client_id="bioengine", silent=True)
                 )
@@ -143,6 +145,7 @@ async def run_registration(settings: Settings, hypha_url: str, token: str) -> No
         raise StackError("Which Triton is to be offered? Name it with --triton URL, such as --triton http://127.0.0.1:8000.")
     if not settings.debug:
         hide_tracebacks()
+    guard_rpc(settings.max_request_size)
     async with service_for(settings, settings.triton, external_secret(settings), hypha_url, Watcher()) as service:
         async with background(Registration(service).run(hypha_url, token)):
             await stop.wait()

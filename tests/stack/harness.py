@@ -47,7 +47,7 @@ def bioengine(*arguments: str, **environment: str) -> subprocess.CompletedProces
 
 
 def fill_home(home: Path, packages: Path) -> None:
-    """Import the small packages and the zoo's, through the store's own code."""
+    """Import the small packages and the zoo's, through the store's own code; and have the tests' own Triton models there."""
     from bioengine_server.store.model_store import ModelStore
 
     store = ModelStore(home / "models")
@@ -55,6 +55,7 @@ def fill_home(home: Path, packages: Path) -> None:
     for folder in folders:
         if folder.is_dir() and folder.name != "bioengine-probe":
             store.import_package(folder)
+    shutil.copytree(ROOT / "tests" / "triton_models", home / "triton-models", ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def free_port() -> int:

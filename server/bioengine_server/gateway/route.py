@@ -67,7 +67,8 @@ async def _serve(websocket: WebSocket, store: RedisStore, max_message_size: int)
     await websocket.accept()
     connection = _Connection(websocket)
     # A client id of our own: the client's own one is free for it to use over hypha-rpc, too.
-    async with store.get_workspace_interface(user, workspace, client_id=f"legacy-{client_id}", silent=True) as hypha:
+    # Not silent: Hypha takes services of clients only that it knows.
+    async with store.get_workspace_interface(user, workspace, client_id=f"legacy-{client_id}", silent=False) as hypha:
         rpc = LegacyRPC(connection, workspace, client_id, user.model_dump(mode="json"), max_message_size)
         LegacySession(rpc, hypha, store, user, workspace, client_id)
         try:

@@ -78,7 +78,7 @@ class LegacySession:
     async def _offer(self, service_id: str) -> dict[str, Any] | None:
         """Have a service of Hypha offered on the legacy end under an id that leads back to it."""
         try:
-            service = await self._hypha.get_service(_hypha_id(service_id))
+            service = await self._hypha.get_service(service_id)
         except Exception as error:
             if "not found" in str(error).lower() or isinstance(error, KeyError):
                 return None
@@ -133,11 +133,6 @@ class LegacySession:
             "email": self._user.email,
             "roles": self._user.roles,
         }
-
-
-def _hypha_id(service_id: str) -> str:
-    """The id as Hypha 0.21 takes it: an old web page asks for `public/workspace-manager:triton-client`."""
-    return service_id.replace("/workspace-manager:", "/*:")
 
 
 def _camel_case(name: str) -> str:

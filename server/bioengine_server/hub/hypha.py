@@ -21,6 +21,7 @@ from hypha.server import create_application, get_argparser
 
 from bioengine_server.errors import PortInUse
 from bioengine_server.hub.guard import guard_rpc
+from bioengine_server.hub.login import replace_login
 from bioengine_server.settings import Settings
 
 # Messages in a second, and in a burst, that one client may send: an image of 1 GB is 4,000 messages.
@@ -34,6 +35,7 @@ _GRACE = 2  # seconds
 def create_hypha(settings: Settings, jwt_secret: str) -> FastAPI:
     """Hypha's ASGI application; its store is `app.state.store` and is ready when the application has started."""
     guard_rpc(settings.max_request_size)
+    replace_login()
     os.environ.update(HYPHA_WS_MSG_RATE_LIMIT=str(_MESSAGE_RATE), HYPHA_WS_MSG_BURST_LIMIT=str(_MESSAGE_BURST))
     set_jwt_secret(jwt_secret)
     database = settings.node_folder / "hypha.sqlite"
@@ -57,18 +59,20 @@ def hypha_store(app: FastAPI) -> RedisStore:
 
 
 def share_service(store: RedisStore, service_id: str) -> None:
-    """Let the bare `service_id` mean the public service where a client's own workspace has none.
+    """Let the ids that clients of the public server ask for mean the public service, where they name nothing else.
 
-    Anonymous users have a workspace of their own, and Hypha 0.21 looks up bare ids in that one only.
+    These are the bare `service_id`, which Hypha 0.21 looks up in the client's own workspace only (anonymous users have one each),
+    and that of an old web page.
     """
     manager: Any = store._workspace_manager
     find = manager.get_service_info
+    shared = (service_id, f"public/workspace-manager:{service_id}")
 
     async def find_or_shared(service_id_asked: str, config: dict[str, Any] | None = None, context: Any = None) -> Any:
         try:
             return await find(service_id_asked, config, context=context)
         except KeyError:
-            if service_id_asked != service_id:
+            if service_id_asked not in shared:
                 raise
             return await find(f"public/{service_id}", config, context=context)
 

@@ -8,52 +8,118 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
 from bioengine_server.errors import Busy
+
+T = TypeVar("T")
+OnMove = Callable[[int], None]
+
+
+def _unmoved(position: int) -> None:
+    pass
 
 
 class Admission:
     """The door in front of one Triton."""
 
     def __init__(self, total: int, per_model: int, queue_size: int) -> None:
-        self._total = asyncio.Semaphore(total)
+        self._total = _Door(total)
         self._per_model = per_model
         self._queue_size = queue_size
-        self._models: dict[str, _ModelDoor] = {}
-        self.waiting = 0
+        self._models: dict[str, _Door] = {}
+        self._running: set[asyncio.Future] = set()
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for their place."""
+        return sum(door.waiting for door in (self._total, *self._models.values()))
 
     @contextlib.asynccontextmanager
-    async def admit(self, model: str) -> AsyncIterator[None]:
-        """Hold a place for a request of `model`, in order of arrival for each model. Raises Busy."""
-        door = self._models.setdefault(model, _ModelDoor(self._per_model))
+    async def admit(self, model: str, on_move: OnMove = _unmoved) -> AsyncIterator[None]:
+        """Hold a place for a request of `model`, in order of arrival for each model. Raises Busy.
+
+        Args:
+            model: whose door.
+            on_move: told the request's position in the queue whenever that changes: 1 is next, 0 need not wait.
+        """
+        door = self._models.setdefault(model, _Door(self._per_model))
         # Half of the queue at most for one model, so that a stuck one leaves room to wait for the others.
-        if self.waiting >= self._queue_size or door.users >= max(self._queue_size // 2, self._per_model):
-            raise Busy(self.waiting)
+        if (waiting := self.waiting) >= self._queue_size or door.users >= max(self._queue_size // 2, self._per_model):
+            raise Busy(waiting)
         door.users += 1
         try:
             # The model's own door first: who waits for it must not hold one of the places that all share.
-            async with self._wait_for(door.semaphore), self._wait_for(self._total):
+            async with door.place(on_move), self._total.place(on_move):
                 yield
         finally:
             door.users -= 1
             if not door.users:
                 self._models.pop(model, None)
 
-    @contextlib.asynccontextmanager
-    async def _wait_for(self, semaphore: asyncio.Semaphore) -> AsyncIterator[None]:
-        self.waiting += 1
+    async def run(self, model: str, work: Callable[[], Awaitable[T]], on_move: OnMove = _unmoved) -> T:
+        """`await work()` in a place of `model`. Raises Busy, and what `work` raises.
+
+        A caller who is cancelled leaves the queue; work that has begun holds its place until it ends, as Triton goes on with it.
+        """
+        begun = asyncio.Event()
+
+        async def in_place() -> T:
+            async with self.admit(model, on_move):
+                begun.set()
+                return await work()
+
+        task = asyncio.ensure_future(in_place())
+        self._running.add(task)
+        task.add_done_callback(self._forget)
         try:
-            await semaphore.acquire()
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not begun.is_set():
+                task.cancel()
+            raise
+
+    def _forget(self, task: asyncio.Future) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, also where its caller has gone
+
+
+class _Door:
+    """Places, and the queue for them, first come, first served."""
+
+    def __init__(self, places: int) -> None:
+        self._places = asyncio.Semaphore(places)
+        self._queue: list[_Ticket] = []
+        self.users = 0
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    @contextlib.asynccontextmanager
+    async def place(self, on_move: OnMove) -> AsyncIterator[None]:
+        ticket = _Ticket(on_move)
+        self._queue.append(ticket)
+        ticket.on_move(len(self._queue) if self._places.locked() else 0)
+        try:
+            await self._places.acquire()
         finally:
-            self.waiting -= 1
+            self._leave(ticket)
         try:
             yield
         finally:
-            semaphore.release()
+            self._places.release()
+
+    def _leave(self, ticket: _Ticket) -> None:
+        position = self._queue.index(ticket)
+        del self._queue[position]
+        for number, other in enumerate(self._queue[position:], start=position + 1):
+            other.on_move(number)
 
 
-class _ModelDoor:
-    def __init__(self, places: int) -> None:
-        self.semaphore = asyncio.Semaphore(places)
-        self.users = 0
+@dataclass(eq=False)
+class _Ticket:
+    on_move: OnMove

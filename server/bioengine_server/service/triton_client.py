@@ -12,16 +12,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from bioengine_server.errors import Busy, NoSuchModel, RefusedArgument, StoreError, TooLarge, TritonUnavailable
+from bioengine_server.errors import Busy, CallerGone, NoSuchModel, RefusedArgument, StoreError, TooLarge, TritonUnavailable
 from bioengine_server.service.admission import Admission
 from bioengine_server.service.caller import Caller
+from bioengine_server.service.progress import Progress
 from bioengine_server.service.tensors import checked_outputs, from_triton, to_triton
 from bioengine_server.store.service import StoreService
 from bioengine_server.triton import message
-from bioengine_server.triton.api import ROUTER, InferOptions, TritonApi, TritonError
+from bioengine_server.triton.api import ROUTER, InferOptions, InferResult, TritonApi, TritonError
 from bioengine_server.triton.router import Router
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,21 @@ RESERVED_ROUTERS = 2
 _SERIALIZATIONS = ("triton", "imjoy")
 _RESOLVED_FOR = 10.0  # seconds that an id's resolution is remembered
 _MOST_RESOLVED = 1024
+
+
+RouterAnswer = tuple[dict[str, Any], dict[str, Any]]
+"""A result, and Triton's response info."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Who asks, how, and who is told of it."""
+
+    caller: Caller
+    options: InferOptions
+    steps: Progress
 
 
 class TritonClient:
@@ -60,6 +77,11 @@ class TritonClient:
         self._probes = asyncio.Semaphore(1)
         self._resolved: dict[str, tuple[float, str]] = {}
         self._configs: dict[tuple[str, str], dict[str, Any]] = {}
+        self._is_connected: Callable[[str, str], bool] | None = None
+
+    def watch_clients(self, is_connected: Callable[[str, str], bool]) -> None:
+        """Have requests of clients that went away not run. `is_connected(workspace, client)` is Hypha's own answer."""
+        self._is_connected = is_connected
 
     def definition(self) -> dict[str, Any]:
         """What is registered with Hypha."""
@@ -91,6 +113,7 @@ class TritonClient:
         compression_algorithm: Any = None,
         cache_config: bool = True,
         verbose: bool = False,
+        progress: Any = None,
         server_url: Any = None,
         context: dict[str, Any] | None = None,
         **unknown: Any,
@@ -110,6 +133,8 @@ class TritonClient:
             compression_algorithm: of Triton's inference request. No compression unless asked for.
             cache_config: remember the model's configuration between calls.
             verbose: log the call.
+            progress: a function, called with `{"state": str, ...}` while the call lasts: "queued" with `position` (1 is next,
+                0 need not wait), "downloading", "loading", "running". Errors of its own are ignored.
             server_url: refused; this service speaks to its own Triton only.
             context: given by Hypha.
 
@@ -118,9 +143,9 @@ class TritonClient:
         `{"success": False, "error": str}`.
 
         Raises RefusedArgument; TypeError for an input of a wrong dtype; for models other than the router TritonError,
-        TritonUnavailable, Busy, TooLarge.
+        TritonUnavailable, Busy, CallerGone, TooLarge.
         """
-        caller = Caller.from_context(context)
+        caller = self._caller(context)
         _refuse(server_url, unknown)
         if serialization not in _SERIALIZATIONS:
             raise RefusedArgument("serialization", f"{serialization!r} is not 'imjoy' or 'triton'.")
@@ -135,15 +160,21 @@ class TritonClient:
             compression_algorithm=compression_algorithm,
         )
         logger.log(logging.INFO if verbose else logging.DEBUG, "%s runs %s", caller, model_name)
-        if model_name == ROUTER and serialization == "imjoy":
-            return await self._run_stored_model(inputs, options, caller)
-        config = await self._triton_config(model_name, options.model_version, use_cache=cache_config)
-        outputs = checked_outputs(select_outputs, config)
-        self._check_size(inputs)
-        tensors = to_triton(inputs, config, serialization)
-        async with self._admission.admit(f"triton:{model_name}"):
-            result = await self._router.api.infer(model_name, tensors, outputs, options)
-        return {**from_triton(result.outputs, serialization, decode_json, decode_bytes), "__info__": result.info}
+        async with Progress(progress) as steps:
+            call = _Call(caller, options, steps)
+            if model_name == ROUTER and serialization == "imjoy":
+                return await self._run_stored_model(inputs, call)
+            config = await self._triton_config(model_name, options.model_version, use_cache=cache_config)
+            outputs = checked_outputs(select_outputs, config)
+            self._check_size(inputs)
+            tensors = to_triton(inputs, config, serialization)
+
+            async def infer() -> InferResult:
+                steps.tell("running")
+                return await self._router.api.infer(model_name, tensors, outputs, options)
+
+            result = await self._in_place(f"triton:{model_name}", call, infer)
+            return {**from_triton(result.outputs, serialization, decode_json, decode_bytes), "__info__": result.info}
 
     async def get_config(
         self,
@@ -218,69 +249,90 @@ class TritonClient:
             yield loaded["name"]
             self._store.used(place)
 
-    async def _run_stored_model(self, inputs: Any, options: InferOptions, caller: Caller) -> dict[str, Any]:
+    def _caller(self, context: dict[str, Any] | None) -> Caller:
+        """The caller; whether it is still there is known of those who are connected to the Hypha of this process."""
+        caller, is_connected = Caller.from_context(context), self._is_connected
+        if is_connected is None or not is_connected(caller.workspace, caller.client):
+            return caller
+        return replace(caller, connected=lambda: is_connected(caller.workspace, caller.client))
+
+    async def _run_stored_model(self, inputs: Any, call: _Call) -> dict[str, Any]:
         """A request of the router: what goes wrong is data."""
         if not isinstance(inputs, (list, tuple)) or len(inputs) != 1 or not isinstance(inputs[0], dict):
             raise RefusedArgument("inputs", 'expected a list with one dict, [{"model_id": "affable-shark", "inputs": [image]}].')
         request = {key: value for key, value in inputs[0].items() if key != "operation"}
         try:
             self._check_size(request)
-            result, info = await self._admitted(request, options, caller)
-        except (Busy, TooLarge, TritonUnavailable) as error:
+            result, info = await self._answered(request, call)
+        except (Busy, CallerGone, TooLarge, TritonUnavailable) as error:
             result, info = {"success": False, "error": str(error)}, {"model_name": ROUTER}
         if result.get("success") is False:
-            logger.info("%s: %s", caller, result["error"])
+            logger.info("%s: %s", call.caller, result["error"])
         return {"result": result, "__info__": info}
 
-    async def _admitted(
-        self, request: dict[str, Any], options: InferOptions, caller: Caller
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    async def _answered(self, request: dict[str, Any], call: _Call) -> RouterAnswer:
         model_id = request.get("model_id")
         if model_id == PROBE_MODEL:
             async with self._probes:
-                return await self._router.ask(request, options)
+                return await self._router.ask(request, call.options)
         if request.get("inputs") is None:
-            return await self._described(request, options, caller)
+            return await self._described(request, call)
         model = self._remembered(model_id)
         if model is None:
-            answer, info = await self._resolved_or_fetched(model_id, caller)
+            answer, info = await self._resolved_or_fetched(model_id, call.caller, call.steps)
             if "id" not in answer:
                 return answer, info
             model = f"{answer['id']}/{answer['version']}"
             self._remember(model_id, model)
-        async with self._admission.admit(model):
-            result, info = await self._router.ask(request, options)
+        result, info = await self._in_place(model, call, lambda: self._loaded_and_run(request, call))
         if result.get("success"):
             self._store.used(model)
         return result, info
 
-    async def _described(
-        self, request: dict[str, Any], options: InferOptions, caller: Caller
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    async def _in_place(self, model: str, call: _Call, work: Callable[[], Awaitable[T]]) -> T:
+        """`await work()` when the request's turn has come, unless its caller has gone meanwhile. Raises Busy, CallerGone."""
+
+        async def if_wanted() -> T:
+            if not call.caller.connected():
+                raise CallerGone(call.caller)
+            return await work()
+
+        return await self._admission.run(model, if_wanted, call.steps.queued)
+
+    async def _loaded_and_run(self, request: dict[str, Any], call: _Call) -> RouterAnswer:
+        """The run; for those who want to be told, after a request of its own that loads the model."""
+        if call.steps.wanted:
+            call.steps.tell("loading")
+            wanted: dict[str, Any] = {key: request[key] for key in ("model_id", "weight_format") if key in request}
+            loaded, _ = await self._router.ask({"operation": "load", **wanted})
+            if "name" in loaded:  # what is wrong otherwise, the run itself says
+                call.steps.tell("running")
+        return await self._router.ask(request, call.options)
+
+    async def _described(self, request: dict[str, Any], call: _Call) -> RouterAnswer:
         """The description alone: of a stored model, or from the collection without its weights."""
-        answer, info = await self._question(request, options)
+        answer, info = await self._question(request, call.options)
         if "not_stored" not in answer:
             return answer, info
         try:
-            return {"rdf": (await self._store.describe(answer["not_stored"], caller)).rdf}, info
+            return {"rdf": (await self._store.describe(answer["not_stored"], call.caller)).rdf}, info
         except StoreError as error:
             return _failure(answer, error), info
 
-    async def _resolved_or_fetched(self, model_id: Any, caller: Caller) -> tuple[dict[str, Any], dict[str, Any]]:
+    async def _resolved_or_fetched(self, model_id: Any, caller: Caller, steps: Progress = Progress(None)) -> RouterAnswer:
         """`{"id", "version"}` of the package that `model_id` names, which is downloaded where it is not stored."""
         question = {"operation": "resolve", "model_id": model_id}
         answer, info = await self._question(question)
         if "not_stored" not in answer:
             return answer, info
+        steps.tell("downloading")
         try:
             await self._store.fetch(answer["not_stored"], caller)
         except StoreError as error:
             return _failure(answer, error), info
         return await self._question(question)
 
-    async def _question(
-        self, request: dict[str, Any], options: InferOptions = InferOptions()
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    async def _question(self, request: dict[str, Any], options: InferOptions = InferOptions()) -> RouterAnswer:
         """A request that runs no model, in a lane of its own."""
         async with self._questions:
             return await self._router.ask(request, options)

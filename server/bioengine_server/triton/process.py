@@ -130,6 +130,7 @@ class TritonProcess:
             "BACKENDS": triton / "backends",
             "MODEL_REPOSITORY": _REPOSITORY,
             "STORE": settings.store,
+            "TRITON_MODELS": settings.triton_models,
             "RUN_DIR": settings.node_folder,
             "TRITON_SECRET": self._secret,
             "SHM_PREFIX": settings.shm_prefix,

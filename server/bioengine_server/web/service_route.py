@@ -7,10 +7,13 @@ or JSON, gzipped or not, or, for GET, the query; the answer has the type of the 
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -49,7 +52,9 @@ def add_service_routes(app: FastAPI, store: Callable[[], RedisStore], service: T
             try:
                 caller = await caller_of(request.headers, store())
                 arguments = await _arguments(request, kind, limit)
-                return _answer(await method(**arguments, context=caller.to_context()), kind)
+                with _connected(request) as connected:
+                    context = replace(caller, connected=connected).to_context()
+                    return _answer(await method(**arguments, context=context), kind)
             except (BioEngineError, TypeError, TritonError) as error:
                 return refusal(error)
             except Exception:
@@ -61,6 +66,21 @@ def add_service_routes(app: FastAPI, store: Callable[[], RedisStore], service: T
     for method, verbs in ((service.execute, ["POST"]), (service.get_config, ["GET", "POST"])):
         path = f"/public/services/{SERVICE_ID}/{method.__name__}"
         app.router.routes.insert(0, Route(path, endpoint(method), methods=verbs))
+
+
+@contextlib.contextmanager
+def _connected(request: Request) -> Iterator[Callable[[], bool]]:
+    """Whether the client of a request, whose body has been read, is still there."""
+
+    async def wait_until_gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    gone = asyncio.ensure_future(wait_until_gone())
+    try:
+        yield lambda: not gone.done()
+    finally:
+        gone.cancel()
 
 
 async def _arguments(request: Request, kind: str, limit: int) -> dict[str, Any]:

@@ -1,0 +1,42 @@
+"""What `login` of the client libraries finds: a sentence at once, for there are no accounts to log in to.
+
+Hypha's own service sends people to a login provider on the internet, and its clients wait for them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypha.core.store
+
+NO_ACCOUNTS = (
+    "This server has no accounts, so there is nothing to log in to. Leave the login and the token out: every model runs without. "
+    "A program that wants a token gets one from `generate_token` of a connection without one."
+)
+
+
+def replace_login() -> None:
+    """Have Hypha register this service in place of its own."""
+    hypha.core.store.create_login_service = _login_service  # type: ignore[attr-defined]
+
+
+def _login_service(store: Any) -> dict[str, Any]:
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(NO_ACCOUNTS)
+
+    async def index(event: Any = None) -> dict[str, Any]:
+        return {"status": 200, "headers": {"Content-Type": "text/plain; charset=utf-8"}, "body": NO_ACCOUNTS + "\n"}
+
+    return {
+        "id": "hypha-login",
+        "name": "Login",
+        "type": "functions",
+        "description": NO_ACCOUNTS,
+        "config": {"visibility": "public"},
+        "index": index,
+        "start": refuse,
+        "check": refuse,
+        "report": refuse,
+        "profile": index,
+        "logout": refuse,
+    }

@@ -1,0 +1,33 @@
+"""A client that offers a service to others until its stdin is closed. Runs in the library's own environment.
+
+    python peer.py LIBRARY URL
+
+Prints `{"token": str, "service": id}`.
+"""
+
+import asyncio
+import importlib
+import json
+import logging
+import sys
+
+logging.disable(logging.ERROR)
+
+
+async def main(library, url):
+    client = importlib.import_module({"imjoy": "imjoy_rpc.hypha", "hypha": "hypha_rpc"}[library])
+    server = await client.connect_to_server({"name": "peer", "server_url": url})
+
+    async def each(values, callback):
+        return sum([await callback(value) for value in values])
+
+    info = await server.register_service(
+        {"id": "peer", "name": "Peer", "config": {"visibility": "public"}, "echo": lambda value: value, "each": each}
+    )
+    id = info["id"] if "/" in info["id"] else f"{server.config['workspace']}/{info['id']}"
+    print(json.dumps({"token": await server.generate_token(), "service": id}), flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
