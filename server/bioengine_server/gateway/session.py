@@ -11,7 +11,7 @@ from hypha.core.auth import generate_auth_token
 from hypha.core.store import RedisStore
 
 from bioengine_server.gateway.rpc import LegacyRPC
-from bioengine_server.gateway.wrap import in_name_of_callers, plain
+from bioengine_server.gateway.wrap import in_name_of_callers, plain, unannotated
 
 logger = logging.getLogger(__name__)
 
@@ -44,18 +44,19 @@ class LegacySession:
     def _manager(self) -> dict[str, Any]:
         """The service `default`, in the spellings of Python and of JavaScript."""
         methods = {
-            "get_service": self._get_service,
-            "list_services": self._list_services,
-            "unregister_service": self._unregister_service,
-            "generate_token": self._generate_token,
-            "get_connection_info": self._get_connection_info,
-            "update_client_info": self._update_client_info,
-            "echo": self._echo,
-            "log": self._log,
+            method.__name__.removeprefix("_"): unannotated(method)
+            for method in (
+                self._get_service,
+                self._list_services,
+                self._register_service,
+                self._unregister_service,
+                self._generate_token,
+                self._get_connection_info,
+                self._update_client_info,
+                self._echo,
+                self._log,
+            )
         }
-        methods = plain(methods)
-        # Not a plain one: the client is to know its own functions again, by the marks that they carry.
-        methods["register_service"] = lambda service, *_, **__: self._register_service(service)
         camel_case = {_camel_case(name): method for name, method in methods.items()}
         return {
             "id": "default",
@@ -101,7 +102,7 @@ class LegacySession:
     async def _list_services(self, query: Any = None, *_: Any, **__: Any) -> Any:
         return plain(await self._hypha.list_services(query))
 
-    async def _register_service(self, service: Any) -> Any:
+    async def _register_service(self, service: Any, *_: Any, **__: Any) -> Any:
         """Have a service of the client's own offered by Hypha.
 
         The client keeps it, as with old Hypha servers: its functions in the arguments of this call end with the call.

@@ -6,7 +6,7 @@ peers do not know. So callables become plain functions, recursively, in argument
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -43,8 +43,21 @@ def _plain_function(function: Callable[..., Any], take_context: bool = False) ->
             result = await result
         return plain(result)
 
-    call.__name__ = getattr(function, "__name__", "call").replace(".", "_") or "call"
     call.__doc__ = getattr(function, "__doc__", None)
+    return _named(call, getattr(function, "__name__", ""))
+
+
+def unannotated(method: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
+    """A method with the signature that clients can read; arguments and results pass as they are."""
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return await method(*args, **kwargs)
+
+    return _named(call, method.__name__.removeprefix("_"))
+
+
+def _named(call: Callable[..., Any], name: str) -> Callable[..., Any]:
+    call.__name__ = name.replace(".", "_") or "call"
     # imjoy-rpc sends the signature as text, and its clients cannot read annotations in it.
     call.__annotations__ = {}
     return call
