@@ -49,5 +49,5 @@ async def test_none_is_nobody_and_anything_else_is_refused() -> None:
     async with Progress(None) as steps:
         steps.tell("running")
         assert not steps.wanted
-    with pytest.raises(RefusedArgument, match="progress.*expected a function, got int"):
+    with pytest.raises(RefusedArgument, match=r"progress.*expected a function, got int"):
         Progress(5)
