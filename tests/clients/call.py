@@ -3,8 +3,8 @@
     python call.py LIBRARY MODE URL REQUEST.json FOLDER
 
 LIBRARY is imjoy or hypha, MODE async or sync. REQUEST.json: `{"model_id", "inputs": [file.npy, ...], "weight_format"}`,
-`arguments` for `execute`, and `method_timeout`, null for the library's own. Writes `FOLDER/output_<n>.npy` and `FOLDER/result.json`: the result without its arrays, or
-`{"raised": str}`.
+`arguments` for `execute`, and `method_timeout`, null for the library's own. Writes `FOLDER/output_<n>.npy` and
+`FOLDER/result.json`: the result without its arrays, or `{"raised": str}`.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from entry import entry, settled
 
 logging.disable(logging.ERROR)
 
@@ -29,37 +30,20 @@ def request_of(path):
     return arguments, {} if timeout is None else {"method_timeout": timeout}
 
 
-async def call_async(library, url, arguments, more):
-    if library == "imjoy":
-        from imjoy_rpc.hypha import connect_to_server
-    else:
-        from hypha_rpc import connect_to_server
-    server = await connect_to_server({"name": "test client", "server_url": url, **more})
-    triton = await server.get_service("triton-client")
+async def call(connect_to_server, url, arguments, more):
+    server = await settled(connect_to_server({"name": "test client", "server_url": url, **more}))
+    triton = await settled(server.get_service("triton-client"))
     try:
-        return await triton.execute(**arguments)
+        return await settled(triton.execute(**arguments))
     finally:
-        await server.disconnect()
-
-
-def call_sync(library, url, arguments, more):
-    if library == "imjoy":
-        from imjoy_rpc.hypha.sync import connect_to_server
-    else:
-        from hypha_rpc.sync import connect_to_server
-    server = connect_to_server({"name": "test client", "server_url": url, **more})
-    triton = server.get_service("triton-client")
-    try:
-        return triton.execute(**arguments)
-    finally:
-        server.disconnect()
+        await settled(server.disconnect())
 
 
 def main():
     library, mode, url, request, folder = sys.argv[1:]
-    call = library, url, *request_of(request)
+    connect_to_server, _ = entry(library, mode)
     try:
-        answer = asyncio.run(call_async(*call)) if mode == "async" else call_sync(*call)
+        answer = asyncio.run(call(connect_to_server, url, *request_of(request)))
     except Exception as error:
         report = {"raised": str(error)}
     else:

@@ -6,17 +6,18 @@ Prints `{"token": str, "service": str}`, the whole id of the service.
 """
 
 import asyncio
-import importlib
 import json
 import logging
 import sys
+
+from entry import entry
 
 logging.disable(logging.ERROR)
 
 
 async def main(library, url, service_id):
-    client = importlib.import_module({"imjoy": "imjoy_rpc.hypha", "hypha": "hypha_rpc"}[library])
-    server = await client.connect_to_server({"name": "peer", "server_url": url})
+    connect_to_server, _ = entry(library, "async")
+    server = await connect_to_server({"name": "peer", "server_url": url})
 
     async def each(values, callback):
         return sum([await callback(value) for value in values])

@@ -8,9 +8,7 @@ LIBRARY is imjoy or hypha, MODE async or sync. GIVEN.json, from a client of the 
 
 import asyncio
 import contextlib
-import importlib
 import importlib.metadata
-import inspect
 import json
 import logging
 import sys
@@ -19,13 +17,13 @@ import traceback
 from pathlib import Path
 
 import numpy as np
+from entry import entry, settled
 
 logging.disable(logging.ERROR)
 
 LIBRARY, MODE, URL = sys.argv[1:4]
 GIVEN = json.loads(Path(sys.argv[4]).read_text())
-NAME = {"imjoy": "imjoy_rpc.hypha", "hypha": "hypha_rpc"}[LIBRARY]
-CLIENT = importlib.import_module(NAME if MODE == "async" else f"{NAME}.sync")
+CONNECT, LOGIN = entry(LIBRARY, MODE)
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (1, 3, 64, 64))
 SPELLINGS = ["triton-client", "public/triton-client", "public/*:triton-client", "public/workspace-manager:triton-client"]
@@ -43,13 +41,8 @@ def call(name):
     return register
 
 
-async def settled(value):
-    """The result of a call: awaited with the async clients, there at once with the sync ones."""
-    return await value if inspect.isawaitable(value) else value
-
-
 async def connected(**more):
-    return await settled(CLIENT.connect_to_server({"name": "test client", "server_url": URL, "method_timeout": 3000, **more}))
+    return await settled(CONNECT({"name": "test client", "server_url": URL, "method_timeout": 3000, **more}))
 
 
 def function(body):
@@ -319,7 +312,7 @@ async def wrong_token(session):
 @call("login")
 async def login(session):
     started = time.monotonic()
-    error = await failure(lambda: CLIENT.login({"server_url": URL}))
+    error = await failure(lambda: LOGIN({"server_url": URL}))
     assert "no accounts" in error and "token" in error, error
     assert time.monotonic() - started < 30
 

@@ -8,28 +8,22 @@ Each is the result of the run, or `{"raised": str}`.
 """
 
 import asyncio
-import importlib
-import inspect
 import json
 import logging
 import os
 import sys
 
 import numpy as np
+from entry import entry, settled
 
 logging.disable(logging.CRITICAL)
 
 LIBRARY, MODE, URL, ROUNDS = sys.argv[1:]
-NAME = {"imjoy": "imjoy_rpc.hypha", "hypha": "hypha_rpc"}[LIBRARY]
-CLIENT = importlib.import_module(NAME if MODE == "async" else f"{NAME}.sync")
-
-
-async def settled(value):
-    return await value if inspect.isawaitable(value) else value
+CONNECT, _ = entry(LIBRARY, MODE)
 
 
 async def connected():
-    server = await settled(CLIENT.connect_to_server({"name": "patient", "server_url": URL}))
+    server = await settled(CONNECT({"name": "patient", "server_url": URL}))
     return await settled(server.get_service("triton-client"))
 
 

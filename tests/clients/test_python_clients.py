@@ -12,15 +12,9 @@ from typing import Any
 
 import pytest
 
+from tests.clients.libraries import CLIENTS
 from tests.stack.harness import ROOT, Stack, python
 
-CLIENTS = [
-    ("client-imjoy-early", "imjoy", "async"),  # it has no sync client yet
-    ("client-imjoy", "imjoy", "async"),
-    ("client-imjoy", "imjoy", "sync"),
-    ("client-hypha", "hypha", "async"),
-    ("client-hypha", "hypha", "sync"),
-]
 CALLS = re.findall(r'^@call\("(.+)"\)$', (ROOT / "tests" / "clients" / "program.py").read_text(), re.MULTILINE)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.test_python_clients import CLIENTS
+from tests.clients.libraries import CLIENTS
 from tests.stack.harness import ROOT, Stack, fill_home, python
 
 LONG = "3e8"  # rounds of `slow-snail`, some minutes

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.stack.harness import ROOT, ZOO, Stack, python
+from tests.clients.libraries import call
+from tests.stack.harness import ZOO, Stack
 
 SMALL = {
     "conscientious-seashell": ("onnx", "torchscript"),
@@ -22,19 +21,6 @@ SMALL = {
 }
 REAL = {"nuclei-broad": ("onnx", "torchscript"), "multi-tensor": ("torchscript",), "legacy-v04-onnx": ("onnx",)}
 CASES = [(id, weights) for models in (SMALL, REAL) for id, formats in models.items() for weights in formats]
-
-
-def call(library: str, mode: str, stack: Stack, folder: Path, request: dict[str, Any]) -> dict[str, Any]:
-    """One call in the library's own environment; its outputs are under `outputs`."""
-    file = folder / "request.json"
-    file.write_text(json.dumps(request))
-    script = ROOT / "tests" / "clients" / "call.py"
-    subprocess.run(
-        [python(f"client-{library}"), str(script), library, mode, stack.url, str(file), str(folder)], check=True, timeout=120
-    )
-    report: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    report["outputs"] = [np.load(output) for output in sorted(folder.glob("output_*.npy"))]
-    return report
 
 
 def package_folder(packages: Path, id: str) -> Path:

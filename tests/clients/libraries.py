@@ -1,0 +1,35 @@
+"""The Python client libraries, each in an environment of its own, and calls through them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.stack.harness import ROOT, Stack, python
+
+CLIENTS = [
+    ("client-imjoy-early", "imjoy", "async"),
+    ("client-imjoy-early", "imjoy", "sync"),
+    ("client-imjoy", "imjoy", "async"),
+    ("client-imjoy", "imjoy", "sync"),
+    ("client-hypha", "hypha", "async"),
+    ("client-hypha", "hypha", "sync"),
+]
+"""Environment, library and mode."""
+
+
+def call(library: str, mode: str, stack: Stack, folder: Path, request: dict[str, Any], timeout: float = 120) -> dict[str, Any]:
+    """One call in the library's own environment; its outputs are under `outputs`."""
+    file = folder / "request.json"
+    file.write_text(json.dumps(request))
+    script = ROOT / "tests" / "clients" / "call.py"
+    subprocess.run(
+        [python(f"client-{library}"), str(script), library, mode, stack.url, str(file), str(folder)], check=True, timeout=timeout
+    )
+    report: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    report["outputs"] = [np.load(output) for output in sorted(folder.glob("output_*.npy"))]
+    return report

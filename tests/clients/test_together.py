@@ -1,0 +1,47 @@
+"""Clients of both generations at the same time: many, and for long."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.clients.libraries import CLIENTS, call
+from tests.stack.harness import Stack, calibrate_snail, snail
+
+MODES = [(library, mode) for environment, library, mode in CLIENTS if environment in ("client-imjoy", "client-hypha")]
+
+
+def test_ten_clients_get_their_own_results(stack: Stack, tmp_path: Path) -> None:
+    def one(number: int) -> None:
+        library, mode = MODES[number % len(MODES)]
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        labels = np.full((1, 1, 64, 64), 100 + number, np.int64)
+        np.save(folder / "labels.npy", labels)
+        report = call(library, mode, stack, folder, {"model_id": "label-doubler", "inputs": [str(folder / "labels.npy")]})
+        np.testing.assert_array_equal(report["outputs"][0], 2 * labels, err_msg=f"client {number}, {library} {mode}")
+
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(one, range(10)))
+
+
+@pytest.mark.extended
+def test_a_run_of_minutes_with_the_clients_default_timeout(stack: Stack, tmp_path: Path) -> None:
+    """Both libraries give up a call after 30 s of silence; the server's heartbeats keep them waiting."""
+    with stack.client() as client:
+        calibrate_snail(client)
+
+    def one(library: str, mode: str) -> None:
+        folder = tmp_path / library
+        folder.mkdir()
+        np.save(folder / "image.npy", snail(190))
+        request = {"model_id": "slow-snail", "inputs": [str(folder / "image.npy")], "method_timeout": None}
+        report = call(library, mode, stack, folder, request, timeout=600)
+        assert report.get("success") is True, report
+        assert report["execution_time"] > 100, "far longer than the libraries' own limit"
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(one, ("imjoy", "hypha"), ("async", "sync")))
