@@ -1,6 +1,6 @@
 """The matrix of clients and calls: printed after the tests, and kept in docs/clients.md.
 
-A test is a cell of it when it says so, by `record_property("client", "<library and version>")` and `record_property("call", ...)`.
+A test is a cell of it when it says so: `record_property("client", "<library and version>")`, `record_property("call", "<call>")`.
 """
 
 from __future__ import annotations
