@@ -21,7 +21,8 @@ from starlette.routing import Match, WebSocketRoute
 from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from bioengine_server.errors import Stopping
+from bioengine_server.errors import BioEngineError, NotLetIn, Stopping
+from bioengine_server.gateway.refusal import answer_page
 from bioengine_server.gateway.rpc import LegacyRPC
 from bioengine_server.gateway.session import LegacySession
 
@@ -85,9 +86,8 @@ class LegacyGateway:
                 raise PermissionError("the client_id is not one")
             user, workspace = await _authenticate(self._store(), query)
         except Exception as error:
-            # Before it is accepted, so that the client sees HTTP 403 and does not try again for ever.
             logger.info("Refused a legacy client: %s", error)
-            await websocket.close(code=1008)
+            await _refuse(websocket, client_id, error)
             return
         await websocket.accept()
         self._open.add(websocket)
@@ -108,6 +108,15 @@ class LegacyGateway:
                 await connection.listen()
             finally:
                 await rpc.disconnect()
+
+
+async def _refuse(websocket: WebSocket, client_id: str, error: Exception) -> None:
+    if "origin" in websocket.headers and not isinstance(error, Stopping):  # of a page
+        await websocket.accept()
+        await answer_page(_Connection(websocket), client_id, error if isinstance(error, BioEngineError) else NotLetIn())
+    # Others before they are accepted: their library sees HTTP 403 and does not try again for ever.
+    with contextlib.suppress(RuntimeError):  # the page has gone
+        await websocket.close(code=1008)
 
 
 async def _authenticate(store: RedisStore, query: dict[str, str]) -> tuple[UserInfo, str]:
