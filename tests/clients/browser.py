@@ -38,7 +38,8 @@ def run_page(html: str, stack: Stack, until: str = "window.report", seconds: flo
         run = subprocess.run([*drive, until, str(seconds)], capture_output=True, text=True, timeout=seconds + 60)
     assert run.returncode == 0, run.stderr
     report: dict[str, Any] = json.loads(run.stdout)
-    assert report.pop("refused") == [], "the page asks for what is not on this machine"
+    refused = report.pop("refused")
+    assert not refused, f"the page asks for what is not on this machine: {refused}"
     assert report["result"] is not None, report
     return report
 

@@ -23,17 +23,20 @@ const installed = new Map(
 
 const report = { result: null, console: [], errors: [], refused: [] };
 
+const isHere = (url) => new URL(url).hostname === "127.0.0.1";
+
 function answer(route) {
-  const { hostname, pathname } = new URL(route.request().url());
-  if (hostname === "127.0.0.1") return route.continue();
+  const url = route.request().url();
+  const { hostname, pathname } = new URL(url);
+  if (isHere(url)) return route.continue();
   const [, named, file] = pathname.match(/^\/npm\/([^/]+)\/(.+)$/) ?? [];
   if (hostname === "cdn.jsdelivr.net" && installed.has(named))
     return route.fulfill({ path: join(modules, installed.get(named), file), headers: { "access-control-allow-origin": "*" } });
-  report.refused.push(route.request().url());
+  report.refused.push(url);
   return route.abort();
 }
 
-// The sandbox does not work for root; the rules hold for websockets, which are not asked about.
+// The sandbox does not work for root. The rules are for websockets, which do not come by `answer`.
 const rules = "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1";
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", `--host-resolver-rules=${rules}`] });
 try {
@@ -41,6 +44,7 @@ try {
   await page.route("**/*", answer);
   page.on("console", (message) => report.console.push(`${message.type()}: ${message.text()}`));
   page.on("pageerror", (error) => report.errors.push(error.stack || String(error)));
+  page.on("websocket", (socket) => isHere(socket.url()) || report.refused.push(socket.url()));
   await page.goto(address);
   const result = await page.waitForFunction(expression, null, { timeout: seconds * 1000 });
   report.result = await result.jsonValue();
