@@ -13,8 +13,23 @@ import pytest
 
 from tests.stack.harness import ENVIRONMENTS, ROOT, USUAL_URL, Stack
 
-MODULES = ENVIRONMENTS / "client-javascript" / "node_modules"
-_CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+_MODULES = ENVIRONMENTS / "client-javascript" / "node_modules"
+
+
+def chromium() -> str:
+    """The browser's program. Skips the test where it, or npm, with whose packages pages work, is not installed."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None or shutil.which("npm") is None:
+        pytest.skip("Chromium or npm is not here")
+    return program
+
+
+def installed(folder: str) -> tuple[str, str]:
+    """Name and version of the npm package in a folder of `node_modules`."""
+    chromium()
+    package = json.loads((_MODULES / folder / "package.json").read_text())
+    return package["name"], package["version"]
 
 
 def run_page(html: str, stack: Stack, until: str = "window.report", seconds: float = 60) -> dict[str, Any]:
@@ -31,10 +46,9 @@ def run_page(html: str, stack: Stack, until: str = "window.report", seconds: flo
 
     Returns `{"result", "console": [str], "errors": [str]}`: what was written to the console, and what no code has caught.
     """
-    if _CHROMIUM is None or shutil.which("npm") is None:
-        pytest.skip("Chromium or npm is not here")
+    program = chromium()
     with _Origin(html.replace(USUAL_URL, stack.url)) as address:
-        drive = ["node", str(ROOT / "tests" / "clients" / "javascript" / "drive.mjs"), str(MODULES), _CHROMIUM, address]
+        drive = ["node", str(ROOT / "tests" / "clients" / "javascript" / "drive.mjs"), str(_MODULES), program, address]
         run = subprocess.run([*drive, until, str(seconds)], capture_output=True, text=True, timeout=seconds + 60)
     assert run.returncode == 0, run.stderr
     report: dict[str, Any] = json.loads(run.stdout)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.clients.browser import MODULES, run_page
+from tests.clients.browser import installed, run_page
 from tests.stack.harness import ROOT, USUAL_URL, Stack
 
 LIBRARIES = ("imjoy-rpc-oldest", "imjoy-rpc-newest", "hypha-rpc")
@@ -36,8 +36,7 @@ def reports(stack: Stack, peers: dict[str, dict[str, str]]) -> Callable[[str], d
 
     @functools.cache
     def report(library: str) -> dict[str, Any]:
-        package = json.loads((MODULES / library / "package.json").read_text())
-        name, version = package["name"], package["version"]
+        name, version = installed(library)
         peer = peers["hypha" if name == "imjoy-rpc" else "imjoy"]
         given = json.dumps({"library": name, "url": USUAL_URL, **peer})
         page = PAGE.format(name=name, version=version, given=given, program=PROGRAM)
