@@ -3,6 +3,7 @@
     command line -> stack           StackError: home or port in use, Triton does not start, ...
     package -> store                StoreError: a package that cannot be imported, an id that is not there
     client -> triton-client         RefusedArgument, Busy, TooLarge, TritonUnavailable
+    client -> gateway               NotLetIn
     HTTP -> triton-client, Triton   BadBody, AccessDenied, Forbidden, NoSuchModel, besides these
     image file -> server            ImageError, NoServer, RunFailed: of `run` and `demo`
 
@@ -203,6 +204,14 @@ class AccessDenied(BioEngineError):
 class Forbidden(BioEngineError):
     def __init__(self, what: str, reason: str) -> None:
         super().__init__(f"{what} is refused: {reason}")
+
+
+class NotLetIn(BioEngineError):
+    def __init__(self) -> None:
+        super().__init__(
+            "The token is not valid on this server, or not for the workspace. Connect with a token of this server and the "
+            "workspace that it is for, or with neither."
+        )
 
 
 class NoSuchModel(BioEngineError):

@@ -13,9 +13,8 @@ import pytest
 from bioengine_server.demo.nuclei import draw
 from bioengine_server.images.files import Image, write_image
 
-from tests.stack.harness import ROOT, Stack, python
+from tests.stack.harness import ROOT, USUAL_URL, Stack, python
 
-USUAL_URL = "http://127.0.0.1:9520"
 BLOCK = re.compile(r"^(?P<comment><!-- not run: .+ -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 

@@ -6,7 +6,7 @@ import functools
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +16,6 @@ from tests.clients.libraries import CLIENTS
 from tests.stack.harness import ROOT, Stack, python
 
 CALLS = re.findall(r'^@call\("(.+)"\)$', (ROOT / "tests" / "clients" / "program.py").read_text(), re.MULTILINE)
-
-
-@pytest.fixture(scope="session")
-def peers(stack: Stack) -> Iterator[dict[str, dict[str, str]]]:
-    """A connected client of each generation that offers a service; by library.
-
-    Others offer one with the name of the server's own, in their workspaces.
-    """
-    processes = {
-        (library, service): subprocess.Popen(
-            [python(f"client-{library}"), str(ROOT / "tests" / "clients" / "peer.py"), library, stack.url, service],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for library in ("imjoy", "hypha")
-        for service in ("peer", "triton-client")
-    }
-    offers = {key: json.loads(process.stdout.readline()) for key, process in processes.items() if process.stdout}
-    yield {library: offer for (library, service), offer in offers.items() if service == "peer"}
-    for process in processes.values():
-        assert process.stdin
-        process.stdin.close()
-    for process in processes.values():
-        process.wait(30)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ZOO = ROOT.parent / "shared" / "zoo"
 ENVIRONMENTS = Path(os.environ.get("BIOENGINE_ENVIRONMENTS", ROOT / ".environments"))
 ROUTER = "bioengine-model-runner"
+# What the docs print where a user has the address of a server.
+USUAL_URL = "http://127.0.0.1:9520"
 
 
 def python(environment: str) -> str:

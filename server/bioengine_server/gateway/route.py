@@ -21,7 +21,8 @@ from starlette.routing import Match, WebSocketRoute
 from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from bioengine_server.errors import Stopping
+from bioengine_server.errors import BioEngineError, NotLetIn, Stopping
+from bioengine_server.gateway.refusal import answer_page
 from bioengine_server.gateway.rpc import LegacyRPC
 from bioengine_server.gateway.session import LegacySession
 
@@ -65,7 +66,8 @@ class LegacyGateway:
         every later call, too; a client that is refused tells its program. So they are refused before nobody listens any more.
         """
         self._refused = set()
-        leaving = {str(websocket.query_params["client_id"]) for websocket in self._open}
+        # Pages do not come again.
+        leaving = {str(websocket.query_params["client_id"]) for websocket in self._open if not _is_page(websocket)}
         for websocket in list(self._open):
             with contextlib.suppress(RuntimeError, WebSocketDisconnect):
                 await websocket.close(code=1001, reason="The server is being stopped.")
@@ -85,9 +87,8 @@ class LegacyGateway:
                 raise PermissionError("the client_id is not one")
             user, workspace = await _authenticate(self._store(), query)
         except Exception as error:
-            # Before it is accepted, so that the client sees HTTP 403 and does not try again for ever.
             logger.info("Refused a legacy client: %s", error)
-            await websocket.close(code=1008)
+            await _refuse(websocket, client_id, error)
             return
         await websocket.accept()
         self._open.add(websocket)
@@ -108,6 +109,19 @@ class LegacyGateway:
                 await connection.listen()
             finally:
                 await rpc.disconnect()
+
+
+def _is_page(websocket: WebSocket) -> bool:
+    return "origin" in websocket.headers
+
+
+async def _refuse(websocket: WebSocket, client_id: str, error: Exception) -> None:
+    if _is_page(websocket) and not isinstance(error, Stopping):
+        await websocket.accept()
+        await answer_page(_Connection(websocket), client_id, error if isinstance(error, BioEngineError) else NotLetIn())
+    # Others before they are accepted: their library sees HTTP 403 and does not try again for ever.
+    with contextlib.suppress(RuntimeError):  # the page has gone
+        await websocket.close(code=1008)
 
 
 async def _authenticate(store: RedisStore, query: dict[str, str]) -> tuple[UserInfo, str]:

@@ -103,6 +103,7 @@ class LegacyRPC(RPC):
     async def _run_method(  # type: ignore[no-untyped-def]
         self, method, args, kwargs, resolve, reject, heartbeat_task, method_name
     ):
+        told = None
         try:
             result = method(*args, **kwargs)
             if inspect.isawaitable(result):
@@ -111,13 +112,15 @@ class LegacyRPC(RPC):
             logger.debug("%s: %s", method_name, error)
             if reject is not None:
                 # A new one, without traceback: the server's insides are not for its clients.
-                reject(Exception(_message(error)))
+                told = reject(Exception(_message(error)))
         else:
             if resolve is not None:
-                resolve(result)
+                told = resolve(result)
         finally:
             if heartbeat_task is not None:
                 heartbeat_task.cancel()
+            if told is not None:  # or not: a client that has gone hears nothing
+                told.add_done_callback(lambda told: told.cancelled() or told.exception())
 
     def _create_message(self, key, heartbeat=False, overwrite=False, context=None):  # type: ignore[no-untyped-def]
         self._uploads.open(self._sender, key, answer=heartbeat)

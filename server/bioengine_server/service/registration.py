@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from typing import Any
 
 import hypha_rpc.rpc
@@ -18,6 +19,9 @@ logger = logging.getLogger(__name__)
 _CHECK_INTERVAL = 3.0  # seconds
 _CHECK_TIMEOUT = 10.0  # seconds
 
+# One frame of a traceback: where it is, and the code there.
+_FRAME = re.compile(r'^  (?:File "|\[Previous line repeated ).*(?:\n    .*)*\n?', re.MULTILINE)
+
 
 def hide_tracebacks() -> None:
     """Have errors reach clients as their message alone: hypha-rpc 0.21 sends the server's traceback, paths and all."""
@@ -25,10 +29,8 @@ def hide_tracebacks() -> None:
 
 
 def _last_message(traceback: str) -> str:
-    """The exception's own lines at the end of a formatted traceback; those of its frames are indented."""
-    lines = traceback.strip().splitlines()
-    frames = [number for number, line in enumerate(lines) if line.startswith("  ")]
-    message = "\n".join(lines[frames[-1] + 1 :] if frames else lines)
+    """The exception's own lines at the end of a formatted traceback, which may be indented, too."""
+    message = _FRAME.split(traceback.strip())[-1]
     return message.removeprefix("bioengine_server.errors.")
 
 

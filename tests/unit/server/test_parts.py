@@ -81,14 +81,14 @@ def test_callers() -> None:
 
 def test_clients_get_an_errors_message_alone() -> None:
     def fail() -> None:
-        raise RefusedArgument("x", "no.\nReally.")
+        raise RefusedArgument("x", "no:\n  - here\n    at fail (page.js:1)\nReally.")
 
     import traceback
 
     try:
         fail()
-    except RefusedArgument:
-        assert _last_message(traceback.format_exc()) == "RefusedArgument: The argument 'x' is refused: no.\nReally."
+    except RefusedArgument as error:
+        assert _last_message(traceback.format_exc()) == f"RefusedArgument: {error}"
 
 
 async def test_objects_of_one_rpc_library_become_plain_ones() -> None:

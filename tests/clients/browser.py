@@ -1,0 +1,88 @@
+"""Web pages in a real browser, from another origin than the server's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from tests.stack.harness import ENVIRONMENTS, ROOT, USUAL_URL, Stack
+
+_MODULES = ENVIRONMENTS / "client-javascript" / "node_modules"
+
+
+def chromium() -> str:
+    """The browser's program. Skips the test where it, or npm, with whose packages pages work, is not installed."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None or shutil.which("npm") is None:
+        pytest.skip("Chromium or npm is not here")
+    return program
+
+
+def installed(folder: str) -> tuple[str, str]:
+    """Name and version of the npm package in a folder of `node_modules`."""
+    chromium()
+    package = json.loads((_MODULES / folder / "package.json").read_text())
+    return package["name"], package["version"]
+
+
+def run_page(html: str, stack: Stack, until: str = "window.report", seconds: float = 60) -> dict[str, Any]:
+    """What became of a page, which finds the stack at the server's usual address.
+
+    Libraries come from `https://cdn.jsdelivr.net/npm/<package>@<version>/<path>`, as in the docs; the files are those that
+    npm has installed for the tests. A page that asks for anything else outside of this machine fails.
+
+    Args:
+        html: the page.
+        stack: the server that it calls.
+        until: a JavaScript expression that is true once the page has its result, and then is that.
+        seconds: to wait for it.
+
+    Returns `{"result", "console": [str], "errors": [str]}`: what was written to the console, and what no code has caught.
+    """
+    program = chromium()
+    with _Origin(html.replace(USUAL_URL, stack.url)) as address:
+        drive = ["node", str(ROOT / "tests" / "clients" / "javascript" / "drive.mjs"), str(_MODULES), program, address]
+        run = subprocess.run([*drive, until, str(seconds)], capture_output=True, text=True, timeout=seconds + 60)
+    assert run.returncode == 0, run.stderr
+    report: dict[str, Any] = json.loads(run.stdout)
+    refused = report.pop("refused")
+    assert not refused, f"the page asks for what is not on this machine: {refused}"
+    assert report["result"] is not None, report
+    return report
+
+
+class _Origin(ThreadingHTTPServer):
+    """A web server of one page while the context lasts, which gives its address."""
+
+    def __init__(self, html: str) -> None:
+        self.page = html.encode()
+        super().__init__(("127.0.0.1", 0), _Page)
+
+    def __enter__(self) -> str:  # type: ignore[override]
+        threading.Thread(target=self.serve_forever).start()
+        return f"http://127.0.0.1:{self.server_port}/"
+
+    def __exit__(self, *arguments: Any) -> None:
+        self.shutdown()
+        super().__exit__(*arguments)
+
+
+class _Page(BaseHTTPRequestHandler):
+    server: _Origin
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/" else 404)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.end_headers()
+        if self.path == "/":
+            self.wfile.write(self.server.page)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Nothing: the tests' output is their own."""
