@@ -13,6 +13,7 @@ import pytest
 from bioengine_server.demo.nuclei import draw
 from bioengine_server.images.files import Image, write_image
 
+from tests.clients.browser import run_page
 from tests.stack.harness import ROOT, USUAL_URL, Stack, python
 
 BLOCK = re.compile(r"^(?P<comment><!-- not run: .+ -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -38,24 +39,40 @@ def blocks() -> list[Block]:
 
 
 PROGRAMS = [block for block in blocks() if block.language == "python" and block.runs]
+WEB_PAGES = [block for block in blocks() if block.language == "html" and block.runs]
 COMMANDS = sorted({block.page for block in blocks() if block.language == "sh" and block.runs})
 
 
 def test_every_block_says_what_it_is() -> None:
-    assert {block.language for block in blocks()} <= {"python", "sh", "text"}
-    assert PROGRAMS and COMMANDS
+    assert {block.language for block in blocks()} <= {"html", "python", "sh", "text"}
+    assert PROGRAMS and WEB_PAGES and COMMANDS
+
+
+def environment_of(code: str) -> str:
+    """Where the libraries are that a program imports."""
+    if "imjoy_rpc" in code:
+        return "client-imjoy"
+    return "client-pyotritonclient" if any(name in code for name in ("tritonclient", "requests")) else "client-hypha"
 
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: f"{block.page}-{block.line}")
 def test_program(stack: Stack, tmp_path: Path, block: Block) -> None:
-    assert USUAL_URL in block.code
+    address = USUAL_URL.removeprefix("http://")
+    assert address in block.code
     program = tmp_path / "program.py"
-    program.write_text(block.code.replace(USUAL_URL, stack.url))
-    environment = "client-imjoy" if "imjoy_rpc" in block.code else "client-hypha"
+    program.write_text(block.code.replace(address, stack.url.removeprefix("http://")))
+    environment = environment_of(block.code)
     run = subprocess.run([python(environment), str(program)], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     # A program that prints shows a result; the published examples return one.
     assert run.stdout.strip() or "print(" not in block.code
+
+
+@pytest.mark.parametrize("block", WEB_PAGES, ids=lambda block: f"{block.page}-{block.line}")
+def test_web_page(stack: Stack, block: Block) -> None:
+    shown = "document.getElementById('mask').textContent"
+    report = run_page(block.code, stack, until=f"{shown}.startsWith('Waiting') ? null : {shown}")
+    assert report["result"] == f"float32 1,1,256,256, {256 * 256} values" and not report["errors"], report
 
 
 @pytest.mark.parametrize("page", COMMANDS)
@@ -67,6 +84,7 @@ def test_commands(stack: Stack, packages: Path, tmp_path: Path, page: str) -> No
     downloads.mkdir()
     shutil.make_archive(str(downloads / "conscientious-seashell"), "zip", packages / "conscientious-seashell")
     script = "\n".join(block.code for block in blocks() if block.page == page and block.language == "sh" and block.runs)
+    script = script.replace(USUAL_URL, stack.url)
     environment = {key: value for key, value in os.environ.items() if key != "BIOENGINE_HOME"}
     environment |= {"HOME": str(tmp_path), "BIOENGINE_PORT": str(stack.port)}
     run = subprocess.run(["sh", "-euxc", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
@@ -76,7 +94,8 @@ def test_commands(stack: Stack, packages: Path, tmp_path: Path, page: str) -> No
 @pytest.mark.parametrize(("library", "mode"), [("imjoy", "async"), ("imjoy", "sync"), ("hypha", "async"), ("hypha", "sync")])
 def test_the_published_example_gives_a_mask(stack: Stack, tmp_path: Path, library: str, mode: str) -> None:
     """The published page's two programs as they are in the docs, and with the other library's import."""
-    source = next(block.code for block in PROGRAMS if block.page == "users.md" and ("await" in block.code) == (mode == "async"))
+    published = [block.code for block in PROGRAMS if block.page == "clients.md" and "imjoy_rpc" in block.code]
+    source = next(code for code in published if ("await" in code) == (mode == "async"))
     if library == "hypha":
         source = source.replace("imjoy_rpc.hypha", "hypha_rpc")
     call = "asyncio.run(main())" if mode == "async" else "main()"

@@ -28,6 +28,7 @@ class Progress:
             raise RefusedArgument("progress", f"expected a function, got {type(callback).__name__}.")
         self._callback = callback
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._last: dict[str, Any] | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -38,8 +39,11 @@ class Progress:
         self.tell("queued", position=position)
 
     def tell(self, state: str, **more: Any) -> None:
-        if self.wanted:
-            self._events.put_nowait({"state": state, **more})
+        """What has become of it; told once."""
+        event = {"state": state, **more}
+        if self.wanted and event != self._last:
+            self._events.put_nowait(event)
+            self._last = event
 
     async def __aenter__(self) -> Progress:
         if self.wanted:
