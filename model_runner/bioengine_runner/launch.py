@@ -43,8 +43,10 @@ def prepare(settings: Settings) -> Boot:
         run_timeout=settings.run_timeout,
         debug=settings.debug,
     )
-    for folder in (boot.folder, boot.model_repository, boot.locks):
+    for folder in (boot.folder, boot.model_repository, boot.own_repository, boot.locks):
         folder.mkdir(parents=True)
+    for model in own_models(settings.triton_models):
+        (boot.own_repository / model.name).symlink_to(model.resolve())
     shutil.copytree(settings.model_repository / ROUTER, boot.router_repository / ROUTER)
     config = boot.router_repository / ROUTER / "config.pbtxt"
     config.write_text(re.sub(r"count: \d+", f"count: {settings.concurrency}", config.read_text()))
@@ -53,13 +55,13 @@ def prepare(settings: Settings) -> Boot:
 
 def command(settings: Settings, boot: Boot) -> list[str]:
     """tritonserver's command line."""
-    own = own_models(settings.triton_models)
+    own = sorted(model.name for model in boot.own_repository.iterdir())
     closed = f"{CLOSED_APIS}:{SECRET_HEADER}={settings.triton_secret.get_secret_value()}"
     return [
         str(settings.tritonserver),
         f"--model-repository={boot.router_repository}",
         f"--model-repository={boot.model_repository}",
-        *([f"--model-repository={settings.triton_models}"] if own else []),
+        f"--model-repository={boot.own_repository}",
         "--model-control-mode=explicit",
         *(f"--load-model={name}" for name in (ROUTER, *own)),
         # One of the admin's models that cannot be loaded is in the log, and not the end of all others.
@@ -81,12 +83,13 @@ def command(settings: Settings, boot: Boot) -> list[str]:
     ]
 
 
-def own_models(folder: Path | None) -> list[str]:
-    """The names of the admin's own models: folders with a config.pbtxt. Others are named on stdout, Triton's log."""
-    if folder is None or not folder.is_dir():
-        return []
-    names = []
-    for model in sorted(folder.iterdir()):
+def own_models(folder: Path | None) -> list[Path]:
+    """The admin's own models: folders with a config.pbtxt. Others are named on stdout, Triton's log.
+
+    One with the name of another would have Triton load neither.
+    """
+    models = []
+    for model in sorted(folder.iterdir()) if folder is not None and folder.is_dir() else ():
         if model.name.startswith(".") or not model.is_dir():
             continue
         if model.name == ROUTER or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model.name):
@@ -94,8 +97,8 @@ def own_models(folder: Path | None) -> list[str]:
         elif not (model / "config.pbtxt").is_file():
             print(f"Not loaded: {model}. It has no config.pbtxt.", flush=True)
         else:
-            names.append(model.name)
-    return names
+            models.append(model)
+    return models
 
 
 def environment(settings: Settings, boot: Boot) -> dict[str, str]:

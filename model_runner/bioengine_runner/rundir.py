@@ -56,6 +56,11 @@ class Boot:
         return self.folder / "models"
 
     @property
+    def own_repository(self) -> Path:
+        """Links to the admin's own models."""
+        return self.folder / "own"
+
+    @property
     def registry(self) -> Path:
         return self.folder / "registry.sqlite"
 
