@@ -45,7 +45,7 @@ def prepare(settings: Settings) -> Boot:
     )
     for folder in (boot.folder, boot.model_repository, boot.own_repository, boot.locks):
         folder.mkdir(parents=True)
-    for model in own_models(settings.triton_models):
+    for model in own_models(settings.triton_models, settings.store):
         (boot.own_repository / model.name).symlink_to(model.resolve())
     shutil.copytree(settings.model_repository / ROUTER, boot.router_repository / ROUTER)
     config = boot.router_repository / ROUTER / "config.pbtxt"
@@ -83,7 +83,7 @@ def command(settings: Settings, boot: Boot) -> list[str]:
     ]
 
 
-def own_models(folder: Path | None) -> list[Path]:
+def own_models(folder: Path | None, store: Path) -> list[Path]:
     """The admin's own models: folders with a config.pbtxt. Others are named on stdout, Triton's log.
 
     One with the name of another would have Triton load neither.
@@ -96,6 +96,8 @@ def own_models(folder: Path | None) -> list[Path]:
             print(f"Not loaded, for its name: {model}. Expected letters, digits, '.', '_' and '-', and not {ROUTER}.", flush=True)
         elif not (model / "config.pbtxt").is_file():
             print(f"Not loaded: {model}. It has no config.pbtxt.", flush=True)
+        elif (store / model.name).exists():
+            print(f"Not loaded, for its name: {model}. The store has a model of this name: give it another.", flush=True)
         else:
             models.append(model)
     return models

@@ -14,7 +14,7 @@ from tests.stack.harness import Stack, example_input, get
 def test_broken_ones_leave_the_others_alone(own_home: Path, packages: Path) -> None:
     folder = own_home / "triton-models"
     (folder / "without-config" / "1").mkdir(parents=True)
-    for name in ("no name!", "bioengine-model-runner", "broken"):
+    for name in ("no name!", "bioengine-model-runner", "old-otter", "broken"):
         shutil.copytree(folder / "counter", folder / name)
     config = (folder / "counter" / "config.pbtxt").read_text()
     (folder / "broken" / "config.pbtxt").write_text(config.replace('"counter"', '"broken"'))
@@ -29,5 +29,10 @@ def test_broken_ones_leave_the_others_alone(own_home: Path, packages: Path) -> N
             client.triton.execute(inputs=[np.array([[5]], np.float32)], model_name="broken")
         assert get(f"{stack.url}/health/readiness")[0] == 200
         log = (stack.settings.node_folder / "triton.log").read_text()
-        for line in ("without-config. It has no config.pbtxt", "no name!. Expected letters", "this one is broken"):
+        for line in (
+            "without-config. It has no config.pbtxt",
+            "no name!. Expected letters",
+            "old-otter. The store has",
+            "this one is broken",
+        ):
             assert line in log, log
