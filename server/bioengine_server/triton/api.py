@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +32,8 @@ _COMPRESSIONS = (None, "gzip", "deflate")
 # aiohttp asks for gzip otherwise, and Triton then takes half a second to zip 16 MB. Where a client wants it zipped,
 # tritonclient puts that in its place.
 _NOT_ZIPPED = {"Accept-Encoding": "identity"}
+
+_STREAMED_AT_ONCE = 1 << 20  # bytes
 
 
 class TritonError(Exception):
@@ -165,7 +167,7 @@ class TritonApi:
         return message.decode(result.outputs["result"].flat[0]), result.info
 
     async def open(
-        self, method: str, path: str, body: AsyncIterator[bytes] | None, headers: dict[str, str]
+        self, method: str, path: str, body: AsyncIterable[bytes] | None, headers: dict[str, str]
     ) -> aiohttp.ClientResponse:
         """Triton's answer to a request of its protocol, to be read and released. Raises TritonUnavailable.
 
@@ -176,7 +178,10 @@ class TritonApi:
         """
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), timeout=self._timeout, headers=_NOT_ZIPPED
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=self._timeout,
+                headers=_NOT_ZIPPED,
+                read_bufsize=_STREAMED_AT_ONCE,
             )
         try:
             return await self._session.request(method, self.url + path, data=body, headers=headers)
