@@ -25,7 +25,7 @@ class EchoClient:
             kind: one of `callers.KINDS`.
             address: a URL, or host and port, as the kind has it.
         """
-        self._command = [str(python), callers.__file__, kind, address]
+        self._command = [str(python), "-P", callers.__file__, kind, address]
         self._kind = kind
 
     def __enter__(self) -> EchoClient:
