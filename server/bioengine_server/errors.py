@@ -186,8 +186,8 @@ class RunFailed(BioEngineError):
 class BenchFailed(BioEngineError):
     def __init__(self, client: str, reason: str) -> None:
         super().__init__(
-            f"The measurements were stopped, since {client} did not get its image back: {reason}. A server that answers wrongly, or "
-            "not at all, is not measured; `./bioengine up` and the log that it names may show why."
+            f"The measurements were stopped, since {client} did not get its image back: {reason}. A server that answers wrongly, "
+            "or not at all, is not measured; `./bioengine up` and the log that it names may show why."
         )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bioengine_server.errors import HomeInUse, StackError, UnsafeRunDir
+from bioengine_server.gateway.local import LocalServices
 from bioengine_server.gateway.route import add_legacy_gateway
 from bioengine_server.health import Readiness, add_health_routes
 from bioengine_server.hub.guard import guard_rpc
@@ -61,7 +62,8 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             app = create_hypha(settings, home_secret(settings.home, JWT_SECRET))
             readiness = Readiness()
             add_health_routes(app, readiness)
-            add_legacy_gateway(app, lambda: hypha_store(app), settings.max_request_size)
+            local = LocalServices()
+            add_legacy_gateway(app, lambda: hypha_store(app), local, settings.max_request_size)
             service = None
             if settings.triton != "none":
                 service = await parts.enter_async_context(_service_on_triton(settings, stop, readiness, on_start))
@@ -77,7 +79,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
                 api = await parts.enter_async_context(
                     store.get_workspace_interface(store.get_root_user(), "public", client_id="bioengine", silent=True)
                 )
-                await Registration(service).register(api)
+                local.add(await Registration(service).register(api), service.definition())
             await parts.enter_async_context(background(readiness.watch(store, settings.probe_interval)))
             await parts.enter_async_context(background(_announce(readiness, on_ready)))
             await stop.wait()

@@ -20,8 +20,9 @@ from starlette.routing import Match, WebSocketRoute
 from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from bioengine_server.gateway.local import LocalServices
 from bioengine_server.gateway.rpc import LegacyRPC
-from bioengine_server.gateway.session import LegacySession
+from bioengine_server.gateway.session import LegacySession, hypha_client
 
 logger = logging.getLogger(__name__)
 
@@ -37,22 +38,23 @@ class LegacyRoute(WebSocketRoute):
         return super().matches(scope)
 
 
-def add_legacy_gateway(app: FastAPI, store: Callable[[], RedisStore], max_message_size: int) -> None:
+def add_legacy_gateway(app: FastAPI, store: Callable[[], RedisStore], local: LocalServices, max_message_size: int) -> None:
     """Let imjoy-rpc clients in on `/ws`.
 
     Args:
         app: Hypha's application.
         store: gives Hypha's store.
+        local: services that are called directly.
         max_message_size: bytes of one message at most.
     """
 
     async def endpoint(websocket: WebSocket) -> None:
-        await _serve(websocket, store(), max_message_size)
+        await _serve(websocket, store(), local, max_message_size)
 
     app.router.routes.insert(0, LegacyRoute(_PATH, endpoint))
 
 
-async def _serve(websocket: WebSocket, store: RedisStore, max_message_size: int) -> None:
+async def _serve(websocket: WebSocket, store: RedisStore, local: LocalServices, max_message_size: int) -> None:
     query = {key: values[-1] for key, values in parse_qs(websocket.url.query).items()}
     client_id = query["client_id"]
     try:
@@ -66,11 +68,10 @@ async def _serve(websocket: WebSocket, store: RedisStore, max_message_size: int)
         return
     await websocket.accept()
     connection = _Connection(websocket)
-    # A client id of our own: the client's own one is free for it to use over hypha-rpc, too.
     # Not silent: Hypha takes services of clients only that it knows.
-    async with store.get_workspace_interface(user, workspace, client_id=f"legacy-{client_id}", silent=False) as hypha:
+    async with store.get_workspace_interface(user, workspace, client_id=hypha_client(client_id), silent=False) as hypha:
         rpc = LegacyRPC(connection, workspace, client_id, user.model_dump(mode="json"), max_message_size)
-        LegacySession(rpc, hypha, store, user, workspace, client_id)
+        LegacySession(rpc, hypha, store, local, user, workspace, client_id)
         try:
             await connection.listen()
         finally:

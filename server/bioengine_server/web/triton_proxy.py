@@ -126,9 +126,7 @@ class _Proxy:
             raise NoSuchModel(str(error)) from error
         return {key: value for key, value in config.items() if key not in ("server_url", "model_name")}
 
-    async def _infer(
-        self, request: Request, stream: AsyncIterator[bytes], model: str, version: str, caller: Any
-    ) -> Response:
+    async def _infer(self, request: Request, stream: AsyncIterator[bytes], model: str, version: str, caller: Any) -> Response:
         header, rest = await _read_header(request, stream)
         checked = json.dumps(_checked(header)).encode()
         body = _Body([checked, rest], stream)
@@ -150,7 +148,9 @@ class _Proxy:
             )
         except BaseException as error:
             await held.__aexit__(None, None, None)
-            raise body.problem or error
+            if body.problem is not None:
+                raise body.problem from error
+            raise
         return response
 
     async def _forward(
