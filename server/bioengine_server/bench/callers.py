@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 MODEL = "bench-echo"
-TIMEOUT = 300  # seconds
+TIMEOUT = 60  # seconds
 
 Echo = Callable[[np.ndarray], np.ndarray]
 """Sends an image, returns what came back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import select
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -45,6 +46,8 @@ class EchoClient:
         assert self._process.stdin is not None and self._process.stdout is not None
         with suppress(BrokenPipeError):
             print(json.dumps({"side": side, "seed": next(_SEEDS)}), file=self._process.stdin, flush=True)
+        if not select.select([self._process.stdout], [], [], callers.TIMEOUT)[0]:
+            raise BenchFailed(self._kind, f"there was no answer within {callers.TIMEOUT} s")
         line = self._process.stdout.readline()
         answer = json.loads(line) if line else {"error": "its process has ended"}
         if "error" in answer:
