@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from bioengine_server.bench.stack import stack_memory
 from bioengine_server.settings import Settings
 from bioengine_server.triton.leftovers import processes_of
 from hypha_rpc.sync import connect_to_server
@@ -185,8 +186,7 @@ class Stack:
     def pss(self) -> float:
         """Proportional memory of all its processes, in bytes."""
         assert self.process is not None
-        processes = [psutil.Process(self.process.pid), *self.triton_processes()]
-        return sum(process.memory_full_info().pss for process in processes)
+        return stack_memory(self.process.pid, self.settings.shm_prefix)
 
     def client(self) -> Client:
         return Client(self.url)
