@@ -228,6 +228,11 @@ class CallerGone(BioEngineError):
         super().__init__(f"Not run: {caller} went away while the request waited.")
 
 
+class Stopping(BioEngineError):
+    def __init__(self) -> None:
+        super().__init__("The server is being stopped. Nothing is wrong with the request: send it again when the server is back.")
+
+
 class TooLarge(BioEngineError):
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(

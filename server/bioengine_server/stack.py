@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bioengine_server.errors import HomeInUse, StackError, UnsafeRunDir
-from bioengine_server.gateway.local import LocalServices
-from bioengine_server.gateway.route import add_legacy_gateway
+from bioengine_server.gateway.route import LegacyGateway
 from bioengine_server.health import Readiness, add_health_routes
 from bioengine_server.hub.guard import guard_rpc
 from bioengine_server.hub.hypha import HttpServer, create_hypha, hypha_store, listen, share_service
@@ -42,6 +41,7 @@ logger = logging.getLogger(__name__)
 # All of a stop together; a second Ctrl-C does not wait.
 _STOP_PATIENCE = 9.0  # seconds
 _BACKGROUND_PATIENCE = 1.0  # seconds
+_LAST_ANSWERS = 0.3  # seconds that the answers to what was under way have to leave
 
 
 async def run_stack(settings: Settings, on_start: Callable[[str], None], on_ready: Callable[[], None]) -> None:
@@ -62,8 +62,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             app = create_hypha(settings, home_secret(settings.home, JWT_SECRET))
             readiness = Readiness()
             add_health_routes(app, readiness)
-            local = LocalServices()
-            add_legacy_gateway(app, lambda: hypha_store(app), local, settings.max_request_size)
+            gateway = LegacyGateway(app, lambda: hypha_store(app), settings.max_request_size)
             service = None
             if settings.triton != "none":
                 service = await parts.enter_async_context(_service_on_triton(settings, stop, readiness, on_start))
@@ -79,11 +78,15 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
                 api = await parts.enter_async_context(
                     store.get_workspace_interface(store.get_root_user(), "public", client_id="bioengine", silent=True)
                 )
-                local.add(await Registration(service).register(api), service.definition())
+                gateway.local.add(await Registration(service).register(api), service.definition())
             await parts.enter_async_context(background(readiness.watch(store, settings.probe_interval)))
             await parts.enter_async_context(background(_announce(readiness, on_ready)))
             await stop.wait()
             logger.info("Stopping")
+            if service is not None:
+                service.stop()
+                await asyncio.sleep(_LAST_ANSWERS)
+            await gateway.stop()
 
 
 class StackWatcher(Watcher):

@@ -2,8 +2,8 @@
 
     python call.py LIBRARY MODE URL REQUEST.json FOLDER
 
-LIBRARY is imjoy or hypha, MODE async or sync. REQUEST.json: `{"model_id", "inputs": [file.npy, ...], "weight_format"}` and
-`arguments` for `execute`. Writes `FOLDER/output_<n>.npy` and `FOLDER/result.json`: the result without its arrays, or
+LIBRARY is imjoy or hypha, MODE async or sync. REQUEST.json: `{"model_id", "inputs": [file.npy, ...], "weight_format"}`,
+`arguments` for `execute`, and `method_timeout`, null for the library's own. Writes `FOLDER/output_<n>.npy` and `FOLDER/result.json`: the result without its arrays, or
 `{"raised": str}`.
 """
 
@@ -19,23 +19,22 @@ logging.disable(logging.ERROR)
 
 
 def request_of(path):
+    """Arguments of `execute`, and what is said to `connect_to_server` beside the address."""
     request = json.loads(Path(path).read_text())
+    timeout = request.pop("method_timeout", 3000)
     arguments = request.pop("arguments", {})
     if "inputs" in request:
         request["inputs"] = [np.load(file) for file in request["inputs"]]
-    return dict(inputs=[request], model_name="bioengine-model-runner", serialization="imjoy", **arguments)
+    arguments = dict(inputs=[request], model_name="bioengine-model-runner", serialization="imjoy", **arguments)
+    return arguments, {} if timeout is None else {"method_timeout": timeout}
 
 
-def config(url):
-    return {"name": "test client", "server_url": url, "method_timeout": 3000}
-
-
-async def call_async(library, url, arguments):
+async def call_async(library, url, arguments, more):
     if library == "imjoy":
         from imjoy_rpc.hypha import connect_to_server
     else:
         from hypha_rpc import connect_to_server
-    server = await connect_to_server(config(url))
+    server = await connect_to_server({"name": "test client", "server_url": url, **more})
     triton = await server.get_service("triton-client")
     try:
         return await triton.execute(**arguments)
@@ -43,12 +42,12 @@ async def call_async(library, url, arguments):
         await server.disconnect()
 
 
-def call_sync(library, url, arguments):
+def call_sync(library, url, arguments, more):
     if library == "imjoy":
         from imjoy_rpc.hypha.sync import connect_to_server
     else:
         from hypha_rpc.sync import connect_to_server
-    server = connect_to_server(config(url))
+    server = connect_to_server({"name": "test client", "server_url": url, **more})
     triton = server.get_service("triton-client")
     try:
         return triton.execute(**arguments)
@@ -58,9 +57,9 @@ def call_sync(library, url, arguments):
 
 def main():
     library, mode, url, request, folder = sys.argv[1:]
-    arguments = request_of(request)
+    call = library, url, *request_of(request)
     try:
-        answer = asyncio.run(call_async(library, url, arguments)) if mode == "async" else call_sync(library, url, arguments)
+        answer = asyncio.run(call_async(*call)) if mode == "async" else call_sync(*call)
     except Exception as error:
         report = {"raised": str(error)}
     else:

@@ -1,8 +1,8 @@
 """A client that offers a service to others until its stdin is closed. Runs in the library's own environment.
 
-    python peer.py LIBRARY URL
+    python peer.py LIBRARY URL SERVICE_ID
 
-Prints `{"token": str, "service": id}`.
+Prints `{"token": str, "service": str}`, the whole id of the service.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import sys
 logging.disable(logging.ERROR)
 
 
-async def main(library, url):
+async def main(library, url, service_id):
     client = importlib.import_module({"imjoy": "imjoy_rpc.hypha", "hypha": "hypha_rpc"}[library])
     server = await client.connect_to_server({"name": "peer", "server_url": url})
 
@@ -22,7 +22,14 @@ async def main(library, url):
         return sum([await callback(value) for value in values])
 
     info = await server.register_service(
-        {"id": "peer", "name": "Peer", "config": {"visibility": "public"}, "echo": lambda value: value, "each": each}
+        {
+            "id": service_id,
+            "name": "Peer",
+            "config": {"visibility": "public"},
+            "echo": lambda value: value,
+            "each": each,
+            "get_config": lambda model_name: {"model_name": f"not {model_name}, but the peer's"},
+        }
     )
     id = info["id"] if "/" in info["id"] else f"{server.config['workspace']}/{info['id']}"
     print(json.dumps({"token": await server.generate_token(), "service": id}), flush=True)

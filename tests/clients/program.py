@@ -103,6 +103,7 @@ async def connect(session):
 
 @call("service ids")
 async def service_ids(session):
+    """All four, while others offer services of that name in workspaces of their own."""
     for spelling in SPELLINGS:
         triton = await settled(session.server.get_service(spelling))
         config = await settled(triton.get_config(model_name="bioengine-model-runner"))

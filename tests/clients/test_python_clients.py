@@ -15,28 +15,38 @@ import pytest
 from tests.stack.harness import ROOT, Stack, python
 
 CLIENTS = [
-    (environment, library, mode)
-    for environment, library in (("client-imjoy-early", "imjoy"), ("client-imjoy", "imjoy"), ("client-hypha", "hypha"))
-    for mode in ("async", "sync")
+    ("client-imjoy-early", "imjoy", "async"),  # it has no sync client yet
+    ("client-imjoy", "imjoy", "async"),
+    ("client-imjoy", "imjoy", "sync"),
+    ("client-hypha", "hypha", "async"),
+    ("client-hypha", "hypha", "sync"),
 ]
 CALLS = re.findall(r'^@call\("(.+)"\)$', (ROOT / "tests" / "clients" / "program.py").read_text(), re.MULTILINE)
 
 
 @pytest.fixture(scope="session")
 def peers(stack: Stack) -> Iterator[dict[str, dict[str, str]]]:
-    """A connected client of each generation that offers a service; by library."""
+    """A connected client of each generation that offers a service; by library.
+
+    Others offer one with the name of the server's own, in their workspaces.
+    """
     processes = {
-        library: subprocess.Popen(
-            [python(f"client-{library}"), str(ROOT / "tests" / "clients" / "peer.py"), library, stack.url],
+        (library, service): subprocess.Popen(
+            [python(f"client-{library}"), str(ROOT / "tests" / "clients" / "peer.py"), library, stack.url, service],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         for library in ("imjoy", "hypha")
+        for service in ("peer", "triton-client")
     }
-    yield {library: json.loads(process.stdout.readline()) for library, process in processes.items() if process.stdout}
+    offers = {key: json.loads(process.stdout.readline()) for key, process in processes.items() if process.stdout}
+    yield {library: offer for (library, service), offer in offers.items() if service == "peer"}
     for process in processes.values():
-        process.communicate()
+        assert process.stdin
+        process.stdin.close()
+    for process in processes.values():
+        process.wait(30)
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,7 @@ def fill_home(home: Path, packages: Path) -> None:
     store = ModelStore(home / "models")
     folders = [*packages.iterdir(), *(ZOO.iterdir() if ZOO.is_dir() else [])]
     for folder in folders:
-        if folder.is_dir() and folder.name != "bioengine-probe":
+        if folder.is_dir() and folder.name not in ("bioengine-probe", "bench-echo"):
             store.import_package(folder)
     shutil.copytree(ROOT / "tests" / "triton_models", home / "triton-models", ignore=shutil.ignore_patterns("__pycache__"))
 

@@ -7,6 +7,7 @@ route comes before Hypha's, matches only the former, and ends their protocol its
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,7 @@ from starlette.routing import Match, WebSocketRoute
 from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from bioengine_server.errors import Stopping
 from bioengine_server.gateway.local import LocalServices
 from bioengine_server.gateway.rpc import LegacyRPC
 from bioengine_server.gateway.session import LegacySession, hypha_client
@@ -27,6 +29,9 @@ from bioengine_server.gateway.session import LegacySession, hypha_client
 logger = logging.getLogger(__name__)
 
 _PATH = "/ws"
+
+# How long clients may take to come back and be refused when the server stops.
+_FAREWELL = 1.0  # seconds
 
 
 class LegacyRoute(WebSocketRoute):
@@ -38,44 +43,72 @@ class LegacyRoute(WebSocketRoute):
         return super().matches(scope)
 
 
-def add_legacy_gateway(app: FastAPI, store: Callable[[], RedisStore], local: LocalServices, max_message_size: int) -> None:
-    """Let imjoy-rpc clients in on `/ws`.
+class LegacyGateway:
+    """Lets imjoy-rpc clients in on `/ws`. `local`: services that they call directly."""
 
-    Args:
-        app: Hypha's application.
-        store: gives Hypha's store.
-        local: services that are called directly.
-        max_message_size: bytes of one message at most.
-    """
+    def __init__(self, app: FastAPI, store: Callable[[], RedisStore], max_message_size: int) -> None:
+        """
+        Args:
+            app: Hypha's application.
+            store: gives Hypha's store.
+            max_message_size: bytes of one message at most.
+        """
+        self.local = LocalServices()
+        self._store = store
+        self._max_message_size = max_message_size
+        self._open: set[WebSocket] = set()
+        self._refused: set[str] | None = None
+        app.router.routes.insert(0, LegacyRoute(_PATH, self._serve))
 
-    async def endpoint(websocket: WebSocket) -> None:
-        await _serve(websocket, store(), local, max_message_size)
+    async def stop(self) -> None:
+        """Send every client away, in a way that its library notices.
 
-    app.router.routes.insert(0, LegacyRoute(_PATH, endpoint))
+        A client that loses its connection asks for a new one at once. Where nobody listens, imjoy-rpc 0.5 then waits for ever, in
+        every later call, too; a client that is refused tells its program. So they are refused before nobody listens any more.
+        """
+        self._refused = set()
+        leaving = {str(websocket.query_params["client_id"]) for websocket in self._open}
+        for websocket in list(self._open):
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect):
+                await websocket.close(code=1001, reason="The server is being stopped.")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL):
+                while not leaving <= self._refused:
+                    await asyncio.sleep(0.02)
 
-
-async def _serve(websocket: WebSocket, store: RedisStore, local: LocalServices, max_message_size: int) -> None:
-    query = {key: values[-1] for key, values in parse_qs(websocket.url.query).items()}
-    client_id = query["client_id"]
-    try:
-        if not client_id.replace("-", "").replace("_", "").isalnum() or len(client_id) > 128:
-            raise PermissionError("the client_id is not one")
-        user, workspace = await _authenticate(store, query)
-    except Exception as error:
-        # Before it is accepted, so that the client sees HTTP 403 and does not try again for ever.
-        logger.info("Refused a legacy client: %s", error)
-        await websocket.close(code=1008)
-        return
-    await websocket.accept()
-    connection = _Connection(websocket)
-    # Not silent: Hypha takes services of clients only that it knows.
-    async with store.get_workspace_interface(user, workspace, client_id=hypha_client(client_id), silent=False) as hypha:
-        rpc = LegacyRPC(connection, workspace, client_id, user.model_dump(mode="json"), max_message_size)
-        LegacySession(rpc, hypha, store, local, user, workspace, client_id)
+    async def _serve(self, websocket: WebSocket) -> None:
+        query = {key: values[-1] for key, values in parse_qs(websocket.url.query).items()}
+        client_id = query["client_id"]
         try:
-            await connection.listen()
+            if self._refused is not None:
+                self._refused.add(client_id)
+                raise Stopping
+            if not client_id.replace("-", "").replace("_", "").isalnum() or len(client_id) > 128:
+                raise PermissionError("the client_id is not one")
+            user, workspace = await _authenticate(self._store(), query)
+        except Exception as error:
+            # Before it is accepted, so that the client sees HTTP 403 and does not try again for ever.
+            logger.info("Refused a legacy client: %s", error)
+            await websocket.close(code=1008)
+            return
+        await websocket.accept()
+        self._open.add(websocket)
+        try:
+            await self._talk(websocket, user, workspace, client_id)
         finally:
-            await rpc.disconnect()
+            self._open.discard(websocket)
+
+    async def _talk(self, websocket: WebSocket, user: UserInfo, workspace: str, client_id: str) -> None:
+        """One connection, to its end."""
+        store, connection = self._store(), _Connection(websocket)
+        # Not silent: Hypha takes services of clients only that it knows.
+        async with store.get_workspace_interface(user, workspace, client_id=hypha_client(client_id), silent=False) as hypha:
+            rpc = LegacyRPC(connection, workspace, client_id, user.model_dump(mode="json"), self._max_message_size)
+            LegacySession(rpc, hypha, store, self.local, user, workspace, client_id)
+            try:
+                await connection.listen()
+            finally:
+                await rpc.disconnect()
 
 
 async def _authenticate(store: RedisStore, query: dict[str, str]) -> tuple[UserInfo, str]:

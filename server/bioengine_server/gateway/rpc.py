@@ -17,6 +17,7 @@ import msgpack
 import shortuuid
 from imjoy_rpc.hypha.rpc import CHUNK_SIZE, RPC
 
+from bioengine_server.gateway.wrap import caller
 from bioengine_server.hub.guard import check_arrays
 from bioengine_server.hub.uploads import Uploads
 
@@ -62,7 +63,7 @@ class LegacyRPC(RPC):
         unpacker = msgpack.Unpacker(max_buffer_size=CHUNK_SIZE * 2)
         unpacker.feed(frame)
         main = unpacker.unpack()
-        await self._send_frame(msgpack.packb({**main, "user": self._user}) + frame[unpacker.tell() :])
+        await self._send_frame(msgpack.packb({**main, "user": caller.get() or self._user}) + frame[unpacker.tell() :])
 
     def _on_message(self, message: bytes) -> None:
         unpacker = msgpack.Unpacker(io.BytesIO(message), max_buffer_size=CHUNK_SIZE * 2)
@@ -81,6 +82,8 @@ class LegacyRPC(RPC):
             task = asyncio.ensure_future(self._find_and_handle(method[1], data))
             self._finding.add(task)
             task.add_done_callback(self._finding.discard)
+        elif method[-1] in ("resolve", "reject") and self._get_session_store(".".join(method[:-1])) is None:
+            logger.debug("A late answer: %s", data["method"])  # as to the last heartbeat of a call that has ended
         else:
             super()._handle_method(data)
 

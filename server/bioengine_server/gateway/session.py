@@ -12,7 +12,7 @@ from hypha.core.store import RedisStore
 
 from bioengine_server.gateway.local import LocalServices
 from bioengine_server.gateway.rpc import LegacyRPC
-from bioengine_server.gateway.wrap import plain
+from bioengine_server.gateway.wrap import in_name_of_callers, plain, unannotated
 
 logger = logging.getLogger(__name__)
 
@@ -49,15 +49,18 @@ class LegacySession:
     def _manager(self) -> dict[str, Any]:
         """The service `default`, in the spellings of Python and of JavaScript."""
         methods = {
-            "get_service": self._get_service,
-            "list_services": self._list_services,
-            "register_service": self._register_service,
-            "unregister_service": self._unregister_service,
-            "generate_token": self._generate_token,
-            "get_connection_info": self._get_connection_info,
-            "update_client_info": self._update_client_info,
-            "echo": self._echo,
-            "log": self._log,
+            method.__name__.removeprefix("_"): unannotated(method)
+            for method in (
+                self._get_service,
+                self._list_services,
+                self._register_service,
+                self._unregister_service,
+                self._generate_token,
+                self._get_connection_info,
+                self._update_client_info,
+                self._echo,
+                self._log,
+            )
         }
         camel_case = {_camel_case(name): method for name, method in methods.items()}
         return {
@@ -70,7 +73,8 @@ class LegacySession:
                 "workspace": self._workspace,
                 "user": self._user_data(),
             },
-            **plain({**methods, **camel_case}),
+            **methods,
+            **camel_case,
         }
 
     async def _get_service(self, query: Any, *_: Any, **__: Any) -> dict[str, Any] | None:
@@ -105,8 +109,20 @@ class LegacySession:
         return plain(await self._hypha.list_services(query))
 
     async def _register_service(self, service: Any, *_: Any, **__: Any) -> Any:
-        definition = {key: value for key, value in plain(dict(service)).items() if not key.startswith("_")}
-        return plain(await self._hypha.register_service(definition, {"overwrite": True}))
+        """Have a service of the client's own offered by Hypha.
+
+        The client keeps it, as with old Hypha servers: its functions in the arguments of this call end with the call.
+        """
+        built_in = await self._own_service("built-in")
+        info = await built_in.register_service(dict(service), True, False)
+        own = await self._own_service(info["id"].rpartition(":")[2])
+        definition = {key: value for key, value in dict(own).items() if not key.startswith("_")}
+        definition["id"] = info["id"].rpartition(":")[2]
+        definition["config"] = {**dict(own["config"]), "require_context": True}
+        return plain(await self._hypha.register_service(in_name_of_callers(definition), {"overwrite": True}))
+
+    async def _own_service(self, service_id: str) -> Any:
+        return await self._rpc.get_remote_service(f"{self._workspace}/{self._client_id}:{service_id}")
 
     async def _unregister_service(self, service: Any, *_: Any, **__: Any) -> None:
         await self._hypha.unregister_service(service if isinstance(service, str) else service["id"])

@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from bioengine_server.errors import Busy
+from bioengine_server.errors import Busy, Stopping
 
 T = TypeVar("T")
 OnMove = Callable[[int], None]
@@ -30,7 +30,12 @@ class Admission:
         self._per_model = per_model
         self._queue_size = queue_size
         self._models: dict[str, _Door] = {}
-        self._running: set[asyncio.Future] = set()
+        self._running: set[asyncio.Task[Any]] = set()
+        self._closed = asyncio.Event()
+
+    def close(self) -> None:
+        """Have all who wait, for a place or for what runs in theirs, told that nothing more comes."""
+        self._closed.set()
 
     @property
     def waiting(self) -> int:
@@ -60,7 +65,7 @@ class Admission:
                 self._models.pop(model, None)
 
     async def run(self, model: str, work: Callable[[], Awaitable[T]], on_move: OnMove = _unmoved) -> T:
-        """`await work()` in a place of `model`. Raises Busy, and what `work` raises.
+        """`await work()` in a place of `model`. Raises Busy, Stopping, and what `work` raises.
 
         A caller who is cancelled leaves the queue; work that has begun holds its place until it ends, as Triton goes on with it.
         """
@@ -71,17 +76,21 @@ class Admission:
                 begun.set()
                 return await work()
 
-        task = asyncio.ensure_future(in_place())
+        task = asyncio.create_task(in_place())
+        closed = asyncio.create_task(self._closed.wait())
         self._running.add(task)
         task.add_done_callback(self._forget)
         try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
+            await asyncio.wait({task, closed}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise Stopping
+        finally:
+            closed.cancel()
             if not begun.is_set():
                 task.cancel()
-            raise
 
-    def _forget(self, task: asyncio.Future) -> None:
+    def _forget(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # seen, also where its caller has gone

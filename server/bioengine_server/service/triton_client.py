@@ -16,7 +16,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from bioengine_server.errors import Busy, CallerGone, NoSuchModel, RefusedArgument, StoreError, TooLarge, TritonUnavailable
+from bioengine_server.errors import (
+    Busy,
+    CallerGone,
+    NoSuchModel,
+    RefusedArgument,
+    Stopping,
+    StoreError,
+    TooLarge,
+    TritonUnavailable,
+)
 from bioengine_server.service.admission import Admission
 from bioengine_server.service.caller import Caller
 from bioengine_server.service.progress import Progress
@@ -83,6 +92,10 @@ class TritonClient:
         """Have requests of clients that went away not run. `is_connected(workspace, client)` is Hypha's own answer."""
         self._is_connected = is_connected
 
+    def stop(self) -> None:
+        """Answer the requests that run or wait, for there will be no results any more."""
+        self._admission.close()
+
     def definition(self) -> dict[str, Any]:
         """What is registered with Hypha."""
         return {
@@ -143,7 +156,7 @@ class TritonClient:
         `{"success": False, "error": str}`.
 
         Raises RefusedArgument; TypeError for an input of a wrong dtype; for models other than the router TritonError,
-        TritonUnavailable, Busy, CallerGone, TooLarge.
+        TritonUnavailable, Busy, CallerGone, Stopping, TooLarge.
         """
         caller = self._caller(context)
         _refuse(server_url, unknown)
@@ -264,7 +277,7 @@ class TritonClient:
         try:
             self._check_size(request)
             result, info = await self._answered(request, call)
-        except (Busy, CallerGone, TooLarge, TritonUnavailable) as error:
+        except (Busy, CallerGone, Stopping, TooLarge, TritonUnavailable) as error:
             result, info = {"success": False, "error": str(error)}, {"model_name": ROUTER}
         if result.get("success") is False:
             logger.info("%s: %s", call.caller, result["error"])

@@ -7,63 +7,94 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bioimageio.spec.model import v0_4, v0_5
+
+if TYPE_CHECKING:
+    from bioengine_server.store.manifest import Axis, Tensor
 
 _LETTERS = {"batch": "b", "channel": "c", "time": "t", "index": "i"}
 
 
-def legacy_rdf(description: v0_4.ModelDescr | v0_5.ModelDescr, raw: dict[str, Any], id: str) -> dict[str, Any]:
-    """`raw`, the rdf.yaml as plain data, with inputs, outputs and test files in the shape of format 0.4."""
+def legacy_rdf(
+    description: v0_4.ModelDescr | v0_5.ModelDescr, raw: dict[str, Any], id: str, inputs: list[Tensor], outputs: list[Tensor]
+) -> dict[str, Any]:
+    """`raw`, the rdf.yaml as plain data, with inputs, outputs and test files in the shape of format 0.4.
+
+    Args:
+        description: the validated description.
+        raw: its plain data.
+        id: the model's id, its nickname where it says none.
+        inputs, outputs: the tensors as the manifest has them.
+    """
     rdf = copy.deepcopy(raw)
     bioimageio = rdf.setdefault("config", {}).setdefault("bioimageio", {})
     bioimageio.setdefault("nickname", id)
     if isinstance(description, v0_5.ModelDescr):
-        rdf["inputs"] = [_tensor(spec, item) for spec, item in zip(description.inputs, raw["inputs"])]
-        rdf["outputs"] = [_tensor(spec, item) for spec, item in zip(description.outputs, raw["outputs"])]
+        rdf["inputs"] = [
+            {**_tensor(spec, tensor, item), "shape": _input_shape(tensor.axes)}
+            for spec, tensor, item in zip(description.inputs, inputs, raw["inputs"])
+        ]
+        rdf["outputs"] = [
+            {**_tensor(spec, tensor, item), "shape": _output_shape(tensor.axes)}
+            for spec, tensor, item in zip(description.outputs, outputs, raw["outputs"])
+        ]
         for kind in ("inputs", "outputs"):
             rdf[f"test_{kind}"] = _sources(raw[kind], "test_tensor")
             rdf[f"sample_{kind}"] = _sources(raw[kind], "sample_tensor")
     return rdf
 
 
-def _tensor(spec: Any, item: dict[str, Any]) -> dict[str, Any]:
-    tensor: dict[str, Any] = {
-        "name": str(spec.id),
+def _tensor(spec: Any, tensor: Tensor, item: dict[str, Any]) -> dict[str, Any]:
+    legacy: dict[str, Any] = {
+        "name": tensor.id,
         "description": spec.description,
-        "axes": "".join(_LETTERS.get(axis.type, str(axis.id)[-1]) for axis in spec.axes),
-        "data_type": spec.data.type if not isinstance(spec.data, (list, tuple)) else spec.data[0].type,
-        "shape": _shape(spec),
+        "axes": _letters(tensor.axes),
+        "data_type": tensor.dtype,
     }
     for kind in ("preprocessing", "postprocessing"):
         if kind in item:
-            tensor[kind] = [
+            legacy[kind] = [
                 {"name": step["id"], **{key: value for key, value in step.items() if key != "id"}} for step in item[kind]
             ]
     halo = [int(getattr(axis, "halo", 0) or 0) for axis in spec.axes]
     if any(halo):
-        tensor["halo"] = halo
-    return tensor
+        legacy["halo"] = halo
+    return legacy
 
 
-def _shape(spec: Any) -> Any:
-    sizes = [1 if axis.size is None else axis.size for axis in spec.axes]
-    if all(isinstance(size, int) for size in sizes):
+def _letters(axes: list[Axis]) -> str:
+    return "".join(_LETTERS.get(axis.type, axis.id[-1]) for axis in axes)
+
+
+def _is_fixed(axis: Axis) -> bool:
+    return axis.reference is None and (axis.step == 0 or axis.type == "batch")
+
+
+def _input_shape(axes: list[Axis]) -> Any:
+    """The size of each axis, or of all `{min, step}` where one is free."""
+    sizes = [axis.min for axis in axes]
+    if all(_is_fixed(axis) for axis in axes):
         return sizes
-    if isinstance(spec, v0_5.OutputTensorDescr):
-        references = [size for size in sizes if isinstance(size, v0_5.SizeReference)]
-        if references:
-            return {
-                "reference_tensor": str(references[0].tensor_id),
-                "scale": [1.0] * len(sizes),
-                "offset": [size.offset / 2 if isinstance(size, v0_5.SizeReference) else 0.0 for size in sizes],
-            }
-    parameterized = [size if isinstance(size, v0_5.ParameterizedSize) else None for size in sizes]
-    return {
-        "min": [size.min if size else (fixed if isinstance(fixed, int) else 1) for size, fixed in zip(parameterized, sizes)],
-        "step": [size.step if size else 0 for size in parameterized],
-    }
+    return {"min": sizes, "step": [0 if _is_fixed(axis) else axis.step for axis in axes]}
+
+
+def _output_shape(axes: list[Axis]) -> Any:
+    """The size of each axis, or of all `reference * scale + 2 * offset` where one follows another tensor's."""
+    references = [axis.reference for axis in axes if axis.reference is not None]
+    if not references:
+        return [axis.min for axis in axes]
+    scale, offset = [], []
+    for axis in axes:
+        if axis.reference is not None:
+            scale.append(axis.reference.scale)
+            offset.append(axis.reference.offset / 2)
+        else:
+            follows = axis.type == "batch"
+            scale.append(1.0 if follows else 0.0)
+            offset.append(0.0 if follows else axis.min / 2)
+    return {"reference_tensor": references[0].tensor, "scale": scale, "offset": offset}
 
 
 def _sources(items: list[dict[str, Any]], key: str) -> list[str]:

@@ -146,7 +146,7 @@ def build_manifest(
         test_inputs=_test_tensors(description, "inputs"),
         test_outputs=_test_tensors(description, "outputs"),
         triton_config=_triton_config(inputs, outputs),
-        rdf=legacy_rdf(description, raw, id),
+        rdf=legacy_rdf(description, raw, id, inputs, outputs),
     )
 
 

@@ -58,3 +58,60 @@ async def test_who_gives_up_frees_the_place() -> None:
     await asyncio.gather(first, return_exceptions=True)
     async with admission.admit("a"):
         pass
+
+
+async def test_positions_are_told_as_they_change() -> None:
+    admission = Admission(total=4, per_model=1, queue_size=10)
+    releases = [asyncio.Event() for _ in range(3)]
+    told: list[list[int]] = [[], [], []]
+    tasks = []
+    for number in range(3):
+        tasks.append(asyncio.create_task(admission.run("a", releases[number].wait, told[number].append)))
+        await asyncio.sleep(0.01)
+    assert [positions[-1] for positions in told] == [0, 1, 2]
+    releases[0].set()
+    await asyncio.sleep(0.01)
+    assert told[2][-1] == 1, "the second runs, so the third is next"
+    for release in releases:
+        release.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_caller_who_leaves_the_queue_is_not_run() -> None:
+    admission = Admission(total=1, per_model=1, queue_size=10)
+    release, ran = asyncio.Event(), list[str]()
+
+    async def work() -> None:
+        ran.append("second")
+
+    first = asyncio.create_task(admission.run("a", release.wait))
+    await asyncio.sleep(0.01)
+    second = asyncio.create_task(admission.run("a", work))
+    await asyncio.sleep(0.01)
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    assert admission.waiting == 0
+    release.set()
+    await first
+    await asyncio.sleep(0.01)
+    assert ran == []
+
+
+async def test_begun_work_keeps_its_place_when_its_caller_leaves() -> None:
+    admission = Admission(total=1, per_model=1, queue_size=10)
+    release, entered = asyncio.Event(), list[str]()
+
+    async def work() -> None:
+        await release.wait()
+        entered.append("first")
+
+    first = asyncio.create_task(admission.run("a", work))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    second = asyncio.create_task(hold(admission, "a", release, entered))
+    await asyncio.sleep(0.01)
+    assert entered == [] and admission.waiting == 1, "Triton still works on the first"
+    release.set()
+    await second
+    assert entered == ["first", "a"]
