@@ -19,12 +19,17 @@ _START_TIMEOUT = 180.0  # seconds
 
 
 @contextmanager
-def own_server(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server with `settings` until the context ends; it is ready when the context begins. Raises StackError."""
+def own_server(settings: Settings, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server until the context ends; it is ready when the context begins. Raises StackError.
+
+    Args:
+        settings: of the server.
+        environment: further variables.
+    """
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "bioengine_server", "up"],
-            env={**os.environ, **_environment(settings)},
+            env={**os.environ, **_environment(settings), **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,

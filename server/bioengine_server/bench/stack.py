@@ -93,7 +93,8 @@ def bench_stack(settings: Settings) -> Iterator[BenchStack]:
         store = ModelStore(own.store)
         for package in _PACKAGES.iterdir():
             store.import_package(package)
-        process = parts.enter_context(own_server(own))
+        # Hypha leaves files of its own in the temporary folder.
+        process = parts.enter_context(own_server(own, TMPDIR=str(folder)))
         yield BenchStack(own, process.pid)
 
 
