@@ -13,10 +13,11 @@ from bioengine_server.bench.measurement import Measurement
 
 
 def table(measurements: Sequence[Measurement]) -> Table:
-    result = Table("measurement", box=None, pad_edge=False, header_style="bold")
+    """A row for each; the ratio is to the row above that has none."""
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    result.add_column("measurement", no_wrap=True)
     for column in ("median", "best", "ratio", "limit", ""):
         result.add_column(column, justify="right" if column else "left", no_wrap=True)
-    result.add_column("compared with")
     for item in measurements:
         result.add_row(
             item.name,
@@ -25,7 +26,6 @@ def table(measurements: Sequence[Measurement]) -> Table:
             "" if item.ratio is None else f"{item.ratio:.2f} x",
             limit_of(item),
             verdict(item),
-            "" if item.reference is None else item.reference.name,
         )
     return result
 
