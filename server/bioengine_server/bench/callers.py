@@ -12,6 +12,7 @@ import importlib
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -105,11 +106,14 @@ def main() -> None:
     kind, address = sys.argv[1:]
     echo: Echo | None = None
     for line in sys.stdin:
+        # Ended even where nobody is left to end it: imjoy-rpc waits for ever for a server that has gone.
+        signal.alarm(2 * TIMEOUT)
         try:
             echo = echo or KINDS[kind](address)
             answer = measured(echo, **json.loads(line))
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
+        signal.alarm(0)
         print(json.dumps(answer), file=answers, flush=True)
     # Without the ten seconds that imjoy-rpc waits for the server to hang up.
     os._exit(0)
