@@ -6,6 +6,7 @@
     client -> gateway               NotLetIn
     HTTP -> triton-client, Triton   BadBody, AccessDenied, Forbidden, NoSuchModel, besides these
     image file -> server            ImageError, NoServer, RunFailed: of `run` and `demo`
+    bench -> server                 BenchFailed: of `bench`
 
 Each message says what was wrong, what was expected and what to do. What a model makes of a request is decided in the
 runner (`bioengine_runner.errors`) and comes back as data.
@@ -181,6 +182,14 @@ class NoServer(BioEngineError):
 
 class RunFailed(BioEngineError):
     """The server's answer to a request that it could not serve."""
+
+
+class BenchFailed(BioEngineError):
+    def __init__(self, client: str, reason: str) -> None:
+        super().__init__(
+            f"The measurements were stopped, since {client} did not get its image back: {reason}. A server that answers wrongly, "
+            "or not at all, is not measured; `./bioengine up` and the log that it names may show why."
+        )
 
 
 class RefusedArgument(BioEngineError):

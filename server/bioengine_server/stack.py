@@ -78,7 +78,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
                 api = await parts.enter_async_context(
                     store.get_workspace_interface(store.get_root_user(), "public", client_id="bioengine", silent=True)
                 )
-                await Registration(service).register(api)
+                gateway.local.add(await Registration(service).register(api), service.definition())
             await parts.enter_async_context(background(readiness.watch(store, settings.probe_interval)))
             await parts.enter_async_context(background(_announce(readiness, on_ready)))
             await stop.wait()

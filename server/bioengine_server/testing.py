@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+from bioengine_server.environments import build_environments
 from bioengine_server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,9 +23,7 @@ def run_tests(settings: Settings, all_tiers: bool, pytest_arguments: list[str]) 
         all_tiers: also what is marked `extended`.
         pytest_arguments: handed on to pytest; with any, the linter and the type checker are left out.
     """
-    build = ROOT / "deploy" / "environments.py"
-    python = os.environ.get("BIOENGINE_PYTHON", sys.executable)
-    if _run("test client environments", [python, "-I", str(build), "clients"]):
+    if not build_environments("clients"):
         return 1
     server, runner = (str(settings.environments / name / "bin" / "python") for name in ("server", "runner"))
     tier = [] if all_tiers else ["-m", "not extended"]

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from bioengine_server.bench.stack import stack_memory
 from bioengine_server.settings import Settings
 from bioengine_server.triton.leftovers import processes_of
 from hypha_rpc.sync import connect_to_server
@@ -55,7 +56,7 @@ def fill_home(home: Path, packages: Path) -> None:
     store = ModelStore(home / "models")
     folders = [*packages.iterdir(), *(ZOO.iterdir() if ZOO.is_dir() else [])]
     for folder in folders:
-        if folder.is_dir() and folder.name != "bioengine-probe":
+        if folder.is_dir() and folder.name not in ("bioengine-probe", "bench-echo"):
             store.import_package(folder)
     shutil.copytree(ROOT / "tests" / "triton_models", home / "triton-models", ignore=shutil.ignore_patterns("__pycache__"))
 
@@ -187,8 +188,7 @@ class Stack:
     def pss(self) -> float:
         """Proportional memory of all its processes, in bytes."""
         assert self.process is not None
-        processes = [psutil.Process(self.process.pid), *self.triton_processes()]
-        return sum(process.memory_full_info().pss for process in processes)
+        return stack_memory(self.process.pid, self.settings.shm_prefix)
 
     def client(self) -> Client:
         return Client(self.url)

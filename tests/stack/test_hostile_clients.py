@@ -242,6 +242,18 @@ def test_a_body_larger_than_the_limit_is_413(limited: Stack, route: str, headers
         assert "BIOENGINE_MAX_REQUEST_SIZE" in answer.json()["error"]
 
 
+def test_a_refusal_arrives_also_where_much_was_sent(limited: Stack) -> None:
+    """The header alone is reason enough; the rest is read before the answer, which would be lost otherwise."""
+    header = b'{"inputs": [{"parameters": {"shared_memory_region": "x"}}]}'
+    answer = requests.post(
+        f"{limited.url}/triton/v2/models/conscientious-seashell/infer",
+        data=header + bytes(40_000_000),
+        headers={"Inference-Header-Content-Length": str(len(header))},
+        timeout=60,
+    )
+    assert answer.status_code == 403 and "shared_memory_region" in answer.json()["error"]
+
+
 def test_memory_comes_back_after_all_of_this(limited: Stack) -> None:
     before = memory(limited)
     for _ in range(20):

@@ -22,9 +22,10 @@ from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bioengine_server.errors import BioEngineError, NotLetIn, Stopping
+from bioengine_server.gateway.local import LocalServices
 from bioengine_server.gateway.refusal import answer_page
 from bioengine_server.gateway.rpc import LegacyRPC
-from bioengine_server.gateway.session import LegacySession
+from bioengine_server.gateway.session import LegacySession, hypha_client
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class LegacyRoute(WebSocketRoute):
 
 
 class LegacyGateway:
-    """Lets imjoy-rpc clients in on `/ws`."""
+    """Lets imjoy-rpc clients in on `/ws`. `local`: services that they call directly."""
 
     def __init__(self, app: FastAPI, store: Callable[[], RedisStore], max_message_size: int) -> None:
         """
@@ -53,6 +54,7 @@ class LegacyGateway:
             store: gives Hypha's store.
             max_message_size: bytes of one message at most.
         """
+        self.local = LocalServices()
         self._store = store
         self._max_message_size = max_message_size
         self._open: set[WebSocket] = set()
@@ -100,11 +102,10 @@ class LegacyGateway:
     async def _talk(self, websocket: WebSocket, user: UserInfo, workspace: str, client_id: str) -> None:
         """One connection, to its end."""
         store, connection = self._store(), _Connection(websocket)
-        # A client id of our own: the client's own one is free for it to use over hypha-rpc, too.
         # Not silent: Hypha takes services of clients only that it knows.
-        async with store.get_workspace_interface(user, workspace, client_id=f"legacy-{client_id}", silent=False) as hypha:
+        async with store.get_workspace_interface(user, workspace, client_id=hypha_client(client_id), silent=False) as hypha:
             rpc = LegacyRPC(connection, workspace, client_id, user.model_dump(mode="json"), self._max_message_size)
-            LegacySession(rpc, hypha, store, user, workspace, client_id)
+            LegacySession(rpc, hypha, store, self.local, user, workspace, client_id)
             try:
                 await connection.listen()
             finally:

@@ -10,6 +10,7 @@ from hypha.core import UserInfo
 from hypha.core.auth import generate_auth_token
 from hypha.core.store import RedisStore
 
+from bioengine_server.gateway.local import LocalServices
 from bioengine_server.gateway.rpc import LegacyRPC
 from bioengine_server.gateway.wrap import in_name_of_callers, plain, unannotated
 
@@ -24,17 +25,21 @@ _SERVICE_PREFIX = "remote-"
 class LegacySession:
     """One connected legacy client, with a connection of its own to Hypha in its own name."""
 
-    def __init__(self, rpc: LegacyRPC, hypha: Any, store: RedisStore, user: UserInfo, workspace: str, client_id: str) -> None:
+    def __init__(
+        self, rpc: LegacyRPC, hypha: Any, store: RedisStore, local: LocalServices, user: UserInfo, workspace: str, client_id: str
+    ) -> None:
         """
         Args:
             rpc: the legacy end.
             hypha: Hypha's interface to the client's workspace, as the client's user.
             store: Hypha's store.
+            local: services that are called directly.
             user, workspace, client_id: who the client is.
         """
         self._rpc = rpc
         self._hypha = hypha
         self._store = store
+        self._local = local
         self._user = user
         self._workspace = workspace
         self._client_id = client_id
@@ -87,7 +92,8 @@ class LegacySession:
             if "not found" in str(error).lower() or isinstance(error, KeyError):
                 return None
             raise
-        offered = plain(dict(service))
+        context = {"user": self._user_data(), "ws": self._workspace, "from": f"{self._workspace}/{hypha_client(self._client_id)}"}
+        offered = plain({**service, **self._local.methods(str(service["id"]), context)})
         offered["id"] = _SERVICE_PREFIX + base64.urlsafe_b64encode(service_id.encode()).decode().rstrip("=")
         offered["config"] = {**dict(offered.get("config") or {}), "visibility": "protected", "require_context": False}
         offered.pop("service_schema", None)
@@ -149,6 +155,11 @@ class LegacySession:
             "email": self._user.email,
             "roles": self._user.roles,
         }
+
+
+def hypha_client(client_id: str) -> str:
+    """The client id in Hypha of a legacy client, whose own one is free for it to use over hypha-rpc, too."""
+    return f"legacy-{client_id}"
 
 
 def _camel_case(name: str) -> str:

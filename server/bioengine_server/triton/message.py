@@ -96,5 +96,6 @@ def represent(value: Any) -> Any:
         if value.dtype.kind not in "biufc":
             raise TypeError(f"an array of {value.dtype} cannot be sent")
         array = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("<"))
-        return {"_rtype": "ndarray", "_rvalue": array.tobytes(), "_rshape": list(value.shape), "_rdtype": value.dtype.name}
+        data = array.reshape(-1).view(np.uint8).data  # not a copy
+        return {"_rtype": "ndarray", "_rvalue": data, "_rshape": list(value.shape), "_rdtype": value.dtype.name}
     raise TypeError(f"a {type(value).__name__} cannot be sent")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bioengine_server.errors import BadBody, TooLarge
@@ -57,12 +58,23 @@ async def read(headers: Headers, receive: Receive, limit: int) -> bytes:
 class BoundedBodies:
     """Middleware for routes that are not ours: they get bodies within the limit, unzipped."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, streamed: Sequence[BaseRoute] = ()) -> None:
+        """
+        Args:
+            app: what gets the requests.
+            limit: bytes of a body, unzipped, at most.
+            streamed: routes that read bodies as they come, within the limit, by `chunks`.
+        """
         self._app = app
         self._limit = limit
+        self._streamed = streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        if (
+            scope["type"] != "http"
+            or scope["method"] in ("GET", "HEAD", "OPTIONS")
+            or any(route.matches(scope)[0] is Match.FULL for route in self._streamed)
+        ):
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)

@@ -25,9 +25,10 @@ def add_web(app: FastAPI, settings: Settings, store: Callable[[], RedisStore], s
         store: gives Hypha's store.
         service: the service in this process, if it is here.
     """
+    streamed = []
     if service is not None:
         add_service_routes(app, store, service, settings.max_request_size)
-        add_triton_proxy(app, store, service, settings.max_request_size)
+        streamed.append(add_triton_proxy(app, store, service, settings.max_request_size))
     app.add_middleware(CheckedFrames)
-    app.add_middleware(BoundedBodies, limit=settings.max_request_size)
+    app.add_middleware(BoundedBodies, limit=settings.max_request_size, streamed=streamed)
     allow_origins(app, [origin.strip() for origin in settings.allow_origins.split(",") if origin.strip()])

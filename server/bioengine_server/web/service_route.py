@@ -117,4 +117,4 @@ def _from_json(value: dict[str, Any]) -> Any:
 
 
 def _to_json(value: Any) -> Any:
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else message.represent(value)
+    return base64.b64encode(value).decode() if isinstance(value, (bytes, memoryview)) else message.represent(value)

@@ -9,10 +9,11 @@ can differ.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -22,7 +23,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from bioengine_server.errors import BadBody, BioEngineError, Forbidden, NoSuchModel, RefusedArgument
+from bioengine_server.errors import BadBody, BioEngineError, Forbidden, NoSuchModel, RefusedArgument, TooLarge
 from bioengine_server.service.triton_client import TritonClient
 from bioengine_server.triton import message
 from bioengine_server.triton.api import ROUTER, TritonApi, TritonError
@@ -69,8 +70,8 @@ class TritonProxyRoute(Route):
         return Match.NONE, {}
 
 
-def add_triton_proxy(app: FastAPI, store: Callable[[], RedisStore], service: TritonClient, limit: int) -> None:
-    """Answer `/triton/*`.
+def add_triton_proxy(app: FastAPI, store: Callable[[], RedisStore], service: TritonClient, limit: int) -> Route:
+    """Answer `/triton/*`; returns the route, which reads bodies as they come.
 
     Args:
         app: Hypha's application.
@@ -82,6 +83,7 @@ def add_triton_proxy(app: FastAPI, store: Callable[[], RedisStore], service: Tri
     route = TritonProxyRoute(_PREFIX, proxy.answer, include_in_schema=False)
     route.methods = None  # every one comes here, to be refused with a reason
     app.router.routes.insert(0, route)
+    return route
 
 
 class _Proxy:
@@ -95,18 +97,23 @@ class _Proxy:
         return self._service.triton
 
     async def answer(self, request: Request) -> Response:
+        stream = chunks(request.headers, request.receive, self._limit)
         try:
             kind, model, version, path = _allowed(request)
             caller = await caller_of(request.headers, self._store())
             if kind == "server":
                 return await self._forward("GET", path)
             if kind == "infer":
-                return await self._infer(request, model, version, caller)
+                return await self._infer(request, stream, model, version, caller)
             config = await self._config(model, version, caller)
             if kind == "config":
                 return JSONResponse(config)
             return JSONResponse(_metadata(config)) if kind == "metadata" else Response(status_code=200)
         except (BioEngineError, TritonError) as error:
+            # A client reads the answer when it has sent all of its request.
+            with contextlib.suppress(BadBody, TooLarge):
+                async for _ in stream:
+                    pass
             return refusal(error)
         except Exception:
             logger.exception("A request for Triton failed")
@@ -119,16 +126,15 @@ class _Proxy:
             raise NoSuchModel(str(error)) from error
         return {key: value for key, value in config.items() if key not in ("server_url", "model_name")}
 
-    async def _infer(self, request: Request, model: str, version: str, caller: Any) -> Response:
-        stream = chunks(request.headers, request.receive, self._limit)
+    async def _infer(self, request: Request, stream: AsyncIterator[bytes], model: str, version: str, caller: Any) -> Response:
         header, rest = await _read_header(request, stream)
         checked = json.dumps(_checked(header)).encode()
-        body = _joined(checked, rest, stream)
+        body = _Body([checked, rest], stream)
         asked: Any = None
         if model == ROUTER:
             # The model that it is about is in the body: all of it is read, to admit it as any other request.
             content = b"".join([chunk async for chunk in body])
-            asked, body = _model_in(content[len(checked) :]), _once(content)
+            asked, body = _model_in(content[len(checked) :]), _Body([content], stream)
         held = self._service.admit_for_triton(model, asked, caller)
         name = await held.__aenter__()
         suffix = f"/versions/{version}" if version else ""
@@ -140,8 +146,10 @@ class _Proxy:
                 {_HEADER_LENGTH: str(len(checked)), "content-type": "application/octet-stream"},
                 on_end=lambda: held.__aexit__(None, None, None),
             )
-        except BaseException:
+        except BaseException as error:
             await held.__aexit__(None, None, None)
+            if body.problem is not None:
+                raise body.problem from error
             raise
         return response
 
@@ -149,7 +157,7 @@ class _Proxy:
         self,
         method: str,
         path: str,
-        body: AsyncIterator[bytes] | None = None,
+        body: AsyncIterable[bytes] | None = None,
         headers: dict[str, str] | None = None,
         on_end: Callable[[], Any] | None = None,
     ) -> Response:
@@ -246,14 +254,23 @@ def _model_in(content: bytes) -> Any:
     return request.get("model_id")
 
 
-async def _joined(header: bytes, rest: bytes, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield header + rest
-    async for chunk in stream:
-        yield chunk
+class _Body:
+    """A body on its way to Triton. `problem`: what was wrong with it, for which aiohttp has words of its own."""
 
+    def __init__(self, begin: Sequence[bytes], stream: AsyncIterator[bytes]) -> None:
+        self._begin = begin
+        self._stream = stream
+        self.problem: BioEngineError | None = None
 
-async def _once(content: bytes) -> AsyncIterator[bytes]:
-    yield content
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            for part in self._begin:
+                yield part
+            async for chunk in self._stream:
+                yield chunk
+        except BioEngineError as error:
+            self.problem = error
+            raise
 
 
 def _metadata(config: dict[str, Any]) -> dict[str, Any]:

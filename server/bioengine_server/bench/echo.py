@@ -1,0 +1,30 @@
+"""An image to a model that gives it back, by either client library: what the whole way costs, there and back."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+
+from bioengine_server.bench.floor import echo_server
+from bioengine_server.bench.measurement import Measurement, interleaved
+from bioengine_server.bench.stack import LIBRARIES, BenchStack
+
+_WARM_UP = 2
+_SIZES = (("4 MB", 1024, 100.0), ("16 MB", 2048, 400.0))
+"""Name, pixels of a side, limit in ms."""
+
+
+def echo(stack: BenchStack, rounds: int) -> list[Measurement]:
+    measurements = []
+    with ExitStack() as parts:
+        floor = parts.enter_context(stack.floor_user(parts.enter_context(echo_server())))
+        users = {library: parts.enter_context(stack.user(library)) for library in LIBRARIES}
+        for size, side, limit in _SIZES:
+            cases = {name: partial(client.echo, side) for name, client in {"floor": floor, **users}.items()}
+            values = interleaved(cases, rounds, _WARM_UP)
+            reference = Measurement(f"floor {size}", "ms", values["floor"])
+            measurements.append(reference)
+            measurements += [
+                Measurement(f"echo {size}, {library}", "ms", values[library], reference, limit=limit) for library in LIBRARIES
+            ]
+    return measurements

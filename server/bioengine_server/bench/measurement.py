@@ -1,0 +1,64 @@
+"""What was measured, how it compares, and whether it is within its limit."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Unit = Literal["ms", "MB"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One quantity, measured once in every round."""
+
+    name: str
+    unit: Unit
+    values: tuple[float, ...]
+    reference: Measurement | None = None
+    """What it is compared with, measured in the same rounds."""
+    limit: float | None = None
+    """Of the median, in `unit`."""
+    ratio_limit: float | None = None
+    """Of the ratio to the reference."""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def best(self) -> float:
+        return min(self.values)
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times the reference it is: the median over the rounds, so that what slows a whole round cancels out."""
+        if self.reference is None:
+            return None
+        return statistics.median(own / other for own, other in zip(self.values, self.reference.values, strict=True))
+
+    @property
+    def exceeded(self) -> bool:
+        over = self.limit is not None and self.median > self.limit
+        return over or (self.ratio_limit is not None and self.ratio is not None and self.ratio > self.ratio_limit)
+
+
+def interleaved(cases: Mapping[str, Callable[[], float]], rounds: int, warm_up: int) -> dict[str, tuple[float, ...]]:
+    """The values of each case, one for each round; every round has all cases, so that noise meets all alike.
+
+    Args:
+        cases: by name, what measures once.
+        rounds: how many count.
+        warm_up: rounds before them.
+    """
+    values: dict[str, list[float]] = {name: [] for name in cases}
+    names = list(cases)
+    for number in range(warm_up + rounds):
+        # To and fro: nobody always comes after the same one.
+        for name in names if number % 2 else reversed(names):
+            value = cases[name]()
+            if number >= warm_up:
+                values[name].append(value)
+    return {name: tuple(measured) for name, measured in values.items()}

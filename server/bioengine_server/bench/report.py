@@ -1,0 +1,78 @@
+"""Measurements for people, as a table, and for programs, as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from bioengine_server.bench.measurement import Measurement
+
+
+def table(measurements: Sequence[Measurement]) -> Table:
+    """A row for each; the ratio is to the row above that has none."""
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    result.add_column("measurement", no_wrap=True)
+    for column in ("median", "best", "ratio", "limit", ""):
+        result.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for item in measurements:
+        result.add_row(
+            item.name,
+            f"{item.median:.1f} {item.unit}",
+            f"{item.best:.1f} {item.unit}",
+            "" if item.ratio is None else f"{item.ratio:.2f} x",
+            limit_of(item),
+            verdict(item),
+        )
+    return result
+
+
+def limit_of(item: Measurement) -> str:
+    limits = [] if item.limit is None else [f"{item.limit:.0f} {item.unit}"]
+    return ", ".join([*limits, *([] if item.ratio_limit is None else [f"{item.ratio_limit:.2f} x"])])
+
+
+def verdict(item: Measurement) -> str:
+    if not limit_of(item):
+        return ""
+    return "EXCEEDED" if item.exceeded else "ok"
+
+
+def summary(measurements: Sequence[Measurement]) -> str:
+    """Which limits are exceeded, in words."""
+    exceeded = [item for item in measurements if item.exceeded]
+    if not exceeded:
+        return "All within their limits."
+    lines = [f"  {item.name}: {_figure(item)}, at most {limit_of(item)}" for item in exceeded]
+    return "\n".join(["Limits exceeded:", *lines])
+
+
+def as_json(measurements: Sequence[Measurement]) -> str:
+    """Every figure, with every round's value; times in ms, memory in MB (10^6 bytes)."""
+    document = {
+        "machine": {"processors": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
+        "measurements": [
+            {
+                "name": item.name,
+                "unit": item.unit,
+                "median": item.median,
+                "best": item.best,
+                "values": item.values,
+                "compared_with": None if item.reference is None else item.reference.name,
+                "ratio": item.ratio,
+                "limit": item.limit,
+                "ratio_limit": item.ratio_limit,
+                "exceeded": item.exceeded,
+            }
+            for item in measurements
+        ],
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _figure(item: Measurement) -> str:
+    ratio = "" if item.ratio is None else f" ({item.ratio:.2f} x {item.reference.name})" if item.reference else ""
+    return f"{item.median:.1f} {item.unit}{ratio}"

@@ -1,0 +1,39 @@
+"""All measurements, one subject after the other, on one stack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bioengine_server.bench.echo import echo
+from bioengine_server.bench.measurement import Measurement
+from bioengine_server.bench.memory import memory
+from bioengine_server.bench.proxy import proxy
+from bioengine_server.bench.stack import CLIENT_ENVIRONMENTS, bench_stack
+from bioengine_server.environments import build_environments
+from bioengine_server.errors import StackError
+from bioengine_server.settings import Settings
+
+Subject = Callable[..., list[Measurement]]
+"""Takes a `BenchStack` and the number of rounds."""
+
+SUBJECTS: tuple[Subject, ...] = (memory, echo, proxy)
+
+
+def run_bench(settings: Settings, rounds: int, tell: Callable[[str], None]) -> list[Measurement]:
+    """Start a stack, measure every subject, end the stack. Raises StackError, BenchFailed.
+
+    Args:
+        settings: of the stack; its home, ports and addresses are the bench's own.
+        rounds: how many times each is measured.
+        tell: told what is done next.
+    """
+    tell("Looking for the client libraries")
+    if not build_environments(*CLIENT_ENVIRONMENTS.values()):
+        raise StackError("The client libraries to measure with could not be installed; what is above says why.")
+    tell("Starting a server")
+    measurements = []
+    with bench_stack(settings) as stack:
+        for subject in SUBJECTS:
+            tell(f"Measuring {subject.__name__}")
+            measurements += subject(stack, rounds)
+    return measurements

@@ -1,0 +1,107 @@
+"""The stack that is measured: a server of its own in a temporary home, with the model that gives back its input."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from bioengine_server.bench.client import EchoClient
+from bioengine_server.hub.ports import free_ports
+from bioengine_server.own_server import own_server
+from bioengine_server.settings import Settings
+from bioengine_server.store.model_store import ModelStore
+from bioengine_server.triton.leftovers import processes_of
+
+LIBRARIES = ("imjoy-rpc", "hypha-rpc")
+
+# The environments of the two client libraries, which cannot share one; also the tests'.
+CLIENT_ENVIRONMENTS = {"imjoy-rpc": "client-imjoy", "hypha-rpc": "client-hypha"}
+
+_PACKAGES = Path(__file__).parent / "packages"
+_LOOK_INTERVAL = 0.1  # seconds
+
+
+@dataclass(frozen=True)
+class BenchStack:
+    """A running stack. `pid`: of the server."""
+
+    settings: Settings
+    pid: int
+
+    def user(self, library: str) -> EchoClient:
+        """A user's program with one of `LIBRARIES`."""
+        return self._client(CLIENT_ENVIRONMENTS[library], library, self.settings.url)
+
+    def triton_user(self, address: str) -> EchoClient:
+        """A client of Triton's own protocol."""
+        return self._client("server", "tritonclient", address)
+
+    def floor_user(self, address: str) -> EchoClient:
+        """A client of `floor.echo_server`."""
+        return self._client("server", "tcp", address)
+
+    def memory(self) -> int:
+        return stack_memory(self.pid, self.settings.shm_prefix)
+
+    @contextlib.contextmanager
+    def peak_memory(self) -> Iterator[list[int]]:
+        """Looks at the memory all the while; what it was is in the list afterwards."""
+        seen: list[int] = []
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.wait(_LOOK_INTERVAL):
+                seen.append(self.memory())
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        try:
+            yield seen
+        finally:
+            over.set()
+            thread.join()
+            seen.append(self.memory())
+
+    def _client(self, environment: str, kind: str, address: str) -> EchoClient:
+        return EchoClient(self.settings.environments / environment / "bin" / "python", kind, address)
+
+
+@contextlib.contextmanager
+def bench_stack(settings: Settings) -> Iterator[BenchStack]:
+    """A stack with `settings`, apart from where it is: on ports that are free, in a home that is removed. Raises StackError."""
+    with ExitStack() as parts:
+        folder = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="bioengine-bench-")))
+        port, triton_port = free_ports(2)
+        own = settings.model_copy(
+            update={
+                "home": folder / "home",
+                "run_dir": folder / "run",
+                "host": "127.0.0.1",
+                "port": port,
+                "triton": "embedded",
+                "triton_port": triton_port,
+                "offline": True,
+            }
+        )
+        store = ModelStore(own.store)
+        for package in _PACKAGES.iterdir():
+            store.import_package(package)
+        # Hypha leaves files of its own in the temporary folder.
+        process = parts.enter_context(own_server(own, TMPDIR=str(folder)))
+        yield BenchStack(own, process.pid)
+
+
+def stack_memory(server_pid: int, shm_prefix: str) -> int:
+    """Bytes (PSS: what processes share is counted once) of a server and of its Triton's processes."""
+    total = 0
+    for process in [psutil.Process(server_pid), *processes_of(shm_prefix)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += process.memory_full_info().pss
+    return total

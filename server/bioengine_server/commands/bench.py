@@ -1,0 +1,30 @@
+"""`bench`: how fast, and how much memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from bioengine_server.commands.shared import console, load_settings, told
+
+
+def bench(
+    rounds: Annotated[int, typer.Option(min=1, help="How many times each is measured.")] = 10,
+    json: Annotated[Optional[Path], typer.Option(help="File for the figures, as JSON.")] = None,
+) -> None:
+    """Measure speed and memory on this machine, with a server of its own in a temporary home.
+
+    Ends with status 1 where a limit is exceeded. A server that runs already is left alone, and takes its share of the machine.
+    """
+    from bioengine_server.bench.report import as_json, summary, table
+    from bioengine_server.bench.run import run_bench
+
+    with told(), console.status("") as status:
+        measurements = run_bench(load_settings(), rounds, tell=lambda what: status.update(f"{what} ..."))
+    console.print(table(measurements))
+    console.print(summary(measurements), markup=False)
+    if json is not None:
+        json.write_text(as_json(measurements))
+    raise typer.Exit(1 if any(item.exceeded for item in measurements) else 0)

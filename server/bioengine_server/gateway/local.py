@@ -1,0 +1,39 @@
+"""Services of this process, which legacy clients call directly: on the way through Hypha, images are packed twice more."""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import hypha_rpc.rpc
+
+Method = Callable[..., Awaitable[Any]]
+
+
+class LocalServices:
+    """Definitions by the full ids under which Hypha knows them."""
+
+    def __init__(self) -> None:
+        self._definitions: dict[str, dict[str, Any]] = {}
+
+    def add(self, id: str, definition: dict[str, Any]) -> None:
+        """`definition`: what was registered as `id`; its methods take a `context`."""
+        self._definitions[id] = definition
+
+    def methods(self, id: str, context: dict[str, Any]) -> dict[str, Method]:
+        """The methods of a service for a caller, with errors as Hypha tells them; none where it is not of this process."""
+        definition = self._definitions.get(id, {})
+        return {name: _bound(value, context) for name, value in definition.items() if callable(value)}
+
+
+def _bound(method: Method, context: dict[str, Any]) -> Method:
+    @functools.wraps(method)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await method(*args, **{**kwargs, "context": context})
+        except Exception:
+            raise RuntimeError(hypha_rpc.rpc.format_traceback(traceback.format_exc())) from None
+
+    return call

@@ -1,0 +1,66 @@
+"""A server of our own, for as long as a command takes: `bioengine up` as a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from bioengine_server.errors import StackError
+from bioengine_server.settings import Settings
+
+_START_TIMEOUT = 180.0  # seconds
+
+
+@contextmanager
+def own_server(settings: Settings, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server until the context ends; it is ready when the context begins. Raises StackError.
+
+    Args:
+        settings: of the server.
+        environment: further variables.
+    """
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bioengine_server", "up"],
+            env={**os.environ, **_environment(settings), **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            # Not of our process group: after Ctrl-C we end it in order, once.
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + _START_TIMEOUT
+            while not is_ready(settings.url):
+                if process.poll() is not None:
+                    errors.seek(0)
+                    raise StackError(errors.read().decode(errors="replace").strip().removeprefix("bioengine: "))
+                if time.monotonic() > deadline:
+                    raise StackError(
+                        f"The server did not become ready within {_START_TIMEOUT:.0f} s. `./bioengine up` shows why."
+                    )
+                time.sleep(0.2)
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health/readiness", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """What differs from the defaults, or may differ from our own environment, as the variables that set it."""
+    values = settings.model_dump(mode="json", exclude_none=True, exclude={"triton_secret"})
+    return {f"BIOENGINE_{name.upper()}": str(value) for name, value in values.items()}

@@ -1,0 +1,105 @@
+"""What `bioengine bench` makes of what it measured, and the client processes that it measures with."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from bioengine_server.bench.client import EchoClient
+from bioengine_server.bench.floor import echo_server
+from bioengine_server.bench.measurement import Measurement, interleaved
+from bioengine_server.bench.report import as_json, summary, table
+from bioengine_server.errors import BenchFailed
+from rich.console import Console
+
+FLOOR = Measurement("floor", "ms", (10.0, 20.0, 40.0))
+WITHIN = Measurement("echo", "ms", (30.0, 60.0, 80.0), FLOOR, limit=100)
+SLOW = Measurement("slow", "ms", (100.0, 300.0, 101.0), limit=100)
+FAR = Measurement("far", "ms", (15.0, 30.0, 60.0), FLOOR, ratio_limit=1.3)
+ALL = [FLOOR, WITHIN, SLOW, FAR]
+
+
+def test_ratios_are_of_the_rounds() -> None:
+    assert WITHIN.median == 60 and WITHIN.best == 30
+    assert WITHIN.ratio == 3.0, "of 3, 3 and 2; and not the ratio of the medians"
+    assert FLOOR.ratio is None
+
+
+def test_limits() -> None:
+    assert [item.exceeded for item in ALL] == [False, False, True, True]
+    assert not Measurement("at its limit", "ms", (100.0,), limit=100).exceeded
+
+
+def test_every_round_has_all_cases() -> None:
+    calls: list[str] = []
+
+    def case(name: str) -> Callable[[], float]:
+        def measure() -> float:
+            calls.append(name)
+            return float(len(calls))
+
+        return measure
+
+    values = interleaved({name: case(name) for name in "abc"}, rounds=2, warm_up=1)
+    assert {name: len(measured) for name, measured in values.items()} == {"a": 2, "b": 2, "c": 2}
+    assert "".join(calls) == "cba" + "abc" + "cba" and values["a"] == (4.0, 9.0)
+
+
+def test_the_table_has_all_and_names_what_is_exceeded() -> None:
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(table(ALL))
+    lines = {line.split()[0]: line for line in capture.get().splitlines()}
+    assert {"floor", "echo", "slow", "far"} < set(lines)
+    assert "3.00 x" in lines["echo"] and "ok" in lines["echo"] and "EXCEEDED" in lines["slow"] and "1.30 x" in lines["far"]
+    assert "EXCEEDED" not in lines["floor"] and "ok" not in lines["floor"]
+    assert summary(ALL).splitlines() == [
+        "Limits exceeded:",
+        "  slow: 101.0 ms, at most 100 ms",
+        "  far: 30.0 ms (1.50 x floor), at most 1.30 x",
+    ]
+    assert summary([FLOOR, WITHIN]) == "All within their limits."
+
+
+def test_the_json_has_every_round() -> None:
+    document = json.loads(as_json(ALL))
+    echo = next(item for item in document["measurements"] if item["name"] == "echo")
+    assert echo["values"] == [30, 60, 80] and echo["compared_with"] == "floor" and echo["ratio"] == 3 and not echo["exceeded"]
+    assert document["machine"]["processors"] >= 1
+
+
+def test_a_client_measures_what_comes_back_as_it_was_sent() -> None:
+    with echo_server() as address, EchoClient(Path(sys.executable), "tcp", address) as client:
+        assert client.echo(side=8) > 0 and client.echo(side=300) > 0
+
+
+def test_an_image_that_comes_back_changed_stops_the_measurements() -> None:
+    def answer_changed(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rb") as incoming:
+            data = bytearray(incoming.read(int.from_bytes(incoming.read(8), "big")))
+            data[-1] ^= 1  # one bit of the last pixel
+            connection.sendall(data)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer_changed, args=(listener,), daemon=True).start()
+        with (
+            pytest.raises(BenchFailed, match="tcp did not get its image back: what came back differs"),
+            EchoClient(Path(sys.executable), "tcp", f"127.0.0.1:{listener.getsockname()[1]}") as client,
+        ):
+            client.echo(side=8)
+
+
+def test_a_server_that_is_not_there_stops_the_measurements() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with (
+        pytest.raises(BenchFailed, match="tcp did not get its image back: ConnectionRefusedError"),
+        EchoClient(Path(sys.executable), "tcp", f"127.0.0.1:{port}") as client,
+    ):
+        client.echo(side=8)
