@@ -16,7 +16,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from bioengine_server.errors import Busy, CallerGone, NoSuchModel, RefusedArgument, StoreError, TooLarge, TritonUnavailable
+from bioengine_server.errors import (
+    Busy,
+    CallerGone,
+    ModelNotLoaded,
+    NoSuchModel,
+    RefusedArgument,
+    StoreError,
+    TooLarge,
+    TritonUnavailable,
+)
 from bioengine_server.service.admission import Admission
 from bioengine_server.service.caller import Caller
 from bioengine_server.service.progress import Progress
@@ -97,6 +106,7 @@ class TritonClient:
 
     async def execute(
         self,
+        /,
         inputs: Any = None,
         model_name: Any = None,
         serialization: Any = "triton",
@@ -178,6 +188,7 @@ class TritonClient:
 
     async def get_config(
         self,
+        /,
         model_name: Any = None,
         model_version: Any = "",
         verbose: bool = False,
@@ -221,7 +232,7 @@ class TritonClient:
             model_id: for the router, the model that the request is about.
             caller: who asks.
 
-        Raises NoSuchModel, Busy, TritonUnavailable.
+        Raises NoSuchModel, ModelNotLoaded, Busy, TritonUnavailable.
         """
         logger.debug("%s infers with %s", caller, model_name)
         if model_name == ROUTER:
@@ -245,7 +256,7 @@ class TritonClient:
         async with self._admission.admit(place):
             loaded, _ = await self._router.ask({"operation": "load", "model_id": model_name})
             if "name" not in loaded:
-                raise NoSuchModel(loaded["error"])
+                raise ModelNotLoaded(loaded["error"])
             yield loaded["name"]
             self._store.used(place)
 
