@@ -14,12 +14,13 @@ import pytest
 
 from tests.stack.harness import ROOT, Stack, python
 
+PROGRAM = ROOT / "tests" / "clients" / "program.py"
 CLIENTS = [
     (environment, library, mode)
     for environment, library in (("client-imjoy-early", "imjoy"), ("client-imjoy", "imjoy"), ("client-hypha", "hypha"))
     for mode in ("async", "sync")
 ]
-CALLS = re.findall(r'^@call\("(.+)"\)$', (ROOT / "tests" / "clients" / "program.py").read_text(), re.MULTILINE)
+CALLS = re.findall(r'^@call\("(.+)"\)$', PROGRAM.read_text(), re.MULTILINE)
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +40,14 @@ def peers(stack: Stack) -> Iterator[dict[str, dict[str, str]]]:
         process.communicate()
 
 
+def run_program(environment: str, folder: Path, *arguments: str) -> Any:
+    """The report of a client's program, whose last argument is the file for it."""
+    command = [python(environment), *arguments, str(folder / "report.json")]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400)
+    assert run.returncode == 0, run.stderr
+    return json.loads((folder / "report.json").read_text())
+
+
 @pytest.fixture(scope="session")
 def reports(
     stack: Stack, peers: dict[str, dict[str, str]], tmp_path_factory: pytest.TempPathFactory
@@ -49,11 +58,7 @@ def reports(
     def report(environment: str, library: str, mode: str) -> Any:
         folder: Path = tmp_path_factory.mktemp(f"{environment}-{mode}")
         (folder / "given.json").write_text(json.dumps(peers["hypha" if library == "imjoy" else "imjoy"]))
-        program = [str(ROOT / "tests" / "clients" / "program.py"), library, mode, stack.url]
-        files = [str(folder / "given.json"), str(folder / "report.json")]
-        run = subprocess.run([python(environment), *program, *files], cwd=folder, capture_output=True, text=True, timeout=400)
-        assert run.returncode == 0, run.stderr
-        return json.loads((folder / "report.json").read_text())
+        return run_program(environment, folder, str(PROGRAM), library, mode, stack.url, str(folder / "given.json"))
 
     return report
 

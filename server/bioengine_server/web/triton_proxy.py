@@ -33,7 +33,8 @@ from bioengine_server.web.callers import caller_of
 logger = logging.getLogger(__name__)
 
 _PREFIX = "/triton"
-_MODEL = r"/v2/models/(?P<model>[A-Za-z0-9][A-Za-z0-9._-]{0,199})(/versions/(?P<version>[0-9]{1,18}))?"
+# Not `stats`, where Triton has its statistics of all models.
+_MODEL = r"/v2/models/(?!stats(?:/|$))(?P<model>[A-Za-z0-9][A-Za-z0-9._-]{0,199})(/versions/(?P<version>[0-9]{1,18}))?"
 _ALLOWED = [
     ("GET", re.compile(r"/v2"), "server"),
     ("GET", re.compile(r"/v2/health/(live|ready)"), "server"),
