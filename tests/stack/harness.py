@@ -188,6 +188,11 @@ class Stack:
         processes = [psutil.Process(self.process.pid), *self.triton_processes()]
         return sum(process.memory_full_info().pss for process in processes)
 
+    def server_pss(self) -> float:
+        """Of the server's own process alone, in bytes."""
+        assert self.process is not None
+        return float(psutil.Process(self.process.pid).memory_full_info().pss)
+
     def client(self) -> Client:
         return Client(self.url)
 

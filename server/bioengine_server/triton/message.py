@@ -44,6 +44,11 @@ def plain_error(text: str) -> str:
         pass
     if found := re.search("«bioengine (.*?)»", text, flags=re.DOTALL):
         return found[1]
+    if re.search("Stub process .* is not healthy", text):
+        return (
+            "The process of the model has ended, perhaps for want of memory. Send the request again; if it fails again, ask the "
+            "server's admin to look at its log."
+        )
     text = text.partition("\n\nAt:")[0].partition("Traceback (most recent call last)")[0]
     return text.removeprefix("[request id: <id_unknown>] ").strip()
 

@@ -144,7 +144,7 @@ def _from_json(value: dict[str, Any]) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    """`value` with null for numbers that JSON does not have, such as the infinite `data_range` of an RDF."""
+    """`value` with null for numbers that JSON does not have, which a model's own output may hold."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
