@@ -4,7 +4,7 @@
     package -> store                StoreError: a package that cannot be imported, an id that is not there
     client -> triton-client         RefusedArgument, Busy, TooLarge, TritonUnavailable
     client -> gateway               NotLetIn
-    HTTP -> triton-client, Triton   BadBody, AccessDenied, Forbidden, NoSuchModel, besides these
+    HTTP -> triton-client, Triton   BadBody, AccessDenied, Forbidden, NoSuchModel, ModelNotLoaded, WrongMethod, besides these
     image file -> server            ImageError, NoServer, RunFailed: of `run` and `demo`
     bench -> server                 BenchFailed: of `bench`
 
@@ -195,6 +195,7 @@ class BenchFailed(BioEngineError):
 class RefusedArgument(BioEngineError):
     def __init__(self, name: str, advice: str) -> None:
         super().__init__(f"The argument '{name}' is refused: {advice}")
+        self.advice = advice
 
 
 class BadBody(BioEngineError):
@@ -225,6 +226,15 @@ class NotLetIn(BioEngineError):
 
 class NoSuchModel(BioEngineError):
     """A model that neither the store, nor the collection, nor Triton has."""
+
+
+class ModelNotLoaded(BioEngineError):
+    """A model that is there, and why it cannot be run."""
+
+
+class WrongMethod(BioEngineError):
+    def __init__(self, method: str, path: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"{path} cannot be asked with {method[:20]}. Expected {' or '.join(allowed)}.")
 
 
 class Busy(BioEngineError):

@@ -69,6 +69,10 @@ class Settings(BaseSettings):
     max_request_size: int = Field(default=4 * 1024**3, ge=1024)
     """Bytes of one request's inputs, at most."""
 
+    client_timeout: float = Field(default=60.0, gt=0)
+    """Seconds that an HTTP client may send nothing of a request that it has begun, or take nothing of an answer, before it
+    counts as gone."""
+
     allow_origins: str = "*"
     """Origins, separated by commas, whose web pages may call the server over HTTP, without credentials. `*`: any."""
 

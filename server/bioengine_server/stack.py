@@ -66,9 +66,9 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             service = None
             if settings.triton != "none":
                 service = await parts.enter_async_context(_service_on_triton(settings, stop, readiness, on_start))
-            add_web(app, settings, lambda: hypha_store(app), service)
+            served = add_web(app, settings, lambda: hypha_store(app), service)
             on_start(f"Hypha on {settings.url}")
-            server = HttpServer(app, listener)
+            server = HttpServer(served, listener)
             parts.push_async_callback(server.stop)
             await server.start()
             store = hypha_store(app)

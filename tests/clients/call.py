@@ -41,7 +41,7 @@ async def call(connect_to_server, url, arguments, more):
 
 def main():
     library, mode, url, request, folder = sys.argv[1:]
-    connect_to_server, _ = entry(library, mode)
+    connect_to_server, *_ = entry(library, mode)
     try:
         answer = asyncio.run(call(connect_to_server, url, *request_of(request)))
     except Exception as error:

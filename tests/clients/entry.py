@@ -7,16 +7,19 @@ MODULES = {"imjoy": "imjoy_rpc.hypha", "hypha": "hypha_rpc"}
 
 
 def entry(library, mode):
-    """`connect_to_server` and `login`; LIBRARY is imjoy or hypha, MODE async or sync."""
-    name = MODULES[library]
+    """`connect_to_server`, `login`, and the name of the distribution that is tested.
+
+    LIBRARY is imjoy or hypha, MODE async or sync; or a module beside this one with `connect_to_server` and `DISTRIBUTION`.
+    """
+    name = MODULES.get(library, library)
     module = importlib.import_module(name)
-    if mode == "async":
-        return module.connect_to_server, module.login
-    try:
-        module = importlib.import_module(f"{name}.sync")
-    except ModuleNotFoundError:  # the early imjoy-rpc has them under names of their own
-        return module.connect_to_server_sync, module.login_sync
-    return module.connect_to_server, module.login
+    distribution = getattr(module, "DISTRIBUTION", f"{library}-rpc")
+    if mode == "sync":
+        try:
+            module = importlib.import_module(f"{name}.sync")
+        except ModuleNotFoundError:  # the early imjoy-rpc has them under names of their own
+            return module.connect_to_server_sync, module.login_sync, distribution
+    return module.connect_to_server, getattr(module, "login", None), distribution
 
 
 async def settled(value):

@@ -16,7 +16,7 @@ logging.disable(logging.ERROR)
 
 
 async def main(library, url, service_id):
-    connect_to_server, _ = entry(library, "async")
+    connect_to_server, *_ = entry(library, "async")
     server = await connect_to_server({"name": "peer", "server_url": url})
 
     async def each(values, callback):

@@ -2,8 +2,9 @@
 
     python program.py LIBRARY MODE URL GIVEN.json REPORT.json
 
-LIBRARY is imjoy or hypha, MODE async or sync. GIVEN.json, from a client of the other generation: `{"token": str,
-"service": str}`, the id of a service that it offers. REPORT.json: `{"version": str, "calls": {call: None or what went wrong}}`.
+LIBRARY is imjoy or hypha, MODE async or sync; or a module beside this one that has what is used of those here. GIVEN.json, from
+a client of the other generation: `{"token": str, "service": str}`, the id of a service that it offers; and `"calls"`, the names
+of those to make where it is not all. REPORT.json: `{"version": str, "calls": {call: None or what went wrong}}`.
 """
 
 import asyncio
@@ -23,11 +24,11 @@ logging.disable(logging.ERROR)
 
 LIBRARY, MODE, URL = sys.argv[1:4]
 GIVEN = json.loads(Path(sys.argv[4]).read_text())
-CONNECT, LOGIN = entry(LIBRARY, MODE)
+CONNECT, LOGIN, DISTRIBUTION = entry(LIBRARY, MODE)
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (1, 3, 64, 64))
 SPELLINGS = ["triton-client", "public/triton-client", "public/*:triton-client", "public/workspace-manager:triton-client"]
-REPORT = {"version": importlib.metadata.version(f"{LIBRARY}-rpc"), "calls": {}}
+REPORT = {"version": importlib.metadata.version(DISTRIBUTION), "calls": {}}
 CALLS = {}
 
 
@@ -144,12 +145,12 @@ async def refused_argument(session):
 @call("array and dict")
 async def array_and_dict(session):
     image = IMAGE[0].astype(np.float32)
-    inputs = [image, {"diameter": 30, "model_type": "nuclei"}]
-    answer = await settled(session.triton.execute(inputs=inputs, model_name="cellpose-like", decode_json=True))
+    parameters = {"diameter": 30, "model_type": "nuclei"}
+    answer = await settled(session.triton.execute(inputs=[image, parameters], model_name="cellpose-like", decode_json=True))
     assert answer["mask"].dtype == np.uint16 and answer["mask"].shape == (1, 64, 64)
     np.testing.assert_array_equal(answer["mask"], image[:1] > image[0].mean())
     info = answer["info"][0]
-    assert info["parameters"] == inputs[1] and info["pixels"] == answer["mask"].sum(), info
+    assert info["parameters"] == parameters and info["pixels"] == answer["mask"].sum(), info
 
 
 @call("wrong dtype")
@@ -328,7 +329,8 @@ async def large_image(session):
 async def main():
     server = await connected()
     session = Session(server, await settled(server.get_service("triton-client")))
-    for name, make in CALLS.items():
+    for name in GIVEN.get("calls", CALLS):
+        make = CALLS[name]
         try:
             await asyncio.wait_for(make(session), 90)
         except BaseException:

@@ -19,7 +19,7 @@ from entry import entry, settled
 logging.disable(logging.CRITICAL)
 
 LIBRARY, MODE, URL, ROUNDS = sys.argv[1:]
-CONNECT, _ = entry(LIBRARY, MODE)
+CONNECT, *_ = entry(LIBRARY, MODE)
 
 
 async def connected():

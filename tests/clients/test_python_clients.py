@@ -15,7 +15,16 @@ import pytest
 from tests.clients.libraries import CLIENTS
 from tests.stack.harness import ROOT, Stack, python
 
-CALLS = re.findall(r'^@call\("(.+)"\)$', (ROOT / "tests" / "clients" / "program.py").read_text(), re.MULTILINE)
+PROGRAM = ROOT / "tests" / "clients" / "program.py"
+CALLS = re.findall(r'^@call\("(.+)"\)$', PROGRAM.read_text(), re.MULTILINE)
+
+
+def run_program(environment: str, folder: Path, *arguments: str) -> Any:
+    """The report of a client's program, whose last argument is the file for it."""
+    command = [python(environment), *arguments, str(folder / "report.json")]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400)
+    assert run.returncode == 0, run.stderr
+    return json.loads((folder / "report.json").read_text())
 
 
 @pytest.fixture(scope="session")
@@ -28,11 +37,7 @@ def reports(
     def report(environment: str, library: str, mode: str) -> Any:
         folder: Path = tmp_path_factory.mktemp(f"{environment}-{mode}")
         (folder / "given.json").write_text(json.dumps(peers["hypha" if library == "imjoy" else "imjoy"]))
-        program = [str(ROOT / "tests" / "clients" / "program.py"), library, mode, stack.url]
-        files = [str(folder / "given.json"), str(folder / "report.json")]
-        run = subprocess.run([python(environment), *program, *files], cwd=folder, capture_output=True, text=True, timeout=400)
-        assert run.returncode == 0, run.stderr
-        return json.loads((folder / "report.json").read_text())
+        return run_program(environment, folder, str(PROGRAM), library, mode, stack.url, str(folder / "given.json"))
 
     return report
 

@@ -190,6 +190,11 @@ class Stack:
         assert self.process is not None
         return stack_memory(self.process.pid, self.settings.shm_prefix)
 
+    def server_pss(self) -> float:
+        """Of the server's own process alone, in bytes."""
+        assert self.process is not None
+        return float(psutil.Process(self.process.pid).memory_full_info().pss)
+
     def client(self) -> Client:
         return Client(self.url)
 

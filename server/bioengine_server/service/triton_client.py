@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from bioengine_server.errors import (
     Busy,
     CallerGone,
+    ModelNotLoaded,
     NoSuchModel,
     RefusedArgument,
     Stopping,
@@ -110,6 +111,7 @@ class TritonClient:
 
     async def execute(
         self,
+        /,
         inputs: Any = None,
         model_name: Any = None,
         serialization: Any = "triton",
@@ -191,6 +193,7 @@ class TritonClient:
 
     async def get_config(
         self,
+        /,
         model_name: Any = None,
         model_version: Any = "",
         verbose: bool = False,
@@ -234,7 +237,7 @@ class TritonClient:
             model_id: for the router, the model that the request is about.
             caller: who asks.
 
-        Raises NoSuchModel, Busy, TritonUnavailable.
+        Raises NoSuchModel, ModelNotLoaded, Busy, TritonUnavailable.
         """
         logger.debug("%s infers with %s", caller, model_name)
         if model_name == ROUTER:
@@ -258,7 +261,7 @@ class TritonClient:
         async with self._admission.admit(place):
             loaded, _ = await self._router.ask({"operation": "load", "model_id": model_name})
             if "name" not in loaded:
-                raise NoSuchModel(loaded["error"])
+                raise ModelNotLoaded(loaded["error"])
             yield loaded["name"]
             self._store.used(place)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ import tritonclient.http as triton_http
 from tritonclient.http.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from bioengine_server.errors import RefusedArgument, TritonUnavailable
+from bioengine_server.errors import BioEngineError, RefusedArgument, TritonUnavailable
 from bioengine_server.triton import message
 
 ROUTER = "bioengine-model-runner"
@@ -36,11 +36,16 @@ _NOT_ZIPPED = {"Accept-Encoding": "identity"}
 _STREAMED_AT_ONCE = 1 << 20  # bytes
 
 
-class TritonError(Exception):
-    """Triton answered a request with an error. `status`: the HTTP status, as text."""
+class TritonError(BioEngineError):
+    """Triton answered a request with an error.
 
-    def __init__(self, text: str, status: str | None) -> None:
-        super().__init__(text)
+    Args:
+        text: what it says.
+        status: the HTTP status.
+    """
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(message.plain_error(text))
         self.status = status
 
 
@@ -167,9 +172,11 @@ class TritonApi:
         return message.decode(result.outputs["result"].flat[0]), result.info
 
     async def open(
-        self, method: str, path: str, body: AsyncIterable[bytes] | None, headers: dict[str, str]
+        self, method: str, path: str, body: AsyncIterator[bytes | bytearray] | None, headers: dict[str, str]
     ) -> aiohttp.ClientResponse:
-        """Triton's answer to a request of its protocol, to be read and released. Raises TritonUnavailable.
+        """Triton's answer to a request of its protocol, to be read and released.
+
+        Raises TritonError, TritonUnavailable, and what `body` raises.
 
         Args:
             method, path: such as "POST" and "/v2/models/affable-shark/infer"; of the clients' half of the API.
@@ -184,8 +191,13 @@ class TritonApi:
                 read_bufsize=_STREAMED_AT_ONCE,
             )
         try:
-            return await self._session.request(method, self.url + path, data=body, headers=headers)
+            answer = await self._session.request(method, self.url + path, data=body, headers=headers)
+            if answer.status < 400:
+                return answer
+            raise TritonError(await answer.text(errors="replace"), answer.status)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if isinstance(error.__cause__, BioEngineError):
+                raise error.__cause__ from None  # of the body: aiohttp wraps it
             raise TritonUnavailable(type(error).__name__) from error
 
     async def replace_router(self) -> None:
@@ -202,7 +214,8 @@ class TritonApi:
         try:
             return await call
         except InferenceServerException as error:
-            raise TritonError(error.message(), error.status()) from error
+            status = error.status() or ""
+            raise TritonError(error.message() or "", int(status) if status.isdecimal() else 500) from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise TritonUnavailable(type(error).__name__) from error
 

@@ -31,7 +31,7 @@ def encode(value: Any) -> bytes:
     return packed
 
 
-def decode(data: bytes) -> Any:
+def decode(data: bytes | memoryview) -> Any:
     """The object that `data` encodes. Raises ValueError, or msgpack.UnpackException, for what is not such an encoding."""
     return msgpack.unpackb(data, raw=False, strict_map_key=False, object_hook=restore)
 
@@ -44,7 +44,13 @@ def plain_error(text: str) -> str:
         pass
     if found := re.search("«bioengine (.*?)»", text, flags=re.DOTALL):
         return found[1]
-    return text.partition("\n\nAt:")[0].partition("Traceback (most recent call last)")[0].strip()
+    if re.search("Stub process .* is not healthy", text):
+        return (
+            "The process of the model has ended, perhaps for want of memory. Send the request again; if it fails again, ask the "
+            "server's admin to look at its log."
+        )
+    text = text.partition("\n\nAt:")[0].partition("Traceback (most recent call last)")[0]
+    return text.removeprefix("[request id: <id_unknown>] ").strip()
 
 
 def size(value: Any) -> int:

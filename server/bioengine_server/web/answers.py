@@ -14,7 +14,9 @@ from bioengine_server.errors import (
     StoreError,
     TooLarge,
     TritonUnavailable,
+    WrongMethod,
 )
+from bioengine_server.triton.api import TritonError
 
 _STATUS: list[tuple[type[Exception], int]] = [
     (TooLarge, 413),
@@ -22,6 +24,7 @@ _STATUS: list[tuple[type[Exception], int]] = [
     (Busy, 429),
     (AccessDenied, 401),
     (Forbidden, 403),
+    (WrongMethod, 405),
     (NoSuchModel, 404),
     (StoreError, 404),
     (TritonUnavailable, 503),
@@ -33,6 +36,8 @@ _STATUS: list[tuple[type[Exception], int]] = [
 def refusal(error: Exception) -> JSONResponse:
     """The answer for an error of ours. `error` is Triton's key, which its clients read; `detail` is Hypha's."""
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    if isinstance(error, TritonError) and error.status != 500:
+        status = error.status  # 500 is what Triton says of inputs that a Python model does not take
     text = str(error) if status != 500 else "The server failed while it worked on this request. Ask its admin to look at its log."
     retry = {"Retry-After": "5"} if status in (429, 503) else {}
     return JSONResponse({"success": False, "error": text, "detail": text}, status_code=status, headers=retry)

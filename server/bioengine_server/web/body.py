@@ -24,7 +24,7 @@ async def chunks(headers: Headers, receive: Receive, limit: int) -> AsyncIterato
     if encoding not in ("identity", "gzip", "deflate", ""):
         raise BadBody(f"its Content-Encoding {encoding[:40]!r} is not gzip, deflate or identity")
     length = headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
+    if length.isdecimal() and int(length) > limit:
         raise TooLarge(int(length), limit)
     inflate = None if encoding in ("identity", "") else zlib.decompressobj(_GZIP if encoding == "gzip" else zlib.MAX_WBITS)
     size = 0
@@ -58,23 +58,20 @@ async def read(headers: Headers, receive: Receive, limit: int) -> bytes:
 class BoundedBodies:
     """Middleware for routes that are not ours: they get bodies within the limit, unzipped."""
 
-    def __init__(self, app: ASGIApp, limit: int, streamed: Sequence[BaseRoute] = ()) -> None:
+    def __init__(self, app: ASGIApp, limit: int, own: Sequence[BaseRoute]) -> None:
         """
         Args:
-            app: what gets the requests.
-            limit: bytes of a body, unzipped, at most.
-            streamed: routes that read bodies as they come, within the limit, by `chunks`.
+            app: what gets the bodies.
+            limit: bytes of one, unzipped, at most.
+            own: our routes, which see to it themselves; some as the body comes, without having all of it.
         """
         self._app = app
         self._limit = limit
-        self._streamed = streamed
+        self._own = own
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (
-            scope["type"] != "http"
-            or scope["method"] in ("GET", "HEAD", "OPTIONS")
-            or any(route.matches(scope)[0] is Match.FULL for route in self._streamed)
-        ):
+        bodiless = scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS")
+        if bodiless or any(route.matches(scope)[0] is Match.FULL for route in self._own):
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 _METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "POST")
 _MAY_SEND = (
@@ -20,11 +21,14 @@ _MAY_SEND = (
 _MAY_READ = ("Inference-Header-Content-Length", "Content-Type", "Range", "Origin")
 
 
-def allow_origins(app: FastAPI, origins: list[str]) -> None:
-    """Answer pages of `origins` ("*": of any), without credentials, on every route of `app`; instead of Hypha's own rules."""
+def allow_origins(app: FastAPI, origins: list[str]) -> ASGIApp:
+    """`app` for pages of `origins` ("*": of any), without credentials, on every route; instead of Hypha's own rules.
+
+    Around all of it: an error that nobody caught is answered outside of the middleware of `app`.
+    """
     app.user_middleware = [item for item in app.user_middleware if "CORS" not in getattr(item.cls, "__name__", "")]
-    app.add_middleware(
-        CORSMiddleware,
+    return CORSMiddleware(
+        app,
         allow_origins=origins,
         allow_methods=_METHODS,
         allow_headers=_MAY_SEND,

@@ -12,6 +12,7 @@ import base64
 import contextlib
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -21,12 +22,12 @@ from fastapi import FastAPI
 from hypha.core.store import RedisStore
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
 
-from bioengine_server.errors import BadBody, BioEngineError
+from bioengine_server.errors import BadBody, BioEngineError, WrongMethod
 from bioengine_server.service.triton_client import SERVICE_ID, TritonClient
 from bioengine_server.triton import message
-from bioengine_server.triton.api import TritonError
 from bioengine_server.web.answers import refusal
 from bioengine_server.web.body import read
 from bioengine_server.web.callers import caller_of
@@ -34,13 +35,38 @@ from bioengine_server.web.callers import caller_of
 logger = logging.getLogger(__name__)
 
 _MSGPACK, _JSON = "application/msgpack", "application/json"
+_SERVICES = "/public/services"
 
 
-def add_service_routes(app: FastAPI, store: Callable[[], RedisStore], service: TritonClient, limit: int) -> None:
+class _EveryMethodRoute(Route):
+    """Takes requests of every method: Hypha's own route would take those that are left, and answer errors with 500."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child = super().matches(scope)
+        return (Match.NONE if match is Match.NONE else Match.FULL), child
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] in (self.methods or ()):
+            await self.app(scope, receive, send)
+        else:
+            error = WrongMethod(scope["method"], scope["path"], sorted(self.methods or ()))
+            await refusal(error)(scope, receive, send)
+
+
+def services_route(app: FastAPI) -> Route:
+    """The list of public services in its other spelling, which Hypha would redirect to the one that it knows."""
+
+    class SameList:
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await app.router({**scope, "path": f"{_SERVICES}/", "raw_path": f"{_SERVICES}/".encode()}, receive, send)
+
+    return Route(_SERVICES, SameList(), methods=["GET"])
+
+
+def service_routes(store: Callable[[], RedisStore], service: TritonClient, limit: int) -> list[Route]:
     """Answer calls of the service.
 
     Args:
-        app: Hypha's application.
         store: gives Hypha's store.
         service: to call.
         limit: bytes of a request, at most.
@@ -55,7 +81,7 @@ def add_service_routes(app: FastAPI, store: Callable[[], RedisStore], service: T
                 with _connected(request) as connected:
                     context = replace(caller, connected=connected).to_context()
                     return _answer(await method(**arguments, context=context), kind)
-            except (BioEngineError, TypeError, TritonError) as error:
+            except (BioEngineError, TypeError) as error:
                 return refusal(error)
             except Exception:
                 logger.exception("A call over HTTP failed")
@@ -63,9 +89,10 @@ def add_service_routes(app: FastAPI, store: Callable[[], RedisStore], service: T
 
         return call
 
-    for method, verbs in ((service.execute, ["POST"]), (service.get_config, ["GET", "POST"])):
-        path = f"/public/services/{SERVICE_ID}/{method.__name__}"
-        app.router.routes.insert(0, Route(path, endpoint(method), methods=verbs))
+    return [
+        _EveryMethodRoute(f"{_SERVICES}/{SERVICE_ID}/{method.__name__}", endpoint(method), methods=verbs)
+        for method, verbs in ((service.execute, ["POST"]), (service.get_config, ["GET", "POST"]))
+    ]
 
 
 @contextlib.contextmanager
@@ -107,13 +134,22 @@ async def _arguments(request: Request, kind: str, limit: int) -> dict[str, Any]:
 def _answer(result: Any, kind: str) -> Response:
     if kind == _MSGPACK:
         return Response(message.encode(result), media_type=_MSGPACK)
-    return Response(json.dumps(result, default=_to_json), media_type=_JSON)
+    return Response(json.dumps(_finite(result), default=_to_json, allow_nan=False), media_type=_JSON)
 
 
 def _from_json(value: dict[str, Any]) -> Any:
     if value.get("_rtype") == "ndarray" and isinstance(value.get("_rvalue"), str):
         value = {**value, "_rvalue": base64.b64decode(value["_rvalue"], validate=True)}
     return message.restore(value)
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for numbers that JSON does not have, which a model's own output may hold."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _to_json(value: Any) -> Any:

@@ -13,20 +13,20 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from fastapi import FastAPI
+import aiohttp
 from hypha.core.store import RedisStore
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Match, Route
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from bioengine_server.errors import BadBody, BioEngineError, Forbidden, NoSuchModel, RefusedArgument, TooLarge
 from bioengine_server.service.triton_client import TritonClient
 from bioengine_server.triton import message
-from bioengine_server.triton.api import ROUTER, TritonApi, TritonError
+from bioengine_server.triton.api import ROUTER, TritonApi
 from bioengine_server.web.answers import refusal
 from bioengine_server.web.body import chunks
 from bioengine_server.web.callers import caller_of
@@ -34,9 +34,10 @@ from bioengine_server.web.callers import caller_of
 logger = logging.getLogger(__name__)
 
 _PREFIX = "/triton"
-_MODEL = r"/v2/models/(?P<model>[A-Za-z0-9][A-Za-z0-9._-]{0,199})(/versions/(?P<version>[0-9]{1,18}))?"
+# Not `stats`, where Triton has its statistics of all models.
+_MODEL = r"/v2/models/(?!stats(?:/|$))(?P<model>[A-Za-z0-9][A-Za-z0-9._-]{0,199})(/versions/(?P<version>[0-9]{1,18}))?"
 _ALLOWED = [
-    ("GET", re.compile(r"/v2/?"), "server"),
+    ("GET", re.compile(r"/v2"), "server"),
     ("GET", re.compile(r"/v2/health/(live|ready)"), "server"),
     ("GET", re.compile(_MODEL), "metadata"),
     ("GET", re.compile(_MODEL + "/ready"), "ready"),
@@ -44,7 +45,7 @@ _ALLOWED = [
     ("POST", re.compile(_MODEL + "/infer"), "infer"),
 ]
 _HEADER_LENGTH = "inference-header-content-length"
-_MOST_HEADER = 16_000_000  # bytes of JSON
+_MOST_HEADER = 64_000_000  # bytes of JSON, which are unpacked here
 
 # What a request may ask of Triton beside its tensors; shared memory is among the rest.
 _PARAMETERS = {
@@ -64,26 +65,20 @@ _KEPT_HEADERS = ("content-type", "content-length", _HEADER_LENGTH)
 class TritonProxyRoute(Route):
     """Takes every path that begins with `/triton`, in whatever spelling, so that nothing slips past to other routes."""
 
+    def __init__(self, store: Callable[[], RedisStore], service: TritonClient, limit: int) -> None:
+        """
+        Args:
+            store: gives Hypha's store.
+            service: admits requests and loads models.
+            limit: bytes of a request, unzipped, at most.
+        """
+        super().__init__(_PREFIX, _Proxy(service, store, limit).answer, include_in_schema=False)
+        self.methods = None  # every one comes here, to be refused with a reason
+
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if scope["type"] == "http" and scope["path"].lower().lstrip("/").split("/")[0] == "triton":
+        if scope["type"] == "http" and re.match(r"/[/.]*triton(?![\w-])", scope["path"], re.IGNORECASE):
             return Match.FULL, {"endpoint": self.endpoint, "path_params": {}}
         return Match.NONE, {}
-
-
-def add_triton_proxy(app: FastAPI, store: Callable[[], RedisStore], service: TritonClient, limit: int) -> Route:
-    """Answer `/triton/*`; returns the route, which reads bodies as they come.
-
-    Args:
-        app: Hypha's application.
-        store: gives Hypha's store.
-        service: admits requests and loads models.
-        limit: bytes of a request, unzipped, at most.
-    """
-    proxy = _Proxy(service, store, limit)
-    route = TritonProxyRoute(_PREFIX, proxy.answer, include_in_schema=False)
-    route.methods = None  # every one comes here, to be refused with a reason
-    app.router.routes.insert(0, route)
-    return route
 
 
 class _Proxy:
@@ -102,14 +97,14 @@ class _Proxy:
             kind, model, version, path = _allowed(request)
             caller = await caller_of(request.headers, self._store())
             if kind == "server":
-                return await self._forward("GET", path)
+                return _TritonAnswer(await self._api.open("GET", path, None, {}))
             if kind == "infer":
                 return await self._infer(request, stream, model, version, caller)
             config = await self._config(model, version, caller)
             if kind == "config":
                 return JSONResponse(config)
             return JSONResponse(_metadata(config)) if kind == "metadata" else Response(status_code=200)
-        except (BioEngineError, TritonError) as error:
+        except BioEngineError as error:
             # A client reads the answer when it has sent all of its request.
             with contextlib.suppress(BadBody, TooLarge):
                 async for _ in stream:
@@ -123,64 +118,40 @@ class _Proxy:
         try:
             config = await self._service.get_config(model, version, context=caller.to_context())
         except RefusedArgument as error:
-            raise NoSuchModel(str(error)) from error
+            raise NoSuchModel(error.advice) from error
         return {key: value for key, value in config.items() if key not in ("server_url", "model_name")}
 
     async def _infer(self, request: Request, stream: AsyncIterator[bytes], model: str, version: str, caller: Any) -> Response:
         header, rest = await _read_header(request, stream)
         checked = json.dumps(_checked(header)).encode()
-        body = _Body([checked, rest], stream)
         asked: Any = None
         if model == ROUTER:
             # The model that it is about is in the body: all of it is read, to admit it as any other request.
-            content = b"".join([chunk async for chunk in body])
-            asked, body = _model_in(content[len(checked) :]), _Body([content], stream)
-        held = self._service.admit_for_triton(model, asked, caller)
-        name = await held.__aenter__()
+            content = bytearray(rest)
+            async for chunk in stream:
+                content += chunk
+            asked, rest = _model_in(memoryview(content)), content
         suffix = f"/versions/{version}" if version else ""
+        headers = {_HEADER_LENGTH: str(len(checked)), "content-type": "application/octet-stream"}
+        async with self._service.admit_for_triton(model, asked, caller) as name:
+            # Triton answers when the model has run; to send the answer, however slowly it is read, takes no place.
+            path = f"/v2/models/{name}{suffix}/infer"
+            return _TritonAnswer(await self._api.open("POST", path, _joined(checked, rest, stream), headers))
+
+
+class _TritonAnswer(StreamingResponse):
+    """An answer of Triton, passed on as it comes."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        kept = {name: answer.headers[name] for name in _KEPT_HEADERS if name in answer.headers}
+        super().__init__(answer.content.iter_chunked(1 << 18), status_code=answer.status, headers=kept)
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            response = await self._forward(
-                "POST",
-                f"/v2/models/{name}{suffix}/infer",
-                body,
-                {_HEADER_LENGTH: str(len(checked)), "content-type": "application/octet-stream"},
-                on_end=lambda: held.__aexit__(None, None, None),
-            )
-        except BaseException as error:
-            await held.__aexit__(None, None, None)
-            if body.problem is not None:
-                raise body.problem from error
-            raise
-        return response
-
-    async def _forward(
-        self,
-        method: str,
-        path: str,
-        body: AsyncIterable[bytes] | None = None,
-        headers: dict[str, str] | None = None,
-        on_end: Callable[[], Any] | None = None,
-    ) -> Response:
-        """Triton's answer, streamed. `on_end` is awaited when it is over; not where this raises."""
-        upstream = await self._api.open(method, path, body, headers or {})
-        if upstream.status >= 400:
-            text = await upstream.text()
-            upstream.release()
-            if on_end is not None:
-                await on_end()
-            return JSONResponse({"error": message.plain_error(text)}, status_code=upstream.status)
-
-        async def content() -> AsyncIterator[bytes]:
-            try:
-                async for chunk in upstream.content.iter_chunked(1 << 18):
-                    yield chunk
-            finally:
-                upstream.release()
-                if on_end is not None:
-                    await on_end()
-
-        kept = {name: upstream.headers[name] for name in _KEPT_HEADERS if name in upstream.headers}
-        return StreamingResponse(content(), status_code=upstream.status, headers=kept)
+            await super().__call__(scope, receive, send)
+        finally:
+            self._answer.release()
 
 
 def _allowed(request: Request) -> tuple[str, str, str, str]:
@@ -202,16 +173,18 @@ def _allowed(request: Request) -> tuple[str, str, str, str]:
     )
 
 
-async def _read_header(request: Request, stream: AsyncIterator[bytes]) -> tuple[dict[str, Any], bytes]:
+async def _read_header(request: Request, stream: AsyncIterator[bytes]) -> tuple[dict[str, Any], bytes | bytearray]:
     """The JSON header of an inference request, and what came of the body after it. Raises BadBody."""
     given = request.headers.get(_HEADER_LENGTH)
-    if given is not None and (not given.isdigit() or int(given) > _MOST_HEADER):
-        raise BadBody(f"Inference-Header-Content-Length is {given[:40]!r}, expected at most {_MOST_HEADER}")
+    if given is not None and (not given.isdecimal() or int(given) > _MOST_HEADER):
+        raise BadBody(f"Inference-Header-Content-Length is {given[:40]!r}, expected a number up to {_MOST_HEADER}")
     data = bytearray()
     async for chunk in stream:
         data += chunk
         if given is not None and len(data) >= int(given):
             break
+        if given is None and len(data) > _MOST_HEADER:
+            raise BadBody(f"it is JSON of more than {_MOST_HEADER // 1_000_000} MB; send tensors as binary data after it")
     length = len(data) if given is None else int(given)
     if len(data) < length:
         raise BadBody("it ends within its JSON header")
@@ -243,7 +216,7 @@ def _checked(header: dict[str, Any]) -> dict[str, Any]:
     return header
 
 
-def _model_in(content: bytes) -> Any:
+def _model_in(content: memoryview) -> Any:
     """The model id within a request of the router: BYTES, a length of four bytes before them. Raises BadBody."""
     try:
         request = message.decode(content[4 : 4 + int.from_bytes(content[:4], "little")])
@@ -254,23 +227,11 @@ def _model_in(content: bytes) -> Any:
     return request.get("model_id")
 
 
-class _Body:
-    """A body on its way to Triton. `problem`: what was wrong with it, for which aiohttp has words of its own."""
-
-    def __init__(self, begin: Sequence[bytes], stream: AsyncIterator[bytes]) -> None:
-        self._begin = begin
-        self._stream = stream
-        self.problem: BioEngineError | None = None
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            for part in self._begin:
-                yield part
-            async for chunk in self._stream:
-                yield chunk
-        except BioEngineError as error:
-            self.problem = error
-            raise
+async def _joined(header: bytes, rest: bytes | bytearray, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes | bytearray]:
+    yield header
+    yield rest
+    async for chunk in stream:
+        yield chunk
 
 
 def _metadata(config: dict[str, Any]) -> dict[str, Any]:
