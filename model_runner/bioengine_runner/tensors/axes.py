@@ -23,23 +23,16 @@ def letters(spec: Tensor) -> str:
     return "".join(letter(axis) for axis in spec.axes)
 
 
-def axes_of_inputs(axes: Any, count: int) -> list[Any]:
+def axes_of_inputs(axes: Any, count: int) -> list[str | None]:
     """The request's `axes` for each input: None where nothing is said. Raises BadAxes."""
-    if axes is None:
-        return [None] * count
-    if isinstance(axes, str) or (
-        isinstance(axes, list) and axes and all(isinstance(name, str) and len(name) > 1 for name in axes)
-    ):
-        if count > 1 and not isinstance(axes, list):
-            return [axes] * count
-        if count == 1:
-            return [axes]
-    if not isinstance(axes, list) or len(axes) != count:
+    if axes is None or isinstance(axes, str):
+        return [axes] * count
+    if not isinstance(axes, list) or len(axes) != count or not all(item is None or isinstance(item, str) for item in axes):
         raise BadAxes(f"`axes` is {shorten(axes)}. Expected a string such as 'yx', or a list with one for each input.")
     return list(axes)
 
 
-def arranged(spec: Tensor, array: np.ndarray, axes: Any) -> np.ndarray:
+def arranged(spec: Tensor, array: np.ndarray, axes: str | None) -> np.ndarray:
     """`array` with the model's axes, in the model's order.
 
     Args:
@@ -51,8 +44,7 @@ def arranged(spec: Tensor, array: np.ndarray, axes: Any) -> np.ndarray:
     """
     if axes is None:
         return completed(spec, array)
-    known = letters(spec)
-    given = _as_letters(spec, axes)
+    known, given = letters(spec), axes
     if len(given) != array.ndim:
         raise BadAxes(f"Input '{spec.id}' has the shape {array.shape}, and axes {given!r} are {len(given)}.")
     if len(set(given)) != len(given):
@@ -98,15 +90,6 @@ def completed(spec: Tensor, array: np.ndarray) -> np.ndarray:
             spec.id, array.shape, f"It could mean {' or '.join(map(str, sorted(readings)))}: say which axes it has, by `axes`."
         )
     return np.expand_dims(array, *readings.values())
-
-
-def _as_letters(spec: Tensor, axes: Any) -> str:
-    if isinstance(axes, str):
-        return axes
-    by_name = {axis.id: letter(axis) for axis in spec.axes}
-    if not isinstance(axes, list) or not all(isinstance(name, str) for name in axes):
-        raise BadAxes(f"The axes of input '{spec.id}' are {shorten(axes)}. Expected a string such as 'yx'.")
-    return "".join(by_name.get(name, name if len(name) == 1 else "?") for name in axes)
 
 
 def _may_be_missing(axis: Axis) -> bool:

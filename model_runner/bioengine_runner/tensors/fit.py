@@ -124,7 +124,7 @@ def usage(manifest: Manifest) -> str:
     )
 
 
-def _as_array(spec: Tensor, item: Any, axes: Any) -> np.ndarray:
+def _as_array(spec: Tensor, item: Any, axes: str | None) -> np.ndarray:
     if isinstance(item, list) and item and all(isinstance(part, np.ndarray) for part in item):
         return _stack(spec, item, axes)
     if not isinstance(item, np.ndarray):
@@ -141,7 +141,7 @@ def _numbers(spec: Tensor, array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _stack(spec: Tensor, parts: list[np.ndarray], axes: Any) -> np.ndarray:
+def _stack(spec: Tensor, parts: list[np.ndarray], axes: str | None) -> np.ndarray:
     """The samples of a list, joined along the batch axis."""
     shapes = sorted({part.shape for part in parts})
     if len(shapes) > 1:

@@ -65,7 +65,11 @@ class _Group:
 
     @property
     def halo(self) -> int:
-        return max((math.ceil(halo / follows.scale) for follows, halo in self.outputs.values()), default=0)
+        """What the outputs spoil at a cut, and what the model takes from the ends of its input."""
+        return max(
+            (math.ceil((halo + max(0, -follows.offset) / 2) / follows.scale) for follows, halo in self.outputs.values()),
+            default=0,
+        )
 
     def halo_for(self, block: int) -> int:
         """The model's halo; where it has none, what leaves tiles three quarters of their size at least."""
