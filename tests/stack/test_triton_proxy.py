@@ -275,10 +275,10 @@ def test_a_second_input_does_not_hide_an_operation(stack: Stack) -> None:
 
 
 def test_wrong_inputs_get_a_clear_sentence(stack: Stack) -> None:
-    odd = np.zeros((1, 3, 30, 32), np.float32)
+    odd = np.zeros((1, 2, 30, 32), np.float32)
     status, error = infer(stack, MODEL, {"inputs": [tensor("image", odd)]}, odd.tobytes())
     assert status == 400
-    assert error.startswith("Input 'image' has the shape (1, 3, 30, 32), and the model's axes are (batch: 1 or more, channel: 3")
+    assert error.startswith("Input 'image' has the shape (1, 2, 30, 32): channel is 2, it must be 3. The model takes 'image'")
     status, error = infer(stack, MODEL, {"inputs": [tensor("image", odd[0])]}, odd.tobytes())
     assert status == 400 and error.startswith("unexpected shape for input 'image'")
     status, error = infer(stack, "/triton/v2/models/custom-crab", {"inputs": [tensor("image", odd)]}, odd.tobytes())
