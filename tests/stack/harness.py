@@ -34,8 +34,8 @@ def python(environment: str) -> str:
     return str(ENVIRONMENTS / environment / "bin" / "python")
 
 
-def build_packages(folder: Path) -> None:
-    subprocess.run([python("runner"), "-m", "tests.packages.build", str(folder)], cwd=ROOT, check=True)
+def build_packages(folder: Path, *options: str) -> None:
+    subprocess.run([python("runner"), "-m", "tests.packages.build", str(folder), *options], cwd=ROOT, check=True)
 
 
 def bioengine(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -49,13 +49,14 @@ def bioengine(*arguments: str, **environment: str) -> subprocess.CompletedProces
     )
 
 
-def fill_home(home: Path, packages: Path) -> None:
-    """Import the small packages and the zoo's, through the store's own code; and have the tests' own Triton models there."""
+def fill_home(home: Path, *packages: Path) -> None:
+    """Import all small packages of these folders, and the zoo's, through the store's own code; and have the tests' own Triton
+    models there.
+    """
     from bioengine_server.store.model_store import ModelStore
 
     store = ModelStore(home / "models")
-    folders = [*packages.iterdir(), *(ZOO.iterdir() if ZOO.is_dir() else [])]
-    for folder in folders:
+    for folder in (folder for parent in (*packages, ZOO) if parent.is_dir() for folder in parent.iterdir()):
         if folder.is_dir() and folder.name not in ("bioengine-probe", "bench-echo"):
             store.import_package(folder)
     shutil.copytree(ROOT / "tests" / "triton_models", home / "triton-models", ignore=shutil.ignore_patterns("__pycache__"))
