@@ -1,4 +1,4 @@
-"""Packages whose axes or dtypes are unusual: no batch axis, the channels last, every dtype of the specification."""
+"""Packages whose axes or dtypes are unusual: no batch axis, the channels last, every dtype, one that is not what comes out."""
 
 from __future__ import annotations
 
@@ -118,9 +118,23 @@ def every_dtype(folder: Path) -> None:
     )
 
 
+def declared_uint8(folder: Path) -> None:
+    """The output's `data` is what the postprocessing does not leave."""
+    package = Package(folder, "declared-uint8")
+    free = ["b", "y", "x"]
+    package.onnx([helper.make_node("Neg", ["image"], ["out"])], [image_value("image", *free)], [image_value("out", *free)], {})
+    image = image_of(23, 1, 20, 24)
+    steps = [{"id": "scale_linear", "kwargs": {"gain": 0.5}}, {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}}]
+    package.save(
+        [(tensor("image", "float32", [BATCH, *(space(id, FREE) for id in "yx")]), image)],
+        [(tensor("out", "uint8", [BATCH, *(space(id, like("image", id)) for id in "yx")], postprocessing=steps), image * -0.5)],
+    )
+
+
 AXES = (
     no_batch,
     partial(channels_last, id="channels-last", batch=[BATCH]),
     partial(channels_last, id="channels-last-no-batch", batch=[]),
     every_dtype,
+    declared_uint8,
 )

@@ -11,7 +11,7 @@ from onnx import helper
 
 from tests.packages.network import convolutions
 from tests.packages.sizes import image_of
-from tests.packages.writing import Package, image_value, tensor_0_4
+from tests.packages.writing import EPS, Package, image_value, tensor_0_4
 
 HALO = [0, 0, 8, 8]
 FREE = {"min": [1, 1, 32, 32], "step": [0, 0, 4, 4]}
@@ -40,12 +40,13 @@ def old_dtypes(folder: Path) -> None:
     package = Package(folder, "old-dtypes")
     free = ["b", 1, "y", "x"]
     package.onnx([helper.make_node("Sqrt", ["raw"], ["out"])], [image_value("raw", *free)], [image_value("out", *free)], {})
-    raw = np.random.default_rng(33).integers(0, 30, (1, 1, 32, 40)).astype(np.uint8)
+    raw = np.random.default_rng(33).integers(0, 200, (1, 1, 32, 40)).astype(np.uint8)
     roots = np.sqrt(raw.astype(np.float32)).astype(np.uint8)
-    out = (1 / (1 + np.exp(-roots.astype(np.float64)))).astype(np.float32)
+    shift = {"name": "zero_mean_unit_variance", "kwargs": {"mode": "fixed", "axes": "cyx", "mean": 0.5, "std": 2.0}}
+    out = ((roots - 0.5) / (2.0 + EPS)).astype(np.float32)
     package.save_0_4(
         [(tensor_0_4("raw", FREE, dtype="uint8"), raw)],
-        [(tensor_0_4("out", FOLLOWING, dtype="uint8", postprocessing=[{"name": "sigmoid"}]), out)],
+        [(tensor_0_4("out", FOLLOWING, dtype="uint8", postprocessing=[shift]), out)],
     )
 
 

@@ -167,6 +167,15 @@ class Stack:
             and any(argument.startswith(f"{model}_0_") for argument in process.info["cmdline"])
         ]
 
+    def models(self) -> list[psutil.Process]:
+        """The processes of bioimage.io models, but for the server's own probe."""
+        own = (f"/{ROUTER}/", "/bioengine-probe/", "/triton-models/")
+        return [
+            process
+            for process in self.triton_processes()
+            if "stub" in process.info["cmdline"][0] and not any(name in process.info["cmdline"][1] for name in own)
+        ]
+
     def routers(self) -> dict[str, psutil.Process]:
         """The newest process of each router instance; the old ones of a reload take their time to end."""
         newest: dict[str, psutil.Process] = {}
@@ -246,7 +255,16 @@ def calibrate_snail(client: Client) -> None:
 
 
 def example_input(packages: Path, id: str) -> list[np.ndarray]:
-    return [np.load(file) for file in sorted((packages / id).glob("test_input*.npy"))]
+    return _arrays(packages / id, "test_input")
+
+
+def example_output(packages: Path, id: str) -> list[np.ndarray]:
+    return _arrays(packages / id, "test_output")
+
+
+def _arrays(folder: Path, name: str) -> list[np.ndarray]:
+    """Of `<name>.npy`, or of `<name>_0.npy`, `<name>_1.npy`, ..."""
+    return [np.load(file) for file in sorted(folder.glob(f"{name}*.npy"), key=lambda file: (len(file.name), file.name))]
 
 
 def copy_package(packages: Path, id: str, target: Path) -> Path:
