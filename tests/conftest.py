@@ -37,3 +37,13 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packages") / "all"
     build_packages(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def all_kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with many more small packages, one for each kind of model that there is."""
+    from tests.stack.harness import build_packages  # of the server's environment alone
+
+    folder = tmp_path_factory.mktemp("packages") / "kinds"
+    build_packages(folder, "--all-kinds")
+    return folder

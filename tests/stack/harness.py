@@ -34,8 +34,8 @@ def python(environment: str) -> str:
     return str(ENVIRONMENTS / environment / "bin" / "python")
 
 
-def build_packages(folder: Path) -> None:
-    subprocess.run([python("runner"), "-m", "tests.packages.build", str(folder)], cwd=ROOT, check=True)
+def build_packages(folder: Path, *options: str) -> None:
+    subprocess.run([python("runner"), "-m", "tests.packages.build", str(folder), *options], cwd=ROOT, check=True)
 
 
 def bioengine(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -49,13 +49,14 @@ def bioengine(*arguments: str, **environment: str) -> subprocess.CompletedProces
     )
 
 
-def fill_home(home: Path, packages: Path) -> None:
-    """Import the small packages and the zoo's, through the store's own code; and have the tests' own Triton models there."""
+def fill_home(home: Path, *packages: Path) -> None:
+    """Import all small packages of these folders, and the zoo's, through the store's own code; and have the tests' own Triton
+    models there.
+    """
     from bioengine_server.store.model_store import ModelStore
 
     store = ModelStore(home / "models")
-    folders = [*packages.iterdir(), *(ZOO.iterdir() if ZOO.is_dir() else [])]
-    for folder in folders:
+    for folder in (folder for parent in (*packages, ZOO) if parent.is_dir() for folder in parent.iterdir()):
         if folder.is_dir() and folder.name not in ("bioengine-probe", "bench-echo"):
             store.import_package(folder)
     shutil.copytree(ROOT / "tests" / "triton_models", home / "triton-models", ignore=shutil.ignore_patterns("__pycache__"))
@@ -166,6 +167,15 @@ class Stack:
             and any(argument.startswith(f"{model}_0_") for argument in process.info["cmdline"])
         ]
 
+    def models(self) -> list[psutil.Process]:
+        """The processes of bioimage.io models, but for the server's own probe."""
+        own = (f"/{ROUTER}/", "/bioengine-probe/", "/triton-models/")
+        return [
+            process
+            for process in self.triton_processes()
+            if "stub" in process.info["cmdline"][0] and not any(name in process.info["cmdline"][1] for name in own)
+        ]
+
     def routers(self) -> dict[str, psutil.Process]:
         """The newest process of each router instance; the old ones of a reload take their time to end."""
         newest: dict[str, psutil.Process] = {}
@@ -245,7 +255,16 @@ def calibrate_snail(client: Client) -> None:
 
 
 def example_input(packages: Path, id: str) -> list[np.ndarray]:
-    return [np.load(file) for file in sorted((packages / id).glob("test_input*.npy"))]
+    return _arrays(packages / id, "test_input")
+
+
+def example_output(packages: Path, id: str) -> list[np.ndarray]:
+    return _arrays(packages / id, "test_output")
+
+
+def _arrays(folder: Path, name: str) -> list[np.ndarray]:
+    """Of `<name>.npy`, or of `<name>_0.npy`, `<name>_1.npy`, ..."""
+    return [np.load(file) for file in sorted(folder.glob(f"{name}*.npy"), key=lambda file: (len(file.name), file.name))]
 
 
 def copy_package(packages: Path, id: str, target: Path) -> Path:

@@ -157,9 +157,20 @@ def _path(source: Any) -> str:
 
 def _tensor(spec: Any, scales: dict[tuple[str, str], float]) -> Tensor:
     if isinstance(spec, (v0_4.InputTensorDescr, v0_4.OutputTensorDescr)):
-        return Tensor(id=str(spec.name), dtype=spec.data_type, axes=_axes_0_4(spec))
-    dtype = spec.data.type if not isinstance(spec.data, (list, tuple)) else spec.data[0].type
-    return Tensor(id=str(spec.id), dtype=str(dtype), axes=[_axis_0_5(axis, scales) for axis in spec.axes])
+        return Tensor(id=str(spec.name), dtype=_dtype(spec), axes=_axes_0_4(spec))
+    return Tensor(id=str(spec.id), dtype=_dtype(spec), axes=[_axis_0_5(axis, scales) for axis in spec.axes])
+
+
+def _dtype(spec: Any) -> str:
+    """What an input has to be, and what an output is: the postprocessing decides that, not `data_type` or `data`."""
+    if isinstance(spec, v0_4.InputTensorDescr):
+        return str(spec.data_type)
+    if isinstance(spec, v0_4.OutputTensorDescr):
+        return "float32"  # bioimageio.core applies `data_type` before the postprocessing, and this after it
+    if isinstance(spec, v0_5.OutputTensorDescr):
+        last = spec.postprocessing[-1]  # always one of these two: the specification adds it
+        return str(last.kwargs.dtype) if isinstance(last, v0_5.EnsureDtypeDescr) else "bool"
+    return str(spec.dtype)
 
 
 def _axes_0_4(spec: v0_4.InputTensorDescr | v0_4.OutputTensorDescr) -> list[Axis]:
@@ -168,7 +179,8 @@ def _axes_0_4(spec: v0_4.InputTensorDescr | v0_4.OutputTensorDescr) -> list[Axis
     for index, letter in enumerate(spec.axes):
         reference = None
         if isinstance(shape, v0_4.ParameterizedInputShape):
-            smallest, step = int(shape.min[index]), int(shape.step[index])
+            # "The batch dimension can always be increased", says the specification, which wants its step to be 0.
+            smallest, step = int(shape.min[index]), 1 if letter == "b" else int(shape.step[index])
         elif isinstance(shape, v0_4.ImplicitOutputShape):
             # Outputs only; none of them is checked, so what cannot be expressed stays free.
             smallest, step = 1, 1

@@ -1,0 +1,183 @@
+"""Every kind of model gives through the stack what bioimageio.core gives for the same images, whole and in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bioengine_server.store.manifest import Axis, Manifest
+from bioengine_server.store.model_store import ModelStore
+
+from tests.stack.harness import ZOO, Client, Stack, example_output, fill_home
+from tests.stack.reference import Run, core_outputs
+
+BOTH = ("onnx", "torchscript")
+REAL = {"nuclei-broad": BOTH, "multi-tensor": ("torchscript",), "legacy-v04-onnx": ("onnx",)}
+USUAL = {
+    "conscientious-seashell": BOTH,
+    "two-inputs": BOTH,
+    "label-doubler": BOTH,
+    "old-otter": ("onnx",),
+    "slow-snail": ("torchscript",),
+}
+SIZES = "conv-2d conv-2d-far conv-2d-fixed conv-2d-uint16 conv-2d-uint8 conv-3d conv-double conv-half two-images"
+AXES = "no-batch channels-last channels-last-no-batch"
+OLD = "old-conv old-fixed old-fixed-halo"
+STEPS = """
+    step-binarize step-clip step-clip-percentiles step-ensure-dtype step-fixed-zero-mean-unit-variance
+    step-fixed-zero-mean-unit-variance-channels step-scale-linear step-scale-linear-channels step-scale-range
+    step-scale-range-dataset step-scale-range-reference step-sigmoid step-softmax step-zero-mean-unit-variance
+    step-zero-mean-unit-variance-batches step-zero-mean-unit-variance-dataset step-zero-mean-unit-variance-samples
+    old-binarize old-clip old-scale-linear old-scale-range old-scale-range-dataset old-sigmoid old-zero-mean-unit-variance
+    old-zero-mean-unit-variance-dataset old-zero-mean-unit-variance-fixed
+"""
+NOT_BY_CORE = "step-scale-mean-variance"
+KINDS = {
+    **dict.fromkeys([*SIZES.split(), *AXES.split(), *OLD.split()], BOTH),
+    **dict.fromkeys(["every-dtype", "declared-uint8", "old-dtypes", *STEPS.split()], ("onnx",)),
+}
+CASES = [(id, weights) for models in (USUAL, REAL, KINDS) for id, formats in models.items() for weights in formats]
+# The core tier: one of each, and a step whose statistics must not stay.
+CORE = {
+    *SIZES.split(),
+    *AXES.split(),
+    *OLD.split(),
+    "every-dtype",
+    "declared-uint8",
+    "old-dtypes",
+    "step-zero-mean-unit-variance-dataset",
+}
+
+
+def another_size(axis: Axis, index: int) -> int:
+    """A valid size other than that of most test tensors, different along each axis."""
+    if axis.step == 0:
+        return axis.min
+    if axis.type == "batch":
+        return 3
+    return axis.min + axis.step * -(-(8 + 4 * index) // axis.step)
+
+
+def other_inputs(manifest: Manifest, seed: int) -> list[np.ndarray]:
+    """Random inputs of another size, as the model's description allows."""
+    random = np.random.default_rng(seed)
+    sizes: dict[tuple[str, str], int] = {}
+    for spec in manifest.inputs:
+        sizes |= {(spec.id, axis.id): another_size(axis, index) for index, axis in enumerate(spec.axes)}
+    arrays = []
+    for spec in manifest.inputs:
+        shape = [
+            int(sizes[axis.reference.tensor, axis.reference.axis] * axis.reference.scale) + axis.reference.offset
+            if axis.reference
+            else sizes[spec.id, axis.id]
+            for axis in spec.axes
+        ]
+        kind = np.dtype(spec.dtype).kind
+        values = random.normal(0, 1, shape) if kind == "f" else random.integers(0, 2 if kind == "b" else 100, shape)
+        arrays.append(values.astype(spec.dtype))
+    return arrays
+
+
+class Answers:
+    """What bioimageio.core gives, for the test tensors of packages and for other images."""
+
+    def __init__(self, home: Path, parents: list[Path], cases: list[tuple[str, str]], folder: Path) -> None:
+        manifests = {model.manifest.id: model.manifest for model in ModelStore(home / "models").models()}
+        self._runs: list[Run] = []
+        for id, weights in cases:
+            package = next((parent / id for parent in parents if (parent / id).is_dir()), None)
+            if package is None:
+                continue
+            tests = [np.load(package / name) for name in manifests[id].test_inputs]
+            others = [other_inputs(manifests[id], seed) for seed in (1, 2)]
+            self._runs += [Run(package, weights, inputs) for inputs in (tests, *others)]
+        self._outputs = core_outputs(self._runs, folder)
+
+    def of(self, id: str, weights: str) -> list[tuple[Run, list[np.ndarray] | str]]:
+        """Of the test tensors first."""
+        return [
+            (run, outputs) for run, outputs in zip(self._runs, self._outputs) if run.package.name == id and run.weights == weights
+        ]
+
+
+@pytest.fixture(scope="module")
+def home(packages: Path, all_kinds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("kinds") / "home"
+    fill_home(home, packages, all_kinds)
+    return home
+
+
+@pytest.fixture(scope="module")
+def answers(
+    request: pytest.FixtureRequest, home: Path, packages: Path, all_kinds: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Answers:
+    """For the cases that are run this time."""
+    items = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    cases = [(item.callspec.params["id"], item.callspec.params["weights"]) for item in items]
+    folder = tmp_path_factory.mktemp("answers") / "core"
+    return Answers(home, [packages, all_kinds, ZOO], [*cases, (NOT_BY_CORE, "onnx")], folder)
+
+
+@pytest.fixture(scope="module")
+def kinds_stack(home: Path) -> Iterator[Stack]:
+    with Stack(home) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def client(kinds_stack: Stack) -> Iterator[Client]:
+    with kinds_stack.client() as client:
+        yield client
+
+
+@pytest.fixture
+def ended_models(kinds_stack: Stack) -> Iterator[None]:
+    """So many models side by side would take gigabytes of memory: the processes of those that a test ran end with it."""
+    yield
+    for process in kinds_stack.models():
+        process.kill()
+
+
+def assert_close(got: Sequence[np.ndarray], wanted: Sequence[np.ndarray], what: str) -> None:
+    assert len(got) == len(wanted), what
+    for one, other in zip(got, wanted):
+        assert one.shape == other.shape, what
+        np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-5, err_msg=what)
+
+
+def case(id: str, weights: str) -> Any:
+    return pytest.param(id, weights, marks=[] if id in CORE and weights == "onnx" else pytest.mark.extended)
+
+
+@pytest.mark.usefixtures("ended_models")
+@pytest.mark.parametrize(("id", "weights"), [case(*names) for names in CASES])
+def test_gives_what_bioimageio_core_gives(client: Client, answers: Answers, all_kinds: Path, id: str, weights: str) -> None:
+    if id in REAL and not ZOO.is_dir():
+        pytest.skip("the real packages of ../shared/zoo are not here")
+    cases = answers.of(id, weights)
+    assert len(cases) == 3
+    for run, expected in cases:
+        assert not isinstance(expected, str), expected
+        result = client.run(id, list(run.inputs), weight_format=weights)
+        shapes = [array.shape for array in run.inputs]
+        assert result["success"] is True, (shapes, result)
+        assert_close(result["outputs"], expected, str(shapes))
+    if id in KINDS:
+        _, expected = cases[0]
+        assert not isinstance(expected, str)
+        assert_close(expected, example_output(all_kinds, id), "bioimageio.core, and the formula that the package was built with")
+
+
+def test_no_package_is_left_out(all_kinds: Path) -> None:
+    assert {folder.name for folder in all_kinds.iterdir()} == {*KINDS, NOT_BY_CORE}
+
+
+@pytest.mark.usefixtures("ended_models")
+def test_what_bioimageio_core_cannot_run_fails_and_says_which_model(client: Client, answers: Answers) -> None:
+    for run, expected in answers.of(NOT_BY_CORE, "onnx"):
+        assert isinstance(expected, str), "bioimageio.core can run this now: the package belongs among the others"
+        result = client.run(NOT_BY_CORE, list(run.inputs))
+        assert result["success"] is False and NOT_BY_CORE in result["error"], result
