@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from bioimageio.core import PredictionPipeline, Sample, Tensor, create_prediction_pipeline
+from bioimageio.core import Sample, Tensor
 from bioimageio.core.axis import AxisInfo
 from bioimageio.core.digest_spec import get_member_id
 from bioimageio.spec import InvalidDescr, load_description
 from bioimageio.spec.model import v0_4, v0_5
 
-from bioengine_runner.errors import PackageUnreadable, WeightsDamaged
-from bioengine_runner.store.manifest import Manifest
-
-logger = logging.getLogger(__name__)
+from bioengine_runner.errors import PackageUnreadable
+from bioengine_runner.rundir import Boot
+from bioengine_runner.store.manifest import RDF, Manifest
+from bioengine_runner.weights import open_weights
 
 
 class Pipeline:
     """A package's prediction pipeline on this machine's device."""
 
-    def __init__(self, manifest: Manifest, weights_format: str) -> None:
-        """Open the package and its weights. Raises PackageUnreadable, WeightsDamaged."""
+    def __init__(self, manifest: Manifest, weight_formats: Sequence[str], boot: Boot) -> None:
+        """Open the package and its weights. Raises PackageUnreadable, and what `open_weights` raises."""
         self._manifest = manifest
         description = _open(manifest)
         self._inputs = [(get_member_id(spec), [AxisInfo.create(axis).id for axis in spec.axes]) for spec in description.inputs]
         self._outputs = [get_member_id(spec) for spec in description.outputs]
-        try:
-            self._pipeline: PredictionPipeline = create_prediction_pipeline(
-                description,
-                weights_format=_weights_format(weights_format),
-                devices=_devices(weights_format),
-            )
-        except Exception as error:
-            # Whatever the framework raises for a file that it cannot read.
-            logger.exception("%s: the %s weights cannot be opened", manifest.id, weights_format)
-            raise WeightsDamaged(
-                manifest.id, manifest.weights[weights_format].source, f"they cannot be opened as {weights_format} weights"
-            ) from error
+        self.opened = open_weights(manifest, description, weight_formats, boot)
+        self._pipeline = self.opened.pipeline
 
     def predict(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         """Run the model on whole images in one go, without padding or cropping.
@@ -60,27 +50,8 @@ class Pipeline:
 
 
 def _open(manifest: Manifest) -> v0_4.ModelDescr | v0_5.ModelDescr:
-    # A folder of our own store, never anything that a client named; all hashes were verified at import.
-    description: Any = load_description(manifest.folder / "rdf.yaml", perform_io_checks=False)
+    # A folder of our own store, never anything that a client named; its hash is that of its import.
+    description: Any = load_description(manifest.folder / RDF, perform_io_checks=False)
     if isinstance(description, InvalidDescr) or not isinstance(description, (v0_4.ModelDescr, v0_5.ModelDescr)):
         raise PackageUnreadable(manifest.id, "its rdf.yaml does not describe a model any more")
     return description
-
-
-def _weights_format(name: str) -> Literal["onnx", "torchscript"]:
-    return "onnx" if name == "onnx" else "torchscript"
-
-
-def _devices(weights_format: str) -> list[str]:
-    """The one device to compute on: the first GPU where the framework has one, else the CPU.
-
-    Named explicitly, since the default opens one session for each ONNX Runtime provider.
-    """
-    if weights_format == "onnx":
-        import onnxruntime
-
-        cuda = "CUDAExecutionProvider"
-        return [cuda if cuda in onnxruntime.get_available_providers() else "CPUExecutionProvider"]
-    import torch
-
-    return ["cuda:0" if torch.cuda.is_available() else "cpu"]
