@@ -2,7 +2,7 @@
 
     python restart.py LIBRARY MODE URL ROUNDS
 
-Prints "connected" after a first run; then runs `slow-snail` for ROUNDS, and prints what the call ends with. After a line
+Prints "connected"; then runs `slow-snail` for ROUNDS, and prints what the call ends with. After a line
 on stdin (the server is back), prints what a call of the old connection ends with, and what one of a new connection.
 Each is the result of the run, or `{"raised": str}`.
 """
@@ -47,7 +47,6 @@ async def on_a_new_connection():
 
 async def main():
     triton = await connected()
-    await run(triton, 1)
     print("connected", flush=True)
     await report(run(triton, float(ROUNDS)))
     await asyncio.to_thread(sys.stdin.readline)

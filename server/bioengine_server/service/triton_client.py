@@ -86,7 +86,6 @@ class TritonClient:
         self._questions = asyncio.Semaphore(1)
         self._probes = asyncio.Semaphore(1)
         self._resolved: dict[str, tuple[float, str]] = {}
-        self._configs: dict[tuple[str, str], dict[str, Any]] = {}
         self._is_connected: Callable[[str, str], bool] | None = None
 
     def watch_clients(self, is_connected: Callable[[str, str], bool]) -> None:
@@ -373,19 +372,14 @@ class TritonClient:
     async def _triton_config(self, model_name: Any, model_version: str, use_cache: bool) -> dict[str, Any]:
         if model_name is None:
             raise RefusedArgument("model_name", f"it is missing. For bioimage.io models it is {ROUTER!r}.")
-        key = (str(model_name), model_version)
-        if not use_cache or key not in self._configs:
-            if len(self._configs) >= _MOST_RESOLVED:
-                self._configs.clear()
-            try:
-                self._configs[key] = await self._router.api.model_config(model_name, model_version)
-            except TritonError as error:
-                raise RefusedArgument(
-                    "model_name",
-                    f"this server's Triton has no model {model_name!r}. To run a bioimage.io model, "
-                    f"name {ROUTER!r} and give the model's id in the inputs.",
-                ) from error
-        return self._configs[key]
+        try:
+            return await self._router.api.model_config(model_name, model_version, from_cache=use_cache)
+        except TritonError as error:
+            raise RefusedArgument(
+                "model_name",
+                f"this server's Triton has no model {model_name!r}. To run a bioimage.io model, "
+                f"name {ROUTER!r} and give the model's id in the inputs.",
+            ) from error
 
 
 def _failure(answer: dict[str, Any], error: StoreError) -> dict[str, Any]:

@@ -131,7 +131,10 @@ class ModelStore:
         for file in sorted(self.folder.glob(f"*/*/{FILE_NAME}")):
             place = file.parent.relative_to(self.folder).as_posix()
             if not place.startswith(".") and place in aliases:
-                manifest = Manifest.model_validate_json(file.read_text(encoding="utf-8"))
+                try:
+                    manifest = Manifest.model_validate_json(file.read_text(encoding="utf-8"))
+                except FileNotFoundError:
+                    continue  # it is being replaced or removed at this moment
                 models.append(StoredModel(manifest, file.parent, aliases.get(manifest.id) == place))
         return models
 

@@ -34,6 +34,7 @@ _COMPRESSIONS = (None, "gzip", "deflate")
 _NOT_ZIPPED = {"Accept-Encoding": "identity"}
 
 _STREAMED_AT_ONCE = 1 << 20  # bytes
+_MOST_CONFIGS = 1024
 
 
 class TritonError(BioEngineError):
@@ -97,6 +98,7 @@ class TritonApi:
         parts = urlsplit(url)
         self._headers = {SECRET_HEADER: secret}
         self._session: aiohttp.ClientSession | None = None
+        self._configs: dict[tuple[str, str], dict[str, Any]] = {}
         self._timeout = aiohttp.ClientTimeout(total=run_timeout + _TIMEOUT_MARGIN)
         # `conn_timeout` is aiohttp's limit for the whole request, a run of a model included.
         self._client = InferenceServerClient(
@@ -117,10 +119,19 @@ class TritonApi:
         except (TimeoutError, aiohttp.ClientError, OSError):
             return False
 
-    async def model_config(self, model_name: str, model_version: str = "") -> dict[str, Any]:
-        """Triton's configuration of a loaded model. Raises TritonError, TritonUnavailable, RefusedArgument."""
-        config = await self._call(self._client.get_model_config(_checked(model_name), model_version))
-        return dict(config)
+    async def model_config(self, model_name: str, model_version: str = "", from_cache: bool = False) -> dict[str, Any]:
+        """Triton's configuration of a loaded model. Raises TritonError, TritonUnavailable, RefusedArgument.
+
+        Args:
+            model_name, model_version: of the model; "" is the newest version.
+            from_cache: whether one that was asked for before will do.
+        """
+        key = _checked(model_name), model_version
+        if not from_cache or key not in self._configs:
+            if len(self._configs) >= _MOST_CONFIGS:
+                self._configs.clear()
+            self._configs[key] = dict(await self._call(self._client.get_model_config(*key)))
+        return self._configs[key]
 
     async def infer(
         self,
