@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
+import yaml
 from bioengine_runner.errors import (
     NoGpu,
     NoWeightsWork,
@@ -40,9 +42,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "packages"
 
 
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def stored(folder: Path, id: str, weights: dict[str, str], **changes: Any) -> Manifest:
     """A package of the tests as the store would have it: with the hashes of its files now."""
-    files = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in (folder / id).iterdir()}
+    files = {file.name: sha256(file) for file in (folder / id).iterdir()}
     values: dict[str, Any] = {
         "folder": folder / id, "fingerprint": "1", "id": id, "version": "1.0.0", "is_default": True, "inputs": (), "outputs": (),
         "weights": {name: Weights(source, files[source]) for name, source in weights.items()},
@@ -100,6 +106,20 @@ def test_formats_fall_through_and_a_chosen_one_does_not(folder: Path, tmp_path: 
     package = seashell(folder)
     assert Pipeline(package, BOTH, boot(tmp_path)).opened.weight_format == "torchscript"
     with pytest.raises(WeightsNotOpened, match="cannot be opened"):
+        Pipeline(package, ["onnx"], boot(tmp_path))
+
+
+def test_tensors_beside_an_onnx_file_are_read_and_verified(folder: Path, tmp_path: Path) -> None:
+    place = folder / "conscientious-seashell"
+    model = onnx.load(place / "weights.onnx")
+    onnx.save(model, place / "weights.onnx", save_as_external_data=True, location="tensors.data", size_threshold=0)
+    rdf = yaml.safe_load((place / "rdf.yaml").read_text())
+    rdf["weights"]["onnx"] |= {"sha256": sha256(place / "weights.onnx"), "external_data": {"source": "tensors.data"}}
+    (place / "rdf.yaml").write_text(yaml.safe_dump(rdf))
+    package = replace(seashell(folder), weights={"onnx": Weights("weights.onnx", "", "tensors.data")})
+    assert Pipeline(package, ["onnx"], boot(tmp_path)).opened.weight_format == "onnx"
+    (place / "tensors.data").write_bytes(b"\0" * (place / "tensors.data").stat().st_size)
+    with pytest.raises(WeightsDamaged, match=r"tensors\.data"):
         Pipeline(package, ["onnx"], boot(tmp_path))
 
 
@@ -189,4 +209,4 @@ def test_entries_that_are_none_are_refused(text: str) -> None:
 def test_entries_are_separated_by_commas(tmp_path: Path) -> None:
     a, b = f"a@{'0' * 64}", f"b.c-d@{'f' * 64}"
     assert parse_trusted(f" {a} ,\n{b},") == {a, b} and parse_trusted("") == frozenset()
-    assert json.loads(json.dumps(boot(tmp_path, "cpu", a, b).to_environment()))["BIOENGINE_TRUSTED_MODELS"] == f"{a},{b}"
+    assert boot(tmp_path, "cpu", a, b).to_environment()["BIOENGINE_TRUSTED_MODELS"] == f"{a},{b}"
