@@ -2,8 +2,8 @@
 
     bytes -> request -> package -> tensors -> prediction -> result -> bytes
           |          |          |          |
-          |          |          |          ModelNotLoaded, ModelFailed, ModelProcessDied, RunTookTooLong
-          |          |          WrongInputCount, NotAnArray, WrongAxes, WrongSize, LossyCast
+          |          |          |          CannotTile, ModelNotLoaded, ModelFailed, ModelProcessDied, RunTookTooLong
+          |          |          Misfit: WrongInputCount, NotAnArray, BadAxes, WrongAxes, WrongSize, BadTile, LossyCast
           |          BadModelId, ModelNotFound, PackageRunsCode, PackageUnreadable, WeightsNotAvailable, NoWeightsWork,
           |          WeightsDamaged, WeightsNotOpened, NoGpu
           BadRequest
@@ -143,7 +143,16 @@ class NoGpu(WeightsError):
         )
 
 
-class WrongInputCount(RequestError):
+class Misfit(RequestError):
+    """Inputs that do not fit the model."""
+
+    def with_help(self, help: str) -> Misfit:
+        """The same, and what the model takes."""
+        self.args = (f"{self} {help}",)
+        return self
+
+
+class WrongInputCount(Misfit):
     def __init__(self, names: Sequence[str], given: int) -> None:
         expected = f"{len(names)} input{'' if len(names) == 1 else 's'} ({', '.join(names)})"
         super().__init__(
@@ -151,31 +160,47 @@ class WrongInputCount(RequestError):
         )
 
 
-class NotAnArray(RequestError):
+class NotAnArray(Misfit):
     def __init__(self, name: str, what: str) -> None:
         super().__init__(
             f"Input '{name}' is {what}. Expected a NumPy array of numbers, or a list of such arrays, one for each sample."
         )
 
 
-class WrongAxes(RequestError):
-    def __init__(self, name: str, axes: str, shape: Sequence[int], advice: str) -> None:
-        super().__init__(f"Input '{name}' has the shape {tuple(shape)}, and the model's axes are ({axes}). {advice}")
+class BadAxes(Misfit):
+    """`axes` that are not such, or do not go with the array or the model."""
 
 
-class WrongSize(RequestError):
-    def __init__(self, name: str, axes: str, shape: Sequence[int], problems: Sequence[str]) -> None:
+class WrongAxes(Misfit):
+    def __init__(self, name: str, shape: Sequence[int], problem: str) -> None:
+        super().__init__(f"Input '{name}' has the shape {tuple(shape)}. {problem}")
+
+
+class WrongSize(Misfit):
+    def __init__(self, name: str, shape: Sequence[int], problems: Sequence[str]) -> None:
+        super().__init__(f"Input '{name}' has the shape {tuple(shape)}: {'; '.join(problems)}.")
+
+
+class BadTile(Misfit):
+    def __init__(self, given: str, axes: Sequence[str]) -> None:
         super().__init__(
-            f"Input '{name}' has the shape {tuple(shape)}, and the model's axes are ({axes}): {'; '.join(problems)}. "
-            "Send an image whose axes are in this order and of such sizes."
+            f"`tile` is {given}. Expected the size of tiles in pixels, or a dict of sizes for {', '.join(axes) or 'no axis'}."
         )
 
 
-class LossyCast(RequestError):
+class LossyCast(Misfit):
     def __init__(self, name: str, given: str, wanted: str) -> None:
         super().__init__(
             f"Input '{name}' is {given} and the model takes {wanted}: the values would change. "
             f"Convert it yourself, for example with image.astype('{wanted}')."
+        )
+
+
+class CannotTile(RequestError):
+    def __init__(self, model_id: str, reason: str) -> None:
+        super().__init__(
+            f"Images of this size do not fit model '{model_id}', and cannot be padded or cut into tiles: {reason}. "
+            "Send an image of a size that the model takes."
         )
 
 

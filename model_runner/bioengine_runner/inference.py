@@ -1,8 +1,17 @@
-"""Prediction with bioimageio.core: pre-processing, weights and post-processing of one package, kept in memory."""
+"""Prediction with bioimageio.core: pre-processing, weights and post-processing of one package, kept in memory.
+
+    arrays -> statistics of the whole -> tiles -> pre-processing -> forward -> post-processing -> put together -> arrays
+
+Steps that need the whole image get it; the others are done tile by tile. bioimageio.core 0.11's own blocking pads tiles at the
+image's border, where a whole image is not, so that the two differ there; and it knows neither format 0.4 nor models that make
+images smaller. So the tiles are planned here (`bioengine_runner.tiling`), and its operators and adapters used on each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +23,32 @@ from bioimageio.spec.model import v0_4, v0_5
 
 from bioengine_runner.errors import PackageUnreadable
 from bioengine_runner.rundir import Boot
-from bioengine_runner.store.manifest import RDF, Manifest
+from bioengine_runner.store.manifest import IMAGE_AXES, RDF, Manifest
+from bioengine_runner.tiling import memory
+from bioengine_runner.tiling.geometry import InputAxis, geometry
+from bioengine_runner.tiling.plan import Plan, Planner
+from bioengine_runner.tiling.run import BATCH, Run
 from bioengine_runner.weights import open_weights
+
+logger = logging.getLogger(__name__)
+
+# Until it has been measured: what a large U-Net takes for each pixel of an image, and for each in and out.
+_BYTES_PER_PIXEL = 4096.0
+
+# The share of the free memory that one run may take; others run beside it.
+_SHARE = 0.5
+
+# Tiles are not larger, however much memory there is: the caches of processors gain nothing by it.
+_LARGEST_TILE = 1_500_000  # pixels
+
+# Images of fewer pixels are run without a look at the memory.
+_SMALL = 1_100_000  # pixels
+
+# Pixels of the image that a model's memory is measured on, and what it takes at least.
+_PROBE = 262_144
+_LEAST_BYTES_PER_PIXEL = 64.0
+
+Prediction = list[np.ndarray]
 
 
 class Pipeline:
@@ -26,27 +59,148 @@ class Pipeline:
         self._manifest = manifest
         description = _open(manifest)
         self._inputs = [(get_member_id(spec), [AxisInfo.create(axis).id for axis in spec.axes]) for spec in description.inputs]
-        self._outputs = [get_member_id(spec) for spec in description.outputs]
+        self._outputs = [(get_member_id(spec), [AxisInfo.create(axis).id for axis in spec.axes]) for spec in description.outputs]
+        self._geometry = geometry(description)
+        self._planner = Planner(manifest.id, self._geometry)
+        self._bytes_per_pixel: float | None = None
         self.opened = open_weights(manifest, description, weight_formats, boot)
         self._pipeline = self.opened.pipeline
 
-    def predict(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        """Run the model on whole images in one go, without padding or cropping.
+    def predict(self, arrays: Sequence[np.ndarray], tile: Mapping[str, int] | None = None) -> Prediction:
+        """Run the model on images of any size: whole where that fits into memory, else in tiles.
 
         Args:
-            arrays: one for each input, with the model's axes and dtypes.
+            arrays: one for each input, with the model's axes and dtypes; sizes of image and batch axes as they come.
+            tile: the size of tiles by axis, where they are wanted.
 
-        Returns one array for each output, with the model's output axes.
+        Returns one array for each output, with the model's output axes. Raises CannotTile, and whatever the model raises.
         """
+        most = self._most_pixels(arrays)
+        while True:
+            run = self._run(arrays, most, tile)
+            try:
+                for block in run.blocks():
+                    run.put(block, self._forward(block.arrays))
+                return run.result()
+            except Exception as error:
+                smaller = most / 4
+                if not _is_out_of_memory(error) or len(self._plan(arrays, smaller, tile)) <= len(run.plan):
+                    raise
+                logger.warning("%s: out of memory, trying smaller tiles", self._manifest.id)
+                most = smaller
+
+    def predict_together(self, requests: Sequence[Sequence[np.ndarray]]) -> list[Prediction | Exception]:
+        """The same for several requests at a time: those of one size that fit whole go through the model in one batch.
+
+        Pre- and post-processing is of each request alone.
+        """
+        if len(requests) > 1 and self._batches_freely(requests):
+            try:
+                return list(self._predict_as_batch(requests))
+            except Exception as error:
+                # One of them, or all together: each finds out for itself.
+                logger.info("%s: %d requests in one batch failed (%s)", self._manifest.id, len(requests), error)
+        return [self._predicted(arrays) for arrays in requests]
+
+    def _predicted(self, arrays: Sequence[np.ndarray]) -> Prediction | Exception:
+        try:
+            return self.predict(arrays)
+        except Exception as error:
+            return error
+
+    def _predict_as_batch(self, requests: Sequence[Sequence[np.ndarray]]) -> Iterator[Prediction]:
+        runs = [self._run(arrays, float("inf"), None) for arrays in requests]
+        blocks = [next(run.blocks()) for run in runs]
+        joined = {id: np.concatenate([block.arrays[id] for block in blocks]) for id in blocks[0].arrays}
+        outputs = self._forward(joined)
+        start = 0
+        for run, block in zip(runs, blocks):
+            stop = start + run.plan.batch
+            run.put(block, {id: output[start:stop] for id, output in outputs.items()})
+            start = stop
+            yield run.result()
+
+    def _batches_freely(self, requests: Sequence[Sequence[np.ndarray]]) -> bool:
+        """Whether requests can share a batch: a free one, first of the axes, of images of one size that fit together."""
+        inputs, outputs = self._geometry.inputs.values(), self._geometry.outputs.values()
+        if not all(axes[0].type == "batch" and axes[0].is_free for axes in inputs):
+            return False
+        if not all(axes[0].type == "batch" for axes in outputs):
+            return False
+        if len({tuple(array.shape[1:] for array in arrays) for arrays in requests}) > 1:
+            return False
+        samples = sum(len(arrays[0]) for arrays in requests)
+        together = [np.broadcast_to(array[:1], (samples, *array.shape[1:])) for array in requests[0]]
+        return len(self._plan(together, self._most_pixels(together), None)) == 1
+
+    def _run(self, arrays: Sequence[np.ndarray], most_pixels: float, tile: Mapping[str, int] | None) -> Run:
         sample = Sample(
             # Axes are always named: bioimageio.core would map a bare array's axes by their sizes.
             members={id: Tensor(array, dims=axes) for (id, axes), array in zip(self._inputs, arrays)},
             stat={},
             id=None,
         )
-        # Padding by the halo and cropping, its default, does not reproduce a model's own test output.
-        result = self._pipeline.predict_sample_without_blocking(sample, skip_input_padding=True, skip_output_cropping=True)
-        return [np.asarray(result.members[id].data) for id in self._outputs]
+        return Run(self._pipeline, sample, self._plan(arrays, most_pixels, tile), dict(self._inputs), dict(self._outputs))
+
+    def _forward(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The weights alone, on arrays of valid sizes."""
+        adapter = self._pipeline._adapter  # the public methods have the processing with it
+        outputs = adapter.forward({id: Tensor(arrays[id], dims=axes) for id, axes in self._inputs})
+        return {id: np.asarray(tensor.data) for id, tensor in outputs.items() if tensor is not None}
+
+    def _plan(self, arrays: Sequence[np.ndarray], most_pixels: float, tile: Mapping[str, int] | None) -> Plan:
+        sizes = {
+            id: {str(axis): size for axis, size in zip(axes, array.shape)} for (id, axes), array in zip(self._inputs, arrays)
+        }
+        return self._planner.plan(sizes, most_pixels, tile)
+
+    def _most_pixels(self, arrays: Sequence[np.ndarray]) -> float:
+        """Samples times pixels that may go through the model at once."""
+        given = max(_pixels(array, axes) for array, axes in zip(arrays, self._geometry.inputs.values()))
+        if given <= _SMALL:
+            return float("inf")
+        if self._bytes_per_pixel is None:
+            self._bytes_per_pixel = self._measured()
+        budget = memory.available() * _SHARE / self._bytes_per_pixel
+        return given if given <= budget else min(budget, _LARGEST_TILE)
+
+    def _measured(self) -> float:
+        """Bytes that a pixel of an image takes on its way through the weights, tried out on zeros."""
+        arrays = {
+            id: np.zeros([_probe_size(axes, axis, self._geometry.inputs) for axis in axes], spec.dtype)
+            for (id, axes), spec in zip(self._geometry.inputs.items(), self._manifest.inputs)
+        }
+        pixels = max(_pixels(array, axes) for array, axes in zip(arrays.values(), self._geometry.inputs.values()))
+        try:
+            with memory.watched() as peak:
+                self._forward(arrays)
+        except Exception as error:
+            logger.warning("%s: its memory could not be measured (%s)", self._manifest.id, error)
+            return _BYTES_PER_PIXEL
+        measured = max(peak.bytes / pixels, _LEAST_BYTES_PER_PIXEL) if peak.bytes else _BYTES_PER_PIXEL
+        logger.info("%s: takes %.0f bytes of memory for a pixel", self._manifest.id, measured)
+        return measured
+
+
+def _pixels(array: np.ndarray, axes: Sequence[InputAxis]) -> int:
+    """Samples times pixels of an image."""
+    return math.prod(size for size, axis in zip(array.shape, axes) if axis.type in (*IMAGE_AXES, BATCH))
+
+
+def _probe_size(axes: Sequence[InputAxis], axis: InputAxis, inputs: Mapping[str, Sequence[InputAxis]]) -> int:
+    """The size of an axis of an image of about `_PROBE` pixels."""
+    if axis.follows is not None:
+        source = next(other for other in inputs[axis.follows.tensor] if other.id == axis.follows.axis)
+        return axis.follows.of(_probe_size(inputs[axis.follows.tensor], source, inputs))
+    if axis.type not in IMAGE_AXES:
+        return axis.min
+    dimensions = sum(other.type in IMAGE_AXES for other in axes)
+    return axis.valid(round(_PROBE ** (1 / dimensions)))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(word in text for word in ("out of memory", "failed to allocate", "bad_alloc"))
 
 
 def _open(manifest: Manifest) -> v0_4.ModelDescr | v0_5.ModelDescr:

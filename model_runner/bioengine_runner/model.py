@@ -49,26 +49,40 @@ class BioimageioModel:
         registry.record_opened(owner, self._pipeline.opened.weight_format, self._pipeline.opened.device)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [self._respond(request) for request in requests]
+        """Requests that Triton gives together have images of one size; those with wishes of their own are run alone."""
+        answers: list[Any] = [None] * len(requests)
+        together: dict[int, list[np.ndarray]] = {}
+        for number, request in enumerate(requests):
+            try:
+                arrays = self._inputs(request)
+                tile = json.loads(request.parameters() or "{}").get("tile")
+                if tile is None:
+                    together[number] = arrays
+                else:
+                    answers[number] = self._answer(self._pipeline.predict(arrays, json.loads(tile)))
+            except Exception as error:
+                answers[number] = self._failure(error)
+        for number, outcome in zip(together, self._pipeline.predict_together(list(together.values()))):
+            answers[number] = self._failure(outcome) if isinstance(outcome, Exception) else self._answer(outcome)
+        return answers
 
-    def _respond(self, request: Any) -> Any:
-        try:
-            outputs = self._predict(
-                [pb_utils.get_input_tensor_by_name(request, spec.id).as_numpy() for spec in self._manifest.inputs]
-            )
-        except RequestError as error:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.marked()))
+    def _inputs(self, request: Any) -> list[np.ndarray]:
+        arrays = [pb_utils.get_input_tensor_by_name(request, spec.id).as_numpy() for spec in self._manifest.inputs]
+        check_shapes(self._manifest, [array.shape for array in arrays])
+        return arrays
+
+    def _answer(self, outputs: list[np.ndarray]) -> Any:
         return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(spec.id, output) for spec, output in zip(self._manifest.outputs, outputs)]
+            [
+                pb_utils.Tensor(spec.id, np.ascontiguousarray(output, dtype=spec.dtype))
+                for spec, output in zip(self._manifest.outputs, outputs)
+            ]
         )
 
-    def _predict(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        check_shapes(self._manifest.inputs, [array.shape for array in arrays])
-        try:
-            outputs = self._pipeline.predict(arrays)
-        except Exception as error:
+    def _failure(self, error: Exception) -> Any:
+        if not isinstance(error, RequestError):
             # Whatever the model's own operators raise; the log has all of it, the user its first line.
-            logger.exception("%s failed", self._manifest.id)
+            logger.error("%s failed", self._manifest.id, exc_info=error)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-            raise ModelFailed(self._manifest.id, reason) from error
-        return [np.ascontiguousarray(output, dtype=spec.dtype) for spec, output in zip(self._manifest.outputs, outputs)]
+            error = ModelFailed(self._manifest.id, reason)
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.marked()))

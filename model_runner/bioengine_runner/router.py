@@ -5,7 +5,7 @@
 Runs as many light instances, since Triton gives a Python process one request at a time: nothing heavy is imported here.
 
 Input `kwargs` (BYTES): MessagePack of a dict (`bioengine_runner.request.message`) with `model_id`, `inputs`, `return_rdf`
-(by presence) and `weight_format`. Output `result` (BYTES), encoded the same way:
+(by presence), `weight_format`, `axes` and `tile`. Output `result` (BYTES), encoded the same way:
 `{"task_id": str, "outputs": [array, ...], "execution_time": seconds, "success": True, "weight_format": str, "device": str}`,
 `{"success": False, "error": str}`, with `"not_stored": id` where the store has no such model, or `{"rdf": dict}` where
 `inputs` is None or absent.
@@ -18,6 +18,7 @@ With `operation` instead, for the server's own use: `resolve` (-> `{"id", "versi
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 import time
@@ -44,7 +45,7 @@ from bioengine_runner.loading.triton_model import TritonModel, triton_model
 from bioengine_runner.request import message
 from bioengine_runner.rundir import Boot
 from bioengine_runner.store.resolve import resolve
-from bioengine_runner.tensors.fit import fit_inputs
+from bioengine_runner.tensors.fit import fit_inputs, fit_tile
 from bioengine_runner.tensors.output import readable
 
 logger = logging.getLogger(__name__)
@@ -96,9 +97,9 @@ class Router:
         if inputs is None:
             return {"rdf": manifest.rdf}
         model = triton_model(manifest, request.get("weight_format"), self._boot.trusted)
-        arrays = fit_inputs(manifest.inputs, inputs)
+        arrays, tile = fit_inputs(manifest, inputs, request.get("axes")), fit_tile(manifest, request.get("tile"))
         started = time.perf_counter()
-        outputs = await self._infer(model, arrays)
+        outputs = await self._infer(model, arrays, {} if tile is None else {"tile": json.dumps(tile)})
         result: dict[str, Any] = {
             "task_id": task_id,
             "outputs": [readable(output) for output in outputs],
@@ -110,13 +111,15 @@ class Router:
             result["rdf"] = manifest.rdf
         return result
 
-    async def _infer(self, model: TritonModel, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    async def _infer(self, model: TritonModel, arrays: list[np.ndarray], parameters: dict[str, str]) -> list[np.ndarray]:
         """Run `model`; where its process has died, or dies meanwhile, heal it and try once more."""
         generation = self._loader.ensure(model)
         for last in (False, True):
             inputs = [pb_utils.Tensor(spec.id, np.ascontiguousarray(array)) for spec, array in zip(model.manifest.inputs, arrays)]
             names = [spec.id for spec in model.manifest.outputs]
-            request = pb_utils.InferenceRequest(model_name=model.name, requested_output_names=names, inputs=inputs)
+            request = pb_utils.InferenceRequest(
+                model_name=model.name, requested_output_names=names, inputs=inputs, parameters=parameters
+            )
             response = await self._wait(request, model)
             if not response.has_error():
                 return [pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in names]

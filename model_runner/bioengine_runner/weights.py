@@ -17,6 +17,7 @@ from typing import Any
 
 from bioimageio.core import PredictionPipeline, create_prediction_pipeline
 from bioimageio.core.backends import create_model_adapter
+from bioimageio.core.proc_ops import CustomProcessing
 from bioimageio.spec.model import v0_4, v0_5
 
 from bioengine_runner.errors import NoGpu, NoWeightsWork, WeightsError, WeightsNotOpened
@@ -109,13 +110,30 @@ def _open(package: Manifest, description: v0_4.ModelDescr | v0_5.ModelDescr, wei
         active = active_device(adapter)
         if not active.startswith(device):
             raise NoGpu(package.id, weight_format, active)
-        return Opened(create_prediction_pipeline(description, model_adapter=adapter), weight_format, active)
+        pipeline = create_prediction_pipeline(description, model_adapter=adapter)
+        _give_code_whole_images(pipeline)
+        return Opened(pipeline, weight_format, active)
     except WeightsError:
         raise
     except Exception as error:
         # Whatever the framework, or code of the package, raises.
         source = package.weights[weight_format].source
         raise WeightsNotOpened(package.id, weight_format, source, _in_short(error, package)) from error
+
+
+def _give_code_whole_images(pipeline: Any) -> None:
+    """Have custom processing run on whole images, whatever the tiles of the others are: it may need all of one.
+
+    bioimageio.core 0.11 takes it for a step that can be done tile by tile.
+    """
+    steps = pipeline._blockwise_preprocessing
+    end = max((number for number, step in enumerate(steps, 1) if isinstance(step, CustomProcessing)), default=0)
+    pipeline._samplewise_preprocessing += steps[:end]
+    pipeline._blockwise_preprocessing = steps[end:]
+    steps = pipeline._blockwise_postprocessing
+    start = next((number for number, step in enumerate(steps) if isinstance(step, CustomProcessing)), len(steps))
+    pipeline._blockwise_postprocessing = steps[:start]
+    pipeline._samplewise_postprocessing[:0] = steps[start:]
 
 
 def _torch_has_gpu() -> bool:

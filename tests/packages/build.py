@@ -332,20 +332,21 @@ def slow_snail(folder: Path) -> None:
 
 
 def custom_crab(folder: Path) -> None:
-    """ONNX weights and a processing step in Python of its own: not run unless trusted."""
+    """ONNX weights and a processing step in Python of its own, which needs the whole image: not run unless trusted."""
     package = Package(folder, "custom-crab")
     package.onnx(
         [helper.make_node("Neg", ["image"], ["out"])],
-        [image_value("image", 1, 1, 8, 8)],
-        [image_value("out", 1, 1, 8, 8)],
+        [image_value("image", 1, 1, "y", "x")],
+        [image_value("out", 1, 1, "y", "x")],
         {},
     )
     (package.folder / "steps.py").write_text(
-        "import pathlib\n\n\n"
-        "def make(add):\n    pathlib.Path('/tmp/custom-crab-was-here').touch()\n    return lambda image: image + add\n"
+        "import pathlib\n\n\ndef make(add):\n    pathlib.Path('/tmp/custom-crab-was-here').touch()\n"
+        "    return lambda image: image / image.min() + add\n"
     )
-    image = np.random.default_rng(6).random((1, 1, 8, 8), np.float32)
-    axes = [{**BATCH, "size": 1}, channels("value"), space("y", 8), space("x", 8)]
+    image = np.random.default_rng(6).random((1, 1, 16, 24), np.float32) + 1
+    axes = [{**BATCH, "size": 1}, channels("value"), *(space(id, {"min": 8, "step": 8}) for id in "yx")]
+    same = [*axes[:2], *(space(id, like("image", id)) for id in "yx")]
     custom = {
         "id": "custom",
         "callable": "make",
@@ -356,7 +357,7 @@ def custom_crab(folder: Path) -> None:
     package.rdf["format_version"] = "0.5.12"
     package.save(
         [(tensor("image", "float32", axes), image)],
-        [(tensor("out", "float32", axes, postprocessing=[custom]), np.float32(2) - image)],
+        [(tensor("out", "float32", same, postprocessing=[custom]), image / image.max() + np.float32(2))],
     )
 
 

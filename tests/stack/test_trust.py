@@ -45,7 +45,7 @@ def test_trusted_code_runs_until_the_package_changes(own_home: Path, packages: P
         MARK.unlink()
         ModelStore(own_home / "models").import_package(packages / "custom-crab")
         steps = own_home / "models" / "custom-crab" / "1.0.0" / "steps.py"
-        steps.write_text(steps.read_text().replace("image + add", "image - add"))
+        steps.write_text(steps.read_text().replace("+ add", "- add"))
         error = client.run("custom-crab", example_input(packages, "custom-crab"))["error"]
         assert "cannot be read: steps.py: the SHA-256 is" in error and not MARK.exists()
 

@@ -15,6 +15,9 @@ from bioengine_runner.store.trust import check_trust, may_run
 # In the order of preference: ONNX Runtime is about twice as fast as torch on the CPU.
 RUNNABLE_WEIGHTS = ("onnx", "torchscript", "pytorch_state_dict")
 
+# More samples than any request has: Triton refuses larger batches.
+_ANY_BATCH = 1 << 24
+
 _MODEL_FILE = '''"""Made by bioengine_runner.loading.triton_model; its package and weights are in config.pbtxt."""
 from bioengine_runner.model import BioimageioModel as TritonPythonModel
 '''
@@ -37,7 +40,7 @@ class TritonModel:
         (folder / "1").mkdir(parents=True, exist_ok=True)
         (folder / "1" / "model.py").write_text(_MODEL_FILE)
         parameters = {"package": str(self.manifest.folder), "weight_formats": ",".join(self.weight_formats)}
-        (folder / "config.pbtxt").write_text(render_config(self.manifest.triton_config, parameters))
+        (folder / "config.pbtxt").write_text(render_config(self.manifest.triton_config, parameters, batches(self.manifest)))
 
 
 def triton_model(manifest: Manifest, weight_format: object = None, trusted: frozenset[str] = frozenset()) -> TritonModel:
@@ -87,19 +90,31 @@ def unusable_weights(manifest: Manifest, trusted: frozenset[str]) -> dict[str, s
     return reasons
 
 
-def render_config(config: dict[str, Any], parameters: dict[str, str]) -> str:
+def batches(manifest: Manifest) -> bool:
+    """Whether Triton may give the model several requests at a time: the batch comes first, and its size is free."""
+    return all(spec.axes[0].type == "batch" and spec.axes[0].step > 0 for spec in manifest.inputs) and all(
+        spec.axes[0].type == "batch" for spec in manifest.outputs
+    )
+
+
+def render_config(config: dict[str, Any], parameters: dict[str, str], batches: bool) -> str:
     """A Triton model configuration as the text of a config.pbtxt.
 
     Args:
-        config: `model.json`'s `triton_config`: `backend`, `max_batch_size`, `input` and `output` with `name`,
+        config: `model.json`'s `triton_config`: `backend`, `input` and `output` with `name`,
             `data_type` and `dims`.
         parameters: what the model process reads in `initialize`.
+        batches: whether Triton may give it several requests at a time.
     """
-    lines = [f"backend: {json.dumps(config['backend'])}", f"max_batch_size: {config['max_batch_size']}"]
+    lines = [f"backend: {json.dumps(config['backend'])}", f"max_batch_size: {_ANY_BATCH if batches else 0}"]
     for kind in ("input", "output"):
         for tensor in config[kind]:
-            dims = ", ".join(str(size) for size in tensor["dims"])
+            # Any size: the model's process pads and cuts images. Triton leaves the batch out of the dims where it batches.
+            dims = ", ".join(["-1"] * (len(tensor["dims"]) - batches))
             lines.append(f"{kind} {{ name: {json.dumps(tensor['name'])} data_type: {tensor['data_type']} dims: [ {dims} ] }}")
+    if batches:
+        # Without a delay: what has come while the model worked is given to it together.
+        lines.append("dynamic_batching { }")
     for key, value in parameters.items():
         lines.append(f"parameters {{ key: {json.dumps(key)} value {{ string_value: {json.dumps(value)} }} }}")
     # The Python backend's own processes; which device a model computes on is bioimageio.core's choice.

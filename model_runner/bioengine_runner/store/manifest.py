@@ -17,6 +17,9 @@ FILE_NAME = "model.json"
 RDF = "rdf.yaml"
 FORMAT = 1
 
+# Types of axes that can be padded and cut; of the others, each size means something.
+IMAGE_AXES = ("space", "time")
+
 
 @dataclass(frozen=True)
 class SizeReference:
@@ -41,6 +44,8 @@ class Axis:
     def describe(self) -> str:
         if self.reference is not None:
             return f"{self.id}: as {self.reference.axis} of '{self.reference.tensor}'"
+        if self.type == "batch":
+            return f"{self.id}: any"
         if self.step == 0:
             return f"{self.id}: {self.min}"
         if self.step == 1:

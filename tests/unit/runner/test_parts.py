@@ -90,8 +90,10 @@ def test_names_of_triton_models_follow_from_id_version_and_weights() -> None:
 
 
 def test_config_text_quotes_names() -> None:
-    text = render_config(manifest().triton_config, {"package": 'a"b\\c'})
-    assert 'name: "a \\"b\\""' in text and 'string_value: "a\\"b\\\\c"' in text and "dims: [ -1, 3 ]" in text
+    text = render_config(manifest().triton_config, {"package": 'a"b\\c'}, batches=False)
+    assert 'name: "a \\"b\\""' in text and 'string_value: "a\\"b\\\\c"' in text and "dims: [ -1, -1 ]" in text
+    text = render_config(manifest().triton_config, {}, batches=True)
+    assert "dims: [ -1 ]" in text and "dynamic_batching" in text and "max_batch_size: 0" not in text
 
 
 def test_errors_are_found_again_in_tritons_text() -> None:

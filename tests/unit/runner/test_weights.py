@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -39,6 +40,7 @@ BOTH = ["onnx", "torchscript"]
 def folder(tmp_path: Path) -> Path:
     build.conscientious_seashell(tmp_path / "packages")
     build.state_dict_stork(tmp_path / "packages")
+    build.custom_crab(tmp_path / "packages")
     return tmp_path / "packages"
 
 
@@ -175,6 +177,14 @@ def test_trusted_state_dicts_run_and_files_changed_after_the_import_do_not(folde
     (package.folder / "network.py").write_text("raise SystemExit('changed')")
     with pytest.raises(PackageUnreadable, match=r"network\.py: the SHA-256 is"):
         verify_package(package, ["pytorch_state_dict"])
+
+
+def test_code_of_a_package_gets_whole_images_though_the_weights_get_tiles(folder: Path, tmp_path: Path) -> None:
+    package = stored(folder, "custom-crab", {"onnx": "weights.onnx"}, code=("custom postprocessing of 'out'",))
+    pipeline = Pipeline(package, ["onnx"], boot(tmp_path, "cpu", trust_entry(package)))
+    image, expected = (np.load(package.folder / f"test_{kind}put.npy") for kind in ("in", "out"))
+    for tile in (None, {"y": 8, "x": 8}):
+        np.testing.assert_allclose(pipeline.predict([image], tile)[0], expected, rtol=1e-6)
 
 
 class Evil:

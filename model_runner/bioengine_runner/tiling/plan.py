@@ -1,0 +1,276 @@
+"""How images of given sizes go through a model: padded to which sizes, cut into which tiles.
+
+sizes given -> groups of axes that go together -> a block of each, of a size that the model takes -> spans
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from bioengine_runner.errors import CannotTile
+from bioengine_runner.store.manifest import IMAGE_AXES
+from bioengine_runner.tiling.geometry import Follows, Geometry, InputAxis, OutputAxis
+from bioengine_runner.tiling.spans import Span, smallest_block, spans, stride_of
+
+# Pixels of the input at a cut, for a model that says nothing of a halo; less where its size leaves no room.
+DEFAULT_HALO = 32
+
+Sizes = Mapping[str, Mapping[str, int]]
+"""By tensor and axis."""
+
+Key = tuple[str, str]
+"""A tensor and an axis."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One axis of the plan. Positions are pixels of the leading input axis; others follow it."""
+
+    size: int
+    """As given."""
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where a tile is along one axis of a tensor. `start`, `stop`: of the tile, beyond the end where it is padded.
+
+    `keep`, of outputs: the part of the tile that is kept, and where it comes in the whole.
+    """
+
+    start: int
+    stop: int
+    keep: slice = field(default_factory=lambda: slice(None))
+    place: slice = field(default_factory=lambda: slice(None))
+
+
+@dataclass
+class _Group:
+    """Input axes that are cut together, and the output axes that follow: by (tensor, axis)."""
+
+    leader: InputAxis
+    inputs: dict[Key, Fraction]
+    outputs: dict[Key, tuple[Follows, int]]
+    size: int = 0
+    can_be_cut: bool = True
+
+    @property
+    def align(self) -> int:
+        scales = [*self.inputs.values(), *(follows.scale for follows, _ in self.outputs.values())]
+        return math.lcm(max(self.leader.step, 1), *(scale.denominator for scale in scales))
+
+    @property
+    def halo(self) -> int:
+        """What the outputs spoil at a cut, and what the model takes from the ends of its input."""
+        return max(
+            (math.ceil((halo + max(0, -follows.offset) / 2) / follows.scale) for follows, halo in self.outputs.values()),
+            default=0,
+        )
+
+    def halo_for(self, block: int) -> int:
+        """The model's halo; where it has none, what leaves tiles three quarters of their size at least."""
+        return self.halo or min(DEFAULT_HALO, block // 8 // self.align * self.align)
+
+    @property
+    def least_block(self) -> int:
+        """The smallest block that can be one of several."""
+        return self.leader.valid(smallest_block(self.halo, self.align))
+
+    def cut(self, block: int) -> Cut:
+        """The spans of the whole size. The last one may end beyond it."""
+        end = max(block, block + math.ceil((self.size - block) / self.align) * self.align)
+        return Cut(self.size, tuple(spans(end, block, self.halo_for(block), self.align)))
+
+
+Tile = list[tuple[_Group, Cut, int]]
+"""The number of its span along each group."""
+
+
+class Plan:
+    """Tiles of one request."""
+
+    def __init__(self, cuts: list[tuple[_Group, Cut]], batch: int, chunk: int, fill: bool) -> None:
+        """
+        Args:
+            cuts: each group of axes with its spans.
+            batch: samples given.
+            chunk: samples that go through the model at once.
+            fill: whether the last chunk is filled up, since the model takes no other number.
+        """
+        self._cuts = cuts
+        self._fill = fill
+        self.batch = batch
+        self.chunk = chunk
+
+    def __len__(self) -> int:
+        return math.prod(len(cut.spans) for _, cut in self._cuts) * math.ceil(self.batch / self.chunk)
+
+    @property
+    def block(self) -> dict[str, int]:
+        """The size of a tile along each leading axis."""
+        return {group.leader.id: cut.spans[0].stop for group, cut in self._cuts}
+
+    def missing(self, samples: slice) -> int:
+        """How many samples a chunk lacks."""
+        return max(0, samples.stop - self.batch) if self._fill else 0
+
+    def tiles(self) -> Iterator[Tile]:
+        numbers = [range(len(cut.spans)) for _, cut in self._cuts]
+        for combination in itertools.product(*numbers):
+            yield [(group, cut, number) for (group, cut), number in zip(self._cuts, combination)]
+
+    def inputs(self, tile: Tile) -> dict[Key, Part]:
+        """Where the tile is in each input axis that is cut or padded."""
+        return {
+            key: Part(int(cut.spans[number].start * scale), int(cut.spans[number].stop * scale))
+            for group, cut, number in tile
+            for key, scale in group.inputs.items()
+        }
+
+    def outputs(self, tile: Tile) -> dict[Key, Part]:
+        """Which part of each output axis is kept, and where it comes."""
+        return {key: _kept(cut, number, follows) for group, cut, number in tile for key, (follows, _) in group.outputs.items()}
+
+    def output_sizes(self) -> dict[Key, int]:
+        """The sizes of the output axes that follow an input, of the whole."""
+        return {key: follows.of(cut.size) for group, cut in self._cuts for key, (follows, _) in group.outputs.items()}
+
+
+def _kept(cut: Cut, number: int, follows: Follows) -> Part:
+    span, whole = cut.spans[number], follows.of(cut.size)
+    first, last = number == 0, number == len(cut.spans) - 1
+    origin = int(span.start * follows.scale)
+    # What the model takes from the ends of its input, it takes half of at either end.
+    middle = follows.offset // 2
+    start = 0 if first else min(whole, int(span.keep_start * follows.scale) + middle)
+    stop = whole if last else min(whole, int(span.keep_stop * follows.scale) + middle)
+    return Part(origin, origin + follows.of(span.stop - span.start), slice(start - origin, stop - origin), slice(start, stop))
+
+
+class Planner:
+    """Plans for one model."""
+
+    def __init__(self, model_id: str, geometry: Geometry) -> None:
+        self._model_id = model_id
+        self._geometry = geometry
+
+    def plan(self, sizes: Sizes, most_pixels: float, tile: Mapping[str, int] | None = None) -> Plan:
+        """The plan for inputs of `sizes`.
+
+        Args:
+            sizes: of every axis of every input.
+            most_pixels: samples times image pixels that may go through the model at once; a tile is never smaller than the
+                model's halo allows.
+            tile: the wanted size of tiles by axis, for those that are to be cut whatever there is of memory.
+
+        Raises CannotTile.
+        """
+        groups = self._groups(sizes)
+        blocks = [self._wanted(group, tile) if tile and group.leader.id in tile else self._largest(group) for group in groups]
+        free = [index for index, group in enumerate(groups) if group.can_be_cut and not (tile and group.leader.id in tile)]
+        batch, chunk = self._batch(sizes)
+        while math.prod(blocks) > most_pixels:
+            smaller = [(blocks[index], index) for index in free if self._half(groups[index], blocks[index]) < blocks[index]]
+            if not smaller:
+                break
+            _, index = max(smaller)
+            blocks[index] = self._half(groups[index], blocks[index])
+        fill = chunk is not None
+        if chunk is None:
+            chunk = max(1, int(min(batch, most_pixels / math.prod(blocks))))
+        for group, block in zip(groups, blocks):
+            self._check(group, block)
+        return Plan([(group, group.cut(block)) for group, block in zip(groups, blocks)], batch, chunk, fill)
+
+    def _groups(self, sizes: Sizes) -> list[_Group]:
+        groups: list[_Group] = []
+        of_axis: dict[Key, _Group] = {}
+        for tensor, axes in self._geometry.inputs.items():
+            for axis in axes:
+                if axis.type not in IMAGE_AXES or axis.follows is not None:
+                    continue
+                size = sizes[tensor][axis.id]
+                # Axes of the same name and size are cut together.
+                for group in groups:
+                    if (group.leader, group.size) == (axis, size):
+                        break
+                else:
+                    group = _Group(axis, {}, {}, size)
+                    groups.append(group)
+                group.inputs[tensor, axis.id] = Fraction(1)
+                of_axis[tensor, axis.id] = group
+        for tensor, axes in self._geometry.inputs.items():
+            for axis in axes:
+                if (follows := axis.follows) is not None and (follows.tensor, follows.axis) in of_axis:
+                    group = of_axis[follows.tensor, follows.axis]
+                    group.inputs[tensor, axis.id] = follows.scale
+                    group.can_be_cut &= follows.offset == 0
+        for tensor, outputs in self._geometry.outputs.items():
+            followed = []
+            for output in outputs:
+                if (follows := output.follows) is not None and (follows.tensor, follows.axis) in of_axis:
+                    group = of_axis[follows.tensor, follows.axis]
+                    group.outputs[tensor, output.id] = follows, output.halo
+                    followed.append(group)
+            for group in groups:
+                # An output that has no such axis cannot be put together from tiles.
+                group.can_be_cut &= group in followed
+        names = [group.leader.id for group in groups]
+        for group in groups:
+            group.can_be_cut &= names.count(group.leader.id) == 1
+        return groups
+
+    def _batch(self, sizes: Sizes) -> tuple[int, int | None]:
+        """Samples given, and how many the model takes at once; None where that is free."""
+        for tensor, axes in self._geometry.inputs.items():
+            for axis in axes:
+                if axis.type == "batch":
+                    return sizes[tensor][axis.id], None if axis.is_free else axis.min
+        return 1, 1
+
+    def _largest(self, group: _Group) -> int:
+        return group.leader.valid(group.size)
+
+    def _half(self, group: _Group, block: int) -> int:
+        if not group.leader.is_free:
+            return block
+        return max(group.leader.valid(block // 2), group.least_block)
+
+    def _wanted(self, group: _Group, tile: Mapping[str, int]) -> int:
+        """The largest size that is not larger than wanted, and the whole where that is smaller."""
+        wanted, leader = tile[group.leader.id], group.leader
+        smallest = group.least_block if group.size > wanted and leader.is_free else leader.min
+        if wanted < smallest or (not leader.is_free and wanted != leader.min):
+            allowed = f"{smallest} or more" if leader.is_free else f"{leader.min}"
+            raise CannotTile(self._model_id, f"a tile of {wanted} along {leader.id} is not possible; it can be {allowed}")
+        block = leader.valid(wanted)
+        return min(block if block == wanted or not leader.is_free else block - leader.step, leader.valid(group.size))
+
+    def _check(self, group: _Group, block: int) -> None:
+        leader = group.leader
+        if block >= group.size:
+            if block > group.size and any(output.follows is None for output in self._image_outputs()):
+                raise CannotTile(
+                    self._model_id,
+                    f"{leader.id} is {group.size}, the model takes {block}, and what it makes of a padded image has no size that "
+                    "could be cut back",
+                )
+            return
+        if not group.can_be_cut:
+            raise CannotTile(
+                self._model_id,
+                f"{leader.id} is {group.size}, and the model takes {leader.min} in one piece: not all of its outputs are images "
+                "that could be put together from tiles",
+            )
+        if stride_of(block, group.halo_for(block), group.align) <= 0:
+            raise CannotTile(
+                self._model_id,
+                f"{leader.id} is {group.size}, the model takes {block}, and its halo of {group.halo} leaves nothing of a tile",
+            )
+
+    def _image_outputs(self) -> Iterator[OutputAxis]:
+        return (axis for axes in self._geometry.outputs.values() for axis in axes if axis.type in IMAGE_AXES)

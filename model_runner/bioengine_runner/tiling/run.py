@@ -1,0 +1,114 @@
+"""One request on its way through a model: cut into blocks, and put together from what the weights make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from bioimageio.core import PredictionPipeline, Sample, Tensor
+
+from bioengine_runner.tiling.plan import Key, Part, Plan, Tile
+
+BATCH = "batch"
+
+Axes = dict[Any, Sequence[Any]]
+"""The axes of each tensor, in order."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """What goes through the weights at once: some samples of one tile. `arrays`: preprocessed, of valid sizes, by input."""
+
+    arrays: dict[str, np.ndarray]
+    tile: Tile
+    samples: slice
+
+
+class Run:
+    """One request on its way: cut into blocks, and put together from what the weights make of them."""
+
+    def __init__(self, pipeline: PredictionPipeline, sample: Sample, plan: Plan, inputs: Axes, outputs: Axes) -> None:
+        self.plan = plan
+        self._pipeline = pipeline
+        self._sample = sample
+        self._inputs = inputs
+        self._outputs = outputs
+        self._whole: dict[str, np.ndarray] = {}
+        # Up to the last operator that needs the whole image. There is no public name for the two halves of processing.
+        pipeline._apply_samplewise_preprocessing(sample)
+
+    def blocks(self) -> Iterator[Block]:
+        for tile in self.plan.tiles():
+            parts = self.plan.inputs(tile)
+            for start in range(0, self.plan.batch, self.plan.chunk):
+                samples = slice(start, start + self.plan.chunk)
+                members = {
+                    id: Tensor(self._cut(tensor.to_numpy(), id, axes, parts, samples), dims=axes)
+                    for (id, tensor), axes in ((item, self._inputs[item[0]]) for item in self._sample.members.items())
+                }
+                block = Sample(members=members, stat=self._sample.stat, id=None)
+                self._pipeline._apply_blockwise_preprocessing(block)
+                yield Block({id: tensor.to_numpy() for id, tensor in block.members.items()}, tile, samples)
+
+    def _cut(self, array: np.ndarray, id: str, axes: Sequence[str], parts: Mapping[Key, Part], samples: slice) -> np.ndarray:
+        """A part of a whole input; what lies beyond its end is mirrored."""
+        index, padding = [], []
+        for axis, size in zip(axes, array.shape):
+            if axis == BATCH:
+                # The last chunk of a model that takes so many samples and no fewer is filled up.
+                index.append(samples)
+                padding.append((0, self.plan.missing(samples)))
+            elif part := parts.get((id, axis)):
+                index.append(slice(part.start, part.stop))
+                padding.append((0, max(0, part.stop - size)))
+            else:
+                index.append(slice(None))
+                padding.append((0, 0))
+        cut = array[tuple(index)]
+        return np.pad(cut, padding, mode="reflect") if any(after for _, after in padding) else cut
+
+    def put(self, block: Block, outputs: Mapping[str, np.ndarray]) -> None:
+        """Keep what the weights made of a block, post-processed as far as tiles can be."""
+        sample = Sample(
+            members={id: Tensor(array, dims=self._outputs[id]) for id, array in outputs.items()}, stat=self._sample.stat, id=None
+        )
+        self._pipeline._apply_blockwise_postprocessing(sample)
+        parts, sizes = self.plan.outputs(block.tile), self.plan.output_sizes()
+        for id, tensor in sample.members.items():
+            array, axes = tensor.to_numpy(), [str(axis) for axis in tensor.dims]
+            keep = tuple(self._kept(id, axis, parts, block) for axis in axes)
+            if len(self.plan) == 1:
+                self._whole[id] = array[keep]
+                continue
+            if id not in self._whole:
+                shape = [
+                    self.plan.batch if axis == BATCH else sizes.get((id, axis), size) for axis, size in zip(axes, array.shape)
+                ]
+                self._whole[id] = np.empty(shape, array.dtype)
+            place = tuple(
+                block.samples if axis == BATCH else parts[id, axis].place if (id, axis) in parts else slice(None) for axis in axes
+            )
+            self._whole[id][place] = array[keep]
+
+    def _place(self, id: str, axis: str, parts: Mapping[Key, Part], block: Block) -> slice:
+        if axis == BATCH:
+            return slice(block.samples.start, min(block.samples.stop, self.plan.batch))
+        part = parts.get((id, axis))
+        return slice(None) if part is None else part.place
+
+    def _kept(self, id: str, axis: str, parts: Mapping[Key, Part], block: Block) -> slice:
+        if axis == BATCH:
+            return slice(0, min(self.plan.chunk, self.plan.batch - block.samples.start))
+        part = parts.get((id, axis))
+        return slice(None) if part is None else part.keep
+
+    def result(self) -> list[np.ndarray]:
+        sample = Sample(
+            members={id: Tensor(array, dims=self._outputs[id]) for id, array in self._whole.items()},
+            stat=self._sample.stat,
+            id=None,
+        )
+        self._pipeline._apply_samplewise_postprocessing(sample)
+        return [np.asarray(sample.members[id].data) for id in self._outputs]

@@ -1,0 +1,51 @@
+"""An axis cut into spans: where each tile begins and ends, and which part of it is kept."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Span:
+    """From `start` to `stop` goes into the model; from `keep_start` to `keep_stop` of that is kept. Pixels of the input."""
+
+    start: int
+    stop: int
+    keep_start: int
+    keep_stop: int
+
+
+def spans(size: int, block: int, halo: int, align: int) -> list[Span]:
+    """Cut `size` pixels into spans of `block` pixels, of which all but the halo is kept.
+
+    At the ends of the axis nothing is cut off: there, a tile ends where the whole image does, and the model sees the same border.
+
+    Args:
+        size: of the axis; `size - block` is a multiple of `align`.
+        block: of each span.
+        halo: pixels at a cut that are not kept, at least.
+        align: spans begin, and are kept from, multiples of it.
+    """
+    if block >= size:
+        return [Span(0, size, 0, size)]
+    stride = stride_of(block, halo, align)
+    if stride <= 0 or (size - block) % align:
+        raise ValueError(f"{size} pixels cannot be cut into blocks of {block} with a halo of {halo} and steps of {align}")
+    starts = [*range(0, size - block, stride), size - block]
+    cuts = [0, *(start + _up(halo, align) for start in starts[1:]), size]
+    return [Span(start, start + block, *kept) for start, *kept in zip(starts, cuts, cuts[1:])]
+
+
+def stride_of(block: int, halo: int, align: int) -> int:
+    """How far a span begins after the one before, at most. Not positive where the block is too small."""
+    return (block - halo - _up(halo, align)) // align * align
+
+
+def smallest_block(halo: int, align: int) -> int:
+    """The smallest block that makes any way."""
+    return halo + _up(halo, align) + align
+
+
+def _up(value: int, align: int) -> int:
+    return math.ceil(value / align) * align

@@ -1,0 +1,147 @@
+"""Plans for images of any size, without a model: every pixel comes once, and from far enough within its tile."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from bioengine_runner.errors import CannotTile
+from bioengine_runner.tiling.geometry import Follows, Geometry, InputAxis, OutputAxis
+from bioengine_runner.tiling.memory import available, watched
+from bioengine_runner.tiling.plan import Planner
+from bioengine_runner.tiling.spans import smallest_block, spans
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+@given(st.integers(0, 20), st.integers(1, 8), st.integers(0, 30), st.integers(0, 40))
+def test_spans_cover_everything_once(halo: int, align: int, more: int, blocks: int) -> None:
+    block = smallest_block(halo, align) + more
+    size = block + blocks * align
+    cut = spans(size, block, halo, align)
+    kept = [pixel for span in cut for pixel in range(span.keep_start, span.keep_stop)]
+    assert kept == list(range(size))
+    for span in cut:
+        assert span.stop - span.start == block and 0 <= span.start and span.stop <= size
+        assert span.start % align == 0 and span.keep_start % align == 0
+        assert span.start == 0 or span.keep_start - span.start >= halo
+        assert span.stop == size or span.stop - span.keep_stop >= halo
+
+
+def model(least: int, step: int, halo: int, scale: Fraction = Fraction(1), offset: int = 0) -> Geometry:
+    """One image in and one out, both with batch, channel, y and x."""
+    fixed = (InputAxis("batch", "batch", 1, 1), InputAxis("channel", "channel", 1, 0))
+    image = tuple(InputAxis(name, "space", least, step) for name in "yx")
+    out = tuple(OutputAxis(name, "space", Follows("in", name, scale, offset), halo) for name in "yx")
+    return Geometry(
+        {"in": (*fixed, *image)},
+        {"out": (OutputAxis("batch", "batch", None, 0), OutputAxis("channel", "channel", None, 0), *out)},
+    )
+
+
+def put_together(geometry: Geometry, image: np.ndarray, most: float, tile: dict[str, int] | None) -> tuple[np.ndarray, int]:
+    """What comes out where the model repeats, or leaves out, pixels, by its scale, and loses its offset at the borders."""
+    follows = geometry.outputs["out"][2].follows
+    assert follows is not None
+    plan = Planner("x", geometry).plan({"in": {"batch": 1, "channel": 1, "y": image.shape[0], "x": image.shape[1]}}, most, tile)
+    sizes = plan.output_sizes()
+    whole = np.full([sizes["out", name] for name in "yx"], np.nan)
+    for piece in plan.tiles():
+        ins, outs = plan.inputs(piece), plan.outputs(piece)
+        parts = [ins["in", name] for name in "yx"]
+        cut = image[tuple(slice(part.start, part.stop) for part in parts)]
+        cut = np.pad(cut, [(0, part.stop - part.start - size) for part, size in zip(parts, cut.shape)], mode="edge")
+        made = scaled(cut, follows)
+        place = tuple(outs["out", name].place for name in "yx")
+        assert np.isnan(whole[place]).all(), "no pixel comes twice"
+        whole[place] = made[tuple(outs["out", name].keep for name in "yx")]
+    return whole, len(plan)
+
+
+def scaled(image: np.ndarray, follows: Follows) -> np.ndarray:
+    made = image.repeat(follows.scale.numerator, 0).repeat(follows.scale.numerator, 1)
+    made = made[:: follows.scale.denominator, :: follows.scale.denominator]
+    lost = -follows.offset // 2
+    return made[lost : len(made) - lost, lost : made.shape[1] - lost]
+
+
+@settings(deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 150), st.integers(1, 150)),
+    least=st.integers(1, 40),
+    step=st.integers(1, 8),
+    halo=st.integers(0, 8),
+    scale=st.sampled_from([Fraction(1), Fraction(2), Fraction(1, 2)]),
+    most=st.sampled_from([1.0, 500.0, 3000.0, float("inf")]),
+)
+def test_tiles_make_the_whole(size: tuple[int, int], least: int, step: int, halo: int, scale: Fraction, most: float) -> None:
+    image = np.random.default_rng(0).random(size)
+    whole, _ = put_together(model(least, step, halo, scale), image, most, None)
+    y, x = ((np.arange(length) / float(scale)).astype(int) for length in whole.shape)
+    assert whole.shape == tuple(int(length * scale) for length in size)
+    np.testing.assert_array_equal(whole, image[np.ix_(y, x)])
+
+
+@settings(deadline=None)
+@given(size=st.integers(30, 120), offset=st.sampled_from([-2, -4, -10]), tile=st.integers(24, 60))
+def test_tiles_of_a_model_that_makes_images_smaller(size: int, offset: int, tile: int) -> None:
+    image = np.random.default_rng(0).random((size, size))
+    whole, _ = put_together(model(16, 1, 2, offset=offset), image, float("inf"), {"y": tile, "x": tile})
+    np.testing.assert_array_equal(whole, scaled(image, Follows("in", "y", offset=offset)))
+
+
+@settings(deadline=None)
+@given(size=st.tuples(st.integers(1, 200), st.integers(1, 200)), fixed=st.integers(8, 64), halo=st.integers(0, 3))
+def test_a_model_of_one_size_takes_images_of_any(size: tuple[int, int], fixed: int, halo: int) -> None:
+    image = np.random.default_rng(0).random(size)
+    whole, tiles = put_together(model(fixed, 0, halo), image, float("inf"), None)
+    np.testing.assert_array_equal(whole, image)
+    assert (tiles == 1) == (max(size) <= fixed)
+
+
+def test_less_memory_makes_smaller_tiles() -> None:
+    image = np.zeros((400, 300))
+    counts = [put_together(model(16, 16, 8), image, most, None)[1] for most in (float("inf"), 40_000, 10_000, 1)]
+    assert counts[0] == 1 and counts == sorted(counts) and len(set(counts)) == 4
+
+
+@pytest.mark.parametrize(
+    ("tile", "problem"), [({"y": 8}, "a tile of 8 along y is not possible; it can be 40 or more"), ({"x": 31}, "along x")]
+)
+def test_tiles_that_leave_nothing_beside_the_halo(tile: dict[str, int], problem: str) -> None:
+    with pytest.raises(CannotTile, match=problem):
+        put_together(model(8, 8, 10), np.zeros((100, 100)), float("inf"), tile)
+
+
+def test_what_cannot_be_cut() -> None:
+    """A model of one size that gives no image, such as a class, takes no larger one; nor one whose halo is all there is."""
+    axes = model(32, 0, 0).inputs
+    classes = Geometry(axes, {"class": (OutputAxis("batch", "batch", None, 0), OutputAxis("channel", "channel", None, 0))})
+    sizes = {"in": {"batch": 1, "channel": 1, "y": 40, "x": 32}}
+    with pytest.raises(CannotTile, match="y is 40, and the model takes 32 in one piece"):
+        Planner("x", classes).plan(sizes, float("inf"))
+    with pytest.raises(CannotTile, match="leaves nothing of a tile"):
+        Planner("x", model(32, 0, 16)).plan(sizes, float("inf"))
+    unknown = Geometry(axes, {"out": (OutputAxis("y", "space", None, 0),)})
+    with pytest.raises(CannotTile, match="no size that could be cut back"):
+        Planner("x", unknown).plan({"in": {**sizes["in"], "y": 20}}, float("inf"))
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.booleans())
+def test_batches_are_split(batch: int, takes: int, is_free: bool) -> None:
+    geometry = model(8, 8, 0)
+    first = InputAxis("batch", "batch", 1 if is_free else takes, int(is_free))
+    geometry = Geometry({"in": (first, *geometry.inputs["in"][1:])}, geometry.outputs)
+    plan = Planner("x", geometry).plan({"in": {"batch": batch, "channel": 1, "y": 8, "x": 8}}, takes * 64.0)
+    assert plan.chunk == (min(takes, batch) if is_free else takes)
+    last = slice((len(plan) - 1) * plan.chunk, len(plan) * plan.chunk)
+    assert last.start < batch <= last.stop
+    assert plan.missing(last) == (0 if is_free else last.stop - batch)
+
+
+def test_memory_is_measured() -> None:
+    assert 10_000_000 < available() < 1e14
+    with watched() as peak:
+        np.ones(50_000_000, np.uint8)
+    assert peak.bytes == 0 or 40_000_000 < peak.bytes < 400_000_000
