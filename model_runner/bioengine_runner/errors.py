@@ -4,7 +4,8 @@
           |          |          |          |
           |          |          |          CannotTile, ModelNotLoaded, ModelFailed, ModelProcessDied, RunTookTooLong
           |          |          Misfit: WrongInputCount, NotAnArray, BadAxes, WrongAxes, WrongSize, BadTile, LossyCast
-          |          BadModelId, ModelNotFound, WeightsNotAvailable, WeightsDamaged, PackageRunsCode, PackageUnreadable
+          |          BadModelId, ModelNotFound, PackageRunsCode, PackageUnreadable, WeightsNotAvailable, NoWeightsWork,
+          |          WeightsDamaged, WeightsNotOpened, NoGpu
           BadRequest
 
 Each message says what was wrong, what was expected and what to do. These reach the client as
@@ -14,7 +15,7 @@ Each message says what was wrong, what was expected and what to do. These reach 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 # Triton wraps a message of ours into its own text and a traceback; the marks find it again on the other side.
 _OPEN, _CLOSE = "«bioengine ", "»"
@@ -72,31 +73,73 @@ class PackageUnreadable(RequestError):
 
 
 class PackageRunsCode(RequestError):
-    def __init__(self, model_id: str, reasons: Sequence[str]) -> None:
+    def __init__(self, model_id: str, code: Sequence[str], other_content: bool) -> None:
+        trusted = "trusted it with another content, before it was imported again" if other_content else "not trusted it"
         super().__init__(
-            f"Model '{model_id}' brings Python code of its own ({'; '.join(reasons)}), and this server runs only models that "
-            "do not. Use a model with ONNX or TorchScript weights and standard processing, or ask its authors for one."
+            f"Model '{model_id}' brings Python code of its own ({'; '.join(code)}), and this server's admin has {trusted}. "
+            f"Ask the admin to look at the code and, to trust it, to run `./bioengine models show {model_id}` and add the entry "
+            "that it prints to BIOENGINE_TRUSTED_MODELS; or use a model with ONNX or TorchScript weights and standard processing."
         )
 
 
 class WeightsNotAvailable(RequestError):
-    def __init__(self, model_id: str, wanted: object, runnable: Sequence[str], present: Sequence[str]) -> None:
-        if wanted is not None:
-            start = f"Model '{model_id}' has no weights in the format {shorten(wanted)} that this server runs."
-        else:
-            start = f"Model '{model_id}' has no weights that this server runs: it comes with {', '.join(present) or 'none'}."
-        if runnable:
-            end = f"It can be run with weight_format {' or '.join(repr(name) for name in runnable)}; leave it out for the first."
-        else:
-            end = "This server runs onnx and torchscript weights. Ask the model's authors for one of them."
-        super().__init__(f"{start} {end}")
-
-
-class WeightsDamaged(RequestError):
-    def __init__(self, model_id: str, file: str, reason: str) -> None:
+    def __init__(self, model_id: str, wanted: object, usable: Sequence[str]) -> None:
         super().__init__(
-            f"The weights of model '{model_id}' ({file}) are damaged: {reason}. "
-            "Ask the server's admin to import the model again with `./bioengine models import`."
+            f"Model '{model_id}' has no weights in the format {shorten(wanted)} that this server runs. "
+            + (
+                f"It can be run with weight_format {' or '.join(repr(name) for name in usable)}; leave it out for the fastest."
+                if usable
+                else "Leave weight_format out to see what each of its formats lacks."
+            )
+        )
+
+
+class NoWeightsWork(RequestError):
+    """`reasons`: why not, for each format of the package's weights."""
+
+    def __init__(self, model_id: str, reasons: Mapping[str, str]) -> None:
+        super().__init__(
+            f"None of the weights of model '{model_id}' can be run on this server: "
+            f"{'; '.join(f'{name}: {reason}' for name, reason in reasons.items()) or 'it has none'}. "
+            "Expected ONNX or TorchScript weights that can be opened. Ask the server's admin, whose log has more and who can "
+            "import the model again with `./bioengine models import`, or ask its authors for such weights."
+        )
+
+
+class WeightsError(RequestError):
+    """Weights of one format that were not opened. `reason`: why, in short."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class WeightsDamaged(WeightsError):
+    def __init__(self, model_id: str, weight_format: str, file: str, problem: str) -> None:
+        super().__init__(
+            f"The {weight_format} weights of model '{model_id}' ({file}) are damaged: {problem}. "
+            "Ask the server's admin to import the model again with `./bioengine models import`.",
+            f"damaged ({file}: {problem})",
+        )
+
+
+class WeightsNotOpened(WeightsError):
+    def __init__(self, model_id: str, weight_format: str, file: str, problem: str) -> None:
+        super().__init__(
+            f"The {weight_format} weights of model '{model_id}' ({file}) cannot be opened: {problem}. "
+            "Ask the server's admin to look at its log, and to import the model again with `./bioengine models import` if the "
+            "file is damaged; or use another weight_format.",
+            f"failed to open ({problem})",
+        )
+
+
+class NoGpu(WeightsError):
+    def __init__(self, model_id: str, weight_format: str, active: str) -> None:
+        reason = f"would compute on the device {active}, and this server is set to use a GPU (BIOENGINE_ACCELERATOR=cuda)"
+        super().__init__(
+            f"Model '{model_id}' was not loaded: its {weight_format} weights {reason}. Ask the server's admin to check that "
+            "`nvidia-smi` shows the GPU where the server runs, or to set BIOENGINE_ACCELERATOR=cpu, and to start it again.",
+            reason,
         )
 
 

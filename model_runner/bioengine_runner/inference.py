@@ -12,21 +12,23 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from bioimageio.core import PredictionPipeline, Sample, Tensor, create_prediction_pipeline
+from bioimageio.core import Sample, Tensor
 from bioimageio.core.axis import AxisInfo
 from bioimageio.core.digest_spec import get_member_id
 from bioimageio.spec import InvalidDescr, load_description
 from bioimageio.spec.model import v0_4, v0_5
 
-from bioengine_runner.errors import PackageUnreadable, WeightsDamaged
-from bioengine_runner.store.manifest import IMAGE_AXES, Manifest
+from bioengine_runner.errors import PackageUnreadable
+from bioengine_runner.rundir import Boot
+from bioengine_runner.store.manifest import IMAGE_AXES, RDF, Manifest
 from bioengine_runner.tiling import memory
 from bioengine_runner.tiling.geometry import InputAxis, geometry
 from bioengine_runner.tiling.plan import Plan, Planner
 from bioengine_runner.tiling.run import BATCH, Run
+from bioengine_runner.weights import open_weights
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +54,8 @@ Prediction = list[np.ndarray]
 class Pipeline:
     """A package's prediction pipeline on this machine's device."""
 
-    def __init__(self, manifest: Manifest, weights_format: str) -> None:
-        """Open the package and its weights. Raises PackageUnreadable, WeightsDamaged."""
+    def __init__(self, manifest: Manifest, weight_formats: Sequence[str], boot: Boot) -> None:
+        """Open the package and its weights. Raises PackageUnreadable, and what `open_weights` raises."""
         self._manifest = manifest
         description = _open(manifest)
         self._inputs = [(get_member_id(spec), [AxisInfo.create(axis).id for axis in spec.axes]) for spec in description.inputs]
@@ -61,18 +63,7 @@ class Pipeline:
         self._geometry = geometry(description)
         self._planner = Planner(manifest.id, self._geometry)
         self._bytes_per_pixel: float | None = None
-        try:
-            self._pipeline: PredictionPipeline = create_prediction_pipeline(
-                description,
-                weights_format=_weights_format(weights_format),
-                devices=_devices(weights_format),
-            )
-        except Exception as error:
-            # Whatever the framework raises for a file that it cannot read.
-            logger.exception("%s: the %s weights cannot be opened", manifest.id, weights_format)
-            raise WeightsDamaged(
-                manifest.id, manifest.weights[weights_format].source, f"they cannot be opened as {weights_format} weights"
-            ) from error
+        self.opened = open_weights(manifest, description, weight_formats, boot)
 
     def predict(self, arrays: Sequence[np.ndarray], tile: Mapping[str, int] | None = None) -> Prediction:
         """Run the model on images of any size: whole where that fits into memory, else in tiles.
@@ -148,12 +139,11 @@ class Pipeline:
             stat={},
             id=None,
         )
-        return Run(self._pipeline, sample, self._plan(arrays, most_pixels, tile), dict(self._inputs), dict(self._outputs))
+        return Run(self.opened.pipeline(), sample, self._plan(arrays, most_pixels, tile), dict(self._inputs), dict(self._outputs))
 
     def _forward(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The weights alone, on arrays of valid sizes."""
-        adapter = self._pipeline._adapter  # the public methods have the processing with it
-        outputs = adapter.forward({id: Tensor(arrays[id], dims=axes) for id, axes in self._inputs})
+        outputs = self.opened.adapter.forward({id: Tensor(arrays[id], dims=axes) for id, axes in self._inputs})
         return {id: np.asarray(tensor.data) for id, tensor in outputs.items() if tensor is not None}
 
     def _plan(self, arrays: Sequence[np.ndarray], most_pixels: float, tile: Mapping[str, int] | None) -> Plan:
@@ -212,27 +202,8 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _open(manifest: Manifest) -> v0_4.ModelDescr | v0_5.ModelDescr:
-    # A folder of our own store, never anything that a client named; all hashes were verified at import.
-    description: Any = load_description(manifest.folder / "rdf.yaml", perform_io_checks=False)
+    # A folder of our own store, never anything that a client named; its hash is that of its import.
+    description: Any = load_description(manifest.folder / RDF, perform_io_checks=False)
     if isinstance(description, InvalidDescr) or not isinstance(description, (v0_4.ModelDescr, v0_5.ModelDescr)):
         raise PackageUnreadable(manifest.id, "its rdf.yaml does not describe a model any more")
     return description
-
-
-def _weights_format(name: str) -> Literal["onnx", "torchscript"]:
-    return "onnx" if name == "onnx" else "torchscript"
-
-
-def _devices(weights_format: str) -> list[str]:
-    """The one device to compute on: the first GPU where the framework has one, else the CPU.
-
-    Named explicitly, since the default opens one session for each ONNX Runtime provider.
-    """
-    if weights_format == "onnx":
-        import onnxruntime
-
-        cuda = "CUDAExecutionProvider"
-        return [cuda if cuda in onnxruntime.get_available_providers() else "CPUExecutionProvider"]
-    import torch
-
-    return ["cuda:0" if torch.cuda.is_available() else "cpu"]

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from bioengine_runner.rundir import Boot
 from bioengine_runner.settings import Settings
+from bioengine_runner.store.trust import parse_trusted
 
 ROUTER = "bioengine-model-runner"
 SECRET_HEADER = "bioengine-secret"
@@ -42,6 +43,8 @@ def prepare(settings: Settings) -> Boot:
         store=settings.store,
         run_timeout=settings.run_timeout,
         debug=settings.debug,
+        trusted=parse_trusted(settings.trusted_models),
+        accelerator=settings.accelerator,
     )
     for folder in (boot.folder, boot.model_repository, boot.own_repository, boot.locks):
         folder.mkdir(parents=True)
@@ -136,7 +139,7 @@ def main() -> None:
     try:
         settings = Settings()  # type: ignore[call-arg]  # from the environment
     except ValidationError as error:
-        sys.exit(f"Triton cannot start, its settings are not complete:\n{error}")
+        sys.exit(f"Triton cannot start, its settings cannot be used:\n{error}")
     boot = prepare(settings)
     if os.environ.get("BIOENGINE_DIE_WITH_PARENT") == "1":
         die_with_parent()

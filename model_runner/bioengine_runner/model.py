@@ -5,7 +5,6 @@ Whoever reaches it, through the router or as a Triton model by name, meets the s
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import sys
@@ -15,31 +14,39 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from bioengine_runner.errors import ModelFailed, RequestError, WeightsDamaged
+from bioengine_runner.errors import ModelFailed, RequestError
 from bioengine_runner.inference import Pipeline
 from bioengine_runner.loading.registry import Registry
 from bioengine_runner.rundir import Boot
 from bioengine_runner.store import manifest
+from bioengine_runner.store.trust import check_trust
+from bioengine_runner.store.verify import verify_package
 from bioengine_runner.tensors.fit import check_shapes
 
 logger = logging.getLogger(__name__)
 
 
 class BioimageioModel:
-    """The model of one package and one of its weights, named in the parameters of its config.pbtxt."""
+    """The model of one package; config.pbtxt's parameters name it, and the formats of its weights that may be opened."""
 
     def initialize(self, args: dict[str, str]) -> None:
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s model: %(message)s")
+        boot, owner = Boot.from_environment(), f"model:{args['model_name']}"
+        registry = Registry(boot)
         # First of all, so that a load that hangs can be ended too.
-        Registry(Boot.from_environment()).record_process(f"model:{args['model_name']}")
+        registry.record_process(owner)
         parameters = json.loads(args["model_config"])["parameters"]
-        weights_format = parameters["weights_format"]["string_value"]
+        weight_formats = parameters["weight_formats"]["string_value"].split(",")
         try:
             self._manifest = manifest.read(Path(parameters["package"]["string_value"]), is_default=True)
-            verify_weights(self._manifest, weights_format)
-            self._pipeline = Pipeline(self._manifest, weights_format)
+            # Once more, after the router: nothing of a package is run that is not trusted, or not what it was at import.
+            for name in weight_formats:
+                check_trust(self._manifest, name, boot.trusted)
+            verify_package(self._manifest, weight_formats)
+            self._pipeline = Pipeline(self._manifest, weight_formats, boot)
         except RequestError as error:
             raise pb_utils.TritonModelException(error.marked()) from None
+        registry.record_opened(owner, self._pipeline.opened.weight_format, self._pipeline.opened.device)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Requests that Triton gives together have images of one size; those with wishes of their own are run alone."""
@@ -79,17 +86,3 @@ class BioimageioModel:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             error = ModelFailed(self._manifest.id, reason)
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.marked()))
-
-
-def verify_weights(package: manifest.Manifest, weights_format: str) -> None:
-    """Compare the weight file with the hash that was verified at import. Raises WeightsDamaged."""
-    weights = package.weights[weights_format]
-    try:
-        with open(package.folder / weights.source, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise WeightsDamaged(package.id, weights.source, f"the file cannot be read ({error.strerror})") from error
-    if found != weights.sha256:
-        raise WeightsDamaged(
-            package.id, weights.source, f"their SHA-256 is {found[:12]}…, it was {weights.sha256[:12]}… at import"
-        )

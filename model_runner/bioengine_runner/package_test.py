@@ -16,6 +16,11 @@ from typing import Any
 from bioimageio.core import test_description
 from bioimageio.spec import InvalidDescr, load_description
 
+from bioengine_runner.rundir import TRUSTED_MODELS
+from bioengine_runner.store import manifest
+from bioengine_runner.store.trust import check_trust, parse_trusted
+from bioengine_runner.store.verify import verify_package
+
 
 def test_package(folder: Path, weights_format: str) -> dict[str, Any]:
     """The outcome of the reference test of one of a package's weights."""
@@ -23,7 +28,7 @@ def test_package(folder: Path, weights_format: str) -> dict[str, Any]:
     description: Any = load_description(folder / "rdf.yaml", perform_io_checks=False)
     if isinstance(description, InvalidDescr):
         return {"status": "failed", "errors": ["the description is not valid"], "summary": None}
-    # Whatever else the package has, such as Python code, is left alone: one format, this environment.
+    # Weights of other formats, which may bring Python code, are left alone: one format, this environment.
     summary = test_description(description, weight_format=weights_format, expected_type="model")  # type: ignore[arg-type]
     errors = [error.msg for detail in summary.details for error in detail.errors]
     passed = summary.status in ("passed", "valid-format") and not errors
@@ -34,6 +39,11 @@ def main() -> None:
     folder, report, *formats = sys.argv[1:]
     # Relative files of a description are looked for here.
     os.chdir(folder)
+    package = manifest.read(Path(folder), is_default=True)
+    trusted = parse_trusted(os.environ.get(TRUSTED_MODELS, ""))
+    for name in formats:
+        check_trust(package, name, trusted)
+    verify_package(package, formats)
     results = {name: test_package(Path(folder), name) for name in formats}
     Path(report).write_text(json.dumps(results, indent=1), encoding="utf-8")
 

@@ -6,7 +6,7 @@ Runs as many light instances, since Triton gives a Python process one request at
 
 Input `kwargs` (BYTES): MessagePack of a dict (`bioengine_runner.request.message`) with `model_id`, `inputs`, `return_rdf`
 (by presence), `weight_format`, `axes` and `tile`. Output `result` (BYTES), encoded the same way:
-`{"task_id": str, "outputs": [array, ...], "execution_time": seconds, "success": True}`,
+`{"task_id": str, "outputs": [array, ...], "execution_time": seconds, "success": True, "weight_format": str, "device": str}`,
 `{"success": False, "error": str}`, with `"not_stored": id` where the store has no such model, or `{"rdf": dict}` where
 `inputs` is None or absent.
 
@@ -96,7 +96,7 @@ class Router:
         inputs = request.get("inputs")
         if inputs is None:
             return {"rdf": manifest.rdf}
-        model = triton_model(manifest, request.get("weight_format"))
+        model = triton_model(manifest, request.get("weight_format"), self._boot.trusted)
         arrays, tile = fit_inputs(manifest, inputs, request.get("axes")), fit_tile(manifest, request.get("tile"))
         started = time.perf_counter()
         outputs = await self._infer(model, arrays, {} if tile is None else {"tile": json.dumps(tile)})
@@ -105,6 +105,7 @@ class Router:
             "outputs": [readable(output) for output in outputs],
             "execution_time": time.perf_counter() - started,
             "success": True,
+            **self._registry.opened(f"model:{model.name}"),
         }
         if "return_rdf" in request:
             result["rdf"] = manifest.rdf
@@ -148,10 +149,10 @@ class Router:
         if operation == "resolve":
             return {"id": manifest.id, "version": manifest.version}
         if operation == "config":
-            name = triton_model(manifest, request.get("weight_format")).name
+            name = triton_model(manifest, request.get("weight_format"), self._boot.trusted).name
             return {"config": {"name": name, **manifest.triton_config}}
         if operation == "load":
-            model = triton_model(manifest, request.get("weight_format"))
+            model = triton_model(manifest, request.get("weight_format"), self._boot.trusted)
             self._loader.ensure(model)
             return {"name": model.name}
         raise BadRequest(f"There is no operation {shorten(operation)}. Expected status, resolve, config or load.")

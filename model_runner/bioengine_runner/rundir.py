@@ -15,10 +15,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from bioengine_runner.store.trust import parse_trusted
+
 BOOT_FOLDER = "BIOENGINE_BOOT_FOLDER"
 STORE = "BIOENGINE_STORE"
 RUN_TIMEOUT = "BIOENGINE_RUN_TIMEOUT"
 DEBUG = "BIOENGINE_DEBUG"
+TRUSTED_MODELS = "BIOENGINE_TRUSTED_MODELS"
+ACCELERATOR = "BIOENGINE_ACCELERATOR"
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Boot:
     store: Path
     run_timeout: float
     debug: bool
+    trusted: frozenset[str] = frozenset()
+    accelerator: str = "auto"
 
     @classmethod
     def from_environment(cls) -> Boot:
@@ -37,6 +43,8 @@ class Boot:
             store=Path(os.environ[STORE]),
             run_timeout=float(os.environ[RUN_TIMEOUT]),
             debug=os.environ[DEBUG] == "1",
+            trusted=parse_trusted(os.environ[TRUSTED_MODELS]),
+            accelerator=os.environ[ACCELERATOR],
         )
 
     def to_environment(self) -> dict[str, str]:
@@ -45,6 +53,8 @@ class Boot:
             STORE: str(self.store),
             RUN_TIMEOUT: str(self.run_timeout),
             DEBUG: "1" if self.debug else "0",
+            TRUSTED_MODELS: ",".join(sorted(self.trusted)),
+            ACCELERATOR: self.accelerator,
         }
 
     @property

@@ -6,9 +6,12 @@ Each is an environment variable with the prefix `BIOENGINE_`; docs/settings.md l
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bioengine_runner.store.trust import parse_trusted
 
 
 class Settings(BaseSettings):
@@ -58,5 +61,17 @@ class Settings(BaseSettings):
     run_timeout: float = Field(default=3000.0, gt=0)
     """Seconds that one run of a model may take before it is ended."""
 
+    trusted_models: str = ""
+    """Packages that may run Python code of their own: entries `id@hash`, separated by commas."""
+
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """`cuda`: models compute on the GPU, or are not loaded. `auto`: on a GPU where there is one. `cpu`: never on one."""
+
     debug: bool = False
     """Show tracebacks in the errors that clients get."""
+
+    @field_validator("trusted_models")
+    @classmethod
+    def _entries(cls, value: str) -> str:
+        parse_trusted(value)
+        return value

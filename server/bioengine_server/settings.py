@@ -14,6 +14,8 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from bioengine_server.store.trust import parse_trusted
+
 
 class Settings(BaseSettings):
     """What the server and the command line are started with."""
@@ -79,6 +81,14 @@ class Settings(BaseSettings):
     run_timeout: float = Field(default=3000.0, gt=0)
     """Seconds that one run of a model may take before it is ended."""
 
+    trusted_models: str = ""
+    """Packages that may run Python code of their own: entries `id@hash`, separated by commas, as `models show ID` prints
+    them. Nothing else that is imported under the id is trusted."""
+
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """`cuda`: models compute on the GPU, or are not loaded. `auto`: on a GPU where there is one. `cpu`: never on one. Read
+    when the environments are built, too."""
+
     probe_interval: float = Field(default=3.0, gt=0)
     """Seconds between two looks at the stack's health."""
 
@@ -107,12 +117,28 @@ class Settings(BaseSettings):
             return value
         raise ValueError("expected a URL with {id} in it, such as https://collection.example/{id}/rdf.yaml")
 
+    @field_validator("trusted_models")
+    @classmethod
+    def _entries(cls, value: str) -> str:
+        parse_trusted(value)
+        return value
+
+    @field_validator("accelerator", mode="before")
+    @classmethod
+    def _lower_case(cls, value: str) -> str:
+        return value.lower()
+
     @field_validator("triton")
     @classmethod
     def _known_triton(cls, value: str) -> str:
         if value in ("embedded", "none") or value.startswith(("http://", "https://")):
             return value.rstrip("/")
         raise ValueError("expected embedded, none or a URL such as http://triton:8000")
+
+    @property
+    def trusted(self) -> frozenset[str]:
+        """The entries of `trusted_models`."""
+        return parse_trusted(self.trusted_models)
 
     @property
     def store(self) -> Path:

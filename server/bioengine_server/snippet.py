@@ -8,6 +8,7 @@ from bioengine_server.service.triton_client import PROBE_MODEL
 from bioengine_server.settings import Settings
 from bioengine_server.store.manifest import Axis
 from bioengine_server.store.model_store import ModelStore
+from bioengine_server.store.trust import usable_weights
 
 _SNIPPET = """\
 import numpy as np
@@ -26,7 +27,7 @@ _USUAL_SIZE = 256  # pixels
 def first_call(settings: Settings) -> str:
     """A program that runs a stored model with one input; the probe's where there is no other."""
     stored = [model.manifest for model in ModelStore(settings.store).models()]
-    fitting = [manifest for manifest in stored if manifest.weights and not manifest.code and len(manifest.inputs) == 1]
+    fitting = [manifest for manifest in stored if usable_weights(manifest, settings.trusted) and len(manifest.inputs) == 1]
     chosen = min(fitting, key=lambda manifest: manifest.id == PROBE_MODEL)
     shape = tuple(_size(axis) for axis in chosen.inputs[0].axes)
     return _SNIPPET.format(url=settings.url, model=chosen.id, shape=shape)

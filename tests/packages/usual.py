@@ -212,47 +212,52 @@ def slow_snail(folder: Path) -> None:
 
 
 def custom_crab(folder: Path) -> None:
-    """ONNX weights and a processing step in Python of its own: not run unless trusted."""
+    """ONNX weights and a processing step in Python of its own, which needs the whole image: not run unless trusted."""
     package = Package(folder, "custom-crab")
     package.onnx(
         [helper.make_node("Neg", ["image"], ["out"])],
-        [image_value("image", 1, 1, 8, 8)],
-        [image_value("out", 1, 1, 8, 8)],
+        [image_value("image", 1, 1, "y", "x")],
+        [image_value("out", 1, 1, "y", "x")],
         {},
     )
     (package.folder / "steps.py").write_text(
-        "import pathlib\n\n\ndef make():\n    pathlib.Path('/tmp/custom-crab-was-here').touch()\n    return lambda image: image\n"
+        "import pathlib\n\n\ndef make(add):\n    pathlib.Path('/tmp/custom-crab-was-here').touch()\n"
+        "    return lambda image: image / image.min() + add\n"
     )
-    image = np.ones((1, 1, 8, 8), np.float32)
-    axes = [{**BATCH, "size": 1}, channels("value"), space("y", 8), space("x", 8)]
+    image = np.random.default_rng(6).random((1, 1, 16, 24), np.float32) + 1
+    axes = [{**BATCH, "size": 1}, channels("value"), *(space(id, {"min": 8, "step": 8}) for id in "yx")]
+    same = [*axes[:2], *(space(id, like("image", id)) for id in "yx")]
     custom = {
         "id": "custom",
         "callable": "make",
         "source": "steps.py",
         "sha256": package.sha256("steps.py"),
-        "kwargs": {},
+        "kwargs": {"add": 2.0},
     }
     package.rdf["format_version"] = "0.5.12"
     package.save(
         [(tensor("image", "float32", axes), image)],
-        [(tensor("out", "float32", axes, postprocessing=[custom]), -image)],
+        [(tensor("out", "float32", same, postprocessing=[custom]), image / image.max() + np.float32(2))],
     )
 
 
 def state_dict_stork(folder: Path) -> None:
     """State dict weights with an architecture in Python, and no others."""
     package = Package(folder, "state-dict-stork")
-    (package.folder / "network.py").write_text("import torch\n\n\nclass Network(torch.nn.Identity):\n    pass\n")
-    torch.save({}, package.folder / "weights.pt")
+    (package.folder / "network.py").write_text("import torch\n\n\nclass Network(torch.nn.Linear):\n    pass\n")
+    network = torch.nn.Linear(8, 8)
+    torch.save(network.state_dict(), package.folder / "weights.pt")
+    matrix, bias = (parameter.detach().numpy() for parameter in network.parameters())
+    architecture = {"callable": "Network", "source": "network.py", "sha256": package.sha256("network.py")}
     package.rdf["weights"]["pytorch_state_dict"] = {
         "source": "weights.pt",
         "sha256": package.sha256("weights.pt"),
         "pytorch_version": "2.5.1",
-        "architecture": {"callable": "Network", "source": "network.py", "sha256": package.sha256("network.py"), "kwargs": {}},
+        "architecture": {**architecture, "kwargs": {"in_features": 8, "out_features": 8}},
     }
-    image = np.ones((1, 1, 8, 8), np.float32)
+    image = np.random.default_rng(7).random((1, 1, 8, 8), np.float32)
     axes = [{**BATCH, "size": 1}, channels("value"), space("y", 8), space("x", 8)]
-    package.save([(tensor("image", "float32", axes), image)], [(tensor("out", "float32", axes), image)])
+    package.save([(tensor("image", "float32", axes), image)], [(tensor("out", "float32", axes), image @ matrix.T + bias)])
 
 
 USUAL = (conscientious_seashell, probe, two_inputs, label_doubler, old_otter, slow_snail, custom_crab, state_dict_stork)

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,18 @@ class Stack:
     """`./bioengine up` with a home, as a user starts it."""
 
     def __init__(
-        self, home: Path, *arguments: str, port: int | None = None, command: str = "up", wait: bool = True, **environment: str
+        self,
+        home: Path,
+        *arguments: str,
+        port: int | None = None,
+        command: str = "up",
+        wait: bool = True,
+        program: Sequence[str] = (str(ROOT / "bioengine"),),
+        **environment: str,
     ) -> None:
         self.home = home
         self._wait = wait
+        self._program = program
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._arguments = [command, "--home", str(home), *(["--port", str(self.port)] if command == "up" else []), *arguments]
@@ -106,7 +115,7 @@ class Stack:
     def start(self) -> Stack:
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
-                [str(ROOT / "bioengine"), *self._arguments],
+                [*self._program, *self._arguments],
                 env=self._environment,
                 stdout=log,
                 stderr=log,

@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bioengine_server.store import trust
+from bioengine_server.store.manifest import RUNNABLE_WEIGHTS
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.triton import api, message
 
 from tests.stack.harness import python
+
+KEYS = ("id", "version", "inputs", "outputs", "weights", "unsupported_weights", "code", "files", "triton_config", "rdf")
 
 
 def in_runner(code: str, data: bytes = b"") -> bytes:
@@ -35,7 +39,7 @@ print(json.dumps({{name: dataclasses.asdict(resolve(store, name)) for name in na
     for model in models:
         written = model.manifest.model_dump(mode="json")
         for name in (model.manifest.id, f"{model.manifest.id}/{model.manifest.version}"):
-            for key in ("id", "version", "inputs", "outputs", "weights", "unsupported_weights", "code", "triton_config", "rdf"):
+            for key in KEYS:
                 assert read[name][key] == written[key], (name, key)
     assert read["10.5281/zenodo.1234567"]["id"] == "conscientious-seashell"
 
@@ -58,3 +62,21 @@ def test_messages_are_read_alike(dtype: str) -> None:
 def test_names_that_both_use() -> None:
     code = "from bioengine_runner import launch; print(launch.ROUTER, launch.SECRET_HEADER)"
     assert in_runner(code).split() == [api.ROUTER.encode(), api.SECRET_HEADER.encode()]
+
+
+def test_whom_the_admin_trusts(filled_home: Path) -> None:
+    """The entry that `models show` prints is the one that the runner takes, and both refuse what is none."""
+    code = f"""
+from pathlib import Path
+from bioengine_runner.store import trust
+from bioengine_runner.loading.triton_model import RUNNABLE_WEIGHTS
+from bioengine_runner.store.resolve import resolve
+print(trust.trust_entry(resolve(Path({str(filled_home / "models")!r}), "custom-crab")), *RUNNABLE_WEIGHTS, *trust.CODE_WEIGHTS)
+trust.parse_trusted("a@1")
+"""
+    process = subprocess.run([python("runner"), "-c", code], capture_output=True, text=True)
+    crab = ModelStore(filled_home / "models").find("custom-crab").manifest
+    assert process.stdout.split() == [trust.trust_entry(crab), *RUNNABLE_WEIGHTS, *trust.CODE_WEIGHTS]
+    with pytest.raises(ValueError) as error:
+        trust.parse_trusted("a@1")
+    assert process.stderr.strip().endswith(str(error.value))

@@ -28,7 +28,9 @@ CREATE TABLE IF NOT EXISTS models (
 CREATE TABLE IF NOT EXISTS processes (
     owner TEXT PRIMARY KEY,      -- 'model:<name>' or 'router:<instance>'
     pid INTEGER NOT NULL,
-    started INTEGER NOT NULL
+    started INTEGER NOT NULL,
+    weight_format TEXT,          -- what a model's process has opened
+    device TEXT                  -- and where it computes
 );
 """
 
@@ -66,7 +68,20 @@ class Registry:
     def record_process(self, owner: str) -> None:
         """This process serves `owner` from now on."""
         process = Process.current()
-        self._connection.execute("REPLACE INTO processes VALUES (?, ?, ?)", (owner, process.pid, process.started))
+        self._connection.execute(
+            "REPLACE INTO processes (owner, pid, started) VALUES (?, ?, ?)", (owner, process.pid, process.started)
+        )
+
+    def record_opened(self, owner: str, weight_format: str, device: str) -> None:
+        """The process of `owner` has opened weights of this format on this device."""
+        self._connection.execute(
+            "UPDATE processes SET weight_format = ?, device = ? WHERE owner = ?", (weight_format, device, owner)
+        )
+
+    def opened(self, owner: str) -> dict[str, str | None]:
+        """What the process of `owner` computes with: its `weight_format` and `device`, None where that is not known."""
+        row = self._connection.execute("SELECT weight_format, device FROM processes WHERE owner = ?", (owner,)).fetchone()
+        return dict(zip(("weight_format", "device"), row or (None, None)))
 
     def process(self, owner: str) -> Process | None:
         row = self._connection.execute("SELECT pid, started FROM processes WHERE owner = ?", (owner,)).fetchone()

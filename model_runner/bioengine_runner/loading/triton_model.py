@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bioengine_runner.errors import PackageRunsCode, WeightsNotAvailable
+from bioengine_runner.errors import NoWeightsWork, WeightsNotAvailable
 from bioengine_runner.store.manifest import Manifest
+from bioengine_runner.store.trust import check_trust, may_run
 
-RUNNABLE_WEIGHTS = ("onnx", "torchscript")  # in the order of preference: ONNX Runtime is about twice as fast on the CPU
+# In the order of preference: ONNX Runtime is about twice as fast as torch on the CPU.
+RUNNABLE_WEIGHTS = ("onnx", "torchscript", "pytorch_state_dict")
 
 # More samples than any request has: Triton refuses larger batches.
 _ANY_BATCH = 1 << 24
@@ -23,35 +25,69 @@ from bioengine_runner.model import BioimageioModel as TritonPythonModel
 
 @dataclass(frozen=True)
 class TritonModel:
-    """A package and one of its weights, as a Triton model. `name` is a pure function of id, version and weights."""
+    """A package and the weights that its process may open, as a Triton model.
+
+    `name` is a pure function of id, version and weights. `weight_formats`: of several, the first that can be opened.
+    """
 
     name: str
     manifest: Manifest
-    weights_format: str
+    weight_formats: tuple[str, ...]
 
     def write(self, repository: Path) -> None:
         """Write `<repository>/<name>/{config.pbtxt, 1/model.py}`."""
         folder = repository / self.name
         (folder / "1").mkdir(parents=True, exist_ok=True)
         (folder / "1" / "model.py").write_text(_MODEL_FILE)
-        parameters = {"package": str(self.manifest.folder), "weights_format": self.weights_format}
+        parameters = {"package": str(self.manifest.folder), "weight_formats": ",".join(self.weight_formats)}
         (folder / "config.pbtxt").write_text(render_config(self.manifest.triton_config, parameters, batches(self.manifest)))
 
 
-def triton_model(manifest: Manifest, weights_format: object = None) -> TritonModel:
-    """The Triton model for a package. Raises PackageRunsCode, WeightsNotAvailable."""
-    if manifest.code:
-        raise PackageRunsCode(manifest.id, manifest.code)
+def triton_model(manifest: Manifest, weight_format: object = None, trusted: frozenset[str] = frozenset()) -> TritonModel:
+    """The Triton model for a package.
+
+    Args:
+        manifest: of the package.
+        weight_format: what the client has asked for, and then nothing else is opened; None: whatever can be.
+        trusted: the entries of BIOENGINE_TRUSTED_MODELS.
+
+    Raises PackageRunsCode, WeightsNotAvailable, NoWeightsWork.
+    """
     runnable = [name for name in RUNNABLE_WEIGHTS if name in manifest.weights]
-    chosen = weights_format if weights_format is not None else next(iter(runnable), None)
-    if chosen not in runnable:
-        raise WeightsNotAvailable(manifest.id, weights_format, runnable, [*manifest.weights, *manifest.unsupported_weights])
+    usable = formats = usable_weights(manifest, trusted)
+    if isinstance(weight_format, str) and weight_format in runnable:
+        check_trust(manifest, weight_format, trusted)
+        formats = [weight_format]
+    elif weight_format is not None:
+        raise WeightsNotAvailable(manifest.id, weight_format, usable)
+    elif not usable:
+        if manifest.code and runnable:
+            check_trust(manifest, runnable[0], trusted)
+        raise NoWeightsWork(manifest.id, unusable_weights(manifest, trusted))
     name = re.sub(r"[^A-Za-z0-9._-]", "_", manifest.id)
     if not manifest.is_default:
         name += f"--v{re.sub(r'[^A-Za-z0-9._-]', '_', manifest.version)}"
-    if chosen != runnable[0]:
-        name += f"--{chosen}"
-    return TritonModel(name, manifest, str(chosen))
+    if formats != usable:
+        name += f"--{formats[0]}"
+    return TritonModel(name, manifest, tuple(formats))
+
+
+def usable_weights(manifest: Manifest, trusted: frozenset[str]) -> list[str]:
+    """The formats of the package's weights that this server runs, in the order of preference."""
+    return [name for name in RUNNABLE_WEIGHTS if name in manifest.weights and may_run(manifest, name, trusted)]
+
+
+def unusable_weights(manifest: Manifest, trusted: frozenset[str]) -> dict[str, str]:
+    """The other formats of the package's weights, and why each is not run."""
+    reasons = {}
+    for name in (*manifest.weights, *manifest.unsupported_weights):
+        if name not in RUNNABLE_WEIGHTS:
+            reasons[name] = "not supported by this server yet"
+        elif name not in manifest.weights:
+            reasons[name] = "not stored; the admin has to import the whole package"
+        elif not may_run(manifest, name, trusted):
+            reasons[name] = f"runs code of the package; the admin has to trust it (`./bioengine models show {manifest.id}`)"
+    return reasons
 
 
 def batches(manifest: Manifest) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from bioengine_runner.errors import PackageUnreadable
 
 FILE_NAME = "model.json"
+RDF = "rdf.yaml"
 FORMAT = 1
 
 # Types of axes that can be padded and cut; of the others, each size means something.
@@ -70,15 +71,23 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Weights:
-    """One weight file: its path within the package and its SHA-256."""
+    """Weights of one format: the file, by its path within the package, its SHA-256, and where its tensors lie if not in it."""
 
     source: str
     sha256: str
+    external_data: str | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (self.source,) if self.external_data is None else (self.source, self.external_data)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A stored package, from its `model.json`. `fingerprint` changes when the package is imported again."""
+    """A stored package, from its `model.json`. `fingerprint` changes when the package is imported again.
+
+    `code`: Python code of its own that would run with weights of any format. `files`: the SHA-256 of each file at import.
+    """
 
     folder: Path
     fingerprint: str
@@ -90,6 +99,7 @@ class Manifest:
     weights: dict[str, Weights]
     unsupported_weights: tuple[str, ...]
     code: tuple[str, ...]
+    files: dict[str, str]
     triton_config: dict[str, Any]
     rdf: dict[str, Any]
 
@@ -120,9 +130,10 @@ def _read(folder: Path, is_default: bool, changed: int) -> Manifest:
         is_default=is_default,
         inputs=tuple(_tensor(item) for item in document["inputs"]),
         outputs=tuple(_tensor(item) for item in document["outputs"]),
-        weights={name: Weights(item["source"], item["sha256"]) for name, item in document["weights"].items()},
+        weights={name: Weights(**item) for name, item in document["weights"].items()},
         unsupported_weights=tuple(document["unsupported_weights"]),
         code=tuple(document["code"]),
+        files=document["files"],
         triton_config=document["triton_config"],
         rdf=document["rdf"],
     )

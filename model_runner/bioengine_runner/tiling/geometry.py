@@ -124,6 +124,8 @@ def _inputs_0_4(spec: v0_4.InputTensorDescr) -> tuple[InputAxis, ...]:
     for index, letter in enumerate(spec.axes):
         if isinstance(spec.shape, v0_4.ParameterizedInputShape):
             smallest, step = int(spec.shape.min[index]), int(spec.shape.step[index])
+            if letter == "b":  # of a free shape, any number of samples
+                smallest, step = 1, 1
         else:
             smallest, step = int(spec.shape[index]), 0
         axes.append(InputAxis(str(AxisInfo.create(letter).id), _TYPES_0_4.get(letter, "space"), smallest, step))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from bioimageio.core import PredictionPipeline, Sample, Tensor
+from bioimageio.core.stat_measures import Measure, MeasureValue, Stat
 
 from bioengine_runner.tiling.plan import Key, Part, Plan, Tile
 
@@ -19,11 +20,15 @@ Axes = dict[Any, Sequence[Any]]
 
 @dataclass(frozen=True)
 class Block:
-    """What goes through the weights at once: some samples of one tile. `arrays`: preprocessed, of valid sizes, by input."""
+    """What goes through the weights at once: some samples of one tile.
+
+    `arrays`: preprocessed, of valid sizes, by input. `stat`: the statistics of the whole that concern it.
+    """
 
     arrays: dict[str, np.ndarray]
     tile: Tile
     samples: slice
+    stat: Stat
 
 
 class Run:
@@ -48,9 +53,16 @@ class Run:
                     id: Tensor(self._cut(tensor.to_numpy(), id, axes, parts, samples), dims=axes)
                     for (id, tensor), axes in ((item, self._inputs[item[0]]) for item in self._sample.members.items())
                 }
-                block = Sample(members=members, stat=self._sample.stat, id=None)
+                stat = {measure: self._cut_stat(measure, value, parts, samples) for measure, value in self._sample.stat.items()}
+                block = Sample(members=members, stat=stat, id=None)
                 self._pipeline._apply_blockwise_preprocessing(block)
-                yield Block({id: tensor.to_numpy() for id, tensor in block.members.items()}, tile, samples)
+                yield Block({id: tensor.to_numpy() for id, tensor in block.members.items()}, tile, samples, block.stat)
+
+    def _cut_stat(self, measure: Measure, value: MeasureValue, parts: Mapping[Key, Part], samples: slice) -> MeasureValue:
+        """A statistic for some samples of a tile: what was taken for each sample, or along an image axis, is cut as these are."""
+        if not isinstance(value, Tensor) or not value.dims:
+            return value
+        return Tensor(self._cut(value.to_numpy(), str(measure.member_id), value.dims, parts, samples), dims=value.dims)
 
     def _cut(self, array: np.ndarray, id: str, axes: Sequence[str], parts: Mapping[Key, Part], samples: slice) -> np.ndarray:
         """A part of a whole input; what lies beyond its end is mirrored."""
@@ -71,9 +83,8 @@ class Run:
 
     def put(self, block: Block, outputs: Mapping[str, np.ndarray]) -> None:
         """Keep what the weights made of a block, post-processed as far as tiles can be."""
-        sample = Sample(
-            members={id: Tensor(array, dims=self._outputs[id]) for id, array in outputs.items()}, stat=self._sample.stat, id=None
-        )
+        members = {id: Tensor(array, dims=self._outputs[id]) for id, array in outputs.items()}
+        sample = Sample(members=members, stat=block.stat, id=None)
         self._pipeline._apply_blockwise_postprocessing(sample)
         parts, sizes = self.plan.outputs(block.tile), self.plan.output_sizes()
         for id, tensor in sample.members.items():
@@ -87,9 +98,7 @@ class Run:
                     self.plan.batch if axis == BATCH else sizes.get((id, axis), size) for axis, size in zip(axes, array.shape)
                 ]
                 self._whole[id] = np.empty(shape, array.dtype)
-            place = tuple(
-                block.samples if axis == BATCH else parts[id, axis].place if (id, axis) in parts else slice(None) for axis in axes
-            )
+            place = tuple(self._place(id, axis, parts, block) for axis in axes)
             self._whole[id][place] = array[keep]
 
     def _place(self, id: str, axis: str, parts: Mapping[Key, Part], block: Block) -> slice:

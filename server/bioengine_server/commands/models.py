@@ -15,6 +15,7 @@ from rich.table import Column, Table
 
 from bioengine_server.commands.shared import HomeOption, OfflineOption, console, fail, load_settings, told
 from bioengine_server.errors import BioEngineError
+from bioengine_server.store.trust import code_of, trust_entry, usable_weights
 
 if TYPE_CHECKING:
     from bioengine_server.store.download import Progress as Report
@@ -91,21 +92,21 @@ def list_models(home: HomeOption = None) -> None:
         console.print("No models yet. Get one with: ./bioengine models pull ID, or ./bioengine models import FOLDER_OR_ZIP")
         return
     uses = last_uses(store.folder)
+    trusted = load_settings(home=home).trusted
     table = Table(Column("id", no_wrap=True), "version", "weights", "disk", "last use", "name", box=None, pad_edge=False)
     for model in models:
         manifest = model.manifest
         version = manifest.version if model.is_default else f"{manifest.version} (older)"
         used = uses.get(f"{manifest.id}/{manifest.version}")
-        table.add_row(
-            manifest.id, version, _weights(manifest), _megabytes(manifest.size), _ago(used) if used else "never", manifest.name
-        )
+        weights, size = _weights(manifest, trusted), _megabytes(manifest.size)
+        table.add_row(manifest.id, version, weights, size, _ago(used) if used else "never", manifest.name)
     console.print(table)
 
 
 @app.command()
 def show(id: IdArgument, home: HomeOption = None) -> None:
-    """Say what a stored model is, what goes in and what comes out."""
-    store = _store(home)
+    """Say what a stored model is, what goes in and what comes out, and how to trust its code if it brings some."""
+    settings, store = load_settings(home=home), _store(home)
     with told():
         model = store.find(id)
     manifest = model.manifest
@@ -115,7 +116,8 @@ def show(id: IdArgument, home: HomeOption = None) -> None:
     for title, tensors in (("goes in", manifest.inputs), ("comes out", manifest.outputs)):
         for tensor in tensors:
             console.print(f"  {title}: {_in_words(tensor)}", markup=False)
-    console.print(f"  weights: {_weights(manifest)}")
+    console.print(f"  weights: {_weights(manifest, settings.trusted)}")
+    _tell_trust(manifest, settings.trusted)
     names = sorted(store.names(model) - {manifest.id})
     console.print(f"  also called: {', '.join(names)}")
     console.print(f"  from: {manifest.origin}", markup=False)
@@ -162,7 +164,7 @@ def test_models(
         models = store.models() if id is None else [store.find(id)]
         for model in models:
             with console.status(f"Testing {model.manifest.id} ..."):
-                results = test_package(model, settings.environments)
+                results = test_package(model, settings.environments, settings.trusted)
             for result in results:
                 failed = failed or result.status == "failed"
                 color = {"passed": "green", "failed": "red"}.get(result.status, "yellow")
@@ -202,20 +204,35 @@ def _store(home: Path | None) -> ModelStore:
 
 def _tell(manifest: Manifest, what: str) -> None:
     console.print(f"{what} [bold]{manifest.id}[/] {manifest.version} ({_megabytes(manifest.size)}): {manifest.name}")
-    if manifest.code:
-        console.print(f"  It will not be run: {'; '.join(manifest.code)}.", style="yellow")
-    elif not manifest.weights:
-        console.print(f"  It will not be run: it has {', '.join(manifest.unsupported_weights)} weights only.", style="yellow")
-    else:
-        console.print(f"  Weights: {', '.join(manifest.weights)}")
+    usable = usable_weights(manifest, load_settings().trusted)
+    if usable:
+        console.print(f"  Weights: {', '.join(usable)}")
         for tensor in manifest.inputs:
             console.print(f"  goes in: {_in_words(tensor)}", markup=False)
+    elif code := code_of(manifest):
+        console.print(f"  It brings Python code of its own: {'; '.join(code)}.", style="yellow", markup=False)
+        advice = f"./bioengine models show {manifest.id}/{manifest.version}"
+        console.print(f"  It will not be run unless you trust it: {advice} says how.", style="yellow")
+    else:
+        console.print(f"  It will not be run: it has {', '.join(manifest.unsupported_weights)} weights only.", style="yellow")
 
 
-def _weights(manifest: Manifest) -> str:
-    if manifest.code:
-        return "not run (own code)"
-    return ", ".join(manifest.weights) or "not run (no onnx or torchscript)"
+def _tell_trust(manifest: Manifest, trusted: frozenset[str]) -> None:
+    if not (code := code_of(manifest)):
+        return
+    console.print(f"  brings Python code of its own: {'; '.join(code)}", markup=False)
+    if (entry := trust_entry(manifest)) in trusted:
+        console.print("  you trust it, with the content that it has now (BIOENGINE_TRUSTED_MODELS)")
+        return
+    console.print("  not trusted, so this code is not run. It would run with all rights of the user who starts the server:")
+    console.print("  read it first. To trust it, add this to BIOENGINE_TRUSTED_MODELS (several are separated by commas):")
+    print(f"    {entry}")
+
+
+def _weights(manifest: Manifest, trusted: frozenset[str]) -> str:
+    if usable := usable_weights(manifest, trusted):
+        return ", ".join(usable)
+    return "not run (own code, not trusted)" if code_of(manifest) else "not run (no onnx or torchscript)"
 
 
 def _in_words(tensor: Tensor) -> str:

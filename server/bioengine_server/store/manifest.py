@@ -20,7 +20,7 @@ ModelDescription: TypeAlias = v0_4.ModelDescr | v0_5.ModelDescr
 
 _AXIS_NAMES_0_4 = {"b": "batch", "t": "time", "i": "index", "c": "channel"}
 _AXIS_TYPES_0_4 = {"b": "batch", "t": "time", "i": "index", "c": "channel", "z": "space", "y": "space", "x": "space"}
-RUNNABLE_WEIGHTS = ("onnx", "torchscript")
+RUNNABLE_WEIGHTS = ("onnx", "torchscript", "pytorch_state_dict")
 
 # Triton's names of the dtypes that bioimage.io knows.
 _TRITON_TYPES = {
@@ -60,10 +60,11 @@ class Tensor(BaseModel):
 
 
 class Weights(BaseModel):
-    """One weight file, by its path within the package."""
+    """Weights of one format: the file, by its path within the package, and where its tensors lie if not in it."""
 
     source: str
     sha256: str
+    external_data: str | None = None
 
 
 class Manifest(BaseModel):
@@ -81,10 +82,10 @@ class Manifest(BaseModel):
     inputs: list[Tensor]
     outputs: list[Tensor]
     weights: dict[str, Weights]
-    """Those that the runner can run, in the order of the description."""
+    """Those that the runner can run, some of them only where the admin trusts the package, in the order of the description."""
     unsupported_weights: list[str]
     code: list[str]
-    """Why the package would run Python of its own; empty for most."""
+    """Python of its own that the package would run with weights of any format; empty for most."""
     files: dict[str, str]
     """SHA-256 of every file at import."""
     test_inputs: list[str]
@@ -126,7 +127,7 @@ def build_manifest(
     outputs = [_tensor(spec, scales) for spec in description.outputs]
     entries = {name: entry for name, entry in description.weights if entry is not None}
     weights = {
-        name: Weights(source=_path(entry.source), sha256=files[_path(entry.source)])
+        name: Weights(source=_path(entry.source), sha256=files[_path(entry.source)], external_data=_external_data(entry))
         for name, entry in entries.items()
         if name in RUNNABLE_WEIGHTS and _path(entry.source) in files
     }
@@ -153,6 +154,11 @@ def build_manifest(
 def _path(source: Any) -> str:
     """A file source of a description as a path within the package."""
     return Path(str(getattr(source, "path", source))).name if Path(str(source)).is_absolute() else str(source)
+
+
+def _external_data(entry: Any) -> str | None:
+    external = getattr(entry, "external_data", None)
+    return None if external is None else _path(external.source)
 
 
 def _tensor(spec: Any, scales: dict[tuple[str, str], float]) -> Tensor:

@@ -11,6 +11,7 @@ from pathlib import Path
 from bioengine_server.errors import StoreError, StoreNotWritable
 from bioengine_server.store.model_store import StoredModel
 from bioengine_server.store.package import REPORTS
+from bioengine_server.store.trust import code_of, usable_weights
 
 REPORT_FILE = "test.json"
 
@@ -24,31 +25,36 @@ class PackageTest:
     detail: str
 
 
-def test_package(model: StoredModel, environments: Path) -> list[PackageTest]:
-    """Run the reference test of each of a package's weights. Raises StoreError.
+def test_package(model: StoredModel, environments: Path, trusted: frozenset[str]) -> list[PackageTest]:
+    """Run the reference test of each of a package's weights that this server runs. Raises StoreError.
 
     Args:
         model: of the store; its report is written to `reports/test.json` in its folder.
         environments: folder of the Python environments.
+        trusted: the entries of BIOENGINE_TRUSTED_MODELS.
     """
     manifest = model.manifest
-    if manifest.code:
-        return [PackageTest("", "not run", "; ".join(manifest.code))]
-    if not manifest.weights:
-        return [PackageTest("", "not run", f"only {', '.join(manifest.unsupported_weights)}")]
+    formats = usable_weights(manifest, trusted)
+    if not formats:
+        reasons = [f"not trusted: {each}" for each in code_of(manifest)] or [f"only {', '.join(manifest.unsupported_weights)}"]
+        return [PackageTest("", "not run", "; ".join(reasons))]
     reports = model.folder / REPORTS
     try:
         reports.mkdir(exist_ok=True)
     except OSError as error:
         raise StoreNotWritable(model.folder, error.strerror or str(error)) from error
-    report, formats = reports / REPORT_FILE, list(manifest.weights)
+    report = reports / REPORT_FILE
     report.unlink(missing_ok=True)
     command = [str(environments / "runner" / "bin" / "python"), "-m", "bioengine_runner.package_test"]
     process = subprocess.run(
         [*command, str(model.folder), str(report), *formats],
         capture_output=True,
         text=True,
-        env={**os.environ, "BIOIMAGEIO_CACHE_PATH": str(reports / ".cache")},
+        env={
+            **os.environ,
+            "BIOIMAGEIO_CACHE_PATH": str(reports / ".cache"),
+            "BIOENGINE_TRUSTED_MODELS": ",".join(sorted(trusted)),
+        },
     )
     try:
         results = json.loads(report.read_text(encoding="utf-8"))

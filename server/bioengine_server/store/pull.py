@@ -2,7 +2,8 @@
 
     description -> the files it names -> downloaded and verified -> the store
 
-Only what is needed to run, test and show a model is fetched: of the weights those that the runner can run.
+Only what is needed to run, test and show a model is fetched: of the weights those that the runner can run. Code of a package
+is fetched as the data that it is; the runner runs it only where the admin trusts the package.
 """
 
 from __future__ import annotations
@@ -22,20 +23,24 @@ from bioengine_server.store.download import Downloader, NotThere, Progress, nobo
 from bioengine_server.store.manifest import RUNNABLE_WEIGHTS
 from bioengine_server.store.model_store import ModelStore, StoredModel, own_id
 from bioengine_server.store.package import RDF
+from bioengine_server.store.trust import CODE_WEIGHTS
+
+_PROCESSING = {"inputs": "preprocessing", "outputs": "postprocessing"}
 
 
 @dataclass
 class _File:
-    """A file that a description names. `holder[key]` is where it does."""
+    """A file that a description names. `holder[key]` is where it does, with `suffix` behind it."""
 
     holder: Any
     key: Any
     sha256: str | None
     required: bool
+    suffix: str = ""
 
     @property
     def source(self) -> str:
-        return str(self.holder[self.key])
+        return str(self.holder[self.key]).removesuffix(self.suffix)
 
 
 async def pull(
@@ -75,7 +80,7 @@ async def pull(
                     continue
                 left -= target.stat().st_size
                 names[source] = name
-            file.holder[file.key] = names[source]
+            file.holder[file.key] = names[source] + file.suffix
         as_it_came = raw == description.raw
         dumped = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True).encode()
         (folder / RDF).write_bytes(description.content if as_it_came else dumped)
@@ -88,22 +93,16 @@ async def pull(
 
 def _files(raw: dict[str, Any]) -> Iterator[_File]:
     """What to fetch of the files that a description names: weights, test and sample tensors, documentation, covers."""
-    weights = raw.get("weights")
-    entries = weights.items() if isinstance(weights, dict) else []
-    for name, entry in entries:
-        if name in RUNNABLE_WEIGHTS and isinstance(entry, dict) and isinstance(entry.get("source"), str):
-            if not isinstance(entry.get("sha256"), str):
-                raise NotAPackage(f"The description of {raw.get('name')!r}", f"it gives no sha256 for its {name} weights")
-            yield _File(entry, "source", entry["sha256"], required=True)
-            extra = entry.get("external_data")
-            if isinstance(extra, dict) and isinstance(extra.get("source"), str):
-                yield _File(extra, "source", extra.get("sha256"), required=True)
+    yield from _weights_files(raw)
     for kind in ("inputs", "outputs"):
         for tensor in _list(raw.get(kind)):
             for key in ("test_tensor", "sample_tensor"):
                 held = tensor.get(key) if isinstance(tensor, dict) else None
                 if isinstance(held, dict) and isinstance(held.get("source"), str):
                     yield _File(held, "source", held.get("sha256"), required=key == "test_tensor")
+            for step in _list(tensor.get(_PROCESSING[kind])) if isinstance(tensor, dict) else []:
+                if isinstance(step, dict) and step.get("id") == "custom" and isinstance(step.get("source"), str):
+                    yield _File(step, "source", step.get("sha256"), required=True)
         for key in (f"test_{kind}", f"sample_{kind}"):
             yield from _entries(raw, key, required=key.startswith("test"))
     yield from _entries(raw, "covers", required=False)
@@ -112,6 +111,26 @@ def _files(raw: dict[str, Any]) -> Iterator[_File]:
         yield _File(documentation, "source", documentation.get("sha256"), required=False)
     elif isinstance(documentation, str):
         yield _File(raw, "documentation", None, required=False)
+
+
+def _weights_files(raw: dict[str, Any]) -> Iterator[_File]:
+    """The weights that the runner can run; those that need code of the package, with it, only where there are no others."""
+    weights = raw.get("weights")
+    entries = {name: entry for name, entry in weights.items() if isinstance(entry, dict)} if isinstance(weights, dict) else {}
+    runnable = [name for name in RUNNABLE_WEIGHTS if isinstance(entries.get(name, {}).get("source"), str)]
+    for name in [name for name in runnable if name not in CODE_WEIGHTS] or runnable:
+        entry = entries[name]
+        if not isinstance(entry.get("sha256"), str):
+            raise NotAPackage(f"The description of {raw.get('name')!r}", f"it gives no sha256 for its {name} weights")
+        yield _File(entry, "source", entry["sha256"], required=True)
+        extra, architecture = entry.get("external_data"), entry.get("architecture")
+        if isinstance(extra, dict) and isinstance(extra.get("source"), str):
+            yield _File(extra, "source", extra.get("sha256"), required=True)
+        if isinstance(architecture, dict) and isinstance(architecture.get("source"), str):
+            yield _File(architecture, "source", architecture.get("sha256"), required=True)
+        elif isinstance(architecture, str) and ":" in architecture:  # format 0.4: `network.py:Network`
+            name_in_file = architecture.rpartition(":")[2]
+            yield _File(entry, "architecture", entry.get("architecture_sha256"), required=True, suffix=f":{name_in_file}")
 
 
 def _entries(raw: dict[str, Any], key: str, required: bool) -> Iterator[_File]:

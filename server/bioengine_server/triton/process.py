@@ -137,6 +137,8 @@ class TritonProcess:
             "CONCURRENCY": settings.concurrency,
             "RUN_TIMEOUT": settings.run_timeout,
             "DEBUG": int(settings.debug),
+            "TRUSTED_MODELS": settings.trusted_models,
+            "ACCELERATOR": settings.accelerator,
             "DIE_WITH_PARENT": 1,
             **{f"TRITON_{name}_PORT": port for name, port in self._ports.items()},
         }

@@ -23,7 +23,7 @@ def spec(dtype: str = "float32", **more: int) -> Tensor:
 def model(*specs: Tensor) -> Manifest:
     return Manifest(
         folder=Path("/store/x/1"), fingerprint="1", id="affable-shark", version="1.0", is_default=True, inputs=specs,
-        outputs=(), weights={}, unsupported_weights=(), code=(), triton_config={}, rdf={},
+        outputs=(), weights={}, unsupported_weights=(), code=(), files={}, triton_config={}, rdf={},
     )  # fmt: skip
 
 

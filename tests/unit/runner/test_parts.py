@@ -71,7 +71,7 @@ def manifest(**changes: object) -> Manifest:
     weights = {name: Weights(name, "") for name in ("torchscript", "onnx")}
     values: dict = {
         "folder": Path("/store/x/1"), "fingerprint": "1", "id": "affable-shark", "version": "1.0", "is_default": True,
-        "inputs": (), "outputs": (), "weights": weights, "unsupported_weights": (), "code": (), "rdf": {},
+        "inputs": (), "outputs": (), "weights": weights, "unsupported_weights": (), "code": (), "files": {}, "rdf": {},
         "triton_config": {
             "backend": "python", "max_batch_size": 0,
             "input": [{"name": 'a "b"', "data_type": "TYPE_FP32", "dims": [-1, 3]}], "output": [],

@@ -252,3 +252,13 @@ def test_export_and_prune(packages: Path, tmp_path: Path) -> None:
     assert store.prune(store.find("old-otter").manifest.size) == [f"{ID}/1.0.0", "two-inputs/1.0.0"]
     assert [model.manifest.id for model in store.models()] == ["old-otter"]
     assert os.listdir(store.folder / "old-otter") == ["1.0.0"]
+
+
+def test_tensors_beside_an_onnx_file_are_recorded(packages: Path, tmp_path: Path) -> None:
+    folder = copied(packages / ID, tmp_path)
+    (folder / "tensors.data").write_bytes(b"x")
+    rdf = yaml.safe_load((folder / "rdf.yaml").read_text())
+    rdf["weights"]["onnx"]["external_data"] = {"source": "tensors.data"}
+    (folder / "rdf.yaml").write_text(yaml.safe_dump(rdf))
+    manifest = ModelStore(tmp_path / "models").import_package(folder).manifest
+    assert manifest.weights["onnx"].external_data == "tensors.data" and manifest.weights["torchscript"].external_data is None

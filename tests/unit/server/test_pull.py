@@ -25,6 +25,7 @@ from bioengine_server.settings import Settings
 from bioengine_server.store.layout import check_model_id
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.service import StoreService
+from bioengine_server.store.trust import code_of, trust_entry, usable_weights
 
 from tests.mirror import Mirror, cut, drip, endless, once, redirect, status, wrong
 
@@ -76,6 +77,49 @@ async def test_a_package_is_downloaded_with_what_runs_it(mirror: Mirror, tmp_pat
     assert (model.folder / "rdf.yaml").read_bytes() == (mirror.packages / ID / "rdf.yaml").read_bytes()
     assert model.manifest.origin == f"{mirror.url}/artifacts/{ID}/files/rdf.yaml"
     assert any(done == total for _, done, total in seen)
+
+
+@pytest.mark.parametrize(
+    ("id", "files"), [("state-dict-stork", ["network.py", "weights.pt"]), ("custom-crab", ["steps.py", "weights.onnx"])]
+)
+async def test_code_is_downloaded_as_data_where_nothing_runs_without_it(
+    mirror: Mirror, tmp_path: Path, id: str, files: list[str]
+) -> None:
+    config = settings(mirror, tmp_path)
+    await StoreService(config).fetch(id, ANONYMOUS)
+    pulled, imported = ModelStore(config.store).find(id), ModelStore(tmp_path / "other").import_package(mirror.packages / id)
+    assert trust_entry(pulled.manifest) == trust_entry(imported.manifest) and set(files) < set(pulled.manifest.files)
+    assert code_of(pulled.manifest) and not usable_weights(pulled.manifest, frozenset())
+
+
+async def test_an_architecture_of_format_0_4_is_downloaded(mirror: Mirror, tmp_path: Path) -> None:
+    stork = yaml.safe_load((mirror.packages / "state-dict-stork" / "rdf.yaml").read_text())["weights"]["pytorch_state_dict"]
+    for name in ("network.py", "weights.pt"):
+        shutil.copy(mirror.packages / "state-dict-stork" / name, mirror.packages / "old-otter")
+    state_dict = {
+        **{key: stork[key] for key in ("source", "sha256", "pytorch_version")},
+        "architecture": f"{mirror.url}/artifacts/old-otter/files/network.py:Network",
+        "architecture_sha256": stork["architecture"]["sha256"],
+        "kwargs": stork["architecture"]["kwargs"],
+    }
+    edit_rdf(mirror, lambda rdf: rdf.update(weights={"pytorch_state_dict": state_dict}), "old-otter")
+    config = settings(mirror, tmp_path)
+    await StoreService(config).fetch("old-otter", ANONYMOUS)
+    model = ModelStore(config.store).find("old-otter")
+    assert {"network.py", "weights.pt"} < set(model.manifest.files) and set(model.manifest.weights) == {"pytorch_state_dict"}
+    assert (
+        yaml.safe_load((model.folder / "rdf.yaml").read_text())["weights"]["pytorch_state_dict"]["architecture"]
+        == "network.py:Network"
+    )
+
+
+async def test_a_state_dict_beside_other_weights_is_not_downloaded(mirror: Mirror, tmp_path: Path) -> None:
+    stork = yaml.safe_load((mirror.packages / "state-dict-stork" / "rdf.yaml").read_text())["weights"]["pytorch_state_dict"]
+    edit_rdf(mirror, lambda rdf: rdf["weights"].update(pytorch_state_dict={**stork, "source": "state.pt"}))
+    config = settings(mirror, tmp_path)
+    await StoreService(config).fetch(ID, ANONYMOUS)
+    assert ModelStore(config.store).find(ID).manifest.unsupported_weights == ["pytorch_state_dict"]
+    assert mirror.count("state.pt") == mirror.count("network.py") == 0
 
 
 async def test_one_download_for_many(mirror: Mirror, tmp_path: Path) -> None:

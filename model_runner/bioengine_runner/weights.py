@@ -1,0 +1,159 @@
+"""Open a package's weights with bioimageio.core: the fastest that can be opened, and an honest answer where they run.
+
+Without a wish of the client's, formats are tried in this order until one can be opened: on a GPU first, where NVIDIA's
+driver has one, then on the CPU; on each ONNX, TorchScript, PyTorch state dict (ONNX Runtime is about twice as fast as torch
+on a CPU). What counts is the device that is really active: an attempt for the GPU that ends on the CPU has failed.
+Not tried on a GPU yet.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bioimageio.core import PredictionPipeline, create_prediction_pipeline
+from bioimageio.core._model_adapter import ModelAdapter
+from bioimageio.core.backends import create_model_adapter
+from bioimageio.core.proc_ops import CustomProcessing
+from bioimageio.spec.model import v0_4, v0_5
+
+from bioengine_runner.errors import NoGpu, NoWeightsWork, WeightsError, WeightsNotOpened
+from bioengine_runner.loading.triton_model import RUNNABLE_WEIGHTS, unusable_weights, usable_weights
+from bioengine_runner.rundir import Boot
+from bioengine_runner.store.manifest import Manifest
+from bioengine_runner.store.verify import verify_weights
+
+logger = logging.getLogger(__name__)
+
+_ONNX_PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+_TORCH_DEVICES = {"cuda": "cuda:0", "cpu": "cpu"}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Weights in memory. `device`: where they compute, `cpu` or `cuda:0`, as the framework says itself."""
+
+    description: v0_4.ModelDescr | v0_5.ModelDescr
+    adapter: ModelAdapter
+    weight_format: str
+    device: str
+
+    def pipeline(self) -> PredictionPipeline:
+        """A pipeline for one request, made in a fraction of a millisecond.
+
+        bioimageio.core 0.11 gathers statistics of datasets in it: in one for all, they would be of other users' images, too.
+        """
+        pipeline = create_prediction_pipeline(self.description, model_adapter=self.adapter)
+        _give_code_whole_images(pipeline)
+        return pipeline
+
+
+def open_weights(
+    package: Manifest, description: v0_4.ModelDescr | v0_5.ModelDescr, weight_formats: Sequence[str], boot: Boot
+) -> Opened:
+    """Open the first of `weight_formats` that can be opened.
+
+    Raises the WeightsError of the one format that a client has asked for, or NoWeightsWork with the reasons of all.
+    """
+    errors: dict[str, WeightsError] = {}
+    for weight_format, device in attempts(weight_formats, boot.accelerator):
+        try:
+            verify_weights(package, weight_format)
+            opened = _open(package, description, weight_format, device)
+        except WeightsError as error:
+            logger.warning("%s: not opened on the device %s: %s", package.id, device, error, exc_info=error.__cause__)
+            errors[weight_format] = error
+        else:
+            logger.info("%s: %s weights on the device %s", package.id, weight_format, opened.device)
+            return opened
+    one, *others = errors.values()
+    unusable = unusable_weights(package, boot.trusted)
+    was_chosen = list(weight_formats) != usable_weights(package, boot.trusted)
+    if was_chosen or not (others or unusable) or all(isinstance(error, NoGpu) for error in errors.values()):
+        raise one
+    raise NoWeightsWork(package.id, {**{name: error.reason for name, error in errors.items()}, **unusable})
+
+
+def attempts(weight_formats: Sequence[str], accelerator: str) -> list[tuple[str, str]]:
+    """What to try, in this order: (weights format, `cuda` or `cpu`).
+
+    Args:
+        weight_formats: those that may be opened.
+        accelerator: `cpu`, `cuda`, or `auto`: a GPU where there is one, else the CPU.
+    """
+    devices = {"cpu": ["cpu"], "cuda": ["cuda"]}.get(accelerator) or [*(["cuda"] if gpus() else []), "cpu"]
+    return [(name, device) for device in devices for name in RUNNABLE_WEIGHTS if name in weight_formats]
+
+
+def gpus() -> int:
+    """How many GPUs NVIDIA's driver has for this process."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int()
+    works = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return count.value if works else 0
+
+
+def active_device(adapter: Any) -> str:
+    """Where an adapter of bioimageio.core 0.11 computes, as its framework says: `cpu` or `cuda:0`."""
+    device, model = adapter._model_queue.queue[-1]
+    if hasattr(model, "get_providers"):
+        # An ONNX Runtime session: its providers in their order, and without those that did not start.
+        return _TORCH_DEVICES["cuda" if model.get_providers()[0] == _ONNX_PROVIDERS["cuda"] else "cpu"]
+    tensor = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return str(device if tensor is None else tensor.device)
+
+
+def _open(package: Manifest, description: v0_4.ModelDescr | v0_5.ModelDescr, weight_format: str, device: str) -> Opened:
+    try:
+        # Named explicitly: the default opens one session for each ONNX Runtime provider.
+        name = (_ONNX_PROVIDERS if weight_format == "onnx" else _TORCH_DEVICES)[device]
+        if weight_format != "onnx" and device == "cuda" and not _torch_has_gpu():
+            raise NoGpu(package.id, weight_format, "cpu")
+        # State dicts are opened with torch.load(weights_only=True): no code comes out of a weight file.
+        adapter = create_model_adapter(description, devices=[name], weight_format_priority_order=(weight_format,))  # type: ignore[arg-type]
+        active = active_device(adapter)
+        if not active.startswith(device):
+            raise NoGpu(package.id, weight_format, active)
+        opened = Opened(description, adapter, weight_format, active)
+        opened.pipeline()  # which code of the package can fail to make
+        return opened
+    except WeightsError:
+        raise
+    except Exception as error:
+        # Whatever the framework, or code of the package, raises.
+        source = package.weights[weight_format].source
+        raise WeightsNotOpened(package.id, weight_format, source, _in_short(error, package)) from error
+
+
+def _give_code_whole_images(pipeline: Any) -> None:
+    """Have custom processing run on whole images, whatever the tiles of the others are: it may need all of one.
+
+    bioimageio.core 0.11 takes it for a step that can be done tile by tile.
+    """
+    steps = pipeline._blockwise_preprocessing
+    end = max((number for number, step in enumerate(steps, 1) if isinstance(step, CustomProcessing)), default=0)
+    pipeline._samplewise_preprocessing += steps[:end]
+    pipeline._blockwise_preprocessing = steps[end:]
+    steps = pipeline._blockwise_postprocessing
+    start = next((number for number, step in enumerate(steps) if isinstance(step, CustomProcessing)), len(steps))
+    pipeline._blockwise_postprocessing = steps[:start]
+    pipeline._samplewise_postprocessing[:0] = steps[start:]
+
+
+def _torch_has_gpu() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _in_short(error: BaseException, package: Manifest) -> str:
+    """The first lines of an error and its cause, without the store's paths."""
+    lines = [(str(each).strip() or type(each).__name__).splitlines()[0] for each in (error, error.__cause__) if each is not None]
+    return ": ".join(lines).replace(f"{package.folder}/", "")[:300]

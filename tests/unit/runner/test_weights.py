@@ -1,0 +1,222 @@
+"""Which weights are opened, on which device, and what is run of a package with Python code; with the real frameworks."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import yaml
+from bioengine_runner.errors import (
+    NoGpu,
+    NoWeightsWork,
+    PackageRunsCode,
+    PackageUnreadable,
+    WeightsDamaged,
+    WeightsError,
+    WeightsNotAvailable,
+    WeightsNotOpened,
+)
+from bioengine_runner.inference import Pipeline
+from bioengine_runner.loading.triton_model import triton_model
+from bioengine_runner.rundir import Boot
+from bioengine_runner.store.manifest import Manifest, Weights
+from bioengine_runner.store.trust import parse_trusted, trust_entry
+from bioengine_runner.store.verify import verify_package
+from bioengine_runner.weights import attempts, gpus
+
+from tests.packages import usual
+
+BOTH = ["onnx", "torchscript"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    usual.conscientious_seashell(tmp_path / "packages")
+    usual.state_dict_stork(tmp_path / "packages")
+    usual.custom_crab(tmp_path / "packages")
+    return tmp_path / "packages"
+
+
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def stored(folder: Path, id: str, weights: dict[str, str], **changes: Any) -> Manifest:
+    """A package of the tests as the store would have it: with the hashes of its files now."""
+    files = {file.name: sha256(file) for file in (folder / id).iterdir()}
+    values: dict[str, Any] = {
+        "folder": folder / id, "fingerprint": "1", "id": id, "version": "1.0.0", "is_default": True, "inputs": (), "outputs": (),
+        "weights": {name: Weights(source, files[source]) for name, source in weights.items()},
+        "unsupported_weights": (), "code": (), "files": files, "triton_config": {}, "rdf": {},
+    }  # fmt: skip
+    return Manifest(**{**values, **changes})
+
+
+def seashell(folder: Path, **changes: Any) -> Manifest:
+    return stored(folder, "conscientious-seashell", {"onnx": "weights.onnx", "torchscript": "weights.pt"}, **changes)
+
+
+def stork(folder: Path) -> Manifest:
+    return stored(folder, "state-dict-stork", {"pytorch_state_dict": "weights.pt"})
+
+
+def boot(tmp_path: Path, accelerator: str = "cpu", *trusted: str) -> Boot:
+    return Boot(tmp_path, tmp_path, run_timeout=1, debug=False, trusted=frozenset(trusted), accelerator=accelerator)
+
+
+def test_a_gpu_that_is_there_comes_first_and_onnx_on_each_device() -> None:
+    formats = ["pytorch_state_dict", "torchscript", "onnx"]
+    on_cpu = [(name, "cpu") for name in reversed(formats)]
+    on_gpu = [(name, "cuda") for name in reversed(formats)]
+    assert attempts(formats, "cpu") == on_cpu
+    assert attempts(formats, "cuda") == on_gpu, "and never the CPU"
+    assert attempts(formats, "auto") == ([*on_gpu, *on_cpu] if gpus() else on_cpu)
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "auto"])
+@pytest.mark.parametrize("weight_format", BOTH)
+def test_what_is_opened_and_where_is_told(folder: Path, tmp_path: Path, accelerator: str, weight_format: str) -> None:
+    if accelerator == "auto" and gpus():
+        pytest.skip("this machine has a GPU")
+    opened = Pipeline(seashell(folder), [weight_format], boot(tmp_path, accelerator)).opened
+    assert (opened.weight_format, opened.device) == (weight_format, "cpu")
+
+
+@pytest.mark.parametrize("formats", [["onnx"], ["torchscript"], BOTH])
+def test_a_gpu_that_was_asked_for_is_not_replaced_by_the_cpu(folder: Path, tmp_path: Path, formats: list[str]) -> None:
+    if gpus():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(NoGpu, match=r"would compute on the device cpu, .*nvidia-smi.*BIOENGINE_ACCELERATOR=cpu"):
+        Pipeline(seashell(folder), formats, boot(tmp_path, "cuda"))
+
+
+def test_formats_fall_through_and_a_chosen_one_does_not(folder: Path, tmp_path: Path) -> None:
+    package = seashell(folder)
+    weights = package.folder / "weights.onnx"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert Pipeline(package, BOTH, boot(tmp_path)).opened.weight_format == "torchscript"
+    with pytest.raises(WeightsDamaged, match="SHA-256"):
+        Pipeline(package, ["onnx"], boot(tmp_path))
+    # The same bytes at import: the hash is right, and they are no weights.
+    package = seashell(folder)
+    assert Pipeline(package, BOTH, boot(tmp_path)).opened.weight_format == "torchscript"
+    with pytest.raises(WeightsNotOpened, match="cannot be opened"):
+        Pipeline(package, ["onnx"], boot(tmp_path))
+
+
+def test_tensors_beside_an_onnx_file_are_read_and_verified(folder: Path, tmp_path: Path) -> None:
+    place = folder / "conscientious-seashell"
+    model = onnx.load(place / "weights.onnx")
+    onnx.save(model, place / "weights.onnx", save_as_external_data=True, location="tensors.data", size_threshold=0)
+    rdf = yaml.safe_load((place / "rdf.yaml").read_text())
+    rdf["weights"]["onnx"] |= {"sha256": sha256(place / "weights.onnx"), "external_data": {"source": "tensors.data"}}
+    (place / "rdf.yaml").write_text(yaml.safe_dump(rdf))
+    package = replace(seashell(folder), weights={"onnx": Weights("weights.onnx", "", "tensors.data")})
+    assert Pipeline(package, ["onnx"], boot(tmp_path)).opened.weight_format == "onnx"
+    (place / "tensors.data").write_bytes(b"\0" * (place / "tensors.data").stat().st_size)
+    with pytest.raises(WeightsDamaged, match=r"tensors\.data"):
+        Pipeline(package, ["onnx"], boot(tmp_path))
+
+
+def test_when_none_can_be_opened_each_has_its_reason(folder: Path, tmp_path: Path) -> None:
+    (folder / "conscientious-seashell" / "weights.pt").write_bytes(b"no weights")
+    package = seashell(folder, unsupported_weights=("keras_hdf5", "tensorflow_js", "pytorch_state_dict"))
+    (package.folder / "weights.onnx").unlink()
+    with pytest.raises(NoWeightsWork) as error:
+        Pipeline(package, BOTH, boot(tmp_path))
+    text = str(error.value)
+    assert "onnx: damaged (weights.onnx: the file cannot be read (No such file or directory))" in text
+    assert "torchscript: failed to open (" in text and "pytorch_state_dict: not stored" in text
+    assert "keras_hdf5: not supported by this server yet; tensorflow_js: not supported by this server yet" in text
+    assert str(folder) not in text
+
+
+def test_state_dicts_and_code_need_trust(folder: Path) -> None:
+    package = stork(folder)
+    trusted = frozenset({trust_entry(package)})
+    with pytest.raises(NoWeightsWork, match="pytorch_state_dict: runs code of the package; the admin has to trust it"):
+        triton_model(package)
+    with pytest.raises(PackageRunsCode, match=r"not trusted it\. .*models show state-dict-stork.*BIOENGINE_TRUSTED_MODELS"):
+        triton_model(package, "pytorch_state_dict")
+    assert triton_model(package, None, trusted).weight_formats == ("pytorch_state_dict",)
+    both = seashell(folder, code=("custom postprocessing of 'mask'",))
+    for weight_format in (None, "onnx", "torchscript"):
+        with pytest.raises(PackageRunsCode, match="custom postprocessing"):
+            triton_model(both, weight_format, trusted)
+    assert triton_model(both, None, frozenset({trust_entry(both)})).weight_formats == ("onnx", "torchscript")
+    with pytest.raises(WeightsNotAvailable, match="'keras_hdf5'"):
+        triton_model(both, "keras_hdf5")
+
+
+def test_other_content_is_not_trusted(folder: Path) -> None:
+    package = stork(folder)
+    trusted = frozenset({trust_entry(package)})
+    for name in ("network.py", "weights.pt", "rdf.yaml"):
+        file = package.folder / name
+        content = file.read_bytes()
+        file.write_bytes(content + b"\n#")
+        with pytest.raises(PackageRunsCode, match="trusted it with another content, before it was imported again"):
+            triton_model(stork(folder), "pytorch_state_dict", trusted)
+        file.write_bytes(content)
+    (package.folder / "more.py").touch()
+    assert trust_entry(stork(folder)) not in trusted
+
+
+def test_trusted_state_dicts_run_and_files_changed_after_the_import_do_not(folder: Path, tmp_path: Path) -> None:
+    package = stork(folder)
+    here = boot(tmp_path, "cpu", trust_entry(package))
+    assert Pipeline(package, ["pytorch_state_dict"], here).opened.device == "cpu"
+    verify_package(package, ["pytorch_state_dict"])
+    (package.folder / "network.py").write_text("raise SystemExit('changed')")
+    with pytest.raises(PackageUnreadable, match=r"network\.py: the SHA-256 is"):
+        verify_package(package, ["pytorch_state_dict"])
+
+
+def test_code_of_a_package_gets_whole_images_though_the_weights_get_tiles(folder: Path, tmp_path: Path) -> None:
+    package = stored(folder, "custom-crab", {"onnx": "weights.onnx"}, code=("custom postprocessing of 'out'",))
+    pipeline = Pipeline(package, ["onnx"], boot(tmp_path, "cpu", trust_entry(package)))
+    image, expected = (np.load(package.folder / f"test_{kind}put.npy") for kind in ("in", "out"))
+    for tile in (None, {"y": 8, "x": 8}):
+        np.testing.assert_allclose(pipeline.predict([image], tile)[0], expected, rtol=1e-6)
+
+
+class Evil:
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self._mark,)
+
+
+@pytest.mark.parametrize("id", ["state-dict-stork", "conscientious-seashell"])
+@pytest.mark.parametrize("how", ["torch.save", "pickle"])
+def test_no_code_comes_out_of_weight_files(folder: Path, tmp_path: Path, id: str, how: str) -> None:
+    """Not even of those of a package whose code is trusted."""
+    mark = tmp_path / "mark"
+    with open(folder / id / "weights.pt", "wb") as file:
+        torch.save({"weight": Evil(mark)}, file) if how == "torch.save" else pickle.dump(Evil(mark), file)
+    package, name = (stork(folder), "pytorch_state_dict") if id == "state-dict-stork" else (seashell(folder), "torchscript")
+    with pytest.raises(WeightsError):
+        Pipeline(package, [name], boot(tmp_path, "cpu", trust_entry(package)))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "a@", "a@123", f"a@{'g' * 64}", f"../a@{'0' * 64}", f"a@{'0' * 64} b@{'0' * 64}", f"@{'0' * 64}"]
+)
+def test_entries_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not id@hash; `\./bioengine models show ID` prints the entry"):
+        parse_trusted(text)
+
+
+def test_entries_are_separated_by_commas(tmp_path: Path) -> None:
+    a, b = f"a@{'0' * 64}", f"b.c-d@{'f' * 64}"
+    assert parse_trusted(f" {a} ,\n{b},") == {a, b} and parse_trusted("") == frozenset()
+    assert boot(tmp_path, "cpu", a, b).to_environment()["BIOENGINE_TRUSTED_MODELS"] == f"{a},{b}"
