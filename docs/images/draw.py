@@ -14,24 +14,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("agg")
 from imjoy_rpc.hypha.sync import connect_to_server
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parents[1] / "server"))
-from bioengine_server.demo.nuclei import draw
+# The drawing is the server's, for the demo; it needs NumPy alone, so it can be taken from there without an installation.
+sys.path.insert(0, str(HERE.parents[1] / "server"))
+
+from bioengine_server.demo.nuclei import draw  # noqa: E402
 
 GRAY = {"cmap": "gray", "interpolation": "nearest"}
 BLUE, ORANGE = "#1f8fff", "#ffb000"
 MODEL = "drawn-nuclei"
-HALO = 32  # of the model
 
 Run = Callable[..., np.ndarray]
 """`run(image, tile=...)`: an image (y, x) -> the model's probability of nucleus (y, x)."""
@@ -70,6 +70,12 @@ def panel(axes: Axes, image: np.ndarray, title: str, **style: Any) -> Any:
     return axes.imshow(image, **{**GRAY, **style})
 
 
+def smooth(image: np.ndarray) -> np.ndarray:
+    """Means of 5 x 5 pixels: noise makes large files."""
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(image, 2, mode="reflect"), (5, 5))
+    return np.asarray(windows.mean((2, 3)))
+
+
 def padding(run: Run) -> Figure:
     """A small image, what the model gets, and what comes back."""
     height, width = 60, 90
@@ -78,7 +84,7 @@ def padding(run: Run) -> Figure:
     mirrored = np.pad(image, [(0, block["y"] - height), (0, block["x"] - width)], mode="reflect")
     result = np.full(mirrored.shape, np.nan)
     result[:height, :width] = run(image)
-    figure, panels = plt.subplots(1, 3, figsize=(9, 2.9), layout="constrained")
+    figure, panels = plt.subplots(1, 3, figsize=(9, 2.9), layout="constrained", dpi=100)
     for axes, shown, title in zip(
         panels,
         (np.where(np.isnan(result), np.nan, mirrored), mirrored, result),
@@ -96,7 +102,8 @@ def padding(run: Run) -> Figure:
 def tiles(image: np.ndarray, tile: int) -> Figure:
     """One tile with its halo, and the parts that are kept of all tiles."""
     tiles = planned(*image.shape, tile)["tiles"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained", dpi=100)
+    image = smooth(image)
     panel(left, image, f"three of the tiles of {tile} x {tile} pixels that go into the model,\nand what is kept of each (filled)")
     corner, middle = tiles[0], next(one for one in tiles if one["y"]["from"] and one["x"]["from"])
     for one, color in ((corner, ORANGE), (middle, BLUE), (tiles[-1], "#3ecf5a")):
@@ -110,7 +117,7 @@ def tiles(image: np.ndarray, tile: int) -> Figure:
         y, x = one["y"], one["x"]
         kept = y["keep_from"], x["keep_from"], y["keep_to"], x["keep_to"]
         outline(right, *kept, fill=True, facecolor=colors(number % 8), alpha=0.45, edgecolor="white")
-    for axes in (left, right):  # what the last tiles see beyond the image is mirrored
+    for axes in (left, right):
         axes.set_xlim(-4.5, max(one["x"]["to"] for one in tiles) + 3.5)
         axes.set_ylim(max(one["y"]["to"] for one in tiles) + 3.5, -4.5)
     return figure
@@ -124,22 +131,24 @@ def difference(run: Run, image: np.ndarray, tile: int) -> Figure:
         for left in range(0, image.shape[1], tile):
             part = np.s_[top : top + tile, left : left + tile]
             alone[part] = run(image[part])
-    errors = [np.abs(other - whole) for other in (tiled, alone)]
+    errors = [np.maximum(np.abs(other - whole), 1e-9) for other in (tiled, alone)]
     print(f"tiles of {tile}: differ by at most {errors[0].max():.2g} from the whole; cut by hand, by {errors[1].max():.2g}")
-    figure, panels = plt.subplots(1, 3, figsize=(9, 2.7), layout="constrained")
+    figure, panels = plt.subplots(1, 3, figsize=(9, 2.9), layout="constrained", dpi=100)
     panel(panels[0], whole, "the whole, in one go", vmin=0, vmax=1)
     for axes, error, title in zip(panels[1:], errors, ("the server's tiles", "tiles cut by hand, each sent alone")):
-        shown = panel(axes, error, f"{title}:\ndiffer by at most {error.max():.1g}", cmap="inferno", vmin=0, vmax=0.5)
+        shown = panel(axes, error, f"{title}:\ndiffer by at most {error.max():.1g}", cmap="inferno", norm=LogNorm(1e-6, 1))
     figure.colorbar(shown, ax=panels[1:], shrink=0.9)
     return figure
 
 
 def main() -> None:
     run, folder = connected(sys.argv[1]), Path(*sys.argv[2:3] or [HERE])
-    image = draw(7, 420).image[:300]
+    image = draw(7, 448).image[:352]
     pictures = {"padding": padding(run), "tiles": tiles(image, 160), "tiled-and-whole": difference(run, image, 160)}
     for name, figure in pictures.items():
-        figure.savefig(folder / f"{name}.png", dpi=110)
+        figure.canvas.draw()
+        picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")  # type: ignore[attr-defined]
+        picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

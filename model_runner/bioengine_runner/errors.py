@@ -2,7 +2,8 @@
 
     bytes -> request -> package -> tensors -> prediction -> result -> bytes
           |          |          |          |
-          |          |          |          CannotTile, TileNotPossible, ModelNotLoaded, ModelFailed, ModelProcessDied, RunTookTooLong
+          |          |          |          CannotTile, TileNotPossible, ModelNotLoaded, ModelFailed, ModelProcessDied,
+          |          |          |          RunTookTooLong
           |          |          Misfit: WrongInputCount, NotAnArray, BadAxes, WrongAxes, WrongSize, BadTile, LossyCast
           |          BadModelId, ModelNotFound, PackageRunsCode, PackageUnreadable, WeightsNotAvailable, NoWeightsWork,
           |          WeightsDamaged, WeightsNotOpened, NoGpu

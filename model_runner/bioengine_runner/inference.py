@@ -72,8 +72,9 @@ class Pipeline:
             arrays: one for each input, with the model's axes and dtypes; sizes of image and batch axes as they come.
             tile: the size of tiles by axis, where they are wanted.
 
-        Returns one array for each output, with the model's output axes. Raises CannotTile, TileNotPossible, and whatever the model
-        raises.
+        Returns one array for each output, with the model's output axes.
+
+        Raises CannotTile, TileNotPossible, and whatever the model raises.
         """
         most = self._most_pixels(arrays)
         while True:

@@ -107,7 +107,8 @@ def test_less_memory_makes_smaller_tiles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tile", "problem"), [({"y": 8}, "A tile of 8 along y is not possible for model 'x': it can be 40 or more"), ({"x": 31}, "along x")]
+    ("tile", "problem"),
+    [({"y": 8}, "A tile of 8 along y is not possible for model 'x': it can be 40 or more"), ({"x": 31}, "along x")],
 )
 def test_tiles_that_leave_nothing_beside_the_halo(tile: dict[str, int], problem: str) -> None:
     with pytest.raises(TileNotPossible, match=problem):
