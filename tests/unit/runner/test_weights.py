@@ -31,16 +31,16 @@ from bioengine_runner.store.trust import parse_trusted, trust_entry
 from bioengine_runner.store.verify import verify_package
 from bioengine_runner.weights import attempts, gpus
 
-from tests.packages import build
+from tests.packages import usual
 
 BOTH = ["onnx", "torchscript"]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    build.conscientious_seashell(tmp_path / "packages")
-    build.state_dict_stork(tmp_path / "packages")
-    build.custom_crab(tmp_path / "packages")
+    usual.conscientious_seashell(tmp_path / "packages")
+    usual.state_dict_stork(tmp_path / "packages")
+    usual.custom_crab(tmp_path / "packages")
     return tmp_path / "packages"
 
 
