@@ -2,7 +2,8 @@
 
     bytes -> request -> package -> tensors -> prediction -> result -> bytes
           |          |          |          |
-          |          |          |          CannotTile, ModelNotLoaded, ModelFailed, ModelProcessDied, RunTookTooLong
+          |          |          |          CannotTile, TileNotPossible, ModelNotLoaded, ModelFailed, ModelProcessDied,
+          |          |          |          RunTookTooLong
           |          |          Misfit: WrongInputCount, NotAnArray, BadAxes, WrongAxes, WrongSize, BadTile, LossyCast
           |          BadModelId, ModelNotFound, PackageRunsCode, PackageUnreadable, WeightsNotAvailable, NoWeightsWork,
           |          WeightsDamaged, WeightsNotOpened, NoGpu
@@ -198,9 +199,18 @@ class LossyCast(Misfit):
 
 class CannotTile(RequestError):
     def __init__(self, model_id: str, reason: str) -> None:
+        self.reason = reason
         super().__init__(
             f"Images of this size do not fit model '{model_id}', and cannot be padded or cut into tiles: {reason}. "
             "Send an image of a size that the model takes."
+        )
+
+
+class TileNotPossible(RequestError):
+    def __init__(self, model_id: str, axis: str, wanted: int, allowed: str) -> None:
+        super().__init__(
+            f"A tile of {wanted} along {axis} is not possible for model '{model_id}': it can be {allowed}. "
+            "Give such a size as `tile`, or leave `tile` out."
         )
 
 

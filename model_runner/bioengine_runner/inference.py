@@ -26,7 +26,7 @@ from bioengine_runner.rundir import Boot
 from bioengine_runner.store.manifest import IMAGE_AXES, RDF, Manifest
 from bioengine_runner.tiling import memory
 from bioengine_runner.tiling.geometry import InputAxis, geometry
-from bioengine_runner.tiling.plan import Plan, Planner
+from bioengine_runner.tiling.plan import Plan, Planner, Sizes
 from bioengine_runner.tiling.run import BATCH, Run
 from bioengine_runner.weights import open_weights
 
@@ -72,7 +72,9 @@ class Pipeline:
             arrays: one for each input, with the model's axes and dtypes; sizes of image and batch axes as they come.
             tile: the size of tiles by axis, where they are wanted.
 
-        Returns one array for each output, with the model's output axes. Raises CannotTile, and whatever the model raises.
+        Returns one array for each output, with the model's output axes.
+
+        Raises CannotTile, TileNotPossible, and whatever the model raises.
         """
         most = self._most_pixels(arrays)
         while True:
@@ -100,6 +102,14 @@ class Pipeline:
                 # One of them, or all together: each finds out for itself.
                 logger.info("%s: %d requests in one batch failed (%s)", self._manifest.id, len(requests), error)
         return [self._predicted(arrays) for arrays in requests]
+
+    def fits_whole(self, arrays: Sequence[np.ndarray]) -> bool:
+        """Whether they go through the model in one piece, as far as memory is concerned."""
+        return len(self._plan(arrays, self._most_pixels(arrays), None)) == 1
+
+    def smallest_tile(self, arrays: Sequence[np.ndarray]) -> dict[str, int]:
+        """The smallest tiles that they can be cut into, by axis. Raises CannotTile where they cannot be cut."""
+        return self._planner.smallest_tile(self._sizes(arrays))
 
     def _predicted(self, arrays: Sequence[np.ndarray]) -> Prediction | Exception:
         try:
@@ -130,7 +140,7 @@ class Pipeline:
             return False
         samples = sum(len(arrays[0]) for arrays in requests)
         together = [np.broadcast_to(array[:1], (samples, *array.shape[1:])) for array in requests[0]]
-        return len(self._plan(together, self._most_pixels(together), None)) == 1
+        return self.fits_whole(together)
 
     def _run(self, arrays: Sequence[np.ndarray], most_pixels: float, tile: Mapping[str, int] | None) -> Run:
         sample = Sample(
@@ -147,10 +157,10 @@ class Pipeline:
         return {id: np.asarray(tensor.data) for id, tensor in outputs.items() if tensor is not None}
 
     def _plan(self, arrays: Sequence[np.ndarray], most_pixels: float, tile: Mapping[str, int] | None) -> Plan:
-        sizes = {
-            id: {str(axis): size for axis, size in zip(axes, array.shape)} for (id, axes), array in zip(self._inputs, arrays)
-        }
-        return self._planner.plan(sizes, most_pixels, tile)
+        return self._planner.plan(self._sizes(arrays), most_pixels, tile)
+
+    def _sizes(self, arrays: Sequence[np.ndarray]) -> Sizes:
+        return {id: {str(axis): size for axis, size in zip(axes, array.shape)} for (id, axes), array in zip(self._inputs, arrays)}
 
     def _most_pixels(self, arrays: Sequence[np.ndarray]) -> float:
         """Samples times pixels that may go through the model at once."""
@@ -170,8 +180,10 @@ class Pipeline:
         }
         pixels = max(_pixels(array, axes) for array, axes in zip(arrays.values(), self._geometry.inputs.values()))
         try:
+            # The weights take what the preprocessing makes of an image: integers become floats.
+            block = next(self._run(list(arrays.values()), float("inf"), None).blocks())
             with memory.watched() as peak:
-                self._forward(arrays)
+                self._forward(block.arrays)
         except Exception as error:
             logger.warning("%s: its memory could not be measured (%s)", self._manifest.id, error)
             return _BYTES_PER_PIXEL

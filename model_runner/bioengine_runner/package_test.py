@@ -1,8 +1,9 @@
-"""Run bioimageio.core's own test on a stored package, in the environment that serves it.
+"""Test a stored package in the environment that serves it: by bioimageio.core's own test, and in tiles against the whole.
 
     python -m bioengine_runner.package_test PACKAGE_FOLDER REPORT.json FORMAT...
 
-Writes `{"<weights format>": {"status": "passed" | "failed", "errors": [str, ...], "summary": {...}}}`.
+Writes `{"<weights format>": {"status": "passed" | "failed", "errors": [str, ...], "summary": {...}, "tiles": {...}}}`, with
+tiles as `compare_tiles` gives them.
 """
 
 from __future__ import annotations
@@ -13,13 +14,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from bioimageio.core import test_description
+from bioimageio.core.digest_spec import get_test_input_sample
 from bioimageio.spec import InvalidDescr, load_description
 
-from bioengine_runner.rundir import TRUSTED_MODELS
+from bioengine_runner.errors import CannotTile
+from bioengine_runner.inference import Pipeline
+from bioengine_runner.rundir import ACCELERATOR, TRUSTED_MODELS, Boot
 from bioengine_runner.store import manifest
+from bioengine_runner.store.manifest import Manifest
 from bioengine_runner.store.trust import check_trust, parse_trusted
 from bioengine_runner.store.verify import verify_package
+from bioengine_runner.tensors.fit import fit_inputs
 
 
 def test_package(folder: Path, weights_format: str) -> dict[str, Any]:
@@ -35,6 +42,35 @@ def test_package(folder: Path, weights_format: str) -> dict[str, Any]:
     return {"status": "passed" if passed else "failed", "errors": errors, "summary": summary.model_dump(mode="json")}
 
 
+def compare_tiles(package: Manifest, weights_format: str, boot: Boot) -> dict[str, Any]:
+    """How far the test image's outputs in the smallest tiles are from those of the whole.
+
+    `{"tile": {axis: pixels}, "differences": {output: the largest, absolute}}`, or `{"problem": why there are no such tiles}`.
+    Tiles give what the whole does where the model looks no further than its halo.
+    """
+    try:
+        pipeline = Pipeline(package, [weights_format], boot)
+        sample = get_test_input_sample(pipeline.opened.description)
+        arrays = fit_inputs(package, [tensor.to_numpy() for tensor in sample.members.values()])
+        tile = pipeline.smallest_tile(arrays)
+        if not pipeline.fits_whole(arrays):
+            return {"problem": "cannot be compared: the test image does not fit into memory in one piece"}
+        outputs = zip(package.outputs, pipeline.predict(arrays), pipeline.predict(arrays, tile))
+        return {"tile": tile, "differences": {spec.id: difference(whole, tiled) for spec, whole, tiled in outputs}}
+    except CannotTile as error:
+        return {"problem": f"cannot be tiled: {error.reason}"}
+    except Exception as error:
+        # Whatever the framework raises; the reference test's outcome is told all the same.
+        return {"problem": f"could not be run in tiles: {error}"}
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    """The largest absolute difference of two arrays of one shape; the same NaN or infinity is none."""
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    differ = (one != other) & ~(np.isnan(one) & np.isnan(other))
+    return float(np.abs(one[differ] - other[differ]).max(initial=0))
+
+
 def main() -> None:
     folder, report, *formats = sys.argv[1:]
     # Relative files of a description are looked for here.
@@ -44,7 +80,10 @@ def main() -> None:
     for name in formats:
         check_trust(package, name, trusted)
     verify_package(package, formats)
-    results = {name: test_package(Path(folder), name) for name in formats}
+    # No Triton runs here: of its start, only these two settings concern a pipeline.
+    accelerator = os.environ.get(ACCELERATOR, "auto")
+    boot = Boot(Path(folder), Path(folder), run_timeout=0, debug=False, trusted=trusted, accelerator=accelerator)
+    results = {name: {**test_package(package.folder, name), "tiles": compare_tiles(package, name, boot)} for name in formats}
     Path(report).write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 

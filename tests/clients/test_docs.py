@@ -26,6 +26,8 @@ class Block(NamedTuple):
     language: str
     code: str
     runs: bool
+    prints: str | None
+    """What a program prints, where the page says so in a block of text after it."""
 
 
 def blocks() -> list[Block]:
@@ -34,7 +36,9 @@ def blocks() -> list[Block]:
         text = page.read_text()
         for block in BLOCK.finditer(text):
             line = text[: block.start()].count("\n") + 1
-            found.append(Block(page.name, line, block["language"], block["code"], block["comment"] is None))
+            after = BLOCK.match(text, block.end() + 2)
+            prints = after["code"] if after and after["language"] == "text" else None
+            found.append(Block(page.name, line, block["language"], block["code"], block["comment"] is None, prints))
     return found
 
 
@@ -66,6 +70,7 @@ def test_program(stack: Stack, tmp_path: Path, block: Block) -> None:
     assert run.returncode == 0, run.stderr
     # A program that prints shows a result; the published examples return one.
     assert run.stdout.strip() or "print(" not in block.code
+    assert block.prints is None or run.stdout.split() == block.prints.split()
 
 
 @pytest.mark.parametrize("block", WEB_PAGES, ids=lambda block: f"{block.page}-{block.line}")

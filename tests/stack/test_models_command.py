@@ -105,6 +105,33 @@ def test_a_failing_model_is_told(packages: Path, tmp_path: Path) -> None:
     assert tested.returncode == 1 and tested.stdout.count("failed") == 2, tested.stdout
 
 
+@pytest.mark.extended
+def test_how_far_tiles_are_from_the_whole_is_told(all_kinds: Path, tmp_path: Path) -> None:
+    """Where the model looks no further than its halo, where it does, and where there are no tiles."""
+    home = str(tmp_path / "home")
+    told = {}
+    for id in ("conv-2d", "conv-2d-far", "conv-2d-fixed"):
+        assert bioengine("models", "import", str(all_kinds / id), BIOENGINE_HOME=home).returncode == 0
+        tested = bioengine("models", "test", id, BIOENGINE_HOME=home)
+        assert tested.returncode == 0, tested.stdout + tested.stderr
+        report = json.loads((tmp_path / "home" / "models" / id / "1.0.0" / "reports" / "test.json").read_text())
+        assert set(report) == {"onnx", "torchscript"}
+        told[id] = tested.stdout, {name: outcome["tiles"] for name, outcome in report.items()}
+    for id in ("conv-2d", "conv-2d-far"):
+        output, tiles = told[id]
+        assert output.count("tiles (y 32, x 32) differ by at most") == 2, output
+        assert all(of_format["tile"] == {"y": 32, "x": 32} for of_format in tiles.values())
+    assert all(of_format["differences"]["features"] < 1e-5 for of_format in told["conv-2d"][1].values())
+    test_output = np.load(all_kinds / "conv-2d-far" / "test_output.npy")
+    for of_format in told["conv-2d-far"][1].values():
+        difference = of_format["differences"]["features"]
+        assert 1e-3 < difference < np.ptp(test_output)
+        assert f"differ by at most {difference:.2g} from the whole" in told["conv-2d-far"][0]
+    output, tiles = told["conv-2d-fixed"]
+    assert output.count("cannot be tiled: y is always 64; x is always 64") == 2, output
+    assert all("tile" not in of_format for of_format in tiles.values())
+
+
 def test_versions(packages: Path, tmp_path: Path) -> None:
     """The plain id names the version that was imported last; removing it gives the name back to the one before."""
     home = str(tmp_path / "home")

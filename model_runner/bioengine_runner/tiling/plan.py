@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from bioengine_runner.errors import CannotTile
+from bioengine_runner.errors import CannotTile, TileNotPossible
 from bioengine_runner.store.manifest import IMAGE_AXES
 from bioengine_runner.tiling.geometry import Follows, Geometry, InputAxis, OutputAxis
 from bioengine_runner.tiling.spans import Span, smallest_block, spans, stride_of
@@ -167,7 +167,7 @@ class Planner:
                 model's halo allows.
             tile: the wanted size of tiles by axis, for those that are to be cut whatever there is of memory.
 
-        Raises CannotTile.
+        Raises CannotTile, TileNotPossible.
         """
         groups = self._groups(sizes)
         blocks = [self._wanted(group, tile) if tile and group.leader.id in tile else self._largest(group) for group in groups]
@@ -185,6 +185,27 @@ class Planner:
         for group, block in zip(groups, blocks):
             self._check(group, block)
         return Plan([(group, group.cut(block)) for group, block in zip(groups, blocks)], batch, chunk, fill)
+
+    def smallest_tile(self, sizes: Sizes) -> dict[str, int]:
+        """The smallest tiles of inputs of `sizes`, by axis, for those axes that make more than one.
+
+        Raises CannotTile where there is no such axis.
+        """
+        tile: dict[str, int] = {}
+        problems: dict[str, None] = {}
+        for group in self._groups(sizes):
+            leader, least = group.leader, group.least_block
+            if not group.can_be_cut:
+                problems["not all of its outputs are images that could be put together from tiles"] = None
+            elif not leader.is_free:
+                problems[f"{leader.id} is always {leader.min}"] = None
+            elif least >= group.size:
+                problems[f"{leader.id} is {group.size}, and the smallest of several tiles is {least}"] = None
+            else:
+                tile[leader.id] = least
+        if not tile:
+            raise CannotTile(self._model_id, "; ".join(problems) or "its inputs are no images")
+        return tile
 
     def _groups(self, sizes: Sizes) -> list[_Group]:
         groups: list[_Group] = []
@@ -245,8 +266,7 @@ class Planner:
         wanted, leader = tile[group.leader.id], group.leader
         smallest = group.least_block if group.size > wanted and leader.is_free else leader.min
         if wanted < smallest or (not leader.is_free and wanted != leader.min):
-            allowed = f"{smallest} or more" if leader.is_free else f"{leader.min}"
-            raise CannotTile(self._model_id, f"a tile of {wanted} along {leader.id} is not possible; it can be {allowed}")
+            raise TileNotPossible(self._model_id, leader.id, wanted, f"{smallest} or more" if leader.is_free else f"{leader.min}")
         block = leader.valid(wanted)
         return min(block if block == wanted or not leader.is_free else block - leader.step, leader.valid(group.size))
 

@@ -1,4 +1,7 @@
-"""Test a stored package with bioimageio.core, in the model runner's environment; the report stays beside the package."""
+"""Test a stored package in the model runner's environment: by bioimageio.core, and in tiles against the whole.
+
+The report stays beside the package.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bioengine_server.errors import StoreError, StoreNotWritable
 from bioengine_server.store.model_store import StoredModel
@@ -18,15 +22,21 @@ REPORT_FILE = "test.json"
 
 @dataclass(frozen=True)
 class PackageTest:
-    """The outcome for one of a package's weights. `status`: passed, failed or not run."""
+    """The outcome for one of a package's weights. `status`: passed, failed or not run.
+
+    `tiles`: how far the test image's result in tiles is from that of the whole, or why there is none.
+    """
 
     weights: str
     status: str
     detail: str
+    tiles: str = ""
 
 
 def test_package(model: StoredModel, environments: Path, trusted: frozenset[str]) -> list[PackageTest]:
-    """Run the reference test of each of a package's weights that this server runs. Raises StoreError.
+    """Run the reference test of each of a package's weights that this server runs, and compare tiles with the whole.
+
+    Raises StoreError.
 
     Args:
         model: of the store; its report is written to `reports/test.json` in its folder.
@@ -62,5 +72,17 @@ def test_package(model: StoredModel, environments: Path, trusted: frozenset[str]
         last = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise StoreError(f"The test of {manifest.id} could not be run (exit status {process.returncode}): {last}") from None
     return [
-        PackageTest(name, results[name]["status"], " ".join("; ".join(results[name]["errors"]).split())[:200]) for name in formats
+        PackageTest(name, result["status"], _line("; ".join(result["errors"])), _tiles_in_words(result["tiles"]))
+        for name, result in ((name, results[name]) for name in formats)
     ]
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:200]
+
+
+def _tiles_in_words(tiles: dict[str, Any]) -> str:
+    if "problem" in tiles:
+        return _line(tiles["problem"])
+    sizes = ", ".join(f"{axis} {size}" for axis, size in tiles["tile"].items())
+    return f"tiles ({sizes}) differ by at most {max(tiles['differences'].values()):.2g} from the whole"

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from bioengine_runner.errors import CannotTile
+from bioengine_runner.errors import CannotTile, TileNotPossible
 from bioengine_runner.tiling.geometry import Follows, Geometry, InputAxis, OutputAxis
 from bioengine_runner.tiling.memory import available, watched
 from bioengine_runner.tiling.plan import Planner
@@ -107,11 +107,41 @@ def test_less_memory_makes_smaller_tiles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tile", "problem"), [({"y": 8}, "a tile of 8 along y is not possible; it can be 40 or more"), ({"x": 31}, "along x")]
+    ("tile", "problem"),
+    [({"y": 8}, "A tile of 8 along y is not possible for model 'x': it can be 40 or more"), ({"x": 31}, "along x")],
 )
 def test_tiles_that_leave_nothing_beside_the_halo(tile: dict[str, int], problem: str) -> None:
-    with pytest.raises(CannotTile, match=problem):
+    with pytest.raises(TileNotPossible, match=problem):
         put_together(model(8, 8, 10), np.zeros((100, 100)), float("inf"), tile)
+
+
+@settings(deadline=None)
+@given(size=st.tuples(st.integers(1, 150), st.integers(1, 150)), step=st.integers(1, 8), halo=st.integers(0, 12))
+def test_the_smallest_tiles(size: tuple[int, int], step: int, halo: int) -> None:
+    """They are several, and no smaller ones are possible; where there are none, the reason names the sizes."""
+    geometry, image = model(16, step, halo), np.random.default_rng(0).random(size)
+    sizes = {"in": {"batch": 1, "channel": 1, "y": size[0], "x": size[1]}}
+    try:
+        tile = Planner("x", geometry).smallest_tile(sizes)
+    except CannotTile as error:
+        assert f"x is {size[1]}, and the smallest of several tiles is" in error.reason
+        assert max(size) <= geometry.inputs["in"][2].valid(smallest_block(halo, step))
+        return
+    whole, tiles = put_together(geometry, image, float("inf"), tile)
+    np.testing.assert_array_equal(whole, image)
+    assert tiles > 1
+    for axis in tile:
+        with pytest.raises(TileNotPossible):
+            put_together(geometry, image, float("inf"), {**tile, axis: tile[axis] - 1})
+
+
+def test_what_has_no_tiles() -> None:
+    sizes = {"in": {"batch": 1, "channel": 1, "y": 32, "x": 32}}
+    with pytest.raises(CannotTile, match="y is always 32; x is always 32"):
+        Planner("x", model(32, 0, 0)).smallest_tile(sizes)
+    classes = Geometry(model(16, 1, 0).inputs, {"class": (OutputAxis("channel", "channel", None, 0),)})
+    with pytest.raises(CannotTile, match="not all of its outputs are images"):
+        Planner("x", classes).smallest_tile(sizes)
 
 
 def test_what_cannot_be_cut() -> None:
