@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import select
 import subprocess
 from collections.abc import Sequence
@@ -21,20 +22,27 @@ _SEEDS = itertools.count()
 class Client:
     """One client in a process of its own; open it as a context."""
 
-    def __init__(self, python: Path, kind: str, address: str) -> None:
+    def __init__(self, python: Path, kind: str, address: str, folder: Path) -> None:
         """
         Args:
             python: of the library's environment.
             kind: one of `callers.KINDS`.
             address: a URL, or host and port, or a folder, as the kind has it.
+            folder: for its temporary files; ONNX Runtime leaves one of its own.
         """
         self._command = [str(python), "-P", callers.__file__, kind, address]
         self._kind = kind
+        self._environment = {**os.environ, "TMPDIR": str(folder)}
 
     def __enter__(self) -> Client:
         # Not of our process group, so that Ctrl-C reaches us alone; it ends when its stdin does.
         self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+            self._command,
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         return self
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -43,9 +42,8 @@ def core(stack: BenchStack, rounds: int) -> list[Measurement]:
     with ExitStack() as parts:
         alone = parts.enter_context(stack.core_user())
         user = parts.enter_context(stack.user(_LIBRARY))
-        folder = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="bioengine-bench-")))
         for image in _IMAGES:
-            same = _SameImages(image, folder)
+            same = _SameImages(image, stack.folder)
             values = interleaved({"alone": same.run_by(alone), "served": same.run_by(user)}, rounds, _WARM_UP)
             reference = Measurement(f"bioimageio.core {image.name}", "ms", values["alone"])
             limits = {"added_limit": image.added_limit, "ratio_limit": image.ratio_limit}

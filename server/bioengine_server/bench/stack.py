@@ -30,10 +30,11 @@ _LOOK_INTERVAL = 0.1  # seconds
 
 @dataclass(frozen=True)
 class BenchStack:
-    """A running stack. `pid`: of the server."""
+    """A running stack. `pid`: of the server. `folder`: for temporary files, which go when it ends."""
 
     settings: Settings
     pid: int
+    folder: Path
 
     def user(self, library: str) -> Client:
         """A user's program with one of `LIBRARIES`."""
@@ -76,7 +77,7 @@ class BenchStack:
             seen.append(self.memory(model))
 
     def _client(self, environment: str, kind: str, address: str) -> Client:
-        return Client(self.settings.environments / environment / "bin" / "python", kind, address)
+        return Client(self.settings.environments / environment / "bin" / "python", kind, address, self.folder)
 
 
 @contextlib.contextmanager
@@ -101,7 +102,7 @@ def bench_stack(settings: Settings) -> Iterator[BenchStack]:
             store.import_package(package)
         # Hypha leaves files of its own in the temporary folder.
         process = parts.enter_context(own_server(own, TMPDIR=str(folder)))
-        yield BenchStack(own, process.pid)
+        yield BenchStack(own, process.pid, folder)
 
 
 def stack_memory(server_pid: int, shm_prefix: str) -> int:

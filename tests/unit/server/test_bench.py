@@ -80,12 +80,12 @@ def test_the_json_has_every_round() -> None:
     assert document["machine"]["processors"] >= 1
 
 
-def test_a_client_measures_what_comes_back_as_it_was_sent() -> None:
-    with echo_server() as address, Client(Path(sys.executable), "tcp", address) as client:
+def test_a_client_measures_what_comes_back_as_it_was_sent(tmp_path: Path) -> None:
+    with echo_server() as address, Client(Path(sys.executable), "tcp", address, tmp_path) as client:
         assert client.echo(side=8) > 0 and client.echo(side=300) > 0
 
 
-def test_an_image_that_comes_back_changed_stops_the_measurements() -> None:
+def test_an_image_that_comes_back_changed_stops_the_measurements(tmp_path: Path) -> None:
     def answer_changed(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection, connection.makefile("rb") as incoming:
@@ -97,17 +97,17 @@ def test_an_image_that_comes_back_changed_stops_the_measurements() -> None:
         threading.Thread(target=answer_changed, args=(listener,), daemon=True).start()
         with (
             pytest.raises(BenchFailed, match="tcp did not get what it should: what came back differs"),
-            Client(Path(sys.executable), "tcp", f"127.0.0.1:{listener.getsockname()[1]}") as client,
+            Client(Path(sys.executable), "tcp", f"127.0.0.1:{listener.getsockname()[1]}", tmp_path) as client,
         ):
             client.echo(side=8)
 
 
-def test_a_server_that_is_not_there_stops_the_measurements() -> None:
+def test_a_server_that_is_not_there_stops_the_measurements(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with (
         pytest.raises(BenchFailed, match="tcp did not get what it should: ConnectionRefusedError"),
-        Client(Path(sys.executable), "tcp", f"127.0.0.1:{port}") as client,
+        Client(Path(sys.executable), "tcp", f"127.0.0.1:{port}", tmp_path) as client,
     ):
         client.echo(side=8)
 
