@@ -180,8 +180,10 @@ class Pipeline:
         }
         pixels = max(_pixels(array, axes) for array, axes in zip(arrays.values(), self._geometry.inputs.values()))
         try:
+            # The weights take what the preprocessing makes of an image: integers become floats.
+            block = next(self._run(list(arrays.values()), float("inf"), None).blocks())
             with memory.watched() as peak:
-                self._forward(arrays)
+                self._forward(block.arrays)
         except Exception as error:
             logger.warning("%s: its memory could not be measured (%s)", self._manifest.id, error)
             return _BYTES_PER_PIXEL

@@ -2,9 +2,9 @@
 
     <runner environment>/bin/python -m tests.packages.build FOLDER [--all-kinds]
 
-makes `FOLDER/<id>/` for each: those that every home of the tests has, or with `--all-kinds` the many others, one for each kind of
-model that there is. Runs in the runner's environment, which has torch and onnx. Test outputs are computed with NumPy from
-formulas, not with the code under test.
+makes `FOLDER/<id>/` for each: those that every home of the tests has and those of `bioengine bench`, or with `--all-kinds` the
+many others, one for each kind of model that there is. Runs in the runner's environment, which has torch and onnx. Test outputs
+are computed with NumPy from formulas, not with the code under test.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 from tests.packages.axes import AXES
+from tests.packages.bench import BENCH
 from tests.packages.old import OLD
 from tests.packages.processing import PROCESSING
 from tests.packages.sizes import SIZES
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--all-kinds", action="store_true")
     arguments = parser.parse_args()
-    for build in ALL_KINDS if arguments.all_kinds else USUAL:
+    for build in ALL_KINDS if arguments.all_kinds else (*USUAL, *BENCH):
         build(arguments.folder)
 
 

@@ -55,9 +55,9 @@ def convolutional(
     )
 
 
-def normalized(folder: Path, dtype: str) -> None:
+def normalized(folder: Path, id: str, dtype: str) -> None:
     """Integers that are normalized, then a network whose halo is enough."""
-    package = Package(folder, f"conv-2d-{dtype}")
+    package = Package(folder, id)
     network = convolutions(7, 3)
     image = np.random.default_rng(7).integers(0, np.iinfo(dtype).max, (1, 1, 40, 48)).astype(dtype)
     nodes, constants = network.nodes("image", "features")
@@ -144,7 +144,7 @@ SIZES = (
         convolutional, id="conv-double", network=Network([*ONE_CHANNEL.layers, Double()]), image=image_of(6, 1, 1, 32, 40),
         size=FREE, halo=8, scale=2,
     ),
-    partial(normalized, dtype="uint8"),
-    partial(normalized, dtype="uint16"),
+    partial(normalized, id="conv-2d-uint8", dtype="uint8"),
+    partial(normalized, id="conv-2d-uint16", dtype="uint16"),
     two_images,
 )  # fmt: skip

@@ -101,33 +101,6 @@ def probe(folder: Path) -> None:
     )
 
 
-def bench_echo(folder: Path) -> None:
-    """What comes goes back: `bioengine bench` measures the way there and back with it (`bioengine_server/bench/packages`)."""
-    package = Package(folder, "bench-echo")
-    package.rdf["description"] = "Gives back its input, for `bioengine bench`."
-    package.onnx(
-        [helper.make_node("Identity", ["image"], ["same"])],
-        [image_value("image", "b", 1, "y", "x")],
-        [image_value("same", "b", 1, "y", "x")],
-        {},
-    )
-    image = np.random.default_rng(5).random((1, 1, 4, 6), np.float32)
-    free = {"min": 1, "step": 1}
-    package.save(
-        [(tensor("image", "float32", [BATCH, channels("value"), space("y", free), space("x", free)]), image)],
-        [
-            (
-                tensor(
-                    "same",
-                    "float32",
-                    [BATCH, channels("value"), space("y", like("image", "y")), space("x", like("image", "x"))],
-                ),
-                image,
-            )
-        ],
-    )
-
-
 class TwoSums(torch.nn.Module):
     def forward(self, image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return image + mask, image * mask
@@ -287,6 +260,4 @@ def state_dict_stork(folder: Path) -> None:
     package.save([(tensor("image", "float32", axes), image)], [(tensor("out", "float32", axes), image @ matrix.T + bias)])
 
 
-USUAL = (
-    conscientious_seashell, probe, bench_echo, two_inputs, label_doubler, old_otter, slow_snail, custom_crab, state_dict_stork
-)  # fmt: skip
+USUAL = (conscientious_seashell, probe, two_inputs, label_doubler, old_otter, slow_snail, custom_crab, state_dict_stork)

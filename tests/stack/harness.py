@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 from bioengine_server.bench.stack import stack_memory
 from bioengine_server.settings import Settings
-from bioengine_server.triton.leftovers import processes_of
+from bioengine_server.triton.leftovers import processes_of, processes_of_model
 from hypha_rpc.sync import connect_to_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +58,7 @@ def fill_home(home: Path, *packages: Path) -> None:
 
     store = ModelStore(home / "models")
     for folder in (folder for parent in (*packages, ZOO) if parent.is_dir() for folder in parent.iterdir()):
-        if folder.is_dir() and folder.name not in ("bioengine-probe", "bench-echo"):
+        if folder.is_dir() and not folder.name.startswith(("bioengine-probe", "bench-")):
             store.import_package(folder)
     shutil.copytree(ROOT / "tests" / "triton_models", home / "triton-models", ignore=shutil.ignore_patterns("__pycache__"))
 
@@ -169,12 +169,7 @@ class Stack:
 
     def stubs(self, model: str) -> list[psutil.Process]:
         """The Python processes of a Triton model, one for each instance."""
-        return [
-            process
-            for process in self.triton_processes()
-            if "stub" in process.info["cmdline"][0]
-            and any(argument.startswith(f"{model}_0_") for argument in process.info["cmdline"])
-        ]
+        return processes_of_model(self.settings.shm_prefix, model)
 
     def models(self) -> list[psutil.Process]:
         """The processes of bioimage.io models, but for the server's own probe."""

@@ -1,13 +1,16 @@
-"""A client in a process of its own that sends images and compares what comes back. Runs in its library's environment.
+"""A program in a process of its own that has images run by a model. Runs in the environment of its library.
 
     python callers.py KIND ADDRESS
 
-KIND is imjoy-rpc, hypha-rpc, tritonclient or tcp. Reads lines `{"side": pixels, "seed": int}`; for each sends a float32 image of
-(1, 1, side, side) with values of its own and writes a line `{"seconds": float, "equal": bool}`, or `{"error": str}`.
+KIND is imjoy-rpc, hypha-rpc, tritonclient, tcp or bioimageio.core. Reads lines
+`{"model": id, "shape": [pixels, ...], "seed": int, "save": file or null}`; for each has the model run a float32 image with values
+of its own, and writes a line `{"seconds": float}`, or `{"error": str}`. The output is saved as .npy; where it is not to be, it
+has to be the image again.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import logging
@@ -17,57 +20,57 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-MODEL = "bench-echo"
 TIMEOUT = 60  # seconds
 
-Echo = Callable[[np.ndarray], np.ndarray]
-"""Sends an image, returns what came back."""
+Run = Callable[[str, np.ndarray], np.ndarray]
+"""Has the model of this id run an image; returns its first output."""
 
 
-def rpc_client(module: str, url: str) -> Echo:
+def rpc_client(module: str, url: str) -> Run:
     """`triton-client`, as a user's program calls it."""
     client = importlib.import_module(module)
     server = client.connect_to_server({"name": "bench", "server_url": url, "method_timeout": TIMEOUT})
     triton = server.get_service("triton-client")
 
-    def echo(image: np.ndarray) -> np.ndarray:
-        request = {"model_id": MODEL, "inputs": [image]}
+    def run(model: str, image: np.ndarray) -> np.ndarray:
+        request = {"model_id": model, "inputs": [image]}
         result = triton.execute(inputs=[request], model_name="bioengine-model-runner", serialization="imjoy")["result"]
         if not result["success"]:
             raise RuntimeError(result["error"])
         output: np.ndarray = result["outputs"][0]
         return output
 
-    return echo
+    return run
 
 
-def triton_client(address: str) -> Echo:
+def triton_client(address: str) -> Run:
     """Triton's own protocol, binary tensors, over one connection that stays open."""
     import tritonclient.http as triton_http
 
     client = triton_http.InferenceServerClient(address, connection_timeout=TIMEOUT, network_timeout=TIMEOUT)
 
-    def echo(image: np.ndarray) -> np.ndarray:
+    def run(model: str, image: np.ndarray) -> np.ndarray:
         tensor = triton_http.InferInput("image", list(image.shape), "FP32")
         tensor.set_data_from_numpy(image)
-        output: np.ndarray = client.infer(MODEL, [tensor]).as_numpy("same")
+        output: np.ndarray = client.infer(model, [tensor]).as_numpy("same")
         return output
 
-    return echo
+    return run
 
 
-def tcp_client(address: str) -> Echo:
+def tcp_client(address: str) -> Run:
     """The floor: MessagePack over a plain socket, and the same bytes back (`floor.echo_server`)."""
     import msgpack
 
     host, _, port = address.rpartition(":")
     connection = socket.create_connection((host, int(port)), TIMEOUT)
 
-    def echo(image: np.ndarray) -> np.ndarray:
+    def run(model: str, image: np.ndarray) -> np.ndarray:
         data = msgpack.packb({"image": image.tobytes()})
         connection.sendall(len(data).to_bytes(8, "big") + data)
         answer = bytearray(len(data))
@@ -78,24 +81,58 @@ def tcp_client(address: str) -> Echo:
             view = view[count:]
         return np.frombuffer(msgpack.unpackb(answer)["image"], image.dtype).reshape(image.shape)
 
-    return echo
+    return run
 
 
-KINDS: dict[str, Callable[[str], Echo]] = {
+def core(store: str) -> Run:
+    """bioimageio.core in this very process, its pipelines kept: what a model of the store takes where there is no server.
+
+    Whole images by the ONNX weights, on the CPU; no padding and no cropping.
+    """
+    from bioimageio.core import Sample, Tensor, create_prediction_pipeline
+    from bioimageio.core.axis import AxisInfo
+    from bioimageio.core.digest_spec import get_member_id
+    from bioimageio.spec import load_model_description
+    from loguru import logger
+
+    logger.disable("bioimageio")
+
+    @functools.cache
+    def opened(model: str) -> Any:
+        (package,) = Path(store, model).glob("*/rdf.yaml")
+        description = load_model_description(package, perform_io_checks=False)
+        pipeline = create_prediction_pipeline(description, weights_format="onnx", devices=["CPUExecutionProvider"])
+        (spec,) = description.inputs
+        return pipeline, get_member_id(spec), [AxisInfo.create(axis).id for axis in spec.axes]
+
+    def run(model: str, image: np.ndarray) -> np.ndarray:
+        pipeline, id, axes = opened(model)
+        sample = Sample(members={id: Tensor(image, dims=axes)}, stat={}, id=None)
+        result = pipeline.predict_sample_without_blocking(sample, skip_input_padding=True, skip_output_cropping=True)
+        return np.asarray(next(iter(result.members.values())).data)
+
+    return run
+
+
+KINDS: dict[str, Callable[[str], Run]] = {
     "imjoy-rpc": lambda address: rpc_client("imjoy_rpc.hypha.sync", address),
     "hypha-rpc": lambda address: rpc_client("hypha_rpc.sync", address),
     "tritonclient": triton_client,
     "tcp": tcp_client,
+    "bioimageio.core": core,
 }
 
 
-def measured(echo: Echo, side: int, seed: int) -> dict[str, Any]:
-    image = np.random.default_rng(seed).random((1, 1, side, side), np.float32)
+def measured(run: Run, model: str, shape: list[int], seed: int, save: str | None) -> dict[str, Any]:
+    image = np.random.default_rng(seed).random(shape, np.float32)
     started = time.perf_counter()
-    returned = echo(image)
+    output = run(model, image)
     seconds = time.perf_counter() - started
-    equal = returned.dtype == image.dtype and np.array_equal(returned, image)
-    return {"seconds": seconds, "equal": bool(equal)}
+    if save is not None:
+        np.save(save, output)
+    elif output.dtype != image.dtype or not np.array_equal(output, image):
+        return {"error": "what came back differs from what was sent"}
+    return {"seconds": seconds}
 
 
 def main() -> None:
@@ -104,13 +141,13 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     logging.disable(logging.ERROR)
     kind, address = sys.argv[1:]
-    echo: Echo | None = None
+    run: Run | None = None
     for line in sys.stdin:
         # Ended even where nobody is left to end it: imjoy-rpc waits for ever for a server that has gone.
         signal.alarm(2 * TIMEOUT)
         try:
-            echo = echo or KINDS[kind](address)
-            answer = measured(echo, **json.loads(line))
+            run = run or KINDS[kind](address)
+            answer = measured(run, **json.loads(line))
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         signal.alarm(0)

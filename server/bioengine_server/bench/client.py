@@ -6,6 +6,7 @@ import itertools
 import json
 import select
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -13,10 +14,11 @@ from types import TracebackType
 from bioengine_server.bench import callers
 from bioengine_server.errors import BenchFailed
 
+_ECHO = "bench-echo"
 _SEEDS = itertools.count()
 
 
-class EchoClient:
+class Client:
     """One client in a process of its own; open it as a context."""
 
     def __init__(self, python: Path, kind: str, address: str) -> None:
@@ -24,12 +26,12 @@ class EchoClient:
         Args:
             python: of the library's environment.
             kind: one of `callers.KINDS`.
-            address: a URL, or host and port, as the kind has it.
+            address: a URL, or host and port, or a folder, as the kind has it.
         """
         self._command = [str(python), "-P", callers.__file__, kind, address]
         self._kind = kind
 
-    def __enter__(self) -> EchoClient:
+    def __enter__(self) -> Client:
         # Not of our process group, so that Ctrl-C reaches us alone; it ends when its stdin does.
         self._process = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -43,15 +45,21 @@ class EchoClient:
 
     def echo(self, side: int) -> float:
         """Milliseconds for an image of `side` x `side` float32 there and back, compared. Raises BenchFailed."""
+        return self._run(_ECHO, (1, 1, side, side), next(_SEEDS), None)
+
+    def predict(self, model: str, shape: Sequence[int], seed: int, output: Path) -> float:
+        """Milliseconds of a model's run on an image that `shape` and `seed` say; saves what it made of it. Raises BenchFailed."""
+        return self._run(model, shape, seed, output)
+
+    def _run(self, model: str, shape: Sequence[int], seed: int, save: Path | None) -> float:
         assert self._process.stdin is not None and self._process.stdout is not None
+        request = {"model": model, "shape": shape, "seed": seed, "save": None if save is None else str(save)}
         with suppress(BrokenPipeError):
-            print(json.dumps({"side": side, "seed": next(_SEEDS)}), file=self._process.stdin, flush=True)
+            print(json.dumps(request), file=self._process.stdin, flush=True)
         if not select.select([self._process.stdout], [], [], callers.TIMEOUT)[0]:
             raise BenchFailed(self._kind, f"there was no answer within {callers.TIMEOUT} s")
         line = self._process.stdout.readline()
         answer = json.loads(line) if line else {"error": "its process has ended"}
         if "error" in answer:
             raise BenchFailed(self._kind, answer["error"])
-        if not answer["equal"]:
-            raise BenchFailed(self._kind, "what came back differs from what was sent")
         return float(answer["seconds"]) * 1000

@@ -23,6 +23,8 @@ class Measurement:
     """Of the median, in `unit`."""
     ratio_limit: float | None = None
     """Of the ratio to the reference."""
+    added_limit: float | None = None
+    """Of what it is above the reference, in `unit`."""
 
     @property
     def median(self) -> float:
@@ -40,9 +42,16 @@ class Measurement:
         return statistics.median(own / other for own, other in zip(self.values, self.reference.values, strict=True))
 
     @property
+    def added(self) -> float | None:
+        """How much more than the reference it is: the median over the rounds, in `unit`."""
+        if self.reference is None:
+            return None
+        return statistics.median(own - other for own, other in zip(self.values, self.reference.values, strict=True))
+
+    @property
     def exceeded(self) -> bool:
-        over = self.limit is not None and self.median > self.limit
-        return over or (self.ratio_limit is not None and self.ratio is not None and self.ratio > self.ratio_limit)
+        judged = ((self.median, self.limit), (self.ratio, self.ratio_limit), (self.added, self.added_limit))
+        return any(figure is not None and limit is not None and figure > limit for figure, limit in judged)
 
 
 def interleaved(cases: Mapping[str, Callable[[], float]], rounds: int, warm_up: int) -> dict[str, tuple[float, ...]]:

@@ -13,16 +13,17 @@ from bioengine_server.bench.measurement import Measurement
 
 
 def table(measurements: Sequence[Measurement]) -> Table:
-    """A row for each; the ratio is to the row above that has none."""
+    """A row for each; the ratio and what is added are to the row above that has none."""
     result = Table(box=None, pad_edge=False, header_style="bold")
     result.add_column("measurement", no_wrap=True)
-    for column in ("median", "best", "ratio", "limit", ""):
+    for column in ("median", "best", "added", "ratio", "limit", ""):
         result.add_column(column, justify="right" if column else "left", no_wrap=True)
     for item in measurements:
         result.add_row(
             item.name,
             f"{item.median:.1f} {item.unit}",
             f"{item.best:.1f} {item.unit}",
+            "" if item.added is None else f"{item.added:+.1f} {item.unit}",
             "" if item.ratio is None else f"{item.ratio:.2f} x",
             limit_of(item),
             verdict(item),
@@ -31,8 +32,12 @@ def table(measurements: Sequence[Measurement]) -> Table:
 
 
 def limit_of(item: Measurement) -> str:
-    limits = [] if item.limit is None else [f"{item.limit:.0f} {item.unit}"]
-    return ", ".join([*limits, *([] if item.ratio_limit is None else [f"{item.ratio_limit:.2f} x"])])
+    limits = [
+        "" if item.limit is None else f"{item.limit:.0f} {item.unit}",
+        "" if item.ratio_limit is None else f"{item.ratio_limit:.2f} x",
+        "" if item.added_limit is None else f"+{item.added_limit:.0f} {item.unit}",
+    ]
+    return ", ".join(filter(None, limits))
 
 
 def verdict(item: Measurement) -> str:
@@ -63,8 +68,10 @@ def as_json(measurements: Sequence[Measurement]) -> str:
                 "values": item.values,
                 "compared_with": None if item.reference is None else item.reference.name,
                 "ratio": item.ratio,
+                "added": item.added,
                 "limit": item.limit,
                 "ratio_limit": item.ratio_limit,
+                "added_limit": item.added_limit,
                 "exceeded": item.exceeded,
             }
             for item in measurements
@@ -74,5 +81,5 @@ def as_json(measurements: Sequence[Measurement]) -> str:
 
 
 def _figure(item: Measurement) -> str:
-    ratio = "" if item.ratio is None else f" ({item.ratio:.2f} x {item.reference.name})" if item.reference else ""
-    return f"{item.median:.1f} {item.unit}{ratio}"
+    compared = f" ({item.added:+.1f} {item.unit}, {item.ratio:.2f} x {item.reference.name})" if item.reference else ""
+    return f"{item.median:.1f} {item.unit}{compared}"

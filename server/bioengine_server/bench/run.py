@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bioengine_server.bench.core import core
 from bioengine_server.bench.echo import echo
+from bioengine_server.bench.huge import huge
 from bioengine_server.bench.measurement import Measurement
 from bioengine_server.bench.memory import memory
 from bioengine_server.bench.proxy import proxy
@@ -16,15 +18,16 @@ from bioengine_server.settings import Settings
 Subject = Callable[..., list[Measurement]]
 """Takes a `BenchStack` and the number of rounds."""
 
-SUBJECTS: tuple[Subject, ...] = (memory, echo, proxy)
+SUBJECTS: tuple[Subject, ...] = (memory, echo, proxy, core)
 
 
-def run_bench(settings: Settings, rounds: int, tell: Callable[[str], None]) -> list[Measurement]:
-    """Start a stack, measure every subject, end the stack. Raises StackError, BenchFailed.
+def run_bench(settings: Settings, rounds: int, with_huge: bool, tell: Callable[[str], None]) -> list[Measurement]:
+    """Start a stack, measure every subject, end the stack. Raises StackError, BenchFailed, TooLittleSharedMemory.
 
     Args:
         settings: of the stack; its home, ports and addresses are the bench's own.
         rounds: how many times each is measured.
+        with_huge: whether a huge image is run as well.
         tell: told what is done next.
     """
     tell("Looking for the client libraries")
@@ -33,7 +36,7 @@ def run_bench(settings: Settings, rounds: int, tell: Callable[[str], None]) -> l
     tell("Starting a server")
     measurements = []
     with bench_stack(settings) as stack:
-        for subject in SUBJECTS:
+        for subject in (*SUBJECTS, huge) if with_huge else SUBJECTS:
             tell(f"Measuring {subject.__name__}")
             measurements += subject(stack, rounds)
     return measurements

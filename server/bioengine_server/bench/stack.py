@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from bioengine_server.bench.client import EchoClient
+from bioengine_server.bench.client import Client
 from bioengine_server.hub.ports import free_ports
 from bioengine_server.own_server import own_server
 from bioengine_server.settings import Settings
 from bioengine_server.store.model_store import ModelStore
-from bioengine_server.triton.leftovers import processes_of
+from bioengine_server.triton.leftovers import processes_of, processes_of_model
 
 LIBRARIES = ("imjoy-rpc", "hypha-rpc")
 
@@ -35,30 +35,36 @@ class BenchStack:
     settings: Settings
     pid: int
 
-    def user(self, library: str) -> EchoClient:
+    def user(self, library: str) -> Client:
         """A user's program with one of `LIBRARIES`."""
         return self._client(CLIENT_ENVIRONMENTS[library], library, self.settings.url)
 
-    def triton_user(self, address: str) -> EchoClient:
+    def triton_user(self, address: str) -> Client:
         """A client of Triton's own protocol."""
         return self._client("server", "tritonclient", address)
 
-    def floor_user(self, address: str) -> EchoClient:
+    def floor_user(self, address: str) -> Client:
         """A client of `floor.echo_server`."""
         return self._client("server", "tcp", address)
 
-    def memory(self) -> int:
-        return stack_memory(self.pid, self.settings.shm_prefix)
+    def core_user(self) -> Client:
+        """No client at all: bioimageio.core itself, on the models of this stack."""
+        return self._client("runner", "bioimageio.core", str(self.settings.store))
+
+    def memory(self, model: str | None = None) -> int:
+        """Bytes of all processes, or of those of one Triton model."""
+        prefix = self.settings.shm_prefix
+        return stack_memory(self.pid, prefix) if model is None else pss(processes_of_model(prefix, model))
 
     @contextlib.contextmanager
-    def peak_memory(self) -> Iterator[list[int]]:
+    def peak_memory(self, model: str | None = None) -> Iterator[list[int]]:
         """Looks at the memory all the while; what it was is in the list afterwards."""
         seen: list[int] = []
         over = threading.Event()
 
         def look() -> None:
             while not over.wait(_LOOK_INTERVAL):
-                seen.append(self.memory())
+                seen.append(self.memory(model))
 
         thread = threading.Thread(target=look)
         thread.start()
@@ -67,10 +73,10 @@ class BenchStack:
         finally:
             over.set()
             thread.join()
-            seen.append(self.memory())
+            seen.append(self.memory(model))
 
-    def _client(self, environment: str, kind: str, address: str) -> EchoClient:
-        return EchoClient(self.settings.environments / environment / "bin" / "python", kind, address)
+    def _client(self, environment: str, kind: str, address: str) -> Client:
+        return Client(self.settings.environments / environment / "bin" / "python", kind, address)
 
 
 @contextlib.contextmanager
@@ -99,9 +105,14 @@ def bench_stack(settings: Settings) -> Iterator[BenchStack]:
 
 
 def stack_memory(server_pid: int, shm_prefix: str) -> int:
-    """Bytes (PSS: what processes share is counted once) of a server and of its Triton's processes."""
+    """Bytes of a server and of its Triton's processes."""
+    return pss([psutil.Process(server_pid), *processes_of(shm_prefix)])
+
+
+def pss(processes: Iterable[psutil.Process]) -> int:
+    """Bytes of processes, where what some share is counted once."""
     total = 0
-    for process in [psutil.Process(server_pid), *processes_of(shm_prefix)]:
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             total += process.memory_full_info().pss
     return total

@@ -12,6 +12,9 @@ from bioengine_server.commands.shared import console, load_settings, told
 
 def bench(
     rounds: Annotated[int, typer.Option(min=1, help="How many times each is measured.")] = 10,
+    huge: Annotated[
+        bool, typer.Option("--huge", help="Also run an image of 16384 x 16384 pixels: minutes, and gigabytes.")
+    ] = False,
     json: Annotated[Optional[Path], typer.Option(help="File for the figures, as JSON.")] = None,
 ) -> None:
     """Measure speed and memory on this machine, with a server of its own in a temporary home.
@@ -22,7 +25,7 @@ def bench(
     from bioengine_server.bench.run import run_bench
 
     with told(), console.status("") as status:
-        measurements = run_bench(load_settings(), rounds, tell=lambda what: status.update(f"{what} ..."))
+        measurements = run_bench(load_settings(), rounds, huge, tell=lambda what: status.update(f"{what} ..."))
     console.print(table(measurements))
     console.print(summary(measurements), markup=False)
     if json is not None:

@@ -26,6 +26,16 @@ def processes_of(shm_prefix: str) -> list[psutil.Process]:
     return found
 
 
+def processes_of_model(shm_prefix: str, model: str) -> list[psutil.Process]:
+    """The Python processes of a Triton model, one for each instance."""
+    # The command line of a stub names its instance, <model>_0_<number>.
+    return [
+        process
+        for process in processes_of(shm_prefix)
+        if any(argument.startswith(f"{model}_0_") for argument in process.info["cmdline"])
+    ]
+
+
 def sweep(shm_prefix: str) -> None:
     """Kill leftover processes of this home and remove its shared memory segments."""
     processes = processes_of(shm_prefix)

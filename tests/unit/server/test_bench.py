@@ -9,8 +9,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from bioengine_server.bench.client import EchoClient
+from bioengine_server.bench.client import Client
+from bioengine_server.bench.core import check_same
 from bioengine_server.bench.floor import echo_server
 from bioengine_server.bench.measurement import Measurement, interleaved
 from bioengine_server.bench.report import as_json, summary, table
@@ -19,19 +21,22 @@ from rich.console import Console
 
 FLOOR = Measurement("floor", "ms", (10.0, 20.0, 40.0))
 WITHIN = Measurement("echo", "ms", (30.0, 60.0, 80.0), FLOOR, limit=100)
+ADDED = Measurement("added", "ms", (15.0, 26.0, 44.0), FLOOR, added_limit=12)
 SLOW = Measurement("slow", "ms", (100.0, 300.0, 101.0), limit=100)
 FAR = Measurement("far", "ms", (15.0, 30.0, 60.0), FLOOR, ratio_limit=1.3)
-ALL = [FLOOR, WITHIN, SLOW, FAR]
+MORE = Measurement("more", "ms", (23.0, 33.0, 52.0), FLOOR, added_limit=12)
+ALL = [FLOOR, WITHIN, ADDED, SLOW, FAR, MORE]
 
 
 def test_ratios_are_of_the_rounds() -> None:
     assert WITHIN.median == 60 and WITHIN.best == 30
     assert WITHIN.ratio == 3.0, "of 3, 3 and 2; and not the ratio of the medians"
-    assert FLOOR.ratio is None
+    assert ADDED.added == 5.0, "of 5, 6 and 4; and not the difference of the medians"
+    assert FLOOR.ratio is None and FLOOR.added is None
 
 
 def test_limits() -> None:
-    assert [item.exceeded for item in ALL] == [False, False, True, True]
+    assert [item.exceeded for item in ALL] == [False, False, False, True, True, True]
     assert not Measurement("at its limit", "ms", (100.0,), limit=100).exceeded
 
 
@@ -55,15 +60,17 @@ def test_the_table_has_all_and_names_what_is_exceeded() -> None:
     with console.capture() as capture:
         console.print(table(ALL))
     lines = {line.split()[0]: line for line in capture.get().splitlines()}
-    assert {"floor", "echo", "slow", "far"} < set(lines)
+    assert {"floor", "echo", "added", "slow", "far", "more"} < set(lines)
     assert "3.00 x" in lines["echo"] and "ok" in lines["echo"] and "EXCEEDED" in lines["slow"] and "1.30 x" in lines["far"]
+    assert "+5.0 ms" in lines["added"] and "+12 ms" in lines["added"] and "ok" in lines["added"]
     assert "EXCEEDED" not in lines["floor"] and "ok" not in lines["floor"]
     assert summary(ALL).splitlines() == [
         "Limits exceeded:",
         "  slow: 101.0 ms, at most 100 ms",
-        "  far: 30.0 ms (1.50 x floor), at most 1.30 x",
+        "  far: 30.0 ms (+10.0 ms, 1.50 x floor), at most 1.30 x",
+        "  more: 33.0 ms (+13.0 ms, 1.65 x floor), at most +12 ms",
     ]
-    assert summary([FLOOR, WITHIN]) == "All within their limits."
+    assert summary([FLOOR, WITHIN, ADDED]) == "All within their limits."
 
 
 def test_the_json_has_every_round() -> None:
@@ -74,7 +81,7 @@ def test_the_json_has_every_round() -> None:
 
 
 def test_a_client_measures_what_comes_back_as_it_was_sent() -> None:
-    with echo_server() as address, EchoClient(Path(sys.executable), "tcp", address) as client:
+    with echo_server() as address, Client(Path(sys.executable), "tcp", address) as client:
         assert client.echo(side=8) > 0 and client.echo(side=300) > 0
 
 
@@ -89,8 +96,8 @@ def test_an_image_that_comes_back_changed_stops_the_measurements() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=answer_changed, args=(listener,), daemon=True).start()
         with (
-            pytest.raises(BenchFailed, match="tcp did not get its image back: what came back differs"),
-            EchoClient(Path(sys.executable), "tcp", f"127.0.0.1:{listener.getsockname()[1]}") as client,
+            pytest.raises(BenchFailed, match="tcp did not get what it should: what came back differs"),
+            Client(Path(sys.executable), "tcp", f"127.0.0.1:{listener.getsockname()[1]}") as client,
         ):
             client.echo(side=8)
 
@@ -99,7 +106,18 @@ def test_a_server_that_is_not_there_stops_the_measurements() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with (
-        pytest.raises(BenchFailed, match="tcp did not get its image back: ConnectionRefusedError"),
-        EchoClient(Path(sys.executable), "tcp", f"127.0.0.1:{port}") as client,
+        pytest.raises(BenchFailed, match="tcp did not get what it should: ConnectionRefusedError"),
+        Client(Path(sys.executable), "tcp", f"127.0.0.1:{port}") as client,
     ):
         client.echo(side=8)
+
+
+def test_results_that_differ_stop_the_measurements() -> None:
+    result = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+    check_same(result, result + np.float32(1e-6), "two")
+    changed = result.copy()
+    changed[1, 2] += 1e-3
+    with pytest.raises(BenchFailed, match=r"two did not get what it should: two results .* differ by up to 0.001"):
+        check_same(result, changed, "two")
+    with pytest.raises(BenchFailed, match=r"one result of \(3, 4\) pixels and one of \(4, 3\)"):
+        check_same(result, result.T, "two")

@@ -1,0 +1,91 @@
+"""What the server adds to a model: the same images by bioimageio.core in a process of its own, and by a client of the server."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bioengine_server.bench.client import Client
+from bioengine_server.bench.measurement import Measurement, interleaved
+from bioengine_server.bench.stack import LIBRARIES, BenchStack
+from bioengine_server.errors import BenchFailed
+
+_WARM_UP = 2
+_LIBRARY = LIBRARIES[-1]
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class _Image:
+    name: str
+    model: str
+    shape: tuple[int, ...]
+    added_limit: float | None = None
+    """ms"""
+    ratio_limit: float | None = None
+
+
+_IMAGES = (
+    _Image("256x256", "drawn-nuclei", (1, 1, 256, 256), added_limit=12.0),
+    _Image("1024x1024", "drawn-nuclei", (1, 1, 1024, 1024), ratio_limit=1.05),
+    _Image("64x256x256", "bench-volume", (1, 1, 64, 256, 256), ratio_limit=1.05),
+)
+
+
+def core(stack: BenchStack, rounds: int) -> list[Measurement]:
+    measurements = []
+    with ExitStack() as parts:
+        alone = parts.enter_context(stack.core_user())
+        user = parts.enter_context(stack.user(_LIBRARY))
+        folder = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="bioengine-bench-")))
+        for image in _IMAGES:
+            same = _SameImages(image, folder)
+            values = interleaved({"alone": same.run_by(alone), "served": same.run_by(user)}, rounds, _WARM_UP)
+            reference = Measurement(f"bioimageio.core {image.name}", "ms", values["alone"])
+            limits = {"added_limit": image.added_limit, "ratio_limit": image.ratio_limit}
+            measurements += [reference, Measurement(f"{image.name}, {_LIBRARY}", "ms", values["served"], reference, **limits)]
+    return measurements
+
+
+class _SameImages:
+    """The same images for all, each with values of its own; what is made of them is compared."""
+
+    def __init__(self, image: _Image, folder: Path) -> None:
+        """
+        Args:
+            image: the model and the size.
+            folder: for outputs on their way.
+        """
+        self._image = image
+        self._file = folder / "output.npy"
+        self._outputs: dict[int, np.ndarray] = {}
+
+    def run_by(self, client: Client) -> Callable[[], float]:
+        """What has `client` run its next image, and gives the milliseconds. Raises BenchFailed."""
+        seeds = itertools.count()
+
+        def run() -> float:
+            seed = next(seeds)
+            milliseconds = client.predict(self._image.model, self._image.shape, seed, self._file)
+            output = np.load(self._file)
+            # Whoever comes second compares; one pair at a time is kept.
+            first = self._outputs.setdefault(seed, output)
+            if first is not output:
+                check_same(self._outputs.pop(seed), output, f"bioimageio.core and {_LIBRARY}")
+            return milliseconds
+
+        return run
+
+
+def check_same(one: np.ndarray, other: np.ndarray, who: str) -> None:
+    """Raises BenchFailed where two outputs are not the same but for rounding."""
+    if one.shape != other.shape:
+        raise BenchFailed(who, f"there is one result of {one.shape} pixels and one of {other.shape}")
+    if not np.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE):
+        raise BenchFailed(who, f"two results that should be the same differ by up to {np.abs(one - other).max():.1g}")
