@@ -42,7 +42,7 @@ def _represent(value: Any) -> Any:
         array = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("<"))
         return {
             "_rtype": "ndarray",
-            "_rvalue": array.tobytes(),
+            "_rvalue": array.reshape(-1).view(np.uint8).data,  # not a copy
             "_rshape": list(value.shape),
             "_rdtype": value.dtype.name,
         }

@@ -87,8 +87,9 @@ def tcp_client(address: str) -> Run:
 def core(store: str) -> Run:
     """bioimageio.core in this very process, its pipelines kept: what a model of the store takes where there is no server.
 
-    Whole images by the ONNX weights, on the CPU; no padding and no cropping.
+    Whole images by the ONNX weights, on the GPU where the runner's environment is for one; no padding and no cropping.
     """
+    import onnxruntime
     from bioimageio.core import Sample, Tensor, create_prediction_pipeline
     from bioimageio.core.axis import AxisInfo
     from bioimageio.core.digest_spec import get_member_id
@@ -96,12 +97,15 @@ def core(store: str) -> Run:
     from loguru import logger
 
     logger.disable("bioimageio")
+    # One provider alone, as in the server's model processes: the default opens a session for each.
+    gpu = "CUDAExecutionProvider"
+    device = gpu if gpu in onnxruntime.get_available_providers() else "CPUExecutionProvider"
 
     @functools.cache
     def opened(model: str) -> Any:
         (package,) = Path(store, model).glob("*/rdf.yaml")
         description = load_model_description(package, perform_io_checks=False)
-        pipeline = create_prediction_pipeline(description, weights_format="onnx", devices=["CPUExecutionProvider"])
+        pipeline = create_prediction_pipeline(description, weights_format="onnx", devices=[device])
         (spec,) = description.inputs
         return pipeline, get_member_id(spec), [AxisInfo.create(axis).id for axis in spec.axes]
 

@@ -26,12 +26,13 @@ from bioengine_runner.errors import (
 from bioengine_runner.inference import Pipeline
 from bioengine_runner.loading.triton_model import triton_model
 from bioengine_runner.rundir import Boot
-from bioengine_runner.store.manifest import Manifest, Weights
+from bioengine_runner.store.manifest import Manifest, Tensor, Weights
 from bioengine_runner.store.trust import parse_trusted, trust_entry
 from bioengine_runner.store.verify import verify_package
 from bioengine_runner.weights import attempts, gpus
 
 from tests.packages import usual
+from tests.packages.sizes import normalized
 
 BOTH = ["onnx", "torchscript"]
 
@@ -185,6 +186,16 @@ def test_code_of_a_package_gets_whole_images_though_the_weights_get_tiles(folder
     image, expected = (np.load(package.folder / f"test_{kind}put.npy") for kind in ("in", "out"))
     for tile in (None, {"y": 8, "x": 8}):
         np.testing.assert_allclose(pipeline.predict([image], tile)[0], expected, rtol=1e-6)
+
+
+def test_memory_is_measured_of_models_that_take_integers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Their weights take floats: what the preprocessing makes of the integers."""
+    normalized(tmp_path, "shorts", "uint16")
+    package = stored(tmp_path, "shorts", {"onnx": "weights.onnx"}, inputs=(Tensor("image", "uint16", ()),))
+    pipeline = Pipeline(package, ["onnx"], boot(tmp_path, "cpu"))
+    image = np.random.default_rng(1).integers(0, 2**16, (1, 1, 1056, 1056), np.uint16)
+    assert pipeline.predict([image])[0].shape == image.shape
+    assert "could not be measured" not in caplog.text
 
 
 class Evil:
