@@ -55,7 +55,7 @@ def test_a_huge_image() -> None:
     """A small one, in the same way: its bands are compared with runs of each alone."""
     with bench_stack(Settings(environments=ENVIRONMENTS)) as stack:
         size, whole, model, run = huge.huge(stack, rounds=1, side=1536)
-        with pytest.raises(TooLittleSharedMemory, match="/dev/shm has .* GB free"):
+        with pytest.raises(TooLittleSharedMemory, match=r"/dev/shm has .* GB free"):
             huge.huge(stack, rounds=1, side=1 << 24)
     assert size.median == 1536 * 1536 * 2 / 1e6
     assert whole.median > model.median > size.median and run.median > 0
