@@ -70,7 +70,12 @@ def test_program(stack: Stack, tmp_path: Path, block: Block) -> None:
     assert run.returncode == 0, run.stderr
     # A program that prints shows a result; the published examples return one.
     assert run.stdout.strip() or "print(" not in block.code
-    assert block.prints is None or run.stdout.split() == block.prints.split()
+    # hypha-rpc 0.21 prints a warning of its own when it disconnects.
+    assert block.prints is None or _words(block.prints) in _words(run.stdout)
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())
 
 
 @pytest.mark.parametrize("block", WEB_PAGES, ids=lambda block: f"{block.page}-{block.line}")

@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from tests.stack.harness import ROOT, Stack, python
@@ -13,6 +14,7 @@ from tests.stack.harness import ROOT, Stack, python
 FOLDER = ROOT / "docs" / "images"
 
 
+@pytest.mark.extended
 def test_the_script_draws_the_pictures_of_the_docs(stack: Stack, tmp_path: Path) -> None:
     run = subprocess.run(
         [python("client-notebook"), str(FOLDER / "draw.py"), stack.url, str(tmp_path)],

@@ -125,9 +125,11 @@ def test_axes_by_name_and_left_out(client: Client, axes: str, shape: tuple[int, 
 def test_without_axes_only_one_reading_may_fit(client: Client) -> None:
     plain = image(6, 3, 1, 40, 48)
     (wanted,) = outputs(client, "conv-2d", plain)
-    for same in (plain[:, 0], [plain[0], plain[1], plain[2]]):
+    for same in ([plain[0], plain[1], plain[2]], [plain[0, 0], plain[1, 0], plain[2, 0]]):
         np.testing.assert_allclose(outputs(client, "conv-2d", same)[0], wanted, atol=1e-6)
-    for id, shape in (("conv-2d", (3, 5, 40, 48)), ("conv-3d", (40, 48)), ("conv-2d", (2, 3, 4, 40, 48))):
+    np.testing.assert_allclose(outputs(client, "conv-2d", plain[:, 0], axes="byx")[0], wanted, atol=1e-6)
+    refused = [(3, 40, 48), (40, 48, 3), (3, 5, 40, 48), (2, 3, 4, 40, 48)]
+    for id, shape in [*(("conv-2d", shape) for shape in refused), ("conv-3d", (40, 48))]:
         result = client.run(id, [image(6, *shape)])
         assert result["success"] is False and str(shape) in result["error"] and "This works" in result["error"], result
 

@@ -68,7 +68,7 @@ def arranged(spec: Tensor, array: np.ndarray, axes: str | None) -> np.ndarray:
 def completed(spec: Tensor, array: np.ndarray) -> np.ndarray:
     """`array`, which has the model's axes in order, perhaps without those for batch or channel that have a size of 1.
 
-    Raises WrongAxes where no such reading fits, or more than one.
+    Raises WrongAxes where no such reading fits, or more than one, or it makes a batch of what may be none.
     """
     lacking = len(spec.axes) - array.ndim
     optional = [index for index, axis in enumerate(spec.axes) if _may_be_missing(axis)]
@@ -89,7 +89,14 @@ def completed(spec: Tensor, array: np.ndarray) -> np.ndarray:
         raise WrongAxes(
             spec.id, array.shape, f"It could mean {' or '.join(map(str, sorted(readings)))}: say which axes it has, by `axes`."
         )
-    return np.expand_dims(array, *readings.values())
+    (missing,) = readings.values()
+    batch = spec.batch_axis
+    if lacking and batch is not None and batch not in missing and array.shape[batch] > 1:
+        # Samples of a model without channels, or planes, or an image whose channels come last.
+        raise WrongAxes(
+            spec.id, array.shape, f"It could be {array.shape[batch]} samples, or not: say which axes it has, by `axes`."
+        )
+    return np.expand_dims(array, missing)
 
 
 def _may_be_missing(axis: Axis) -> bool:

@@ -144,7 +144,6 @@ def test_named_axes_are_moved_to_their_places(order: list[str], left_out: int) -
         ((8, 12), "yx", (1, 1, 8, 12)),
         ((8, 12), None, (1, 1, 8, 12)),
         ((1, 8, 12), None, (1, 1, 8, 12)),
-        ((5, 8, 12), None, (5, 1, 8, 12)),
         ((1, 1, 8, 12), None, (1, 1, 8, 12)),
         ((8, 12, 1), "yxc", (1, 1, 8, 12)),
         ((12, 8), "xy", (1, 1, 8, 12)),
@@ -170,6 +169,8 @@ def test_axes_that_are_understood(shape: tuple[int, ...], axes: object, wanted: 
         ((8, 12), ["yx", "yx"], "one for each input"),
         ((2, 2, 8, 12), None, "channel is 2, it must be 1"),
         ((8,), None, "It has 1 axes"),
+        ((5, 8, 12), None, "It could be 5 samples, or not"),
+        ((8, 12, 3), None, "say which axes it has, by `axes`"),
     ],
 )
 def test_axes_that_are_refused(shape: tuple[int, ...], axes: object, problem: str) -> None:

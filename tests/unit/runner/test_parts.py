@@ -15,6 +15,7 @@ from bioengine_runner.launch import check_numpy
 from bioengine_runner.loading.processes import Process
 from bioengine_runner.loading.registry import Registry
 from bioengine_runner.loading.triton_model import render_config, triton_model
+from bioengine_runner.package_test import difference
 from bioengine_runner.request import message
 from bioengine_runner.rundir import Boot
 from bioengine_runner.store.manifest import Manifest, Weights
@@ -152,3 +153,13 @@ def test_the_router_imports_nothing_heavy() -> None:
         "print([name for name in ('torch', 'bioimageio', 'onnxruntime', 'pydantic', 'xarray') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_largest_difference() -> None:
+    """Of numbers and masks; what is not a number in both is the same."""
+    one = np.array([1.0, np.nan, np.inf, -3.0], np.float32)
+    assert difference(one, one) == 0
+    assert difference(one, one + np.array([0, 0, 0, 0.5], np.float32)) == 0.5
+    assert np.isnan(difference(one, np.zeros(4, np.float32)))
+    assert difference(np.array([True, False]), np.array([True, True])) == 1
+    assert difference(np.array([0, 255], np.uint8), np.array([1, 0], np.uint8)) == 255
