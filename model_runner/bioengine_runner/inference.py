@@ -35,8 +35,9 @@ logger = logging.getLogger(__name__)
 # Until it has been measured: what a large U-Net takes for each pixel of an image, and for each in and out.
 _BYTES_PER_PIXEL = 4096.0
 
-# The share of the free memory that one run may take; others run beside it.
+# The share of the free memory that one run may take, since others run beside it; and the most, however much there is.
 _SHARE = 0.5
+_MOST_BYTES = 8e9
 
 # Tiles are not larger, however much memory there is: the caches of processors gain nothing by it.
 _LARGEST_TILE = 1_500_000  # pixels
@@ -169,7 +170,7 @@ class Pipeline:
             return float("inf")
         if self._bytes_per_pixel is None:
             self._bytes_per_pixel = self._measured()
-        budget = memory.available() * _SHARE / self._bytes_per_pixel
+        budget = min(memory.available() * _SHARE, _MOST_BYTES) / self._bytes_per_pixel
         return given if given <= budget else min(budget, _LARGEST_TILE)
 
     def _measured(self) -> float:

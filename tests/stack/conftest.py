@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.harness import Stack, fill_home
+from tests.stack.harness import Client, Stack, fill_home
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +31,24 @@ def own_home(packages: Path, tmp_path: Path) -> Path:
     home = tmp_path / "home"
     fill_home(home, packages)
     return home
+
+
+@pytest.fixture(scope="session")
+def kinds_home(packages: Path, all_kinds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a model of every kind."""
+    home = tmp_path_factory.mktemp("kinds") / "home"
+    fill_home(home, packages, all_kinds)
+    return home
+
+
+@pytest.fixture(scope="session")
+def kinds_stack(kinds_home: Path) -> Iterator[Stack]:
+    """A running stack with a model of every kind."""
+    with Stack(kinds_home) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def kinds_client(kinds_stack: Stack) -> Iterator[Client]:
+    with kinds_stack.client() as client:
+        yield client

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 import requests
 from hypha_rpc import connect_to_server
 
-from tests.stack.harness import ROUTER, Client, Stack, fill_home
+from tests.stack.harness import ROUTER, Client, Stack
 from tests.stack.reference import Run, core_outputs
 
 # Their receptive field is within their halo.
@@ -25,20 +24,6 @@ WITHIN_HALO = {
     "conv-3d": (1, 1, 40, 48, 56),
     "old-conv": (1, 1, 128, 96),
 }
-
-
-@pytest.fixture(scope="module")
-def kinds_stack(packages: Path, all_kinds: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    home = tmp_path_factory.mktemp("images") / "home"
-    fill_home(home, packages, all_kinds)
-    with Stack(home) as stack:
-        yield stack
-
-
-@pytest.fixture(scope="module")
-def client(kinds_stack: Stack) -> Iterator[Client]:
-    with kinds_stack.client() as client:
-        yield client
 
 
 def image(seed: int, *shape: int, dtype: str = "float32") -> np.ndarray:
@@ -56,57 +41,59 @@ def image_for(id: str, seed: int, *shape: int) -> np.ndarray:
     return image(seed, *shape, dtype="uint16" if id.endswith("uint16") else "float32")
 
 
-def test_tiles_give_what_the_whole_gives(client: Client, all_kinds: Path, tmp_path: Path) -> None:
+def test_tiles_give_what_the_whole_gives(kinds_client: Client, all_kinds: Path, tmp_path: Path) -> None:
     """Everywhere, the borders included, and with the statistics of the whole image."""
     images = {id: image_for(id, 1, *shape) for id, shape in WITHIN_HALO.items()}
     runs = [Run(all_kinds / id, "onnx", [array]) for id, array in images.items()]
     for id, whole in zip(images, core_outputs(runs, tmp_path / "core")):
         assert not isinstance(whole, str), whole
         for tile in (64, {"x": 64}) if "3d" not in id else (24, {"z": 24}):
-            (tiled,) = outputs(client, id, images[id], tile=tile)
+            (tiled,) = outputs(kinds_client, id, images[id], tile=tile)
             np.testing.assert_allclose(tiled, whole[0], atol=1e-5, rtol=1e-5, err_msg=f"{id}, {tile}")
 
 
-def test_tiles_of_two_inputs_and_outputs(client: Client, all_kinds: Path, tmp_path: Path) -> None:
+def test_tiles_of_two_inputs_and_outputs(kinds_client: Client, all_kinds: Path, tmp_path: Path) -> None:
     """Both images are cut in the same places, and the outputs put together at their own scales."""
     both = [image(1, 1, 1, 128, 96), image(2, 1, 1, 128, 96)]
     (whole,) = core_outputs([Run(all_kinds / "two-images", "onnx", both)], tmp_path / "core")
-    tiled = outputs(client, "two-images", *both, tile=48)
+    tiled = outputs(kinds_client, "two-images", *both, tile=48)
     for one, other in zip(tiled, whole):
         np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-5)
 
 
-def test_beyond_the_halo_the_difference_is_told(client: Client, all_kinds: Path, tmp_path: Path) -> None:
+def test_beyond_the_halo_the_difference_is_told(kinds_client: Client, all_kinds: Path, tmp_path: Path) -> None:
     given = image(1, 1, 1, 128, 128)
     (whole,) = core_outputs([Run(all_kinds / "conv-2d-far", "onnx", [given])], tmp_path / "core")
-    (tiled,) = outputs(client, "conv-2d-far", given, tile=64)
+    (tiled,) = outputs(kinds_client, "conv-2d-far", given, tile=64)
     difference = np.abs(tiled - whole[0])
     print(f"conv-2d-far, tiles of 64: differs by at most {difference.max():.2g} of {np.ptp(whole[0]):.2g}")
     assert 1e-5 < difference.max() < np.ptp(whole[0]) and (difference < 1e-5).any()
 
 
 @pytest.mark.parametrize("shape", [(37, 53), (1, 1), (5, 200), (33, 32), (2, 31)])
-def test_sizes_that_the_model_does_not_take(client: Client, all_kinds: Path, tmp_path: Path, shape: tuple[int, int]) -> None:
+def test_sizes_that_the_model_does_not_take(
+    kinds_client: Client, all_kinds: Path, tmp_path: Path, shape: tuple[int, int]
+) -> None:
     """Mirrored at the end to the next size that it takes, and cut back."""
     given = image(3, 1, 1, *shape)
     valid = [max(32, -(-size // 4) * 4) for size in shape]
     padded = np.pad(given, [(0, 0), (0, 0), *((0, wanted - size) for wanted, size in zip(valid, shape))], mode="reflect")
     (whole,) = core_outputs([Run(all_kinds / "conv-2d", "onnx", [padded])], tmp_path / "core")
-    (got,) = outputs(client, "conv-2d", given)
+    (got,) = outputs(kinds_client, "conv-2d", given)
     assert got.shape == (1, 1, *shape)
     np.testing.assert_allclose(got, whole[0][..., : shape[0], : shape[1]], atol=1e-5)
 
 
 @pytest.mark.parametrize("id", ["conv-2d-fixed", "old-fixed-halo"])
-def test_a_model_of_one_size_on_any_image(client: Client, id: str) -> None:
+def test_a_model_of_one_size_on_any_image(kinds_client: Client, id: str) -> None:
     """A window of a large image gives what the window alone gives, but for its border."""
-    side = outputs(client, id, image(4, 1, 1, 10, 10))[0].shape[-1]
+    side = outputs(kinds_client, id, image(4, 1, 1, 10, 10))[0].shape[-1]
     assert side == 10, "padded and cut back"
     given = image(4, 1, 1, 200, 151)
-    (whole,) = outputs(client, id, given)
+    (whole,) = outputs(kinds_client, id, given)
     assert whole.shape == given.shape
     for top, left in ((0, 0), (50, 70), (136, 87)):
-        (window,) = outputs(client, id, given[..., top : top + 64, left : left + 64])
+        (window,) = outputs(kinds_client, id, given[..., top : top + 64, left : left + 64])
         inner = (..., slice(8, 56), slice(8, 56))
         np.testing.assert_allclose(whole[..., top : top + 64, left : left + 64][inner], window[inner], atol=1e-5)
 
@@ -114,35 +101,35 @@ def test_a_model_of_one_size_on_any_image(client: Client, id: str) -> None:
 @pytest.mark.parametrize(
     ("axes", "shape"), [("yx", (40, 48)), ("xy", (48, 40)), ("cyx", (1, 40, 48)), ("yxc", (40, 48, 1)), ("zyx", (1, 40, 48))]
 )
-def test_axes_by_name_and_left_out(client: Client, axes: str, shape: tuple[int, ...]) -> None:
+def test_axes_by_name_and_left_out(kinds_client: Client, axes: str, shape: tuple[int, ...]) -> None:
     plain = image(5, 1, 1, 40, 48)
-    (wanted,) = outputs(client, "conv-2d", plain)
+    (wanted,) = outputs(kinds_client, "conv-2d", plain)
     given = np.einsum(f"yx->{axes.replace('c', '').replace('z', '')}", plain[0, 0]).reshape(shape)
-    (got,) = outputs(client, "conv-2d", given, axes=axes)
+    (got,) = outputs(kinds_client, "conv-2d", given, axes=axes)
     np.testing.assert_allclose(got, wanted, atol=1e-6)
 
 
-def test_without_axes_only_one_reading_may_fit(client: Client) -> None:
+def test_without_axes_only_one_reading_may_fit(kinds_client: Client) -> None:
     plain = image(6, 3, 1, 40, 48)
-    (wanted,) = outputs(client, "conv-2d", plain)
+    (wanted,) = outputs(kinds_client, "conv-2d", plain)
     for same in ([plain[0], plain[1], plain[2]], [plain[0, 0], plain[1, 0], plain[2, 0]]):
-        np.testing.assert_allclose(outputs(client, "conv-2d", same)[0], wanted, atol=1e-6)
-    np.testing.assert_allclose(outputs(client, "conv-2d", plain[:, 0], axes="byx")[0], wanted, atol=1e-6)
+        np.testing.assert_allclose(outputs(kinds_client, "conv-2d", same)[0], wanted, atol=1e-6)
+    np.testing.assert_allclose(outputs(kinds_client, "conv-2d", plain[:, 0], axes="byx")[0], wanted, atol=1e-6)
     refused = [(3, 40, 48), (40, 48, 3), (3, 5, 40, 48), (2, 3, 4, 40, 48)]
     for id, shape in [*(("conv-2d", shape) for shape in refused), ("conv-3d", (40, 48))]:
-        result = client.run(id, [image(6, *shape)])
+        result = kinds_client.run(id, [image(6, *shape)])
         assert result["success"] is False and str(shape) in result["error"] and "This works" in result["error"], result
 
 
-def test_batches_of_any_size(client: Client) -> None:
+def test_batches_of_any_size(kinds_client: Client) -> None:
     """Any is taken, split for a model that takes one sample at a time, and equal to one by one."""
     for id in ("conv-2d", "conv-2d-fixed", "old-fixed"):
-        shape = outputs(client, id, np.zeros((1, 1, 64, 64), np.float32))[0].shape[1:]
+        shape = outputs(kinds_client, id, np.zeros((1, 1, 64, 64), np.float32))[0].shape[1:]
         batch = image(7, 9, 1, 64, 64)
-        (together,) = outputs(client, id, batch)
+        (together,) = outputs(kinds_client, id, batch)
         assert together.shape == (9, *shape)
         for number, sample in enumerate(batch):
-            np.testing.assert_allclose(together[number], outputs(client, id, sample[None])[0][0], atol=1e-5)
+            np.testing.assert_allclose(together[number], outputs(kinds_client, id, sample[None])[0][0], atol=1e-5)
 
 
 async def test_requests_at_the_same_time_share_forward_passes(kinds_stack: Stack) -> None:
@@ -175,10 +162,10 @@ def statistics(stack: Stack) -> dict[str, int]:
 
 @pytest.mark.extended
 @pytest.mark.parametrize(("id", "shape", "tile"), [("conv-2d", (1, 1, 4096, 4096), 1024), ("conv-3d", (1, 1, 128, 512, 512), 96)])
-def test_large_images(client: Client, all_kinds: Path, tmp_path: Path, id: str, shape: tuple[int, ...], tile: int) -> None:
+def test_large_images(kinds_client: Client, all_kinds: Path, tmp_path: Path, id: str, shape: tuple[int, ...], tile: int) -> None:
     """As the server decides, and in tiles: both as bioimageio.core has them, whole."""
     given = image(8, *shape)
     (whole,) = core_outputs([Run(all_kinds / id, "onnx", [given])], tmp_path / "core")
     for more in ({}, {"tile": tile}):
-        (got,) = outputs(client, id, given, **more)
+        (got,) = outputs(kinds_client, id, given, **more)
         np.testing.assert_allclose(got, whole[0], atol=1e-5, rtol=1e-5)

@@ -11,7 +11,7 @@ import pytest
 from bioengine_server.store.manifest import Axis, Manifest
 from bioengine_server.store.model_store import ModelStore
 
-from tests.stack.harness import ZOO, Client, Stack, example_output, fill_home
+from tests.stack.harness import ZOO, Client, Stack, example_output
 from tests.stack.reference import Run, core_outputs
 
 BOTH = ("onnx", "torchscript")
@@ -104,33 +104,14 @@ class Answers:
 
 
 @pytest.fixture(scope="module")
-def home(packages: Path, all_kinds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("kinds") / "home"
-    fill_home(home, packages, all_kinds)
-    return home
-
-
-@pytest.fixture(scope="module")
 def answers(
-    request: pytest.FixtureRequest, home: Path, packages: Path, all_kinds: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, kinds_home: Path, packages: Path, all_kinds: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Answers:
     """For the cases that are run this time."""
     items = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
     cases = [(item.callspec.params["id"], item.callspec.params["weights"]) for item in items]
     folder = tmp_path_factory.mktemp("answers") / "core"
-    return Answers(home, [packages, all_kinds, ZOO], [*cases, (NOT_BY_CORE, "onnx")], folder)
-
-
-@pytest.fixture(scope="module")
-def kinds_stack(home: Path) -> Iterator[Stack]:
-    with Stack(home) as stack:
-        yield stack
-
-
-@pytest.fixture(scope="module")
-def client(kinds_stack: Stack) -> Iterator[Client]:
-    with kinds_stack.client() as client:
-        yield client
+    return Answers(kinds_home, [packages, all_kinds, ZOO], [*cases, (NOT_BY_CORE, "onnx")], folder)
 
 
 @pytest.fixture
@@ -154,14 +135,14 @@ def case(id: str, weights: str) -> Any:
 
 @pytest.mark.usefixtures("ended_models")
 @pytest.mark.parametrize(("id", "weights"), [case(*names) for names in CASES])
-def test_gives_what_bioimageio_core_gives(client: Client, answers: Answers, all_kinds: Path, id: str, weights: str) -> None:
+def test_gives_what_bioimageio_core_gives(kinds_client: Client, answers: Answers, all_kinds: Path, id: str, weights: str) -> None:
     if id in REAL and not ZOO.is_dir():
         pytest.skip("the real packages of ../shared/zoo are not here")
     cases = answers.of(id, weights)
     assert len(cases) == 3
     for run, expected in cases:
         assert not isinstance(expected, str), expected
-        result = client.run(id, list(run.inputs), weight_format=weights)
+        result = kinds_client.run(id, list(run.inputs), weight_format=weights)
         shapes = [array.shape for array in run.inputs]
         assert result["success"] is True, (shapes, result)
         assert_close(result["outputs"], expected, str(shapes))
@@ -176,8 +157,8 @@ def test_no_package_is_left_out(all_kinds: Path) -> None:
 
 
 @pytest.mark.usefixtures("ended_models")
-def test_what_bioimageio_core_cannot_run_fails_and_says_which_model(client: Client, answers: Answers) -> None:
+def test_what_bioimageio_core_cannot_run_fails_and_says_which_model(kinds_client: Client, answers: Answers) -> None:
     for run, expected in answers.of(NOT_BY_CORE, "onnx"):
         assert isinstance(expected, str), "bioimageio.core can run this now: the package belongs among the others"
-        result = client.run(NOT_BY_CORE, list(run.inputs))
+        result = kinds_client.run(NOT_BY_CORE, list(run.inputs))
         assert result["success"] is False and NOT_BY_CORE in result["error"], result
