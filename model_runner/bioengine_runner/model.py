@@ -45,7 +45,10 @@ class BioimageioModel:
             verify_package(self._manifest, weight_formats)
             self._pipeline = Pipeline(self._manifest, weight_formats, boot)
         except RequestError as error:
-            raise pb_utils.TritonModelException(error.marked()) from None
+            # Not raised: where a load fails, Triton 2.51 now and then dies of it, or the instance that asked for it does. The
+            # loader looks for the reason, and unloads the model.
+            registry.record_problem(owner, str(error))
+            return
         registry.record_opened(owner, self._pipeline.opened.weight_format, self._pipeline.opened.device)
 
     def execute(self, requests: list[Any]) -> list[Any]:

@@ -86,6 +86,10 @@ class Loader:
                     reason = str(ModelNotLoaded(model.manifest.id))
                 self._registry.record_model(model.name, package, generation, reason)
                 raise RequestError(reason) from error
+            if problem := self._registry.problem(f"model:{model.name}"):
+                self._unload(model.name)
+                self._registry.record_model(model.name, package, generation, problem)
+                raise RequestError(problem)
             self._registry.record_model(model.name, package, generation, None)
             logger.info("Loaded %s in %.1f s", model.name, time.monotonic() - started)
             return generation

@@ -30,7 +30,8 @@ CREATE TABLE IF NOT EXISTS processes (
     pid INTEGER NOT NULL,
     started INTEGER NOT NULL,
     weight_format TEXT,          -- what a model's process has opened
-    device TEXT                  -- and where it computes
+    device TEXT,                 -- and where it computes
+    problem TEXT                 -- why it could open nothing
 );
 """
 
@@ -77,6 +78,14 @@ class Registry:
         self._connection.execute(
             "UPDATE processes SET weight_format = ?, device = ? WHERE owner = ?", (weight_format, device, owner)
         )
+
+    def record_problem(self, owner: str, problem: str) -> None:
+        """The process of `owner` lives and cannot run its model."""
+        self._connection.execute("UPDATE processes SET problem = ? WHERE owner = ?", (problem, owner))
+
+    def problem(self, owner: str) -> str | None:
+        row = self._connection.execute("SELECT problem FROM processes WHERE owner = ?", (owner,)).fetchone()
+        return None if row is None else row[0]
 
     def opened(self, owner: str) -> dict[str, str | None]:
         """What the process of `owner` computes with: its `weight_format` and `device`, None where that is not known."""
