@@ -6,7 +6,7 @@
     client -> door, triton-client   NotLetIn; NoAccess: TokenNeeded, TokenExpired, ...; TooManyRequests
     HTTP -> triton-client, Triton   BadBody, AccessDenied, Forbidden, NoSuchModel, ModelNotLoaded, WrongMethod, besides these
     admin -> tokens                 BadTokenName, TokenExists, NoSuchToken, TokensUnreadable
-    image file -> server            ImageError, NoServer, RunFailed: of `run` and `demo`
+    image file -> server            ImageError, NoServer, NotConnected, RunFailed: of `run` and `demo`
     bench -> server                 BenchFailed: of `bench`
 
 Each message says what was wrong, what was expected and what to do. What a model makes of a request is decided in the
@@ -190,6 +190,11 @@ class NoServer(BioEngineError):
             f"No BioEngine answers at {url}. Start one in another terminal with `./bioengine up`, or name another with "
             "--server-url."
         )
+
+
+class NotConnected(BioEngineError):
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"The server at {url} refused the connection: {reason} Commands take the token from BIOENGINE_TOKEN.")
 
 
 class RunFailed(BioEngineError):

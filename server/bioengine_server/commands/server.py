@@ -50,7 +50,8 @@ def register(
     """Offer a Triton elsewhere in a Hypha server, as a process of its own.
 
     The token (`./bioengine token create NAME --registration` on the Hypha server's machine) is taken from BIOENGINE_TOKEN, the
-    Triton's secret from BIOENGINE_TRITON_SECRET. The home is the one of the Triton: models that are asked for are downloaded into it.
+    Triton's secret from BIOENGINE_TRITON_SECRET. The home is the one of the Triton: models that are asked for are downloaded
+    into it.
     """
     settings = load_settings(home=home, triton=triton)
     configure_logging(settings)

@@ -114,9 +114,12 @@ class LegacyGateway:
             rpc = LegacyRPC(connection, workspace, client_id, data, limit)
             LegacySession(rpc, hypha, store, self.local, user, workspace, client_id)
             listening = asyncio.ensure_future(connection.listen())
+            ends: set[asyncio.Future[Any]] = {listening, died}
             try:
                 with self._keeper.connected(user, died.set_result):
-                    await asyncio.wait({listening, died}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if listening.done():
+                    listening.result()
             finally:
                 if not died.done():
                     listening.cancel()

@@ -23,6 +23,7 @@ from bioengine_server.access.tokens import use_secret
 from bioengine_server.errors import PortInUse
 from bioengine_server.hub.guard import guard_rpc
 from bioengine_server.hub.login import replace_login
+from bioengine_server.hub.reach import confine_clients
 from bioengine_server.settings import Settings
 
 # Messages in a second, and in a burst, that one client may send: an image of 1 GB is 4,000 messages.
@@ -37,6 +38,7 @@ def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI
     """Hypha's ASGI application; its store is `app.state.store` and is ready when the application has started."""
     guard_rpc(access.size_limit)
     replace_login()
+    confine_clients()
     os.environ.update(HYPHA_WS_MSG_RATE_LIMIT=str(_MESSAGE_RATE), HYPHA_WS_MSG_BURST_LIMIT=str(_MESSAGE_BURST))
     use_secret(jwt_secret)
     database = settings.node_folder / "hypha.sqlite"
