@@ -50,7 +50,7 @@ def test_registration_from_a_process_of_its_own(own_home: Path, packages: Path, 
         wait_for(lambda: get(f"{hub.url}/health/liveness")[0] == 200, 30, "hub alive")
         assert hub_answers(hub.url, inputs) is None
         assert get(f"{hub.url}/health/readiness")[0] == 503
-        token = bioengine("token", "--home", str(hub_home)).stdout.strip()
+        token = bioengine("token", "create", "gpu-box", "--registration", "--home", str(hub_home)).stdout.strip()
         with open(log, "wb") as output:
             registration = subprocess.Popen(
                 [str(ROOT / "bioengine"), "register", hub.url, "--triton", f"http://127.0.0.1:{port}"],
