@@ -193,9 +193,8 @@ def test_an_input_larger_than_the_limit_is_refused(limited: Stack, who: str) -> 
         with pytest.raises(Exception, match=reason):
             client.run("conscientious-seashell", [large])
         assert client.run("conscientious-seashell", [IMAGE])["success"], "the same connection goes on"
-    huge = np.zeros((1, 3, 512, 512), np.float32)  # 3.1 MB: within what a message may have beside its inputs
-    with RawClient(limited, "imjoy-rpc", token=token) as raw:
-        result = raw.execute(encoded(huge))
+        # 3.1 MB: within what a message may have beside its inputs, so it is taken, looked at, and answered as data.
+        result = client.run("conscientious-seashell", [np.zeros((1, 3, 512, 512), np.float32)])
         assert result["success"] is False and reason in result["error"], result
     with limited.client(limited.token(f"unlimited-by-{who}")) as client:
         assert client.run("conscientious-seashell", [large])["success"]
