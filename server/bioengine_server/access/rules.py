@@ -113,6 +113,15 @@ class Access:
         return self._registry.checked(caller.token) if self._registry is not None and caller.token else None
 
 
+def access_of(settings: Settings) -> str:
+    """Who may run models, in a few words for the admin."""
+    if Access(settings, None).all_need_token:
+        return "with a token, which `./bioengine token create NAME` makes"
+    if settings.access == "auto":
+        return "open to programs on this machine; with a token through a proxy"
+    return "open to everybody who reaches it"
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -28,6 +28,7 @@ def up(
     """Start the server and stay in the foreground; Ctrl-C ends all of it."""
     settings = load_settings(host=host, port=port, home=home, offline=offline, triton=triton, access=access)
     configure_logging(settings)
+    from bioengine_server.access.rules import access_of
     from bioengine_server.snippet import first_call
     from bioengine_server.stack import run_stack
 
@@ -35,7 +36,8 @@ def up(
 
     def ready() -> None:
         console.print(f"\n[bold green]Ready:[/] {settings.url}")
-        console.print(f"Health: {settings.url}/health/readiness\n\nTry it:\n")
+        console.print(f"Health: {settings.url}/health/readiness")
+        console.print(f"Access: {access_of(settings)}\n\nTry it:\n")
         print(first_call(settings), flush=True)
 
     run(run_stack(settings, on_start=announce, on_ready=ready))
