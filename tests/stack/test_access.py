@@ -60,6 +60,12 @@ def test_on_loopback_everybody_may_run_models_by_default(stack: Stack) -> None:
             assert raw.execute(encoded(IMAGE))["success"]
 
 
+def test_up_says_who_may_run_models(stack: Stack, guarded: Stack) -> None:
+    assert "Access: open to programs on this machine; with a token through a proxy" in stack.log
+    assert "Access: with a token, which `./bioengine token create NAME` makes" in guarded.log
+    assert '"token": "..."' in guarded.log and '"token"' not in stack.log
+
+
 @pytest.mark.parametrize("headers", PROXIED, ids=str)
 def test_through_a_proxy_a_token_is_needed(stack: Stack, headers: dict[str, str]) -> None:
     for answer in (

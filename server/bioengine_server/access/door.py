@@ -60,8 +60,10 @@ class Doorkeeper:
     @contextlib.contextmanager
     def connected(self, user: Any, on_death: Callable[[BioEngineError], None]) -> Iterator[None]:
         """Have `on_death` called with the reason, once, when the token of a user dies while the context is open."""
-        entry = (token_id(user.roles) if user else "", on_death)
-        self._open.append(entry)
+        token = token_id(user.roles) if user else ""
+        entry = (token, on_death)
+        if token:
+            self._open.append(entry)
         try:
             yield
         finally:
@@ -72,13 +74,14 @@ class Doorkeeper:
         """Look after connections whose token may die, until cancelled."""
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL)
-            for entry in [entry for entry in self._open if entry[0]]:
+            for entry in list(self._open):
+                token, on_death = entry
                 try:
-                    self._registry.checked(entry[0])
+                    self._registry.checked(token)
                 except BioEngineError as error:
                     logger.info("A client is sent away: %s", error)
                     self._open.remove(entry)
-                    entry[1](error)
+                    on_death(error)
 
 
 class Door:
@@ -111,7 +114,7 @@ class Door:
         await self._app(scope, receive, send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A connection of Hypha's own clients: Hypha sees it go on, and hears no more of it when it has been closed here."""
+        """A connection of Hypha's own clients. When it has been closed here, Hypha hears that its client has gone."""
         headers = Headers(scope=scope)
         is_first, closed = True, False
         closing: set[asyncio.Future[None]] = set()
