@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bioengine_server.commands import bench, doctor, images, models, server
+from bioengine_server.commands import bench, doctor, images, models, server, tokens
 from bioengine_server.commands.shared import load_settings
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app.command()(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.command()(server.register)
 app.command()(server.triton)
-app.command()(server.token)
+app.add_typer(tokens.app, name="token")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -3,9 +3,10 @@
     command line -> stack           StackError: home or port in use, Triton does not start, ...
     package -> store                StoreError: a package that cannot be imported, an id that is not there
     client -> triton-client         RefusedArgument, Busy, TooLarge, TritonUnavailable
-    client -> gateway               NotLetIn
+    client -> door, triton-client   NotLetIn; NoAccess: TokenNeeded, TokenExpired, ...; TooManyRequests
     HTTP -> triton-client, Triton   BadBody, AccessDenied, Forbidden, NoSuchModel, ModelNotLoaded, WrongMethod, besides these
-    image file -> server            ImageError, NoServer, RunFailed: of `run` and `demo`
+    admin -> tokens                 BadTokenName, TokenExists, NoSuchToken, TokensUnreadable
+    image file -> server            ImageError, NoServer, NotConnected, RunFailed: of `run` and `demo`
     bench -> server                 BenchFailed: of `bench`
 
 Each message says what was wrong, what was expected and what to do. What a model makes of a request is decided in the
@@ -16,7 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from bioengine_server.limits import SizeLimit
 
 
 class BioEngineError(Exception):
@@ -41,6 +48,11 @@ class PortInUse(StackError):
             f"Cannot listen on {host}:{port} ({reason}). "
             "Another program has this port, perhaps another BioEngine. End it, or choose another with --port NUMBER."
         )
+
+
+class WeakSecret(StackError):
+    def __init__(self, name: str, reason: str, remedy: str) -> None:
+        super().__init__(f"{name} {reason}. Expected a secret of at least 32 characters that nobody can guess. {remedy}")
 
 
 class UnsafeFolder(StackError):
@@ -180,6 +192,11 @@ class NoServer(BioEngineError):
         )
 
 
+class NotConnected(BioEngineError):
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"The server at {url} refused the connection: {reason} Commands take the token from BIOENGINE_TOKEN.")
+
+
 class RunFailed(BioEngineError):
     """The server's answer to a request that it could not serve."""
 
@@ -212,7 +229,92 @@ class BadBody(BioEngineError):
         super().__init__(f"The body of the request cannot be used: {reason}.")
 
 
-class AccessDenied(BioEngineError):
+class NoAccess(BioEngineError):
+    """Somebody who may not use the server, or not any more."""
+
+
+class TokenNeeded(NoAccess):
+    def __init__(self) -> None:
+        super().__init__(
+            "This server needs a token: ask its admin for one (`./bioengine token create NAME`), and pass it as `token` to "
+            "connect_to_server, or over HTTP in the header `Authorization: Bearer <token>`."
+        )
+
+
+class TokenExpired(NoAccess):
+    def __init__(self, name: str = "", expired: datetime | None = None) -> None:
+        which, when = (f"The token '{name}'" if name else "The token"), (f" on {expired:%Y-%m-%d %H:%M} UTC" if expired else "")
+        super().__init__(f"{which} expired{when}. Ask the server's admin for a new one (`./bioengine token create NAME`).")
+
+
+class TokenRevoked(NoAccess):
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"The token '{name}' was revoked by the server's admin and counts no more. Ask for a new one "
+            "(`./bioengine token create NAME`)."
+        )
+
+
+class UnknownToken(NoAccess):
+    def __init__(self) -> None:
+        super().__init__(
+            "The token is none of this server's any more: it was replaced, or its record is gone. Ask the server's admin for a "
+            "new one (`./bioengine token create NAME`)."
+        )
+
+
+class TokensUnreadable(StackError, NoAccess):
+    def __init__(self, file: Path, reason: str) -> None:
+        super().__init__(
+            f"The tokens in {file.name} of the server's home cannot be read ({reason}), so none counts. The server's admin can "
+            "put the file right, or remove it and make new tokens."
+        )
+
+
+class BadTokenName(BioEngineError):
+    def __init__(self, name: str, longest: int) -> None:
+        super().__init__(
+            f"{name[:80]!r} cannot be a token's name. Expected small letters and digits, with single '-' between them, at most "
+            f"{longest}, such as ada or napari-room-2."
+        )
+
+
+class TokenExists(BioEngineError):
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"There is a valid token '{name}' already, and it is shown only once. Choose another name, or end the old one first: "
+            f"`./bioengine token revoke {name}`."
+        )
+
+
+class NoSuchToken(BioEngineError):
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        have = f"There are: {', '.join(known)}." if known else "There is none; `./bioengine token create NAME` makes one."
+        super().__init__(f"There is no token {name!r} in this home. {have}")
+
+
+class TooManyRequests(BioEngineError):
+    def __init__(self, limit: int, name: str, has_token: bool) -> None:
+        who = f"The token '{name}' has" if name else "A token has" if has_token else "Clients without a token have, together,"
+        remedy = (
+            "for a token with more --requests" if has_token
+            else "for a token (`./bioengine token create NAME`), or to raise BIOENGINE_ANONYMOUS_REQUESTS"
+        )  # fmt: skip
+        super().__init__(
+            f"{who} {limit} requests under way already, and that is the limit. Wait for one to end before the next is sent, or "
+            f"ask the server's admin {remedy}."
+        )
+
+
+class NoSuchPage(BioEngineError):
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"There is nothing at {path[:100]!r} here. Clients use /ws, /public/services/triton-client/execute and "
+            "/triton/v2/...; /health/readiness says whether the server is well."
+        )
+
+
+class AccessDenied(NoAccess):
     def __init__(self) -> None:
         super().__init__(
             "The token in the Authorization header is not valid. Send `Authorization: Bearer <token>` with a token of this "
@@ -262,10 +364,10 @@ class Stopping(BioEngineError):
 
 
 class TooLarge(BioEngineError):
-    def __init__(self, size: int, limit: int) -> None:
+    def __init__(self, size: int, limit: SizeLimit) -> None:
         super().__init__(
-            f"The inputs are {size / 1e6:.0f} MB, and this server takes at most {limit / 1e6:.0f} MB in one request. "
-            "Send the image in parts, or ask the server's admin to raise BIOENGINE_MAX_REQUEST_SIZE."
+            f"The inputs are {size / 1e6:.0f} MB, and {limit.whose} at most {limit.bytes / 1e6:.0f} MB in one request. "
+            f"Send the image in parts, or {limit.remedy}."
         )
 
 

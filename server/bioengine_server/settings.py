@@ -31,6 +31,23 @@ class Settings(BaseSettings):
     home: Path = Path("~/.bioengine")
     """Folder of the model store and the secrets."""
 
+    access: Literal["auto", "open", "token"] = "auto"
+    """Who may run models. `open`: everybody who reaches the server. `token`: whoever has a token that `bioengine token create`
+    made. `auto`: a token is needed by whoever comes through a proxy, and by all when the host is not loopback."""
+
+    token_requests: int = Field(default=128, ge=0)
+    """Requests that a token may have under way at once, running or waiting; 0: as many as the server takes. A token's own
+    limit (`token create --requests`) wins."""
+
+    token_max_request_size: int = Field(default=0, ge=0)
+    """Bytes of one request's inputs with a token; 0: as the server takes. A token's own limit (`--max-size`) wins."""
+
+    anonymous_requests: int = Field(default=0, ge=0)
+    """Requests that all clients without a token together may have under way at once; 0: as many as the server takes."""
+
+    anonymous_max_request_size: int = Field(default=0, ge=0)
+    """Bytes of one request's inputs without a token; 0: as the server takes."""
+
     offline: bool = False
     """Never go to the internet: use the models in the store only."""
 
@@ -44,7 +61,8 @@ class Settings(BaseSettings):
     """JSON object from ids, such as DOIs, to `{"source": URL of the description}`. Empty: there is none."""
 
     download: Literal["anyone", "token", "admin", "never"] = "anyone"
-    """Who may cause a download: every client, clients with a token, the command line alone, nobody."""
+    """Who may cause a download: every client, clients with a token that `bioengine token create` made, the command line alone,
+    nobody."""
 
     download_timeout: float = Field(default=3600.0, gt=0)
     """Seconds that one file of a download may take."""

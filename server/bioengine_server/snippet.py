@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from bioengine_server.access.rules import Access
 from bioengine_server.service.triton_client import PROBE_MODEL
 from bioengine_server.settings import Settings
 from bioengine_server.store.manifest import Axis
@@ -14,7 +15,7 @@ _SNIPPET = """\
 import numpy as np
 from imjoy_rpc.hypha.sync import connect_to_server  # pip install imjoy-rpc "websockets<14"
 
-server = connect_to_server({{"name": "me", "server_url": "{url}", "method_timeout": 3000}})
+server = connect_to_server({{"name": "me", "server_url": "{url}", "method_timeout": 3000{token}}})
 triton = server.get_service("triton-client")
 image = np.random.randint(0, 255, {shape})
 ret = triton.execute(inputs=[{{"inputs": [image], "model_id": "{model}"}}],
@@ -30,7 +31,8 @@ def first_call(settings: Settings) -> str:
     fitting = [manifest for manifest in stored if usable_weights(manifest, settings.trusted) and len(manifest.inputs) == 1]
     chosen = min(fitting, key=lambda manifest: manifest.id == PROBE_MODEL)
     shape = tuple(_size(axis) for axis in chosen.inputs[0].axes)
-    return _SNIPPET.format(url=settings.url, model=chosen.id, shape=shape)
+    token = ', "token": "..."' if Access(settings, None).all_need_token else ""
+    return _SNIPPET.format(url=settings.url, token=token, model=chosen.id, shape=shape)
 
 
 def _size(axis: Axis) -> int:

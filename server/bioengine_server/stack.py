@@ -14,13 +14,15 @@ import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
+from bioengine_server.access.door import Doorkeeper
+from bioengine_server.access.registry import TokenRegistry
+from bioengine_server.access.rules import Access
 from bioengine_server.errors import HomeInUse, StackError
 from bioengine_server.gateway.route import LegacyGateway
 from bioengine_server.health import Readiness, add_health_routes
 from bioengine_server.hub.guard import guard_rpc
 from bioengine_server.hub.hypha import HttpServer, create_hypha, hypha_store, listen, share_service
-from bioengine_server.hub.secrets import home_secret, new_secret
-from bioengine_server.hub.tokens import JWT_SECRET
+from bioengine_server.hub.secrets import JWT_SECRET, checked_secret, home_secret, new_secret
 from bioengine_server.private_folder import make_private
 from bioengine_server.service.admission import Admission
 from bioengine_server.service.registration import Registration, hide_tracebacks
@@ -59,14 +61,18 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
         hide_tracebacks()
     with own_home(settings), contextlib.closing(listen(settings.host, settings.port)) as listener:
         async with contextlib.AsyncExitStack() as parts:
-            app = create_hypha(settings, home_secret(settings.home, JWT_SECRET))
+            registry = TokenRegistry(settings.home)
+            access = Access(settings, registry)
+            app = create_hypha(settings, access, home_secret(settings.home, JWT_SECRET))
+            keeper = Doorkeeper(access, registry)
+            await keeper.verifier.replace_hyphas()
             readiness = Readiness()
             add_health_routes(app, readiness)
-            gateway = LegacyGateway(app, lambda: hypha_store(app), settings.max_request_size)
+            gateway = LegacyGateway(app, lambda: hypha_store(app), keeper)
             service = None
             if settings.triton != "none":
-                service = await parts.enter_async_context(_service_on_triton(settings, stop, readiness, on_start))
-            served = add_web(app, settings, lambda: hypha_store(app), service)
+                service = await parts.enter_async_context(_service_on_triton(settings, access, stop, readiness, on_start))
+            served = add_web(app, settings, keeper, service)
             on_start(f"Hypha on {settings.url}")
             server = HttpServer(served, listener)
             parts.push_async_callback(server.stop)
@@ -79,6 +85,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
                     store.get_workspace_interface(store.get_root_user(), "public", client_id="bioengine", silent=True)
                 )
                 gateway.local.add(await Registration(service).register(api), service.definition())
+            await parts.enter_async_context(background(keeper.watch()))
             await parts.enter_async_context(background(readiness.watch(store, settings.probe_interval)))
             await parts.enter_async_context(background(_announce(readiness, on_ready)))
             await stop.wait()
@@ -106,7 +113,7 @@ class StackWatcher(Watcher):
 
 @contextlib.asynccontextmanager
 async def _service_on_triton(
-    settings: Settings, stop: asyncio.Event, readiness: Readiness, on_start: Callable[[str], None]
+    settings: Settings, access: Access, stop: asyncio.Event, readiness: Readiness, on_start: Callable[[str], None]
 ) -> AsyncIterator[TritonClient]:
     """The service in front of an embedded Triton, which runs meanwhile, or of the one that the settings name."""
     async with contextlib.AsyncExitStack() as parts:
@@ -123,12 +130,14 @@ async def _service_on_triton(
         else:
             url, secret, restart = settings.triton, external_secret(settings), None
             on_start(f"using Triton on {url}")
-        yield await parts.enter_async_context(service_for(settings, url, secret, settings.url, StackWatcher(readiness, restart)))
+        yield await parts.enter_async_context(
+            service_for(settings, access, url, secret, settings.url, StackWatcher(readiness, restart))
+        )
 
 
 @contextlib.asynccontextmanager
 async def service_for(
-    settings: Settings, triton_url: str, secret: str, public_url: str, watcher: Watcher
+    settings: Settings, access: Access, triton_url: str, secret: str, public_url: str, watcher: Watcher
 ) -> AsyncIterator[TritonClient]:
     """The service in front of a Triton, whose router is kept well meanwhile."""
     api = TritonApi(triton_url, secret, settings.run_timeout, SharedTensors(settings.tensor_folder))
@@ -137,7 +146,7 @@ async def service_for(
     admission = Admission(settings.concurrency - RESERVED_ROUTERS, settings.model_concurrency, settings.queue_size)
     try:
         async with background(router.watch(settings.probe_interval)):
-            yield TritonClient(router, admission, store, public_url, settings.max_request_size)
+            yield TritonClient(router, access, admission, store, public_url)
     finally:
         store.close()
         await api.close()
@@ -150,8 +159,10 @@ async def run_registration(settings: Settings, hypha_url: str, token: str) -> No
         raise StackError("Which Triton is to be offered? Name it with --triton URL, such as --triton http://127.0.0.1:8000.")
     if not settings.debug:
         hide_tracebacks()
-    guard_rpc(settings.max_request_size)
-    async with service_for(settings, settings.triton, external_secret(settings), hypha_url, Watcher()) as service:
+    # The other server's door has looked at the callers' tokens; their records are there.
+    access = Access(settings, registry=None)
+    guard_rpc(access.size_limit)
+    async with service_for(settings, access, settings.triton, external_secret(settings), hypha_url, Watcher()) as service:
         async with background(Registration(service).run(hypha_url, token)):
             await stop.wait()
 
@@ -173,12 +184,12 @@ async def run_triton(settings: Settings, on_start: Callable[[str], None]) -> Non
 def external_secret(settings: Settings) -> str:
     """The secret of a Triton that others start. Raises StackError."""
     secret = settings.triton_secret.get_secret_value() if settings.triton_secret else ""
-    if len(secret) < 32:
-        raise StackError(
-            "BIOENGINE_TRITON_SECRET is missing or shorter than 32 characters. Set the same secret here and where Triton "
-            "is started; one is made by: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
-        )
-    return secret
+    return checked_secret(
+        "BIOENGINE_TRITON_SECRET",
+        secret,
+        "Set the same secret here and where Triton is started; one is made by: "
+        "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'",
+    )
 
 
 def install_shipped_models(settings: Settings) -> None:

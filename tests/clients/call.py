@@ -3,7 +3,7 @@
     python call.py LIBRARY MODE URL REQUEST.json FOLDER
 
 LIBRARY is imjoy or hypha, MODE async or sync. REQUEST.json: `{"model_id", "inputs": [file.npy, ...], "weight_format"}`,
-`arguments` for `execute`, and `method_timeout`, null for the library's own. Writes `FOLDER/output_<n>.npy` and
+`arguments` for `execute`, `method_timeout`, null for the library's own, and `token`, if any. Writes `FOLDER/output_<n>.npy` and
 `FOLDER/result.json`: the result without its arrays, or `{"raised": str}`.
 """
 
@@ -24,10 +24,11 @@ def request_of(path):
     request = json.loads(Path(path).read_text())
     timeout = request.pop("method_timeout", 3000)
     arguments = request.pop("arguments", {})
+    more = {key: request.pop(key) for key in ("token",) if key in request}
     if "inputs" in request:
         request["inputs"] = [np.load(file) for file in request["inputs"]]
     arguments = dict(inputs=[request], model_name="bioengine-model-runner", serialization="imjoy", **arguments)
-    return arguments, {} if timeout is None else {"method_timeout": timeout}
+    return arguments, more if timeout is None else {"method_timeout": timeout, **more}
 
 
 async def call(connect_to_server, url, arguments, more):

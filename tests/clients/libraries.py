@@ -22,14 +22,21 @@ CLIENTS = [
 """Environment, library and mode."""
 
 
-def call(library: str, mode: str, stack: Stack, folder: Path, request: dict[str, Any], timeout: float = 120) -> dict[str, Any]:
-    """One call in the library's own environment; its outputs are under `outputs`."""
+def call(
+    library: str,
+    mode: str,
+    stack: Stack,
+    folder: Path,
+    request: dict[str, Any],
+    timeout: float = 120,
+    environment: str = "",
+) -> dict[str, Any]:
+    """One call in the library's own environment, or the one that is named; its outputs are under `outputs`."""
     file = folder / "request.json"
     file.write_text(json.dumps(request))
     script = ROOT / "tests" / "clients" / "call.py"
-    subprocess.run(
-        [python(f"client-{library}"), str(script), library, mode, stack.url, str(file), str(folder)], check=True, timeout=timeout
-    )
+    program = [python(environment or f"client-{library}"), str(script), library, mode]
+    subprocess.run([*program, stack.url, str(file), str(folder)], check=True, timeout=timeout)
     report: dict[str, Any] = json.loads((folder / "result.json").read_text())
     report["outputs"] = [np.load(output) for output in sorted(folder.glob("output_*.npy"))]
     return report

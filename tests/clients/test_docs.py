@@ -59,14 +59,24 @@ def environment_of(code: str) -> str:
     return "client-pyotritonclient" if any(name in code for name in ("tritonclient", "requests")) else "client-hypha"
 
 
+@pytest.fixture(scope="module")
+def docs_token(guarded: Stack) -> str:
+    return guarded.token("docs")
+
+
 @pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: f"{block.page}-{block.line}")
-def test_program(stack: Stack, tmp_path: Path, block: Block) -> None:
+def test_program(request: pytest.FixtureRequest, tmp_path: Path, block: Block) -> None:
+    """Those that have a token run where one is needed."""
+    stack: Stack = request.getfixturevalue("guarded" if "BIOENGINE_TOKEN" in block.code else "stack")
+    token = request.getfixturevalue("docs_token") if "BIOENGINE_TOKEN" in block.code else ""
     address = USUAL_URL.removeprefix("http://")
     assert address in block.code
     program = tmp_path / "program.py"
     program.write_text(block.code.replace(address, stack.url.removeprefix("http://")))
     environment = environment_of(block.code)
-    run = subprocess.run([python(environment), str(program)], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    variables = {**os.environ, "BIOENGINE_TOKEN": token}
+    command = [python(environment), str(program)]
+    run = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     # A program that prints shows a result; the published examples return one.
     assert run.stdout.strip() or "print(" not in block.code

@@ -25,6 +25,15 @@ def stack(filled_home: Path) -> Iterator[Stack]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def guarded(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A running stack that needs a token of everybody; those that tests make have names of their own."""
+    home = tmp_path_factory.mktemp("guarded") / "home"
+    fill_home(home, packages)
+    with Stack(home, "--access", "token") as running:
+        yield running
+
+
 @pytest.fixture
 def own_home(packages: Path, tmp_path: Path) -> Path:
     """A home that a test may do anything to."""

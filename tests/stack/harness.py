@@ -209,15 +209,21 @@ class Stack:
         assert self.process is not None
         return float(psutil.Process(self.process.pid).memory_full_info().pss)
 
-    def client(self) -> Client:
-        return Client(self.url)
+    def client(self, token: str = "") -> Client:
+        return Client(self.url, token)
+
+    def token(self, name: str, *options: str) -> str:
+        """A new token, as the admin makes it."""
+        made = bioengine("token", "create", name, *options, "--home", str(self.home))
+        assert made.returncode == 0, made.stderr
+        return made.stdout.strip()
 
 
 class Client:
     """A hypha-rpc client (sync), anonymous unless it has a token."""
 
-    def __init__(self, url: str) -> None:
-        self.server = connect_to_server({"server_url": url, "method_timeout": 120})
+    def __init__(self, url: str, token: str = "") -> None:
+        self.server = connect_to_server({"server_url": url, "method_timeout": 120, **({"token": token} if token else {})})
         self.triton = self.server.get_service("triton-client")
 
     def run(self, model_id: Any, inputs: Any, **more: Any) -> dict[str, Any]:

@@ -17,20 +17,38 @@ GENERATIONS = ["imjoy-rpc", "hypha-rpc"]
 
 
 class RawClient:
-    """An anonymous connection; `call` as the libraries do it, `send` for anything else."""
+    """A connection; `call` as the libraries do it, `send` for anything else."""
 
-    def __init__(self, stack: Stack, generation: str, client_id: str = "raw") -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        generation: str,
+        client_id: str = "raw",
+        token: str = "",
+        headers: dict[str, str] | None = None,
+        query: str = "",
+    ) -> None:
+        """
+        Args:
+            stack: the server.
+            generation: one of `GENERATIONS`.
+            client_id: of the client.
+            token: anonymous without.
+            headers: further ones of the connection's request.
+            query: of the address, for imjoy-rpc, instead of what follows from the others.
+        """
         self._sessions = itertools.count()
         self._open = contextlib.ExitStack()
         address = f"ws://127.0.0.1:{stack.port}/ws"
         if generation == "imjoy-rpc":
-            self.socket = self._open.enter_context(connect(f"{address}?client_id={client_id}", compression=None, max_size=None))
+            address = f"{address}?{query or f'client_id={client_id}' + (f'&token={token}' if token else '')}"
+            self.socket = self._open.enter_context(connect(address, compression=None, max_size=None, additional_headers=headers))
             self.own_id, self.end = client_id, "workspace-manager"
             service = self.call("services.default.get_service", "triton-client")
             self.service = "services." + service["id"].split(":")[-1]
         else:
-            self.socket = self._open.enter_context(connect(address, compression=None, max_size=None))
-            self.socket.send(json.dumps({"client_id": client_id}))
+            self.socket = self._open.enter_context(connect(address, compression=None, max_size=None, additional_headers=headers))
+            self.socket.send(json.dumps({"client_id": client_id, "token": token or None}))
             info = json.loads(self.socket.recv(10))
             self.own_id = f"{info['workspace']}/{client_id}"
             # The end that the service is at.

@@ -38,9 +38,9 @@ ANSWERS = [
     (404, "GET", "/triton/v2/models/no-such-model", {}),
     (400, "POST", "/triton/v2/models/counter/infer", {}),
     (413, "POST", "/triton/v2/models/counter/infer", LARGE),
-    (413, "POST", "/public/services/hypha-login/start", LARGE),
+    (404, "POST", "/public/services/hypha-login/start", LARGE),
     (404, "GET", "/no/such/page", {}),
-    (500, "POST", "/oauth/token", {}),  # Hypha's own, without an account service: an error that nobody catches
+    (404, "POST", "/oauth/token", {}),  # Hypha's own, closed
 ]
 
 

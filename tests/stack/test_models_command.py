@@ -193,4 +193,9 @@ def test_who_may_cause_a_download(packages: Path, tmp_path: Path) -> None:
         with Stack(tmp_path / "home", **settings) as stack, stack.client() as client:
             error = client.run("old-otter", example_input(packages, "old-otter"))["error"]
             assert "only clients with a token may have models downloaded" in error and "models pull old-otter" in error
+            # What the client makes for itself is none of the admin's tokens.
+            with stack.client(client.server.generate_token()) as same:
+                assert same.run("old-otter", example_input(packages, "old-otter"))["error"] == error
             assert mirror.count("rdf.yaml") == 0
+            with stack.client(stack.token("ada")) as ada:
+                assert ada.run("old-otter", example_input(packages, "old-otter"))["success"]

@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 from hypha_rpc.sync import connect_to_server
 
 from tests.stack.harness import ROOT, ROUTER, Stack, bioengine, example_input, free_port, get, wait_for
 
 
-def hub_answers(url: str, inputs: list[np.ndarray]) -> dict[str, Any] | None:
+def hub_answers(url: str, inputs: list[np.ndarray], token: str) -> dict[str, Any] | None:
     """What a client of the hub gets from the model; None where there is no service."""
     try:
-        server = connect_to_server({"server_url": url, "method_timeout": 20})
+        server = connect_to_server({"server_url": url, "method_timeout": 20, "token": token})
     except Exception:
         return None
     try:
@@ -34,10 +35,11 @@ def hub_answers(url: str, inputs: list[np.ndarray]) -> dict[str, Any] | None:
 
 
 def test_registration_from_a_process_of_its_own(own_home: Path, packages: Path, tmp_path: Path) -> None:
-    """It offers a remote Triton, and offers it again after the Hypha server was started anew."""
+    """It offers a remote Triton, and offers it again after the Hypha server was started anew; until its token is revoked."""
     secret, port = secrets.token_urlsafe(48), free_port()
     hub_home = tmp_path / "hub"
-    hub = Stack(hub_home, "--triton", "none", wait=False)
+    hub = Stack(hub_home, "--triton", "none", "--access", "token", wait=False)
+    mine = hub.token("client")
     remote = Stack(
         own_home, command="triton", wait=False, BIOENGINE_TRITON_SECRET=secret, BIOENGINE_TRITON_PORT=str(port)
     )  # fmt: skip
@@ -48,9 +50,9 @@ def test_registration_from_a_process_of_its_own(own_home: Path, packages: Path, 
         hub.start()
         remote.start()
         wait_for(lambda: get(f"{hub.url}/health/liveness")[0] == 200, 30, "hub alive")
-        assert hub_answers(hub.url, inputs) is None
+        assert hub_answers(hub.url, inputs, mine) is None
         assert get(f"{hub.url}/health/readiness")[0] == 503
-        token = bioengine("token", "--home", str(hub_home)).stdout.strip()
+        token = bioengine("token", "create", "gpu-box", "--registration", "--home", str(hub_home)).stdout.strip()
         with open(log, "wb") as output:
             registration = subprocess.Popen(
                 [str(ROOT / "bioengine"), "register", hub.url, "--triton", f"http://127.0.0.1:{port}"],
@@ -66,7 +68,7 @@ def test_registration_from_a_process_of_its_own(own_home: Path, packages: Path, 
             )
 
         def answered() -> bool:
-            result = hub_answers(hub.url, inputs)
+            result = hub_answers(hub.url, inputs, mine)
             if result is None:
                 return False
             assert result["success"], result
@@ -76,15 +78,21 @@ def test_registration_from_a_process_of_its_own(own_home: Path, packages: Path, 
         wait_for(answered, 40, f"registered; its log: {log.read_text()}")
         wait_for(hub.is_ready, 20, "the hub's readiness runs its probe through the remote Triton")
         assert not (tmp_path / "nothing").exists()
+        with pytest.raises(ConnectionAbortedError, match="needs a token"):
+            connect_to_server({"server_url": hub.url})
+        config = f"{hub.url}/public/services/triton-client/get_config?model_name=old-otter"
+        assert requests.get(config).status_code == 401
+        assert requests.get(config, headers={"Authorization": f"Bearer {mine}"}).json()["name"] == "old-otter"
         hub.stop()
         time.sleep(2)
         hub.start()
         seconds = wait_for(answered, 40, f"registered again; its log: {log.read_text()}")
         print(f"registered again {seconds:.1f} s after Hypha was started anew")
         wait_for(hub.is_ready, 20, "ready again")
+        assert bioengine("token", "revoke", "gpu-box", "--home", str(hub_home)).returncode == 0
+        wait_for(lambda: hub_answers(hub.url, inputs, mine) is None, 20, "its service is gone with its token")
         registration.send_signal(signal.SIGTERM)
         assert registration.wait(10) == 0, log.read_text()
-        wait_for(lambda: hub_answers(hub.url, inputs) is None, 20, "its service is gone with it")
     finally:
         if registration is not None and registration.poll() is None:
             registration.kill()

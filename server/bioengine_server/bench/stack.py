@@ -82,7 +82,10 @@ class BenchStack:
 
 @contextlib.contextmanager
 def bench_stack(settings: Settings) -> Iterator[BenchStack]:
-    """A stack with `settings`, apart from where it is: on ports that are free, in a home that is removed. Raises StackError."""
+    """A stack with `settings`, apart from where it is, on ports that are free, in a home that is removed; and open to us.
+
+    Raises StackError.
+    """
     with ExitStack() as parts:
         folder = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="bioengine-bench-")))
         port, triton_port = free_ports(2)
@@ -95,6 +98,9 @@ def bench_stack(settings: Settings) -> Iterator[BenchStack]:
                 "triton": "embedded",
                 "triton_port": triton_port,
                 "offline": True,
+                "access": "auto",
+                "anonymous_requests": 0,
+                "anonymous_max_request_size": 0,
             }
         )
         store = ModelStore(own.store)

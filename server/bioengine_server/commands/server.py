@@ -1,4 +1,4 @@
-"""`up`, `register`, `triton`, `token`: what runs, and what lets it in."""
+"""`up`, `register`, `triton`: what runs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ def up(
     home: HomeOption = None,
     offline: OfflineOption = None,
     triton: TritonOption = None,
+    access: Annotated[
+        Optional[str], typer.Option(envvar="BIOENGINE_ACCESS", help="Who may run models: auto, open or token. [auto]")
+    ] = None,
 ) -> None:
     """Start the server and stay in the foreground; Ctrl-C ends all of it."""
-    settings = load_settings(host=host, port=port, home=home, offline=offline, triton=triton)
+    settings = load_settings(host=host, port=port, home=home, offline=offline, triton=triton, access=access)
     configure_logging(settings)
+    from bioengine_server.access.rules import access_of
     from bioengine_server.snippet import first_call
     from bioengine_server.stack import run_stack
 
@@ -32,7 +36,8 @@ def up(
 
     def ready() -> None:
         console.print(f"\n[bold green]Ready:[/] {settings.url}")
-        console.print(f"Health: {settings.url}/health/readiness\n\nTry it:\n")
+        console.print(f"Health: {settings.url}/health/readiness")
+        console.print(f"Access: {access_of(settings)}\n\nTry it:\n")
         print(first_call(settings), flush=True)
 
     run(run_stack(settings, on_start=announce, on_ready=ready))
@@ -46,8 +51,9 @@ def register(
 ) -> None:
     """Offer a Triton elsewhere in a Hypha server, as a process of its own.
 
-    The token (`./bioengine token` on the Hypha server's machine) is taken from BIOENGINE_TOKEN, the Triton's secret from
-    BIOENGINE_TRITON_SECRET. The home is the one of the Triton: models that are asked for are downloaded into it.
+    The token (`./bioengine token create NAME --registration` on the Hypha server's machine) is taken from BIOENGINE_TOKEN, the
+    Triton's secret from BIOENGINE_TRITON_SECRET. The home is the one of the Triton: models that are asked for are downloaded
+    into it.
     """
     settings = load_settings(home=home, triton=triton)
     configure_logging(settings)
@@ -55,7 +61,10 @@ def register(
 
     token = os.environ.get("BIOENGINE_TOKEN", "")
     if not token:
-        fail("BIOENGINE_TOKEN is not set. Make a token with `./bioengine token` on the machine of the Hypha server.")
+        fail(
+            "BIOENGINE_TOKEN is not set. Make a token with `./bioengine token create NAME --registration` on the machine of the "
+            "Hypha server."
+        )
     run(run_registration(settings, server_url.rstrip("/"), token))
 
 
@@ -66,17 +75,6 @@ def triton(home: HomeOption = None) -> None:
     from bioengine_server.stack import run_triton
 
     run(run_triton(settings, on_start=announce))
-
-
-def token(
-    home: HomeOption = None,
-    days: Annotated[float, typer.Option(help="How long the token is valid.")] = 365.0,
-) -> None:
-    """Print a token for `./bioengine register`."""
-    from bioengine_server.hub.tokens import registration_token
-
-    with told():
-        print(registration_token(load_settings(home=home), days))
 
 
 def announce(what: str) -> None:

@@ -25,6 +25,7 @@ def running_server(settings: Settings, url: str | None = None) -> Iterator[str]:
     if url is not None:
         raise NoServer(url)
     (port,) = free_ports(1)
-    own = settings.model_copy(update={"host": "127.0.0.1", "port": port})
+    # For this command, which has no token for it: on loopback, and not longer than it runs.
+    own = settings.model_copy(update={"host": "127.0.0.1", "port": port, "access": "auto"})
     with own_server(own):
         yield own.url

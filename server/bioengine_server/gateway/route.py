@@ -21,11 +21,14 @@ from starlette.routing import Match, WebSocketRoute
 from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from bioengine_server.errors import BioEngineError, NotLetIn, Stopping
+from bioengine_server.access.door import Doorkeeper, is_legacy
+from bioengine_server.errors import AccessDenied, BioEngineError, NotLetIn, Stopping
 from bioengine_server.gateway.local import LocalServices
-from bioengine_server.gateway.refusal import answer_page
+from bioengine_server.gateway.refusal import answer_with
 from bioengine_server.gateway.rpc import LegacyRPC
 from bioengine_server.gateway.session import LegacySession, hypha_client
+from bioengine_server.limits import SizeLimit
+from bioengine_server.service.caller import Caller
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +42,7 @@ class LegacyRoute(WebSocketRoute):
     """Matches legacy connections only."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if scope["type"] == "websocket" and b"client_id=" not in scope.get("query_string", b""):
+        if scope["type"] == "websocket" and not is_legacy(scope):
             return Match.NONE, {}
         return super().matches(scope)
 
@@ -47,16 +50,16 @@ class LegacyRoute(WebSocketRoute):
 class LegacyGateway:
     """Lets imjoy-rpc clients in on `/ws`. `local`: services that they call directly."""
 
-    def __init__(self, app: FastAPI, store: Callable[[], RedisStore], max_message_size: int) -> None:
+    def __init__(self, app: FastAPI, store: Callable[[], RedisStore], keeper: Doorkeeper) -> None:
         """
         Args:
             app: Hypha's application.
             store: gives Hypha's store.
-            max_message_size: bytes of one message at most.
+            keeper: says who is let in.
         """
         self.local = LocalServices()
         self._store = store
-        self._max_message_size = max_message_size
+        self._keeper = keeper
         self._open: set[WebSocket] = set()
         self._refused: set[str] | None = None
         app.router.routes.insert(0, LegacyRoute(_PATH, self._serve))
@@ -80,17 +83,18 @@ class LegacyGateway:
 
     async def _serve(self, websocket: WebSocket) -> None:
         query = {key: values[-1] for key, values in parse_qs(websocket.url.query).items()}
-        client_id = query["client_id"]
+        client_id = query.get("client_id", "")
         try:
             if self._refused is not None:
                 self._refused.add(client_id)
                 raise Stopping
             if not client_id.replace("-", "").replace("_", "").isalnum() or len(client_id) > 128:
                 raise PermissionError("the client_id is not one")
-            user, workspace = await _authenticate(self._store(), query)
+            user = self._keeper.admit(websocket.headers, query.get("reconnection_token") or query.get("token"))
+            user, workspace = await _in_workspace(self._store(), user, query)
         except Exception as error:
             logger.info("Refused a legacy client: %s", error)
-            await _refuse(websocket, client_id, error)
+            await _refuse(websocket, client_id, error, is_new="reconnection_token" not in query)
             return
         await websocket.accept()
         self._open.add(websocket)
@@ -102,34 +106,55 @@ class LegacyGateway:
     async def _talk(self, websocket: WebSocket, user: UserInfo, workspace: str, client_id: str) -> None:
         """One connection, to its end."""
         store, connection = self._store(), _Connection(websocket)
+        died: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         # Not silent: Hypha takes services of clients only that it knows.
         async with store.get_workspace_interface(user, workspace, client_id=hypha_client(client_id), silent=False) as hypha:
-            rpc = LegacyRPC(connection, workspace, client_id, user.model_dump(mode="json"), self._max_message_size)
+            data = user.model_dump(mode="json")
+            limit = self._keeper.access.size_limit(Caller.from_context({"user": data}))
+            rpc = LegacyRPC(connection, workspace, client_id, data, limit)
             LegacySession(rpc, hypha, store, self.local, user, workspace, client_id)
+            listening = asyncio.ensure_future(connection.listen())
+            ends: set[asyncio.Future[Any]] = {listening, died}
             try:
-                await connection.listen()
+                with self._keeper.connected(user, died.set_result):
+                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if listening.done():
+                    listening.result()
             finally:
-                await rpc.disconnect()
+                if not died.done():
+                    listening.cancel()
+                    await rpc.disconnect()
+        if died.done():
+            await answer_with(died.result(), rpc, listening)
+            await _close(websocket)
 
 
 def _is_page(websocket: WebSocket) -> bool:
     return "origin" in websocket.headers
 
 
-async def _refuse(websocket: WebSocket, client_id: str, error: Exception) -> None:
-    if _is_page(websocket) and not isinstance(error, Stopping):
+async def _refuse(websocket: WebSocket, client_id: str, error: Exception, is_new: bool) -> None:
+    if (_is_page(websocket) or is_new) and not isinstance(error, Stopping):
         await websocket.accept()
-        await answer_page(_Connection(websocket), client_id, error if isinstance(error, BioEngineError) else NotLetIn())
+        told = error if isinstance(error, BioEngineError) and not isinstance(error, AccessDenied) else NotLetIn()
+        connection = _Connection(websocket)
+        rpc = LegacyRPC(connection, "public", client_id, user={}, limit=SizeLimit(0))
+        await answer_with(told, rpc, connection.listen())
     # Others before they are accepted: their library sees HTTP 403 and does not try again for ever.
-    with contextlib.suppress(RuntimeError):  # the page has gone
+    await _close(websocket)
+
+
+async def _close(websocket: WebSocket) -> None:
+    with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the client has gone
         await websocket.close(code=1008)
 
 
-async def _authenticate(store: RedisStore, query: dict[str, str]) -> tuple[UserInfo, str]:
-    """The user and the workspace of a connection. Raises whatever Hypha raises for a bad token or workspace."""
-    token = query.get("reconnection_token") or query.get("token")
-    if token:
-        user = await store.parse_user_token(token)
+async def _in_workspace(store: RedisStore, user: UserInfo | None, query: dict[str, str]) -> tuple[UserInfo, str]:
+    """The user and the workspace of a connection; a user is made where none is known.
+
+    Raises whatever Hypha raises for a bad workspace.
+    """
+    if user is not None:
         own = user.get_workspace()
         workspace = user.scope.current_workspace or query.get("workspace") or own
         if query.get("workspace") and user.check_permission(query["workspace"], UserPermission.read):

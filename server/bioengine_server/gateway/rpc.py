@@ -20,6 +20,7 @@ from imjoy_rpc.hypha.rpc import CHUNK_SIZE, RPC
 from bioengine_server.gateway.wrap import caller
 from bioengine_server.hub.guard import check_arrays
 from bioengine_server.hub.uploads import Uploads
+from bioengine_server.limits import SizeLimit
 
 logger = logging.getLogger(__name__)
 
@@ -32,20 +33,22 @@ _CHUNKS_IN_FLIGHT = 8
 class LegacyRPC(RPC):
     """The RPC end for one client: plain errors, fast chunks, senders that cannot be forged."""
 
-    def __init__(self, connection: Any, workspace: str, client_id: str, user: dict[str, Any], max_message_size: int) -> None:
+    def __init__(self, connection: Any, workspace: str, client_id: str, user: dict[str, Any], limit: SizeLimit) -> None:
         """
         Args:
             connection: has `emit_message(bytes)` and `on_message(handler)`.
             workspace: the client's workspace.
             client_id: the client's id.
             user: the user, as Hypha's contexts have it.
-            max_message_size: bytes of the unfinished requests of the client at most.
+            limit: of the unfinished requests of the client.
         """
         self._sender = f"{workspace}/{client_id}"
         self._user = user
-        self._uploads = Uploads(max_message_size, self._forget)
+        self._limit = limit
+        self._uploads = Uploads(self._forget)
         self._find_service: Callable[[str], Awaitable[None]] | None = None
         self._finding: set[asyncio.Future[None]] = set()
+        self._refusal: Exception | None = None
         super().__init__(connection, client_id=MANAGER_ID, workspace=workspace, method_timeout=3600)
         check_arrays(self)
         self._send_frame = connection.emit_message
@@ -57,6 +60,15 @@ class LegacyRPC(RPC):
         After a reconnection a client goes on with the methods that it got from the connection before.
         """
         self._find_service = find
+
+    def refuse_with(self, reason: Exception) -> None:
+        """Have every call answered with `reason` from now on."""
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise reason
+
+        self._refusal = reason
+        self.add_service({"id": "built-in", "config": {"visibility": "public"}, "refuse": refuse}, overwrite=True)
 
     async def _emit_with_user(self, frame: bytes) -> None:
         """Name a user in the main part, as old Hypha servers did on the way: clients refuse chunks without."""
@@ -78,7 +90,9 @@ class LegacyRPC(RPC):
 
     def _handle_method(self, data: dict[str, Any]) -> None:
         method = str(data.get("method", "")).split(".")
-        if method[0] == "services" and len(method) > 2 and method[1] not in self._services and self._find_service:
+        if self._refusal is not None and method[-1] not in ("resolve", "reject"):
+            super()._handle_method({**data, "method": "services.built-in.refuse", "args": None, "with_kwargs": False})
+        elif method[0] == "services" and len(method) > 2 and method[1] not in self._services and self._find_service:
             task = asyncio.ensure_future(self._find_and_handle(method[1], data))
             self._finding.add(task)
             task.add_done_callback(self._finding.discard)
@@ -123,7 +137,7 @@ class LegacyRPC(RPC):
                 told.add_done_callback(lambda told: told.cancelled() or told.exception())
 
     def _create_message(self, key, heartbeat=False, overwrite=False, context=None):  # type: ignore[no-untyped-def]
-        self._uploads.open(self._sender, key, answer=heartbeat)
+        self._uploads.open(self._sender, key, self._limit, answer=heartbeat)
         super()._create_message(key, heartbeat, overwrite, context)
         self._object_store["message_cache"][key] = bytearray()
 

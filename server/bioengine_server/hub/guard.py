@@ -5,6 +5,7 @@ The libraries build arrays from whatever dtype and shape a message names, and ke
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import hypha.core.store
@@ -13,6 +14,8 @@ import hypha_rpc.rpc
 import hypha_rpc.websocket_client
 
 from bioengine_server.hub.uploads import Uploads
+from bioengine_server.limits import SizeLimit
+from bioengine_server.service.caller import Caller
 from bioengine_server.triton import message
 
 
@@ -20,13 +23,13 @@ from bioengine_server.triton import message
 _CHUNK_SIZE = 480 * 1024  # bytes
 
 
-def guard_rpc(limit: int) -> None:
+def guard_rpc(limit_of: Callable[[Caller], SizeLimit]) -> None:
     """Have every end of hypha-rpc in this process guarded from now on: Hypha's own, and those of services.
 
     Args:
-        limit: bytes of one request at most.
+        limit_of: gives the limit of the inputs of one request of a caller.
     """
-    guarded = type("GuardedRPC", (_GuardedRPC,), {"limit": limit})
+    guarded = type("GuardedRPC", (_GuardedRPC,), {"limit_of": staticmethod(limit_of)})
     for module in (hypha.core.store, hypha.core.workspace, hypha_rpc.websocket_client):
         module.RPC = guarded  # type: ignore[attr-defined]
 
@@ -40,17 +43,17 @@ def check_arrays(rpc: Any) -> None:
 class _GuardedRPC(hypha_rpc.rpc.RPC):
     """hypha-rpc's end, with its cache of chunked messages in bounds. `heartbeat` marks the answer to a call of this end."""
 
-    limit = 0
+    limit_of: Callable[[Caller], SizeLimit]
 
     def __init__(self, connection: Any = None, *arguments: Any, **options: Any) -> None:
         self._peers = getattr(connection, "_event_bus", None)
-        self._uploads = Uploads(self.limit, self._forget, self._is_there)
+        self._uploads = Uploads(self._forget, self._is_there)
         options["long_message_chunk_size"] = _CHUNK_SIZE
         super().__init__(connection, *arguments, **options)
         check_arrays(self)
 
     def _create_message(self, key: str, heartbeat: bool = False, overwrite: bool = False, context: Any = None) -> None:
-        self._uploads.open(context["from"], key, answer=heartbeat)
+        self._uploads.open(context["from"], key, self.limit_of(Caller.from_context(context)), answer=heartbeat)
         super()._create_message(key, heartbeat, overwrite, context)
 
     def _append_message(self, key: str, data: bytes, heartbeat: bool = False, context: Any = None) -> None:

@@ -15,13 +15,15 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from hypha.core.auth import set_jwt_secret
 from hypha.core.store import RedisStore
 from hypha.server import create_application, get_argparser
 
+from bioengine_server.access.rules import Access
+from bioengine_server.access.tokens import use_secret
 from bioengine_server.errors import PortInUse
 from bioengine_server.hub.guard import guard_rpc
 from bioengine_server.hub.login import replace_login
+from bioengine_server.hub.reach import confine_clients
 from bioengine_server.settings import Settings
 
 # Messages in a second, and in a burst, that one client may send: an image of 1 GB is 4,000 messages.
@@ -32,12 +34,13 @@ _MESSAGE_BURST = 200_000
 _GRACE = 2  # seconds
 
 
-def create_hypha(settings: Settings, jwt_secret: str) -> FastAPI:
+def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI:
     """Hypha's ASGI application; its store is `app.state.store` and is ready when the application has started."""
-    guard_rpc(settings.max_request_size)
+    guard_rpc(access.size_limit)
     replace_login()
+    confine_clients()
     os.environ.update(HYPHA_WS_MSG_RATE_LIMIT=str(_MESSAGE_RATE), HYPHA_WS_MSG_BURST_LIMIT=str(_MESSAGE_BURST))
-    set_jwt_secret(jwt_secret)
+    use_secret(jwt_secret)
     database = settings.node_folder / "hypha.sqlite"
     database.unlink(missing_ok=True)  # event logs and the like, of one run only
     arguments = get_argparser().parse_args(

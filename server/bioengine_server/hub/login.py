@@ -10,8 +10,8 @@ from typing import Any
 import hypha.core.store
 
 NO_ACCOUNTS = (
-    "This server has no accounts, so there is nothing to log in to. Leave the login and the token out: every model runs without. "
-    "A program that wants a token gets one from `generate_token` of a connection without one."
+    "This server has no accounts, so there is nothing to log in to. Leave the login out. Where the server needs a token, its "
+    "admin makes one (`./bioengine token create NAME`): pass it as `token` to connect_to_server."
 )
 
 

@@ -6,7 +6,18 @@ import os
 import secrets
 from pathlib import Path
 
-from bioengine_server.errors import StackError
+from bioengine_server.errors import StackError, WeakSecret
+
+JWT_SECRET = "hypha-jwt"
+"""The home's secret that signs tokens."""
+
+_SHORTEST = 32  # characters
+_FEWEST_DIFFERENT = 8  # characters; of 32 random hexadecimal digits, 14 are different
+# What stands in examples and on lists of passwords, in any spelling.
+_WELL_KNOWN = (
+    "changeme", "changethis", "replaceme", "replacethis", "yoursecret", "yourown", "placeholder", "example", "password",
+    "passw0rd", "secret", "default", "insecure", "letmein", "qwerty", "123456789", "abcdefgh", "bioengine", "triton",
+)  # fmt: skip
 
 
 def home_secret(home: Path, name: str) -> str:
@@ -32,8 +43,26 @@ def home_secret(home: Path, name: str) -> str:
         ) from error
     if file.stat().st_mode & 0o077:
         raise StackError(f"The secret {file} can be read by others. Run: chmod 600 {file}")
-    if len(value) < 32:
-        raise StackError(f"The secret {file} is too short. Remove the file; a new one is made at the next start.")
+    return checked_secret(str(file), value, "Remove the file; a new one is made at the next start.")
+
+
+def checked_secret(name: str, value: str, remedy: str) -> str:
+    """A secret that somebody else may have chosen, if it is not one that others can guess. Raises WeakSecret.
+
+    Args:
+        name: of it, for the message.
+        value: of it.
+        remedy: what to do about a weak one.
+    """
+    plain = "".join(character for character in value.lower() if character.isalnum())
+    if not value:
+        raise WeakSecret(name, "is missing", remedy)
+    if len(value) < _SHORTEST:
+        raise WeakSecret(name, f"is too short ({len(value)} characters)", remedy)
+    if any(known in plain for known in _WELL_KNOWN):
+        raise WeakSecret(name, "is one that stands in examples", remedy)
+    if len(set(value)) < _FEWEST_DIFFERENT:
+        raise WeakSecret(name, "repeats the same few characters", remedy)
     return value
 
 

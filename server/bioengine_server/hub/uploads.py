@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bioengine_server.errors import TooLarge
+from bioengine_server.limits import SizeLimit
 
 _PATIENCE = 60.0  # seconds from one chunk to the next
 _SWEEP_INTERVAL = 2.0  # seconds
@@ -21,6 +22,7 @@ _ANSWER_TO_REQUEST = 4  # how many times larger than a request an answer may be
 class _Upload:
     sender: str
     answer: bool
+    limit: SizeLimit
     size: int = 0
     touched: float = field(default_factory=time.monotonic)
 
@@ -28,26 +30,31 @@ class _Upload:
 class Uploads:
     """What is known of the unfinished messages in one RPC end's cache; the cache itself is the library's."""
 
-    def __init__(self, limit: int, forget: Callable[[str], None], is_there: Callable[[str], bool] = lambda sender: True) -> None:
+    def __init__(self, forget: Callable[[str], None], is_there: Callable[[str], bool] = lambda sender: True) -> None:
         """
         Args:
-            limit: bytes of inputs in the unfinished requests of one sender, at most.
             forget: removes a message from the cache.
             is_there: whether a sender is still connected.
         """
-        self._limit = limit
         self._forget = forget
         self._is_there = is_there
         self._uploads: dict[str, _Upload] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def open(self, sender: str, key: str, answer: bool = False) -> None:
-        """A message begins: a request, or the answer to one of ours. Raises ValueError."""
+    def open(self, sender: str, key: str, limit: SizeLimit, answer: bool = False) -> None:
+        """A message begins: a request, or the answer to one of ours. Raises ValueError.
+
+        Args:
+            sender: who sends it.
+            key: the sender's name for it.
+            limit: of the inputs in all unfinished requests of the sender.
+            answer: whether it is an answer, which may be some times larger.
+        """
         if not isinstance(key, str) or (key in self._uploads and self._uploads[key].sender != sender):
             raise ValueError("The message needs a key of its own.")
         if sum(other.sender == sender and not other.answer for other in self._uploads.values()) >= _MOST_AT_ONCE:
             raise ValueError(f"There are {_MOST_AT_ONCE} unfinished messages of this client. Finish one first.")
-        self._uploads[key] = _Upload(sender, answer)
+        self._uploads[key] = _Upload(sender, answer, limit)
         self._watch()
 
     def grow(self, sender: str, key: str, data: bytes) -> None:
@@ -58,13 +65,13 @@ class Uploads:
         upload.size += len(data)
         upload.touched = time.monotonic()
         if upload.answer:
-            size, limit = upload.size, self._limit * _ANSWER_TO_REQUEST
+            size, most = upload.size, upload.limit.bytes * _ANSWER_TO_REQUEST
         else:
             requests = [other for other in self._uploads.values() if other.sender == sender and not other.answer]
-            size, limit = sum(request.size for request in requests), self._limit
-        if size > limit + _OVERHEAD:
+            size, most = sum(request.size for request in requests), upload.limit.bytes
+        if size > most + _OVERHEAD:
             self.close(key)
-            raise TooLarge(size, limit)
+            raise TooLarge(size, upload.limit)
 
     def checked(self, sender: str, key: str) -> _Upload:
         """The unfinished message `key` of `sender`. Raises KeyError."""

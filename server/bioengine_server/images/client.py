@@ -12,11 +12,12 @@ import httpx
 import numpy as np
 from hypha_rpc.sync import connect_to_server
 
-from bioengine_server.errors import NoServer, RunFailed
+from bioengine_server.errors import NoServer, NotConnected, RunFailed
 from bioengine_server.triton.api import ROUTER
 
-# hypha-rpc 0.21 warns of a lost connection also when we hang up ourselves.
-logging.getLogger("RPC").setLevel(logging.ERROR)
+# hypha-rpc 0.21 warns of a lost connection also when we hang up ourselves, and prints an error before it raises it.
+for _name in ("RPC", "websocket-client"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class ModelClient:
             url: of the server, such as http://127.0.0.1:9520.
             timeout: seconds that a run may take.
 
-        Raises NoServer.
+        Raises NoServer, NotConnected.
         """
         self._url = url.rstrip("/")
         self._timeout = timeout
@@ -58,7 +59,10 @@ class ModelClient:
         config = {"name": "bioengine run", "server_url": self._url, "method_timeout": self._timeout}
         if token := os.environ.get("BIOENGINE_TOKEN"):
             config["token"] = token
-        self._server = connect_to_server(config)
+        try:
+            self._server = connect_to_server(config)
+        except ConnectionAbortedError as error:  # hypha-rpc's, with the server's reason
+            raise NotConnected(self._url, str(error)) from error
         self._triton = self._server.get_service("triton-client")
         return self
 

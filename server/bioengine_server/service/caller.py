@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+TOKEN_ROLE = "bioengine-token:"
+"""Begins the role by which Hypha's user of a token of ours is known; the id of the token's record follows."""
+
+OWN_USER = "root"
+"""Hypha's user in whose name the server itself calls, such as for the readiness probe."""
 
 
 def _always() -> bool:
     return True
+
+
+def token_id(roles: Iterable[Any]) -> str:
+    """The id of the token that a user with these roles has; empty where it is none of ours."""
+    ids = (role.removeprefix(TOKEN_ROLE) for role in roles if isinstance(role, str) and role.startswith(TOKEN_ROLE))
+    return next(ids, "")
 
 
 @dataclass(frozen=True)
@@ -24,7 +36,8 @@ class Caller:
     client: str
     """The client's id within the workspace."""
 
-    anonymous: bool
+    token: str = ""
+    """The id of the token that the client has; empty: none that counts."""
 
     connected: Callable[[], bool] = field(default=_always, compare=False, repr=False)
     """Whether the client is still there to get an answer, as far as this process knows."""
@@ -40,13 +53,13 @@ class Caller:
             user=str(user.get("id") or "unknown"),
             workspace=str(context.get("ws") or sender.split("/", maxsplit=1)[0] or "unknown"),
             client=sender.rsplit("/", maxsplit=1)[-1] or "unknown",
-            anonymous=bool(user.get("is_anonymous", True)),
+            token=token_id(user.get("roles") or []),
             connected=connected if callable(connected) else _always,
         )
 
     def to_context(self) -> dict[str, Any]:
         """The caller as a context that `from_context` reads."""
-        user = {"id": self.user, "is_anonymous": self.anonymous}
+        user = {"id": self.user, "roles": [f"{TOKEN_ROLE}{self.token}"] if self.token else []}
         sender = f"{self.workspace}/{self.client}"
         return {"user": user, "ws": self.workspace, "from": sender, "connected": self.connected}
 

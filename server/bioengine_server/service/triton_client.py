@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from bioengine_server.access.rules import Access
 from bioengine_server.errors import (
     Busy,
     CallerGone,
@@ -32,7 +33,6 @@ from bioengine_server.service.caller import Caller
 from bioengine_server.service.progress import Progress
 from bioengine_server.service.tensors import checked_outputs, from_triton, to_triton
 from bioengine_server.store.service import StoreService
-from bioengine_server.triton import message
 from bioengine_server.triton.api import ROUTER, InferOptions, InferResult, TritonApi, TritonError
 from bioengine_server.triton.router import Router
 
@@ -69,20 +69,20 @@ class _Call:
 class TritonClient:
     """The service, in front of one Triton. The same in the server process and in a process of its own."""
 
-    def __init__(self, router: Router, admission: Admission, store: StoreService, public_url: str, max_request_size: int) -> None:
+    def __init__(self, router: Router, access: Access, admission: Admission, store: StoreService, public_url: str) -> None:
         """
         Args:
             router: the router of the Triton to use.
+            access: says who may use it, and how much of it.
             admission: the door in front of it.
             store: fetches models that are not stored, into the store that this Triton reads.
             public_url: the Hypha server's URL, which `get_config` tells.
-            max_request_size: bytes of one request's inputs, at most.
         """
         self._router = router
+        self.access = access
         self._admission = admission
         self._store = store
         self._public_url = public_url
-        self._max_request_size = max_request_size
         self._questions = asyncio.Semaphore(1)
         self._probes = asyncio.Semaphore(1)
         self._resolved: dict[str, tuple[float, str]] = {}
@@ -156,8 +156,8 @@ class TritonClient:
         `"result"`: `{"task_id": str, "outputs": [array, ...], "execution_time": seconds, "success": True}` or
         `{"success": False, "error": str}`.
 
-        Raises RefusedArgument; TypeError for an input of a wrong dtype; for models other than the router TritonError,
-        TritonUnavailable, Busy, CallerGone, Stopping, TooLarge.
+        Raises NoAccess, TooManyRequests; RefusedArgument; TypeError for an input of a wrong dtype; for models other than the
+        router TritonError, TritonUnavailable, Busy, CallerGone, Stopping, TooLarge.
         """
         caller = self._caller(context)
         _refuse(server_url, unknown)
@@ -174,13 +174,13 @@ class TritonClient:
             compression_algorithm=compression_algorithm,
         )
         logger.log(logging.INFO if verbose else logging.DEBUG, "%s runs %s", caller, model_name)
-        async with Progress(progress) as steps:
+        async with self.access.request(caller), Progress(progress) as steps:
             call = _Call(caller, options, steps)
             if model_name == ROUTER and serialization == "imjoy":
                 return await self._run_stored_model(inputs, call)
             config = await self._triton_config(model_name, options.model_version, use_cache=cache_config)
             outputs = checked_outputs(select_outputs, config)
-            self._check_size(inputs)
+            self.access.check_size(inputs, caller)
             tensors = to_triton(inputs, config, serialization)
 
             async def infer() -> InferResult:
@@ -202,8 +202,9 @@ class TritonClient:
     ) -> dict[str, Any]:
         """Triton's configuration of a model, loaded or not, with `server_url` and `model_name`.
 
-        Raises RefusedArgument, TritonError for a model that there is not, TritonUnavailable.
+        Raises NoAccess, RefusedArgument, TritonError for a model that there is not, TritonUnavailable.
         """
+        caller = self._caller(context)
         _refuse(server_url, unknown)
         answer: dict[str, Any] = {}
         if model_name != ROUTER:
@@ -216,7 +217,7 @@ class TritonClient:
                 if "not_stored" not in answer:
                     raise
                 try:
-                    manifest = await self._store.describe(answer["not_stored"], Caller.from_context(context))
+                    manifest = await self._store.describe(answer["not_stored"], caller)
                 except StoreError as reason:
                     raise RefusedArgument("model_name", f"{answer['error']} {reason}") from error
                 config = {"name": manifest.id, **manifest.triton_config}
@@ -236,9 +237,14 @@ class TritonClient:
             model_id: for the router, the model that the request is about.
             caller: who asks.
 
-        Raises NoSuchModel, ModelNotLoaded, Busy, TritonUnavailable.
+        Raises NoAccess, TooManyRequests, NoSuchModel, ModelNotLoaded, Busy, TritonUnavailable.
         """
         logger.debug("%s infers with %s", caller, model_name)
+        async with self.access.request(caller), self._admitted(model_name, model_id, caller) as name:
+            yield name
+
+    @contextlib.asynccontextmanager
+    async def _admitted(self, model_name: str, model_id: Any, caller: Caller) -> AsyncIterator[str]:
         if model_name == ROUTER:
             answer, _ = await self._resolved_or_fetched(model_id, caller)
             # What is wrong with the id is for the router to say, as data.
@@ -265,8 +271,12 @@ class TritonClient:
             self._store.used(place)
 
     def _caller(self, context: dict[str, Any] | None) -> Caller:
-        """The caller; whether it is still there is known of those who are connected to the Hypha of this process."""
+        """The caller; whether it is still there is known of those who are connected to the Hypha of this process.
+
+        Raises NoAccess.
+        """
         caller, is_connected = Caller.from_context(context), self._is_connected
+        self.access.check(caller)
         if is_connected is None or not is_connected(caller.workspace, caller.client):
             return caller
         return replace(caller, connected=lambda: is_connected(caller.workspace, caller.client))
@@ -277,7 +287,7 @@ class TritonClient:
             raise RefusedArgument("inputs", 'expected a list with one dict, [{"model_id": "affable-shark", "inputs": [image]}].')
         request = {key: value for key, value in inputs[0].items() if key != "operation"}
         try:
-            self._check_size(request)
+            self.access.check_size(request, call.caller)
             result, info = await self._answered(request, call)
         except (Busy, CallerGone, Stopping, TooLarge, TritonUnavailable) as error:
             result, info = {"success": False, "error": str(error)}, {"model_name": ROUTER}
@@ -363,11 +373,6 @@ class TritonClient:
         if len(self._resolved) >= _MOST_RESOLVED:
             self._resolved.clear()
         self._resolved[model_id] = (time.monotonic() + _RESOLVED_FOR, model)
-
-    def _check_size(self, inputs: Any) -> None:
-        size = message.size(inputs)
-        if size > self._max_request_size:
-            raise TooLarge(size, self._max_request_size)
 
     async def _triton_config(self, model_name: Any, model_version: str, use_cache: bool) -> dict[str, Any]:
         if model_name is None:

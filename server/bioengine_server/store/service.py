@@ -93,7 +93,7 @@ class StoreService:
         policy = self._settings.download
         if policy == "anyone" or (caller is None and policy != "never"):
             return
-        if caller is not None and policy == "token" and not caller.anonymous:
+        if caller is not None and policy == "token" and caller.token:
             return
         raise DownloadNotAllowed(id, _NOT_ALLOWED[policy])
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from starlette.responses import JSONResponse
 
 from bioengine_server.errors import (
-    AccessDenied,
     BadBody,
     BioEngineError,
     Busy,
     Forbidden,
+    NoAccess,
     NoSuchModel,
+    NoSuchPage,
     StoreError,
     TooLarge,
+    TooManyRequests,
     TritonUnavailable,
     WrongMethod,
 )
@@ -22,10 +24,12 @@ _STATUS: list[tuple[type[Exception], int]] = [
     (TooLarge, 413),
     (BadBody, 400),
     (Busy, 429),
-    (AccessDenied, 401),
+    (TooManyRequests, 429),
+    (NoAccess, 401),
     (Forbidden, 403),
     (WrongMethod, 405),
     (NoSuchModel, 404),
+    (NoSuchPage, 404),
     (StoreError, 404),
     (TritonUnavailable, 503),
     (BioEngineError, 400),
@@ -39,5 +43,5 @@ def refusal(error: Exception) -> JSONResponse:
     if isinstance(error, TritonError) and error.status != 500:
         status = error.status  # 500 is what Triton says of inputs that a Python model does not take
     text = str(error) if status != 500 else "The server failed while it worked on this request. Ask its admin to look at its log."
-    retry = {"Retry-After": "5"} if status in (429, 503) else {}
-    return JSONResponse({"success": False, "error": text, "detail": text}, status_code=status, headers=retry)
+    headers = {"Retry-After": "5"} if status in (429, 503) else {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    return JSONResponse({"success": False, "error": text, "detail": text}, status_code=status, headers=headers)

@@ -10,13 +10,14 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bioengine_server.errors import BadBody, TooLarge
+from bioengine_server.limits import SizeLimit
 
 _GZIP = 16 + zlib.MAX_WBITS
 _STEP = 1 << 20  # bytes that are unzipped at once
 
 
-async def chunks(headers: Headers, receive: Receive, limit: int) -> AsyncIterator[bytes]:
-    """The body of a request as it comes, unzipped; at most `limit` bytes. Raises TooLarge, BadBody.
+async def chunks(headers: Headers, receive: Receive, limit: SizeLimit) -> AsyncIterator[bytes]:
+    """The body of a request as it comes, unzipped, within `limit`. Raises TooLarge, BadBody.
 
     A body of a thousand times its size, unzipped, costs no more than the limit.
     """
@@ -24,7 +25,7 @@ async def chunks(headers: Headers, receive: Receive, limit: int) -> AsyncIterato
     if encoding not in ("identity", "gzip", "deflate", ""):
         raise BadBody(f"its Content-Encoding {encoding[:40]!r} is not gzip, deflate or identity")
     length = headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limit:
+    if length.isdecimal() and int(length) > limit.bytes:
         raise TooLarge(int(length), limit)
     inflate = None if encoding in ("identity", "") else zlib.decompressobj(_GZIP if encoding == "gzip" else zlib.MAX_WBITS)
     size = 0
@@ -42,7 +43,7 @@ async def chunks(headers: Headers, receive: Receive, limit: int) -> AsyncIterato
                 raise BadBody(f"it is not {encoding} ({error})") from error
             data = b"" if inflate is None else inflate.unconsumed_tail
             size += len(plain)
-            if size > limit:
+            if size > limit.bytes:
                 raise TooLarge(size, limit)
             if plain:
                 yield plain
@@ -50,19 +51,45 @@ async def chunks(headers: Headers, receive: Receive, limit: int) -> AsyncIterato
         raise BadBody("it was cut off")
 
 
-async def read(headers: Headers, receive: Receive, limit: int) -> bytes:
+async def read(headers: Headers, receive: Receive, limit: SizeLimit) -> bytes:
     """All of a body. Raises TooLarge, BadBody."""
     return b"".join([chunk async for chunk in chunks(headers, receive, limit)])
+
+
+class Rest:
+    """A request's `receive` that knows whether more of the body is to come."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._more = True
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._more = message["type"] == "http.request" and message.get("more_body", False)
+        return message
+
+    async def drain(self, headers: Headers, most: int) -> None:
+        """Take what is left before a refusal: many clients read an answer only when they have sent everything.
+
+        Args:
+            headers: of the request.
+            most: bytes, of which no more are waited for.
+        """
+        length = headers.get("content-length", "")
+        size = int(length) if length.isdecimal() else 0
+        taken = 0
+        while self._more and max(size, taken) <= most:
+            taken += len((await self()).get("body", b""))
 
 
 class BoundedBodies:
     """Middleware for routes that are not ours: they get bodies within the limit, unzipped."""
 
-    def __init__(self, app: ASGIApp, limit: int, own: Sequence[BaseRoute]) -> None:
+    def __init__(self, app: ASGIApp, limit: SizeLimit, own: Sequence[BaseRoute]) -> None:
         """
         Args:
             app: what gets the bodies.
-            limit: bytes of one, unzipped, at most.
+            limit: of one, unzipped.
             own: our routes, which see to it themselves; some as the body comes, without having all of it.
         """
         self._app = app

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from fastapi import FastAPI
-from hypha.core.store import RedisStore
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
+from bioengine_server.access.door import Door, Doorkeeper
 from bioengine_server.hub.frames import CheckedFrames
+from bioengine_server.limits import SizeLimit
 from bioengine_server.service.triton_client import TritonClient
 from bioengine_server.settings import Settings
 from bioengine_server.web.body import BoundedBodies
 from bioengine_server.web.cors import allow_origins
 from bioengine_server.web.patience import Patience
 from bioengine_server.web.service_route import service_routes, services_route
+from bioengine_server.web.surface import Surface
 from bioengine_server.web.triton_proxy import TritonProxyRoute
 
 
-def add_web(app: FastAPI, settings: Settings, store: Callable[[], RedisStore], service: TritonClient | None) -> ASGIApp:
+def add_web(app: FastAPI, settings: Settings, keeper: Doorkeeper, service: TritonClient | None) -> ASGIApp:
     """Add routes and middleware; what is to be served is returned.
 
     Args:
         app: Hypha's application, not started yet.
         settings: of the server.
-        store: gives Hypha's store.
+        keeper: says who is let in.
         service: the service in this process, if it is here.
     """
-    limit = settings.max_request_size
     own: list[BaseRoute] = [services_route(app)]
+    triton: list[BaseRoute] = []
     if service is not None:
-        own += [TritonProxyRoute(store, service, limit), *service_routes(store, service, limit)]
+        triton = [TritonProxyRoute(keeper, service)]
+        own += [*triton, *service_routes(keeper, service)]
     app.router.routes[:0] = own
+    # The last that is added sees a request first.
     app.add_middleware(CheckedFrames)
-    app.add_middleware(BoundedBodies, limit=limit, own=own)
+    app.add_middleware(BoundedBodies, limit=SizeLimit(settings.max_request_size), own=own)
+    app.add_middleware(Door, keeper=keeper)
+    app.add_middleware(Surface, own=triton, most=settings.max_request_size)
     app.add_middleware(Patience, seconds=settings.client_timeout)
     return allow_origins(app, [origin.strip() for origin in settings.allow_origins.split(",") if origin.strip()])

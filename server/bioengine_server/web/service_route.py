@@ -19,13 +19,14 @@ from typing import Any
 
 import msgpack
 from fastapi import FastAPI
-from hypha.core.store import RedisStore
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
+from bioengine_server.access.door import Doorkeeper
 from bioengine_server.errors import BadBody, BioEngineError, WrongMethod
+from bioengine_server.limits import SizeLimit
 from bioengine_server.service.triton_client import SERVICE_ID, TritonClient
 from bioengine_server.triton import message
 from bioengine_server.web.answers import refusal
@@ -63,21 +64,20 @@ def services_route(app: FastAPI) -> Route:
     return Route(_SERVICES, SameList(), methods=["GET"])
 
 
-def service_routes(store: Callable[[], RedisStore], service: TritonClient, limit: int) -> list[Route]:
+def service_routes(keeper: Doorkeeper, service: TritonClient) -> list[Route]:
     """Answer calls of the service.
 
     Args:
-        store: gives Hypha's store.
+        keeper: says who calls.
         service: to call.
-        limit: bytes of a request, at most.
     """
 
     def endpoint(method: Callable[..., Any]) -> Callable[[Request], Any]:
         async def call(request: Request) -> Response:
             kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
             try:
-                caller = await caller_of(request.headers, store())
-                arguments = await _arguments(request, kind, limit)
+                caller = caller_of(request.headers, keeper)
+                arguments = await _arguments(request, kind, keeper.access.size_limit(caller))
                 with _connected(request) as connected:
                     context = replace(caller, connected=connected).to_context()
                     return _answer(await method(**arguments, context=context), kind)
@@ -110,7 +110,7 @@ def _connected(request: Request) -> Iterator[Callable[[], bool]]:
         gone.cancel()
 
 
-async def _arguments(request: Request, kind: str, limit: int) -> dict[str, Any]:
+async def _arguments(request: Request, kind: str, limit: SizeLimit) -> dict[str, Any]:
     """The keyword arguments in a request. Raises BadBody, TooLarge."""
     if request.method == "GET":
         return dict(request.query_params)

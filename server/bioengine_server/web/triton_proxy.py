@@ -9,26 +9,25 @@ can differ.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
-from hypha.core.store import RedisStore
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
+from bioengine_server.access.door import Doorkeeper
 from bioengine_server.errors import BadBody, BioEngineError, Forbidden, NoSuchModel, RefusedArgument, TooLarge
 from bioengine_server.service.triton_client import TritonClient
 from bioengine_server.triton import message
 from bioengine_server.triton.api import ROUTER, TritonApi
 from bioengine_server.web.answers import refusal
-from bioengine_server.web.body import chunks
+from bioengine_server.web.body import Rest, chunks
 from bioengine_server.web.callers import caller_of
 
 logger = logging.getLogger(__name__)
@@ -65,14 +64,13 @@ _KEPT_HEADERS = ("content-type", "content-length", _HEADER_LENGTH)
 class TritonProxyRoute(Route):
     """Takes every path that begins with `/triton`, in whatever spelling, so that nothing slips past to other routes."""
 
-    def __init__(self, store: Callable[[], RedisStore], service: TritonClient, limit: int) -> None:
+    def __init__(self, keeper: Doorkeeper, service: TritonClient) -> None:
         """
         Args:
-            store: gives Hypha's store.
+            keeper: says who asks.
             service: admits requests and loads models.
-            limit: bytes of a request, unzipped, at most.
         """
-        super().__init__(_PREFIX, _Proxy(service, store, limit).answer, include_in_schema=False)
+        super().__init__(_PREFIX, _Proxy(keeper, service).answer, include_in_schema=False)
         self.methods = None  # every one comes here, to be refused with a reason
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -82,33 +80,31 @@ class TritonProxyRoute(Route):
 
 
 class _Proxy:
-    def __init__(self, service: TritonClient, store: Callable[[], RedisStore], limit: int) -> None:
+    def __init__(self, keeper: Doorkeeper, service: TritonClient) -> None:
+        self._keeper = keeper
         self._service = service
-        self._store = store
-        self._limit = limit
 
     @property
     def _api(self) -> TritonApi:
         return self._service.triton
 
     async def answer(self, request: Request) -> Response:
-        stream = chunks(request.headers, request.receive, self._limit)
+        body = Rest(request.receive)
         try:
             kind, model, version, path = _allowed(request)
-            caller = await caller_of(request.headers, self._store())
+            caller = caller_of(request.headers, self._keeper)
             if kind == "server":
                 return _TritonAnswer(await self._api.open("GET", path, None, {}))
             if kind == "infer":
+                stream = chunks(request.headers, body, self._keeper.access.size_limit(caller))
                 return await self._infer(request, stream, model, version, caller)
             config = await self._config(model, version, caller)
             if kind == "config":
                 return JSONResponse(config)
             return JSONResponse(_metadata(config)) if kind == "metadata" else Response(status_code=200)
         except BioEngineError as error:
-            # A client reads the answer when it has sent all of its request.
-            with contextlib.suppress(BadBody, TooLarge):
-                async for _ in stream:
-                    pass
+            if not isinstance(error, TooLarge):
+                await body.drain(request.headers, self._keeper.access.largest)
             return refusal(error)
         except Exception:
             logger.exception("A request for Triton failed")

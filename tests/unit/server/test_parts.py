@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bioengine_server.errors import RefusedArgument, StackError, UnsafeFolder
+from bioengine_server.errors import RefusedArgument, StackError, UnsafeFolder, WeakSecret
 from bioengine_server.gateway.wrap import plain
-from bioengine_server.hub.secrets import home_secret
+from bioengine_server.hub.secrets import checked_secret, home_secret, new_secret
 from bioengine_server.service.caller import Caller
 from bioengine_server.service.registration import _last_message
 from bioengine_server.service.tensors import from_triton, to_triton
 from bioengine_server.settings import Settings
-from bioengine_server.stack import own_home
+from bioengine_server.stack import external_secret, own_home
 from bioengine_server.triton import message
 from bioengine_server.triton.api import InferOptions
+from pydantic import SecretStr
 
 CONFIG = {
     "name": "cellpose-python",
@@ -74,9 +75,12 @@ def test_the_size_of_inputs_counts_arrays_wherever_they_are() -> None:
 
 
 def test_callers() -> None:
-    context = {"user": {"id": "anonymouz-x", "is_anonymous": True}, "ws": "ws-x", "from": "ws-x/client-1"}
-    assert Caller.from_context(context) == Caller("anonymouz-x", "ws-x", "client-1", True)
-    assert Caller.from_context(None).anonymous
+    context: dict[str, Any] = {"user": {"id": "anonymouz-x", "roles": ["anonymous"]}, "ws": "ws-x", "from": "ws-x/client-1"}
+    assert Caller.from_context(context) == Caller("anonymouz-x", "ws-x", "client-1", token="")
+    assert Caller.from_context(None).token == ""
+    context["user"]["roles"] = ["admin", "bioengine-token:12ab"]
+    known = Caller.from_context(context)
+    assert known.token == "12ab" and Caller.from_context(known.to_context()) == known
 
 
 def test_clients_get_an_errors_message_alone() -> None:
@@ -118,8 +122,34 @@ def test_a_secret_is_made_once_and_must_be_private(tmp_path: Path) -> None:
         home_secret(tmp_path, "x")
     file.chmod(0o600)
     file.write_text("short")
-    with pytest.raises(StackError, match="too short"):
+    with pytest.raises(WeakSecret, match=r"too short.*Remove the file"):
         home_secret(tmp_path, "x")
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("", "is missing"),
+        ("a1b2c3d4" * 3, "too short"),
+        ("change-me-" * 5, "stands in examples"),
+        ("Change_This_In_Production_0123-4567-89ab", "stands in examples"),
+        ("my very long secret, which nobody will ever find", "stands in examples"),
+        ("PaSsWoRd-PaSsWoRd-PaSsWoRd-PaSsWoRd", "stands in examples"),
+        ("abababababababababababababababababab", "repeats the same few characters"),
+        ("0" * 64, "repeats the same few characters"),
+    ],
+)
+def test_a_secret_that_others_can_guess_is_refused(value: str, reason: str) -> None:
+    with pytest.raises(WeakSecret, match=rf"^THE_SECRET .*{reason}.*at least 32 characters.* Make another.$"):
+        checked_secret("THE_SECRET", value, "Make another.")
+    settings = Settings(triton="http://triton:8000", triton_secret=SecretStr(value))
+    with pytest.raises(StackError, match=rf"BIOENGINE_TRITON_SECRET .*{reason}.*token_urlsafe"):
+        external_secret(settings)
+
+
+def test_secrets_that_are_made_are_good_ones() -> None:
+    for _ in range(200):
+        assert checked_secret("x", new_secret(), "")
 
 
 def test_a_run_dir_of_somebody_else_is_refused(tmp_path: Path) -> None:

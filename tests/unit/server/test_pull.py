@@ -30,8 +30,8 @@ from bioengine_server.store.trust import code_of, trust_entry, usable_weights
 from tests.mirror import Mirror, cut, drip, endless, once, redirect, status, wrong
 
 ID = "conscientious-seashell"
-ANONYMOUS = Caller("somebody", "ws-anonymous", "client", anonymous=True)
-KNOWN = Caller("ada", "ws-user-ada", "client", anonymous=False)
+ANONYMOUS = Caller("somebody", "ws-anonymous", "client")
+KNOWN = Caller("token-ada", "ws-user-token-ada", "client", token="0123456789abcdef")
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Who may use this server, with how much: tokens, what is asked of whom, limits."""

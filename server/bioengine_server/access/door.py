@@ -1,0 +1,185 @@
+"""The door: who needs a token and has none that counts gets no further, whatever is behind.
+
+HTTP             401 with the reason
+hypha-rpc        its first message names the token; it is told the reason and closed, also when the token dies later
+imjoy-rpc        names the token in the address; the gateway asks here, and tells the reason in its way
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bioengine_server.access.registry import TokenRegistry
+from bioengine_server.access.rules import Access
+from bioengine_server.access.tokens import Verifier
+from bioengine_server.errors import AccessDenied, BioEngineError, NotLetIn, TokenNeeded
+from bioengine_server.service.caller import token_id
+
+logger = logging.getLogger(__name__)
+
+_WEBSOCKET = "/ws"
+_OPEN_TO_ALL = (
+    "/health/liveness",
+    "/health/readiness",
+    "/public/services",
+    "/public/services/",
+    "/public/services/triton-client",
+)
+_POLICY_VIOLATION = 1008  # RFC 6455, 7.4.1
+_LONGEST_REASON = 120  # bytes of a close frame's reason
+_SWEEP_INTERVAL = 1.0  # seconds
+
+
+class Doorkeeper:
+    """Decides about tokens at the door, and remembers which connections came with which."""
+
+    def __init__(self, access: Access, registry: TokenRegistry) -> None:
+        self.access = access
+        self.verifier = Verifier(registry)
+        self._registry = registry
+        self._open: list[tuple[str, Callable[[BioEngineError], None]]] = []
+
+    def admit(self, headers: Headers, token: str | None) -> Any:
+        """The user of a token, None without one.
+
+        Raises TokenNeeded where one that counts is needed; AccessDenied, UnknownToken, TokenRevoked, TokenExpired.
+        """
+        user = self.verifier.user_of(token) if token else None
+        if self.access.needs_token(headers.keys()) and not (user and token_id(user.roles)):
+            raise TokenNeeded
+        return user
+
+    @contextlib.contextmanager
+    def connected(self, user: Any, on_death: Callable[[BioEngineError], None]) -> Iterator[None]:
+        """Have `on_death` called with the reason, once, when the token of a user dies while the context is open."""
+        token = token_id(user.roles) if user else ""
+        entry = (token, on_death)
+        if token:
+            self._open.append(entry)
+        try:
+            yield
+        finally:
+            if entry in self._open:
+                self._open.remove(entry)
+
+    async def watch(self) -> None:
+        """Look after connections whose token may die, until cancelled."""
+        while True:
+            await asyncio.sleep(_SWEEP_INTERVAL)
+            for entry in list(self._open):
+                token, on_death = entry
+                try:
+                    self._registry.checked(token)
+                except BioEngineError as error:
+                    logger.info("A client is sent away: %s", error)
+                    self._open.remove(entry)
+                    on_death(error)
+
+
+class Door:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, keeper: Doorkeeper) -> None:
+        self._app = app
+        self._keeper = keeper
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket" and scope["path"] == _WEBSOCKET and not is_legacy(scope):
+            await self._websocket(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        if scope["path"] not in _OPEN_TO_ALL and self._keeper.access.needs_token(headers.keys()):
+            try:
+                self._keeper.admit(headers, bearer(headers))
+            except BioEngineError as error:
+                from bioengine_server.web.answers import refusal
+                from bioengine_server.web.body import Rest
+
+                await Rest(receive).drain(headers, self._keeper.access.largest)
+                await refusal(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A connection of Hypha's own clients. When it has been closed here, Hypha hears that its client has gone."""
+        headers = Headers(scope=scope)
+        is_first, closed = True, False
+        closing: set[asyncio.Future[None]] = set()
+
+        def close(error: BioEngineError) -> None:
+            nonlocal closed
+            closed = True
+            closing.add(asyncio.ensure_future(_close(send, error)))
+
+        async def receive_checked() -> Message:
+            nonlocal is_first
+            event = await receive()
+            if is_first and event["type"] == "websocket.receive":
+                is_first = False
+                try:
+                    user = self._keeper.admit(headers, _named_token(event))
+                except BioEngineError as error:
+                    logger.info("Refused a client: %s", error)
+                    reason = NotLetIn() if isinstance(error, AccessDenied) else error
+                    await send({"type": "websocket.send", "text": json.dumps({"type": "error", "message": str(reason)})})
+                    close(reason)
+                else:
+                    life.enter_context(self._keeper.connected(user, close))
+            return {"type": "websocket.disconnect", "code": _POLICY_VIOLATION} if closed else event
+
+        async def send_while_open(event: Message) -> None:
+            if not closed:
+                await send(event)
+
+        with contextlib.ExitStack() as life:
+            try:
+                await self._app(scope, receive_checked, send_while_open)
+            finally:
+                if closing:
+                    await asyncio.wait(closing)
+
+
+def is_legacy(scope: Scope) -> bool:
+    """Whether a websocket is of an imjoy-rpc client. Hypha's own clients name themselves in their first message."""
+    return b"client_id=" in scope.get("query_string", b"")
+
+
+def bearer(headers: Headers) -> str | None:
+    """The token in `Authorization: Bearer`; None without that header. Raises AccessDenied for any other content of it."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if not scheme:
+        return None
+    if scheme.lower() != "bearer" or not token.strip():
+        raise AccessDenied
+    return token.strip()
+
+
+def _named_token(event: Message) -> str | None:
+    """The token in a hypha-rpc client's first message, as Hypha will read it. Raises AccessDenied."""
+    try:
+        first = json.loads(event.get("text") or "")
+    except (ValueError, RecursionError):
+        return None  # Hypha closes it
+    token = (first.get("reconnection_token") or first.get("token")) if isinstance(first, dict) else None
+    if token is not None and not isinstance(token, str):
+        raise AccessDenied
+    return token
+
+
+async def _close(send: Send, error: Exception) -> None:
+    reason = str(error).encode()[:_LONGEST_REASON].decode(errors="ignore")
+    with contextlib.suppress(RuntimeError):  # the client has gone
+        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": reason})

@@ -1,0 +1,171 @@
+"""The tokens that were made, by name, in `<home>/tokens.json`. The tokens themselves are kept nowhere.
+
+Written by the command line, read by the running server: a change counts from the next look on, without a restart.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bioengine_server.errors import (
+    BadTokenName,
+    NoSuchToken,
+    StackError,
+    TokenExists,
+    TokenExpired,
+    TokenRevoked,
+    TokensUnreadable,
+    UnknownToken,
+)
+
+# Hypha makes a workspace of it, and takes these characters there.
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_LONGEST_NAME = 40
+
+
+class Token(BaseModel):
+    """What is known of a token."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    name: str
+    created: datetime
+    expires: datetime
+    revoked: datetime | None = None
+    registration: bool = False
+    """Whether its holder may offer `triton-client` in this server."""
+    requests: int | None = None
+    """Requests at once; None: as the settings say."""
+    max_size: int | None = None
+    """Bytes of one request's inputs; None: as the settings say."""
+
+    @property
+    def state(self) -> str:
+        """`valid`, `expired` or `revoked`."""
+        if self.revoked is not None:
+            return "revoked"
+        return "valid" if datetime.now(UTC) < self.expires else "expired"
+
+
+class TokenRegistry:
+    """The tokens of one home; several processes may use it at once."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._file = home / "tokens.json"
+        self._seen: tuple[int, ...] | None = None
+        self._tokens: dict[str, Token] = {}
+
+    def all(self) -> list[Token]:
+        """Every token, in the order in which they were made. Raises TokensUnreadable."""
+        return list(self._current().values())
+
+    def find(self, id: str) -> Token | None:
+        """The token with an id. Raises TokensUnreadable."""
+        return self._current().get(id)
+
+    def checked(self, id: str) -> Token:
+        """The token with an id, if it is valid. Raises UnknownToken, TokenRevoked, TokenExpired, TokensUnreadable."""
+        token = self.find(id)
+        if token is None:
+            raise UnknownToken
+        if token.state == "revoked":
+            raise TokenRevoked(token.name)
+        if token.state == "expired":
+            raise TokenExpired(token.name, token.expires)
+        return token
+
+    def create(
+        self, name: str, days: float, registration: bool = False, requests: int | None = None, max_size: int | None = None
+    ) -> Token:
+        """Record a new token. The name of one that has expired or was revoked may be used again.
+
+        Raises BadTokenName, TokenExists, TokensUnreadable, StackError.
+        """
+        if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
+            raise BadTokenName(name, _LONGEST_NAME)
+        now = datetime.now(UTC).replace(microsecond=0)
+        token = Token(
+            id=secrets.token_hex(8),
+            name=name,
+            created=now,
+            expires=now + timedelta(days=days),
+            registration=registration,
+            requests=requests,
+            max_size=max_size,
+        )
+        with self._changing() as tokens:
+            for other in [other for other in tokens.values() if other.name == name]:
+                if other.state == "valid":
+                    raise TokenExists(name)
+                del tokens[other.id]
+            tokens[token.id] = token
+        return token
+
+    def revoke(self, name: str) -> Token:
+        """Have the token of a name count no more. Raises NoSuchToken, TokensUnreadable, StackError."""
+        with self._changing() as tokens:
+            token = next((token for token in tokens.values() if token.name == name), None)
+            if token is None:
+                raise NoSuchToken(name, [token.name for token in tokens.values()])
+            if token.revoked is None:
+                token = token.model_copy(update={"revoked": datetime.now(UTC).replace(microsecond=0)})
+            tokens[token.id] = token
+        return token
+
+    def _current(self) -> dict[str, Token]:
+        """The tokens as the file has them now; it is read again when it has changed."""
+        try:
+            found = self._file.stat()
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise TokensUnreadable(self._file, error.strerror or str(error)) from error
+        seen = (found.st_mtime_ns, found.st_ino, found.st_size)
+        if seen != self._seen:
+            self._tokens, self._seen = self._read(), seen
+        return self._tokens
+
+    def _read(self) -> dict[str, Token]:
+        try:
+            entries = json.loads(self._file.read_text())["tokens"]
+            return {token.id: token for token in map(Token.model_validate, entries)}
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise TokensUnreadable(self._file, error.strerror or str(error)) from error
+        except (ValueError, KeyError, TypeError, ValidationError) as error:
+            raise TokensUnreadable(self._file, "it is not the list that `./bioengine token` writes") from error
+
+    @contextmanager
+    def _changing(self) -> Iterator[dict[str, Token]]:
+        """The tokens, to be changed by one process at a time, and written when the context ends without an error."""
+        try:
+            self._home.mkdir(parents=True, exist_ok=True)
+            with open(os.open(self._home / ".tokens.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                tokens = self._read()
+                yield tokens
+                entries = [token.model_dump(mode="json") for token in tokens.values()]
+                temporary = self._home / f".tokens.json.{os.getpid()}"
+                with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+                    json.dump({"tokens": entries}, stream, indent=2)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                temporary.replace(self._file)
+        except OSError as error:
+            raise StackError(
+                f"{self._file} cannot be written: {error.strerror}. Give yourself access to {self._home}, or name another home "
+                "with --home FOLDER."
+            ) from error

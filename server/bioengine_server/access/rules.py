@@ -1,0 +1,129 @@
+"""Who needs a token, whose counts, and how much each may ask for at once: the one place that decides it.
+
+Transports ask here before anything is done for a client: the door for each connection and HTTP request, the service for each
+call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+
+from bioengine_server.access.registry import Token, TokenRegistry
+from bioengine_server.errors import TokenNeeded, TooLarge, TooManyRequests
+from bioengine_server.limits import SizeLimit
+from bioengine_server.service.caller import OWN_USER, Caller
+from bioengine_server.settings import Settings
+from bioengine_server.triton import message
+
+# Headers that proxies add. Whoever sends one without a proxy is asked for a token, no more.
+_PROXY_HEADERS = ("forwarded", "x-forwarded-", "x-real-ip")
+
+
+class Access:
+    """The rules of one server."""
+
+    def __init__(self, settings: Settings, registry: TokenRegistry | None) -> None:
+        """
+        Args:
+            settings: who needs a token, and the limits.
+            registry: of the tokens that count; None where another server's door has looked at them.
+        """
+        self._settings = settings
+        self._registry = registry
+        self._under_way: Counter[str] = Counter()
+
+    @property
+    def all_need_token(self) -> bool:
+        """Whether everybody needs a token, whichever way they come."""
+        mode = self._settings.access
+        return mode == "token" or (mode == "auto" and not _is_loopback(self._settings.host))
+
+    def needs_token(self, headers: Iterable[str]) -> bool:
+        """Whether whoever comes with these HTTP headers needs a token.
+
+        Args:
+            headers: their names.
+        """
+        if self.all_need_token:
+            return True
+        return self._settings.access == "auto" and any(name.lower().startswith(_PROXY_HEADERS) for name in headers)
+
+    def check(self, caller: Caller) -> None:
+        """Raises TokenNeeded, UnknownToken, TokenRevoked, TokenExpired."""
+        if caller.token:
+            self._token(caller)
+        elif self.all_need_token and caller.user != OWN_USER:
+            raise TokenNeeded
+
+    @contextlib.asynccontextmanager
+    async def request(self, caller: Caller) -> AsyncIterator[None]:
+        """Count a request of a caller for as long as it runs or waits. Raises TooManyRequests, and what `check` does."""
+        self.check(caller)
+        if caller.user == OWN_USER:
+            yield
+            return
+        token = self._token(caller)
+        default = self._settings.token_requests if caller.token else self._settings.anonymous_requests
+        limit = default if token is None or token.requests is None else token.requests
+        if limit and self._under_way[caller.token] >= limit:
+            raise TooManyRequests(limit, token.name if token else "", bool(caller.token))
+        self._under_way[caller.token] += 1
+        try:
+            yield
+        finally:
+            self._under_way[caller.token] -= 1
+            if not self._under_way[caller.token]:
+                del self._under_way[caller.token]
+
+    @property
+    def largest(self) -> int:
+        """Bytes of one request's inputs, whoever sends it."""
+        return self._settings.max_request_size
+
+    def size_limit(self, caller: Caller) -> SizeLimit:
+        """Of the inputs of one request of a caller. Raises UnknownToken, TokenRevoked, TokenExpired."""
+        settings, token = self._settings, self._token(caller)
+        if caller.token:
+            limit = SizeLimit(
+                (token.max_size if token else None) or settings.token_max_request_size,
+                f"the token '{token.name}' allows" if token else "a token allows",
+                "ask the server's admin for a token with a larger --max-size",
+            )
+        else:
+            limit = SizeLimit(
+                settings.anonymous_max_request_size,
+                "clients without a token may send",
+                "ask the server's admin for a token (`./bioengine token create NAME`), or to raise "
+                "BIOENGINE_ANONYMOUS_MAX_REQUEST_SIZE",
+            )
+        own = caller.user == OWN_USER or not 0 < limit.bytes < settings.max_request_size
+        return SizeLimit(settings.max_request_size) if own else limit
+
+    def check_size(self, inputs: object, caller: Caller) -> None:
+        """Raises TooLarge for inputs that the caller may not send in one request."""
+        size, limit = message.size(inputs), self.size_limit(caller)
+        if size > limit.bytes:
+            raise TooLarge(size, limit)
+
+    def _token(self, caller: Caller) -> Token | None:
+        """What is known of the caller's token, if anything."""
+        return self._registry.checked(caller.token) if self._registry is not None and caller.token else None
+
+
+def access_of(settings: Settings) -> str:
+    """Who may run models, in a few words for the admin."""
+    if Access(settings, None).all_need_token:
+        return "with a token, which `./bioengine token create NAME` makes"
+    if settings.access == "auto":
+        return "open to programs on this machine; with a token through a proxy"
+    return "open to everybody who reaches it"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,90 @@
+"""`token create`, `list`, `revoke`: who is let in. They work on the home, whether the server runs or not."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from typing import Annotated, Optional
+
+import typer
+from pydantic import ByteSize, TypeAdapter, ValidationError
+from rich.table import Table
+
+from bioengine_server.access.registry import TokenRegistry
+from bioengine_server.commands.shared import HomeOption, console, load_settings, told
+
+app = typer.Typer(help="Tokens, with which others may use this server.", no_args_is_help=True)
+
+NameArgument = Annotated[str, typer.Argument(help="Whose it is, such as ada or napari-room-2.")]
+
+
+def _size(text: str) -> int:
+    try:
+        size: int = TypeAdapter(ByteSize).validate_python(text)
+    except ValidationError:
+        size = 0
+    if size < 1:
+        raise typer.BadParameter(f"{text!r} is not a size. Expected a number of bytes, such as 2GB, 500MB or 1048576.")
+    return size
+
+
+@app.command()
+def create(
+    name: NameArgument,
+    days: Annotated[float, typer.Option(min=0.0001, max=3650, help="How long it is valid.")] = 365.0,
+    requests: Annotated[Optional[int], typer.Option(min=1, help="Requests at once. [BIOENGINE_TOKEN_REQUESTS]")] = None,
+    max_size: Annotated[
+        Optional[int],
+        typer.Option(parser=_size, metavar="SIZE", help="Largest input, such as 2GB. [BIOENGINE_TOKEN_MAX_REQUEST_SIZE]"),
+    ] = None,
+    registration: Annotated[
+        bool, typer.Option("--registration", help="For `./bioengine register`: its holder may offer the service.")
+    ] = False,
+    home: HomeOption = None,
+) -> None:
+    """Make a token and print it, this once; nothing else goes to stdout."""
+    from bioengine_server.access.tokens import sign, use_secret
+    from bioengine_server.hub.secrets import JWT_SECRET, home_secret
+
+    settings = load_settings(home=home)
+    with told():
+        use_secret(home_secret(settings.home, JWT_SECRET))
+        token = TokenRegistry(settings.home).create(name, days, registration, requests, max_size)
+        print(sign(token))
+    print(f"The token '{name}' is valid until {_minute(token.expires)}. It is not shown again.", file=sys.stderr)
+
+
+@app.command("list")
+def list_tokens(home: HomeOption = None) -> None:
+    """List the tokens that were made."""
+    settings = load_settings(home=home)
+    with told():
+        tokens = TokenRegistry(settings.home).all()
+    if not tokens:
+        console.print("There are no tokens. `./bioengine token create NAME` makes one.")
+        return
+    table = Table("name", "for", "created", "expires", "state", "requests at once", "largest input", box=None)
+    for token in tokens:
+        size = token.max_size or settings.token_max_request_size or settings.max_request_size
+        table.add_row(
+            token.name,
+            "registration" if token.registration else "clients",
+            _minute(token.created),
+            _minute(token.expires),
+            token.state,
+            str(token.requests or settings.token_requests or "no limit"),
+            ByteSize(size).human_readable(decimal=True),
+        )
+    console.print(table)
+
+
+@app.command()
+def revoke(name: NameArgument, home: HomeOption = None) -> None:
+    """Have a token count no more, at once, also for who is connected with it."""
+    with told():
+        TokenRegistry(load_settings(home=home).home).revoke(name)
+    console.print(f"Revoked {name}. A running server takes it no more, and closes its connections.", markup=False)
+
+
+def _minute(when: datetime) -> str:
+    return f"{when:%Y-%m-%d %H:%M} UTC"

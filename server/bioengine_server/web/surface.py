@@ -1,0 +1,56 @@
+"""Which addresses answer at all: a short list, judged by the bytes that came. All else that Hypha has is closed.
+
+Apps, artifacts, S3, MCP, proxies, listings of workspaces, HTTP-RPC and the API's own pages are for other set-ups than this one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from bioengine_server.errors import NoSuchPage
+from bioengine_server.service.triton_client import SERVICE_ID
+from bioengine_server.web.answers import refusal
+from bioengine_server.web.body import Rest
+
+_WEBSOCKET = "/ws"
+
+# Spelled like this and in no other way: what is encoded, doubled or dotted is none of them.
+_HTTP = re.compile(rf"/health/(liveness|readiness)|/public/services/?|/public/services/{SERVICE_ID}(/(execute|get_config))?")
+
+
+class Surface:
+    """ASGI middleware: what is not on the list is answered with 404, before any route sees it."""
+
+    def __init__(self, app: ASGIApp, own: Sequence[BaseRoute], most: int) -> None:
+        """
+        Args:
+            app: everything.
+            own: routes of ours that judge every spelling of their paths themselves.
+            most: bytes that are read of a request which is refused.
+        """
+        self._app = app
+        self._own = own
+        self._most = most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or self._is_open(scope):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})  # before it is accepted: HTTP 403
+        else:
+            await Rest(receive).drain(Headers(scope=scope), self._most)
+            await refusal(NoSuchPage(scope["path"]))(scope, receive, send)
+
+    def _is_open(self, scope: Scope) -> bool:
+        raw = scope.get("raw_path", b"").decode("latin-1").partition("?")[0]
+        if scope["type"] == "websocket":
+            return bool(raw == scope["path"] == _WEBSOCKET)
+        path: str = scope["path"]
+        if raw == path and _HTTP.fullmatch(raw):
+            return True
+        return any(route.matches(scope)[0] is Match.FULL for route in self._own)

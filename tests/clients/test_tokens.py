@@ -1,0 +1,212 @@
+"""A server that needs a token, and what each client is told without one, with a wrong one, with one that has ended."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+import requests
+from hypha_rpc.sync import connect_to_server
+
+from tests.clients.browser import run_page
+from tests.clients.libraries import CLIENTS, call
+from tests.stack.harness import ROOT, USUAL_URL, Stack, bioengine, get, python, wait_for
+
+NEEDED = "This server needs a token: ask its admin"
+REASONS = {
+    "none": NEEDED,
+    "wrong": "The token is not valid on this server",
+    "expired": "The token 'expired' expired on 20",
+    "revoked": "The token 'revoked' was revoked",
+    "own": NEEDED,
+    "right": "",
+}
+"""What is said of each kind of token; `own`: an anonymous client made it for itself."""
+
+IN_A_HEADER = {**REASONS, "wrong": "The token in the Authorization header is not valid"}
+IMAGE = np.zeros((1, 3, 16, 16), np.float32)
+
+
+@pytest.fixture(scope="module")
+def tokens(guarded: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A token of each kind."""
+    made = {"none": "", "wrong": "not.a.token", "expired": guarded.token("expired", "--days", "0.0001")}  # 8.6 s
+    started = time.monotonic()
+    made |= {name: guarded.token(name) for name in ("right", "revoked")}
+    revoke(guarded, "revoked")
+    made["own"] = made_by_an_anonymous_client(guarded.home, tmp_path_factory.mktemp("open") / "home")
+    time.sleep(max(0.0, 9 - (time.monotonic() - started)))
+    return made
+
+
+def revoke(stack: Stack, name: str) -> None:
+    assert bioengine("token", "revoke", name, "--home", str(stack.home)).returncode == 0
+
+
+def made_by_an_anonymous_client(home: Path, other: Path) -> str:
+    """What `generate_token` gives to an anonymous client, in a server with the secret of `home` that lets it in."""
+    shutil.copytree(home / "secrets", other / "secrets")
+    with Stack(other, "--triton", "none", wait=False) as hub:
+        wait_for(lambda: get(f"{hub.url}/health/liveness")[0] == 200, 60, "hub alive")
+        server = connect_to_server({"server_url": hub.url})
+        token = str(server.generate_token())
+        server.disconnect()
+    return token
+
+
+# The same code serves all modes of a library: in the core tier one of each is enough.
+CORE = [("client-imjoy", "imjoy", "sync"), ("client-hypha", "hypha", "async")]
+ALL_CLIENTS = [pytest.param(*client, marks=[] if client in CORE else pytest.mark.extended) for client in CLIENTS]
+
+
+@pytest.mark.parametrize("kind", REASONS)
+@pytest.mark.parametrize(("environment", "library", "mode"), ALL_CLIENTS, ids=lambda value: value.removeprefix("client-"))
+def test_clients(
+    guarded: Stack, tokens: dict[str, str], tmp_path: Path, environment: str, library: str, mode: str, kind: str
+) -> None:
+    np.save(tmp_path / "image.npy", IMAGE)
+    request: dict[str, Any] = {"model_id": "conscientious-seashell", "inputs": [str(tmp_path / "image.npy")]}
+    if tokens[kind]:
+        request["token"] = tokens[kind]
+    started = time.monotonic()
+    report = call(library, mode, guarded, tmp_path, request, environment=environment)
+    if kind == "right":
+        assert report["success"] and report["outputs"][0].shape == (1, 1, 16, 16)
+    else:
+        assert REASONS[kind] in report["raised"] and "Traceback" not in report["raised"], report
+        assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize("kind", REASONS)
+@pytest.mark.parametrize("library", ["tritonclient", "pyotritonclient"])
+def test_tritons_clients(guarded: Stack, tokens: dict[str, str], library: str, kind: str) -> None:
+    script = str(ROOT / "tests" / "clients" / "triton_token.py")
+    program = [python("client-pyotritonclient"), script, library, guarded.url, *filter(None, [tokens[kind]])]
+    report = json.loads(subprocess.run(program, capture_output=True, text=True, timeout=60, check=True).stdout)
+    if kind == "right":
+        assert report == {"shape": [1, 1, 16, 16]}
+    else:
+        assert report["raised"].startswith("InferenceServerException: ") and IN_A_HEADER[kind] in report["raised"], report
+
+
+@pytest.mark.parametrize("kind", REASONS)
+@pytest.mark.parametrize("form", ["msgpack", "json"])
+def test_plain_http(guarded: Stack, tokens: dict[str, str], form: str, kind: str) -> None:
+    headers = {"Authorization": f"Bearer {tokens[kind]}"} if tokens[kind] else {}
+    array = {"_rtype": "ndarray", "_rvalue": IMAGE.tobytes(), "_rshape": IMAGE.shape, "_rdtype": "float32"}
+    if form == "json":
+        array["_rvalue"] = base64.b64encode(IMAGE.tobytes()).decode()
+    arguments = {
+        "inputs": [{"model_id": "conscientious-seashell", "inputs": [array]}],
+        "model_name": "bioengine-model-runner",
+        "serialization": "imjoy",
+    }
+    url = f"{guarded.url}/public/services/triton-client"
+    body = {"json": arguments} if form == "json" else {"data": msgpack.packb(arguments)}
+    headers["Content-Type"] = f"application/{form}"
+    answers = [
+        requests.post(f"{url}/execute", headers=headers, **body),
+        requests.get(f"{url}/get_config", {"model_name": "conscientious-seashell"}, headers=headers),
+        requests.get(f"{guarded.url}/triton/v2/models/conscientious-seashell/config", headers=headers),
+        requests.post(f"{guarded.url}/triton/v2/models/conscientious-seashell/infer", headers=headers),
+    ]
+    if kind == "right":
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 400], "the last has no body"
+        result = answers[0].json()["result"] if form == "json" else msgpack.unpackb(answers[0].content)["result"]
+        assert result["success"] and result["outputs"][0]["_rshape"] == [1, 1, 16, 16]
+        return
+    for answer in answers:
+        assert answer.status_code == 401 and answer.headers["WWW-Authenticate"] == "Bearer"
+        assert IN_A_HEADER[kind] in answer.json()["error"] and answer.json()["success"] is False
+
+
+def test_a_refusal_arrives_also_where_an_image_was_sent(guarded: Stack) -> None:
+    for path in ("public/services/triton-client/execute", "triton/v2/models/conscientious-seashell/infer", "no/such/page"):
+        answer = requests.post(f"{guarded.url}/{path}", data=bytes(30_000_000), timeout=60)
+        assert answer.status_code == (404 if "no" in path.split("/") else 401)
+
+
+PAGE = """<!doctype html>
+<script src="https://cdn.jsdelivr.net/npm/LIBRARY/dist/hypha-rpc-websocket.min.js"></script>
+<script>
+  async function main() {
+    const server = await hyphaWebsocketClient.connectToServer({ server_url: "URL", token: TOKEN })
+    const triton = await server.getService("triton-client")
+    const image = { _rtype: "ndarray", _rvalue: new ArrayBuffer(768), _rshape: [1, 3, 16, 16], _rdtype: "uint8" }
+    const inputs = [{ inputs: [image], model_id: "conscientious-seashell" }]
+    const ret = await triton.execute({ inputs, model_name: "bioengine-model-runner", serialization: "imjoy", _rkwargs: true })
+    return String(ret.result.outputs[0]._rshape)
+  }
+  main().then((shape) => { window.report = shape }, (error) => { window.report = String(error?.message ?? error) })
+</script>
+"""
+
+
+@pytest.mark.parametrize("kind", ["none", "wrong", "revoked", "right"])
+@pytest.mark.parametrize(
+    "library", ["imjoy-rpc@0.5.59", pytest.param("imjoy-rpc@0.5.9", marks=pytest.mark.extended), "hypha-rpc@0.21.40"]
+)
+def test_pages(guarded: Stack, tokens: dict[str, str], library: str, kind: str) -> None:
+    html = PAGE.replace("LIBRARY", library).replace("URL", USUAL_URL)
+    report = run_page(html.replace("TOKEN", json.dumps(tokens[kind] or None)), guarded)
+    assert ("1,1,16,16" if kind == "right" else REASONS[kind]) in report["result"], report
+
+
+@pytest.mark.parametrize("pause", [0, 3], ids=["at once", "a while after"])
+@pytest.mark.parametrize(("environment", "library", "mode"), ALL_CLIENTS, ids=lambda value: value.removeprefix("client-"))
+def test_a_token_that_is_revoked_while_its_client_is_connected(
+    guarded: Stack, environment: str, library: str, mode: str, pause: int
+) -> None:
+    """Its next call ends with an error at once, and with the reason where the library tells it."""
+    name = f"{environment}-{mode}-{pause}"
+    program = [python(environment), str(ROOT / "tests" / "clients" / "revoked.py"), library, mode, guarded.url]
+    client = subprocess.Popen([*program, guarded.token(name)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert client.stdin and client.stdout
+    try:
+        assert json.loads(client.stdout.readline())["success"]
+        revoke(guarded, name)
+        time.sleep(pause)
+        started = time.monotonic()
+        client.stdin.write("\n")
+        client.stdin.flush()
+        after = json.loads(client.stdout.readline())
+        assert time.monotonic() - started < 20
+        # hypha-rpc connects again, is told the reason, which it logs, and is closed.
+        reasons = [f"The token '{name}' was revoked", *(["Connection is closed"] if library == "hypha" else [])]
+        assert any(reason in after["raised"] for reason in reasons), after
+    finally:
+        client.kill()
+        client.wait()
+
+
+def test_what_was_made_of_a_token_dies_with_it(guarded: Stack) -> None:
+    with guarded.client(guarded.token("parent")) as parent:
+        child = parent.server.generate_token({"expires_in": 10**8})
+        with guarded.client(child) as other:
+            assert other.run("conscientious-seashell", [IMAGE])["success"]
+        revoke(guarded, "parent")
+        with pytest.raises(Exception, match="The token 'parent' was revoked"):
+            guarded.client(child)
+        with pytest.raises(Exception, match=r"The token 'parent' was revoked|Connection"):
+            parent.run("conscientious-seashell", [IMAGE])
+
+
+def test_commands_take_the_token_from_the_environment(guarded: Stack, tokens: dict[str, str], tmp_path: Path) -> None:
+    command = ["demo", "--server-url", guarded.url, "-o", str(tmp_path)]
+    refused = bioengine(*command, BIOENGINE_TOKEN="")
+    assert refused.returncode == 1 and NEEDED in refused.stderr and "BIOENGINE_TOKEN" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert bioengine(*command, BIOENGINE_TOKEN=tokens["right"]).returncode == 0
+
+
+def test_health_and_the_list_of_services_need_none(guarded: Stack) -> None:
+    for path in ("/health/liveness", "/health/readiness", "/public/services", "/public/services/"):
+        assert get(guarded.url + path)[0] == 200

@@ -1,0 +1,53 @@
+"""Write down every route of the running application, as JSON: `[{"path", "methods", "kind"}]`.
+
+python -m tests.stack.routes HOME FILE
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bioengine_server.access.door import Doorkeeper
+from bioengine_server.access.registry import TokenRegistry
+from bioengine_server.access.rules import Access
+from bioengine_server.health import Readiness, add_health_routes
+from bioengine_server.hub.hypha import HttpServer, create_hypha, listen
+from bioengine_server.hub.ports import free_ports
+from bioengine_server.hub.secrets import new_secret
+from bioengine_server.settings import Settings
+from bioengine_server.web.routes import add_web
+
+
+def routes_below(routes: Any, prefix: str = "") -> Iterator[dict[str, Any]]:
+    """All of them, those of mounted applications and included routers too."""
+    for route in routes:
+        path = prefix + getattr(route, "path", "")
+        nested = getattr(route, "routes", None) or getattr(getattr(route, "app", None), "routes", None)
+        if nested:
+            yield from routes_below(nested, path)
+        methods = getattr(route, "methods", None)
+        yield {"path": path, "methods": sorted(methods) if methods else None, "kind": type(route).__name__}
+
+
+async def main(home: Path, file: Path) -> None:
+    (port,) = free_ports(1)
+    settings = Settings(home=home, port=port, run_dir=home)
+    registry = TokenRegistry(home)
+    keeper = Doorkeeper(Access(settings, registry), registry)
+    app = create_hypha(settings, keeper.access, new_secret())
+    add_health_routes(app, Readiness())
+    with contextlib.closing(listen(settings.host, port)) as listener:
+        server = HttpServer(add_web(app, settings, keeper, None), listener)
+        await server.start()  # Hypha adds most of its routes when it starts
+        file.write_text(json.dumps(list(routes_below(app.routes))))
+        await server.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*map(Path, sys.argv[1:])))

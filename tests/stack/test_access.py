@@ -1,0 +1,226 @@
+"""Who may run models, by which way, and how much at once; over every transport."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+import requests
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.stack.harness import ROUTER, Client, Stack, bioengine, calibrate_snail, fill_home, snail
+from tests.stack.raw import RawClient
+
+IMAGE = np.zeros((1, 3, 16, 16), np.float32)
+NEEDED = "This server needs a token: ask its admin"
+PROXIED = [{"X-Forwarded-For": "10.1.2.3"}, {"Forwarded": "for=10.1.2.3"}, {"x-forwarded-for": ""}, {"X-Real-IP": "10.1.2.3"}]
+
+
+def encoded(array: np.ndarray) -> dict[str, Any]:
+    return {"_rtype": "ndarray", "_rvalue": array.tobytes(), "_rshape": array.shape, "_rdtype": str(array.dtype)}
+
+
+def post(stack: Stack, array: np.ndarray, model: str = "conscientious-seashell", **headers: str) -> requests.Response:
+    """`execute` over HTTP."""
+    inputs = [{"model_id": model, "inputs": [encoded(array)]}]
+    arguments = {"inputs": inputs, "model_name": ROUTER, "serialization": "imjoy"}
+    url = f"{stack.url}/public/services/triton-client/execute"
+    headers = {"Content-Type": "application/msgpack", **headers}
+    return requests.post(url, data=msgpack.packb(arguments), headers=headers, timeout=120)
+
+
+def infer(stack: Stack, array: np.ndarray, **headers: str) -> requests.Response:
+    """The same by Triton's protocol."""
+    given = {"name": "image", "shape": array.shape, "datatype": "FP32", "parameters": {"binary_data_size": array.nbytes}}
+    header = json.dumps({"inputs": [given]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(header)), **headers}
+    url = f"{stack.url}/triton/v2/models/conscientious-seashell/infer"
+    return requests.post(url, data=header + array.tobytes(), headers=headers, timeout=120)
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def test_on_loopback_everybody_may_run_models_by_default(stack: Stack) -> None:
+    with stack.client() as client:
+        assert client.run("conscientious-seashell", [IMAGE])["success"]
+    assert post(stack, IMAGE).status_code == infer(stack, IMAGE).status_code == 200
+    for generation in ("imjoy-rpc", "hypha-rpc"):
+        with RawClient(stack, generation) as raw:
+            assert raw.execute(encoded(IMAGE))["success"]
+
+
+def test_up_says_who_may_run_models(stack: Stack, guarded: Stack) -> None:
+    assert "Access: open to programs on this machine; with a token through a proxy" in stack.log
+    assert "Access: with a token, which `./bioengine token create NAME` makes" in guarded.log
+    assert '"token": "..."' in guarded.log and '"token"' not in stack.log
+
+
+@pytest.mark.parametrize("headers", PROXIED, ids=str)
+def test_through_a_proxy_a_token_is_needed(stack: Stack, headers: dict[str, str]) -> None:
+    for answer in (
+        post(stack, IMAGE, **headers),
+        infer(stack, IMAGE, **headers),
+        requests.get(f"{stack.url}/triton/v2/models/conscientious-seashell/config", headers=headers),
+        requests.get(f"{stack.url}/public/services/triton-client/get_config?model_name=counter", headers=headers),
+    ):
+        assert answer.status_code == 401 and answer.json()["error"].startswith(NEEDED)
+    for path in ("/health/liveness", "/health/readiness", "/public/services"):
+        assert requests.get(stack.url + path, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("headers", PROXIED, ids=str)
+def test_connections_through_a_proxy_need_a_token(stack: Stack, headers: dict[str, str]) -> None:
+    """hypha-rpc is told and closed; imjoy-rpc is told in answer to each call."""
+    with connect(f"ws://127.0.0.1:{stack.port}/ws", additional_headers=headers) as socket:
+        socket.send(json.dumps({"client_id": "raw"}))
+        told = json.loads(socket.recv(10))
+        assert told["type"] == "error" and told["message"].startswith(NEEDED)
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(10)
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 1008
+        assert closed.value.rcvd.reason.startswith(NEEDED)
+    with pytest.raises(RuntimeError, match=NEEDED):
+        RawClient(stack, "imjoy-rpc", headers=headers)
+
+
+def test_a_token_lets_in_through_a_proxy(stack: Stack) -> None:
+    token = stack.token("proxied")
+    headers = {**PROXIED[0], **bearer(token)}
+    assert post(stack, IMAGE, **headers).status_code == infer(stack, IMAGE, **headers).status_code == 200
+    for generation in ("imjoy-rpc", "hypha-rpc"):
+        with RawClient(stack, generation, headers=PROXIED[0], token=token) as raw:
+            assert raw.execute(encoded(IMAGE))["success"]
+    bioengine("token", "revoke", "proxied", "--home", str(stack.home))
+    answer = post(stack, IMAGE, **headers)
+    assert answer.status_code == 401 and "The token 'proxied' was revoked" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        '{"client_id": "raw"}', '{"client_id": "raw", "workspace": "public"}', '{"client_id": "raw", "token": ""}',
+        '{"client_id": "raw", "token": null}', '{"client_id": "raw", "token": 5}', '{"client_id": "raw", "token": ["x"]}',
+        '{"client_id": "raw", "reconnection_token": "x"}', '{"client_id": "raw", "token": "a.b.c"}', "[]", "words", "5", "null",
+        b"\x81\xa9client_id\xa3raw",
+    ],
+    ids=str,
+)  # fmt: skip
+def test_no_first_message_gets_around_the_door(guarded: Stack, first: str | bytes) -> None:
+    for query in ("", "?client%5Fid=x&client%5Fid=", "?workspace=", "?token=", "?x=client_id"):
+        with connect(f"ws://127.0.0.1:{guarded.port}/ws{query}") as socket, pytest.raises(ConnectionClosed):
+            socket.send(first)
+            while True:
+                told = socket.recv(10)
+                assert "connection_info" not in str(told)
+
+
+def test_no_address_gets_an_imjoy_rpc_client_around_the_door(guarded: Stack) -> None:
+    for query in ("client_id=raw", "client_id=raw&token=", "client_id=raw&token=x", "client_id=raw&workspace=public"):
+        with pytest.raises(RuntimeError, match=r"needs a token|is not valid"):
+            RawClient(guarded, "imjoy-rpc", query=query)
+
+
+@pytest.fixture(scope="module")
+def limited(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """An open stack with limits for clients without a token."""
+    home = tmp_path_factory.mktemp("limited") / "home"
+    fill_home(home, packages)
+    limits = {"BIOENGINE_ANONYMOUS_REQUESTS": "2", "BIOENGINE_ANONYMOUS_MAX_REQUEST_SIZE": "3000000"}
+    with Stack(home, **limits) as running, running.client(running.token("calibration")) as client:
+        calibrate_snail(client)
+        yield running
+
+
+class Occupied:
+    """Slow requests under way, for as long as the context lasts or a few seconds more."""
+
+    def __init__(self, client: Client, count: int) -> None:
+        self._client = client
+        self._pool = ThreadPoolExecutor(count)
+        self._count = count
+
+    def __enter__(self) -> Occupied:
+        self.results = [self._pool.submit(self._client.run, "slow-snail", [snail(4)]) for _ in range(self._count)]
+        time.sleep(1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert all(result.result(120)["success"] for result in self.results), "those under way are undisturbed"
+        self._pool.shutdown()
+
+
+@pytest.mark.parametrize("who", ["anonymous", "token"])
+def test_one_request_more_than_the_limit_is_refused_at_once(limited: Stack, who: str) -> None:
+    token = limited.token("two-at-once", "--requests", "2") if who == "token" else ""
+    headers = bearer(token) if token else {}
+    reason = (
+        "The token 'two-at-once' has 2 requests under way already" if token
+        else "Clients without a token have, together, 2 requests under way already"
+    )  # fmt: skip
+    with limited.client(token) as first, limited.client(token) as second:
+        with Occupied(first, 2):
+            started = time.monotonic()
+            with pytest.raises(Exception, match=reason):
+                second.run("conscientious-seashell", [IMAGE])
+            for answer in (post(limited, IMAGE, **headers), infer(limited, IMAGE, **headers)):
+                assert answer.status_code == 429 and answer.headers["Retry-After"]
+                assert answer.json()["error"].startswith(reason) and "Wait for one to end" in answer.json()["error"]
+            with RawClient(limited, "imjoy-rpc", token=token) as raw, pytest.raises(RuntimeError, match=reason):
+                raw.execute(encoded(IMAGE))
+            assert time.monotonic() - started < 3, "the slow ones still run"
+            other = limited.client(limited.token(f"other-than-{who}"))
+            assert other.run("conscientious-seashell", [IMAGE])["success"], "others have limits of their own"
+            other.close()
+        assert second.run("conscientious-seashell", [IMAGE])["success"], "and then there is room again"
+        assert post(limited, IMAGE, **headers).status_code == infer(limited, IMAGE, **headers).status_code == 200
+    assert limited.is_ready()
+
+
+@pytest.mark.parametrize("who", ["anonymous", "token"])
+def test_an_input_larger_than_the_limit_is_refused(limited: Stack, who: str) -> None:
+    token = limited.token("three-mb", "--max-size", "3MB") if who == "token" else ""
+    headers = bearer(token) if token else {}
+    reason = r"the token 'three-mb' allows at most 3 MB" if token else r"clients without a token may send at most 3 MB"
+    large = np.zeros((1, 3, 640, 640), np.float32)  # 4.9 MB
+    for answer in (post(limited, large, **headers), infer(limited, large, **headers)):
+        assert answer.status_code == 413 and reason in answer.json()["error"], answer.text
+    with limited.client(token) as client:
+        with pytest.raises(Exception, match=reason):
+            client.run("conscientious-seashell", [large])
+        assert client.run("conscientious-seashell", [IMAGE])["success"], "the same connection goes on"
+        # 3.1 MB: within what a message may have beside its inputs, so it is taken, looked at, and answered as data.
+        result = client.run("conscientious-seashell", [np.zeros((1, 3, 512, 512), np.float32)])
+        assert result["success"] is False and reason in result["error"], result
+    with limited.client(limited.token(f"unlimited-by-{who}")) as client:
+        assert client.run("conscientious-seashell", [large])["success"]
+
+
+def test_many_changes_of_tokens_disturb_nobody(limited: Stack) -> None:
+    """Requests go on while tokens are made and revoked."""
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            limited.token("busy")
+            bioengine("token", "revoke", "busy", "--home", str(limited.home))
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        with limited.client(limited.token("steady")) as client:
+            for _ in range(40):
+                assert client.run("conscientious-seashell", [IMAGE])["success"]
+    finally:
+        stop.set()
+        changing.join()

@@ -1,0 +1,193 @@
+"""Tokens: their records, what is made of them, and what counts as one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+import time
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from bioengine_server.access.registry import Token, TokenRegistry
+from bioengine_server.access.tokens import Verifier, sign, use_secret
+from bioengine_server.errors import (
+    AccessDenied,
+    BadTokenName,
+    NoSuchToken,
+    TokenExists,
+    TokenExpired,
+    TokenRevoked,
+    TokensUnreadable,
+    UnknownToken,
+)
+from bioengine_server.hub.secrets import new_secret
+from bioengine_server.service.caller import token_id
+from hypha.core import UserInfo
+from hypha.core.auth import create_scope, generate_anonymous_user, generate_auth_token
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> TokenRegistry:
+    use_secret(new_secret())
+    return TokenRegistry(tmp_path)
+
+
+def expire(registry: TokenRegistry, home: Path, name: str) -> None:
+    """Have a token have expired a while ago."""
+    file = home / "tokens.json"
+    content = json.loads(file.read_text())
+    for entry in content["tokens"]:
+        if entry["name"] == name:
+            entry["expires"] = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+    file.write_text(json.dumps(content))
+
+
+def test_a_record_has_everything_but_the_token(registry: TokenRegistry, tmp_path: Path) -> None:
+    token = registry.create("ada", 2, requests=3, max_size=10**9)
+    assert registry.all() == [token] and registry.find(token.id) == token and token.state == "valid"
+    assert token.expires - token.created == timedelta(days=2)
+    file = tmp_path / "tokens.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert sign(token) not in file.read_text() and set(json.loads(file.read_text())["tokens"][0]) == set(Token.model_fields)
+
+
+@pytest.mark.parametrize("name", ["", "Ada", "ada lovelace", "../x", "-a", "a--b", "a_b", "a/b", "a" * 41, "ä", "a\n"])
+def test_a_name_that_cannot_be_one_is_refused(registry: TokenRegistry, name: str) -> None:
+    with pytest.raises(BadTokenName, match=r"cannot be a token's name.*such as ada"):
+        registry.create(name, 1)
+
+
+def test_a_name_is_free_again_when_its_token_has_ended(registry: TokenRegistry, tmp_path: Path) -> None:
+    first = registry.create("ada", 1)
+    with pytest.raises(TokenExists, match=r"a valid token 'ada' already.*token revoke ada"):
+        registry.create("ada", 1)
+    registry.revoke("ada")
+    second = registry.create("ada", 1)
+    assert [token.id for token in registry.all()] == [second.id]
+    with pytest.raises(UnknownToken, match=r"none of this server's any more.*token create"):
+        registry.checked(first.id)
+    expire(registry, tmp_path, "ada")
+    assert registry.create("ada", 1).id != second.id
+
+
+def test_what_has_ended_says_how(registry: TokenRegistry, tmp_path: Path) -> None:
+    ada, bob = registry.create("ada", 1), registry.create("bob", 1)
+    assert registry.checked(ada.id) == ada
+    assert registry.revoke("ada").state == "revoked" and registry.revoke("ada").state == "revoked"
+    with pytest.raises(TokenRevoked, match=r"The token 'ada' was revoked.*token create NAME"):
+        registry.checked(ada.id)
+    expire(registry, tmp_path, "bob")
+    with pytest.raises(TokenExpired, match=r"The token 'bob' expired on 20\d\d-.* UTC. Ask .*token create NAME"):
+        registry.checked(bob.id)
+    with pytest.raises(NoSuchToken, match=r"no token 'eve'.*There are: ada, bob"):
+        registry.revoke("eve")
+
+
+def test_a_change_by_another_process_counts_at_once(registry: TokenRegistry, tmp_path: Path) -> None:
+    token = registry.create("ada", 1)
+    assert registry.checked(token.id)
+    TokenRegistry(tmp_path).revoke("ada")
+    with pytest.raises(TokenRevoked):
+        registry.checked(token.id)
+
+
+def _create_some(home: Path, process: int) -> None:
+    for number in range(5):
+        TokenRegistry(home).create(f"p{process}-n{number}", 1)
+
+
+def test_several_processes_lose_nothing(registry: TokenRegistry, tmp_path: Path) -> None:
+    with ProcessPoolExecutor(4) as pool:
+        list(pool.map(_create_some, [tmp_path] * 4, range(4)))
+    assert len(registry.all()) == 20
+    assert not list(tmp_path.glob(".tokens.json.*"))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"tokens": 1}', '{"tokens": [{"id": "x"}]}', '{"tokens": [[]]}'])
+def test_records_that_cannot_be_read_let_nobody_in(registry: TokenRegistry, tmp_path: Path, content: str) -> None:
+    token = registry.create("ada", 1)
+    (tmp_path / "tokens.json").write_text(content)
+    with pytest.raises(TokensUnreadable, match=r"none counts"):
+        registry.checked(token.id)
+    with pytest.raises(TokensUnreadable):
+        Verifier(registry).user_of(sign(token))
+    with pytest.raises(TokensUnreadable):
+        registry.create("bob", 1)
+    assert (tmp_path / "tokens.json").read_text() == content, "nothing is lost that could be put right"
+
+
+def test_a_token_leads_to_its_record(registry: TokenRegistry) -> None:
+    ada = registry.create("ada", 1)
+    user = Verifier(registry).user_of(sign(ada))
+    assert user.id == "token-ada" and token_id(user.roles) == ada.id and not user.is_anonymous
+    assert list(user.scope.workspaces) == ["ws-user-token-ada"], "its own workspace and no other"
+    hub = Verifier(registry).user_of(sign(registry.create("hub", 1, registration=True)))
+    assert hub.scope.workspaces["public"].value == "rw" and hub.scope.current_workspace == "public"
+
+
+def test_a_token_that_has_ended_is_none(registry: TokenRegistry, tmp_path: Path) -> None:
+    verifier, ada = Verifier(registry), registry.create("ada", 1)
+    token = sign(ada)
+    expire(registry, tmp_path, "ada")
+    with pytest.raises(TokenExpired, match=r"'ada' expired"):
+        verifier.user_of(token)
+    registry.revoke("ada")
+    with pytest.raises(TokenRevoked, match=r"'ada' was revoked"):
+        verifier.user_of(token)
+    (tmp_path / "tokens.json").unlink()
+    with pytest.raises(UnknownToken):
+        verifier.user_of(token)
+
+
+def test_a_token_expires_by_itself_too(registry: TokenRegistry, tmp_path: Path) -> None:
+    token = registry.create("ada", 1 / 24 / 3600)
+    signed = sign(token)
+    time.sleep(2.1)
+    with pytest.raises(TokenExpired, match=r"'ada' expired on"):
+        Verifier(registry).user_of(signed)
+    (tmp_path / "tokens.json").unlink()
+    with pytest.raises(TokenExpired, match=r"^The token expired. Ask"):
+        Verifier(registry).user_of(signed)
+
+
+@pytest.mark.parametrize("change", ["signature", "secret", "words", "empty", "none", "rs256", "number"])
+def test_what_this_server_did_not_sign_is_none(registry: TokenRegistry, change: str) -> None:
+    from hypha.core.auth import jwt
+
+    token: object = sign(registry.create("ada", 1))
+    assert isinstance(token, str)
+    claims = jwt.get_unverified_claims(token)
+    if change == "signature":
+        token = token[:-6] + ("AAAAAA" if token[-6:] != "AAAAAA" else "BBBBBB")
+    elif change == "secret":
+        token = jwt.encode(claims, "0" * 48, algorithm="HS256")
+    elif change == "none":
+        token = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0." + token.split(".")[1] + "."
+    elif change == "rs256":  # what the account service of Hypha's makers signs; nothing is asked of it
+        token = "eyJhbGciOiJSUzI1NiIsImtpZCI6IngifQ." + token.split(".")[1] + ".AAAA"
+    else:
+        token = {"words": "not.a.token", "empty": "", "number": 5}[change]
+    with pytest.raises(AccessDenied):
+        Verifier(registry).user_of(token)
+
+
+def test_what_an_anonymous_client_makes_for_itself_does_not_count(registry: TokenRegistry) -> None:
+    anonymous = generate_anonymous_user()
+    anonymous.scope = create_scope({"ws-x": "a"})
+    made = asyncio.run(generate_auth_token(anonymous, 3600))
+    assert token_id(Verifier(registry).user_of(made).roles) == ""
+
+
+def test_what_is_made_of_a_token_dies_with_it(registry: TokenRegistry) -> None:
+    """Hypha makes reconnection tokens, and those of `generate_token`, of the user whom it knows."""
+    ada, verifier = registry.create("ada", 1), Verifier(registry)
+    user = verifier.user_of(sign(ada))
+    child = UserInfo(id="child", is_anonymous=False, roles=user.roles, scope=create_scope({"ws-x": "r"}), parent=user.id)
+    made = asyncio.run(generate_auth_token(child, 10 * 365 * 24 * 3600))
+    assert token_id(verifier.user_of(made).roles) == ada.id
+    registry.revoke("ada")
+    with pytest.raises(TokenRevoked):
+        verifier.user_of(made)
