@@ -147,10 +147,16 @@ def catalogue() -> dict[str, Environment]:
     triton_files = (server / "requirements-triton.txt",)
     environments = (
         environment(
-            "server", "server environment", server / "requirements.txt", server / "requirements-no-deps.txt", editable=server
+            "server",
+            "server environment",
+            *(server / f"requirements{part}.txt" for part in ("", "-no-deps", "-test")),
+            editable=server,
         ),
         environment(
-            "runner", f"model runner environment ({accelerator()})", runner / "requirements.txt", runner_set, editable=runner
+            "runner",
+            f"model runner environment ({accelerator()})",
+            *(runner / "requirements.txt", runner_set, runner / "requirements-test.txt"),
+            editable=runner,
         ),
         Environment("triton", "Triton Inference Server", triton_files, triton_installation(*triton_files)),
         *(

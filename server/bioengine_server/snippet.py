@@ -30,7 +30,7 @@ def first_call(settings: Settings) -> str:
     fitting = [manifest for manifest in stored if usable_weights(manifest, settings.trusted) and len(manifest.inputs) == 1]
     chosen = min(fitting, key=lambda manifest: manifest.id == PROBE_MODEL)
     shape = tuple(_size(axis) for axis in chosen.inputs[0].axes)
-    return _SNIPPET.format(url=settings.url, model=chosen.id, shape=shape)
+    return _SNIPPET.format(url=settings.told_url, model=chosen.id, shape=shape)
 
 
 def _size(axis: Axis) -> int:

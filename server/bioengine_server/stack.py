@@ -13,6 +13,7 @@ import os
 import signal
 import stat
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from bioengine_server.gateway.route import LegacyGateway
 from bioengine_server.health import Readiness, add_health_routes
 from bioengine_server.hub.guard import guard_rpc
 from bioengine_server.hub.hypha import HttpServer, create_hypha, hypha_store, listen, share_service
-from bioengine_server.hub.secrets import home_secret, new_secret
+from bioengine_server.hub.secrets import home_secret, kept_secret, new_secret
 from bioengine_server.hub.tokens import JWT_SECRET
 from bioengine_server.service.admission import Admission
 from bioengine_server.service.registration import Registration, hide_tracebacks
@@ -33,6 +34,7 @@ from bioengine_server.store.package import read_raw
 from bioengine_server.store.service import StoreService
 from bioengine_server.triton.api import TritonApi
 from bioengine_server.triton.process import TritonProcess
+from bioengine_server.triton.restart import ask_for_restart
 from bioengine_server.triton.router import Router, Watcher
 from bioengine_server.web.routes import add_web
 
@@ -57,7 +59,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
     stop = stop_on_signals()
     if not settings.debug:
         hide_tracebacks()
-    with own_home(settings), contextlib.closing(listen(settings.host, settings.port)) as listener:
+    with own_home(settings), contextlib.closing(listen(settings.bind_address, settings.port)) as listener:
         async with contextlib.AsyncExitStack() as parts:
             app = create_hypha(settings, home_secret(settings.home, JWT_SECRET))
             readiness = Readiness()
@@ -67,7 +69,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             if settings.triton != "none":
                 service = await parts.enter_async_context(_service_on_triton(settings, stop, readiness, on_start))
             served = add_web(app, settings, lambda: hypha_store(app), service)
-            on_start(f"Hypha on {settings.url}")
+            on_start(f"Hypha on {settings.told_url}")
             server = HttpServer(served, listener)
             parts.push_async_callback(server.stop)
             await server.start()
@@ -110,10 +112,10 @@ async def _service_on_triton(
 ) -> AsyncIterator[TritonClient]:
     """The service in front of an embedded Triton, which runs meanwhile, or of the one that the settings name."""
     async with contextlib.AsyncExitStack() as parts:
+        await asyncio.to_thread(install_shipped_models, settings)
         if settings.triton == "embedded":
             secret = new_secret()
             triton = TritonProcess(settings, secret, readiness.fail)
-            await asyncio.to_thread(install_shipped_models, settings)
             on_start(f"Triton on {triton.url} (log: {triton.log_file})")
             triton.start()
             parts.push_async_callback(triton.stop)
@@ -122,8 +124,10 @@ async def _service_on_triton(
             url, restart = triton.url, triton.restart
         else:
             url, secret, restart = settings.triton, external_secret(settings), None
+            if file := settings.triton_secret_file:
+                restart = partial(ask_for_restart, file)
             on_start(f"using Triton on {url}")
-        yield await parts.enter_async_context(service_for(settings, url, secret, settings.url, StackWatcher(readiness, restart)))
+        yield await parts.enter_async_context(service_for(settings, url, secret, settings.told_url, StackWatcher(readiness, restart)))
 
 
 @contextlib.asynccontextmanager
@@ -172,11 +176,13 @@ async def run_triton(settings: Settings, on_start: Callable[[str], None]) -> Non
 
 def external_secret(settings: Settings) -> str:
     """The secret of a Triton that others start. Raises StackError."""
+    if settings.triton_secret_file is not None:
+        return kept_secret(settings.triton_secret_file)
     secret = settings.triton_secret.get_secret_value() if settings.triton_secret else ""
     if len(secret) < 32:
         raise StackError(
-            "BIOENGINE_TRITON_SECRET is missing or shorter than 32 characters. Set the same secret here and where Triton "
-            "is started; one is made by: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+            "BIOENGINE_TRITON_SECRET is missing or shorter than 32 characters. Set the same secret, or the same "
+            "BIOENGINE_TRITON_SECRET_FILE, here and where Triton is started; one is made by: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
         )
     return secret
 

@@ -31,8 +31,8 @@ def up(
     print(f"BioEngine, home {settings.home}", flush=True)
 
     def ready() -> None:
-        console.print(f"\n[bold green]Ready:[/] {settings.url}")
-        console.print(f"Health: {settings.url}/health/readiness\n\nTry it:\n")
+        console.print(f"\n[bold green]Ready:[/] {settings.told_url}")
+        console.print(f"Health: {settings.told_url}/health/readiness\n\nTry it:\n")
         print(first_call(settings), flush=True)
 
     run(run_stack(settings, on_start=announce, on_ready=ready))
