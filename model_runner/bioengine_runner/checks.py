@@ -25,16 +25,16 @@ class StartError(Exception):
 class SecretMissing(StartError):
     def __init__(self, reason: str) -> None:
         super().__init__(
-            f"Triton's secret is missing: {reason}. It is made by the server, at its first start: see that the server runs, and that "
-            "both are given the same file."
+            f"Triton's secret is missing: {reason}. The server makes it, at its first start: see that it runs, and that both are given "
+            "the same file."
         )
 
 
 class NumpyTooNew(StartError):
     def __init__(self, version: str) -> None:
         super().__init__(
-            f"The model runner's environment has NumPy {version}, and this Triton needs NumPy 1: with 2 it silently corrupts tensors. "
-            "Install model_runner/requirements.txt."
+            f"The model runner's environment has NumPy {version}, and this Triton needs NumPy 1: with 2 it silently corrupts "
+            "tensors. Install model_runner/requirements.txt."
         )
 
 
@@ -49,16 +49,16 @@ class NoTriton(StartError):
 class GpuMissing(StartError):
     def __init__(self, setting: str) -> None:
         super().__init__(
-            f"{setting} asks for a GPU, and NVIDIA's driver has none for this container. See that `nvidia-smi` lists one on the host "
-            "and that the NVIDIA Container Toolkit is installed, or leave the setting out to compute on the CPU."
+            f"{setting} asks for a GPU, and NVIDIA's driver has none for this container. See that `nvidia-smi` lists one on the "
+            "host and that the NVIDIA Container Toolkit is installed, or leave the setting out to compute on the CPU."
         )
 
 
 class SharedMemoryTooSmall(StartError):
     def __init__(self, size: int) -> None:
         super().__init__(
-            f"/dev/shm has {size >> 20} MB, and Triton passes images there: at least {_LEAST_SHARED_MEMORY >> 20} MB are needed, and "
-            "four times the largest image. Set BIOENGINE_SHM_SIZE, such as 2g."
+            f"/dev/shm has {size >> 20} MB, and Triton passes images there: at least {_LEAST_SHARED_MEMORY >> 20} MB are needed, "
+            "and four times the largest image. Set BIOENGINE_SHM_SIZE, such as 2g."
         )
 
 

@@ -38,7 +38,8 @@ class Settings(BaseSettings):
     """Folder with the admin's own Triton models, `<name>/config.pbtxt` and `<name>/<version>/`, loaded at each start."""
 
     triton_secret: SecretStr | None = Field(default=None, min_length=32)
-    """Opens Triton's closed APIs (loading models and the like) to the server alone; made at each start where Triton is embedded."""
+    """Opens Triton's closed APIs (loading models and the like) to the server alone. An embedded Triton gets a new one at
+    each start."""
 
     triton_secret_file: Path | None = None
     """File with that secret, in a folder that the server shares and makes it in: it is waited for."""

@@ -127,7 +127,8 @@ async def _service_on_triton(
             if file := settings.triton_secret_file:
                 restart = partial(ask_for_restart, file)
             on_start(f"using Triton on {url}")
-        yield await parts.enter_async_context(service_for(settings, url, secret, settings.told_url, StackWatcher(readiness, restart)))
+        watcher = StackWatcher(readiness, restart)
+        yield await parts.enter_async_context(service_for(settings, url, secret, settings.told_url, watcher))
 
 
 @contextlib.asynccontextmanager
@@ -181,8 +182,9 @@ def external_secret(settings: Settings) -> str:
     secret = settings.triton_secret.get_secret_value() if settings.triton_secret else ""
     if len(secret) < 32:
         raise StackError(
-            "BIOENGINE_TRITON_SECRET is missing or shorter than 32 characters. Set the same secret, or the same "
-            "BIOENGINE_TRITON_SECRET_FILE, here and where Triton is started; one is made by: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+            "BIOENGINE_TRITON_SECRET is missing or shorter than 32 characters. Set the same secret, or the same file with it "
+            "(BIOENGINE_TRITON_SECRET_FILE), here and where Triton is started; one is made by: "
+            "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
         )
     return secret
 
