@@ -25,8 +25,8 @@ class StartError(Exception):
 class SecretMissing(StartError):
     def __init__(self, reason: str) -> None:
         super().__init__(
-            f"Triton's secret is missing: {reason}. The server makes it, at its first start: see that it runs, and that both are given "
-            "the same file."
+            f"Triton's secret is missing: {reason}. The server makes it, at its first start: see that it runs, and that "
+            "both are given the same file."
         )
 
 
