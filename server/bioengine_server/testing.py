@@ -31,7 +31,7 @@ def run_tests(settings: Settings, all_tiers: bool, pytest_arguments: list[str]) 
         ("tests of the model runner", [runner, "-m", "pytest", "-p", "no:asyncio", *tier, "tests/unit/runner"]),
         (
             "tests of the server and the stack",
-            [server, "-m", "pytest", *tier, "tests/unit/server", "tests/clients", "tests/stack"],
+            [server, "-m", "pytest", *tier, "tests/unit/server", "tests/clients", "tests/stack", "tests/compose"],
         ),
     ]
     if pytest_arguments:

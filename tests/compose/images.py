@@ -116,7 +116,7 @@ def _import_bases(engine: Engine, folder: Path) -> None:
 
 def _build_base(engine: Engine, context: Path, tag: str, *lines: str) -> None:
     (context / "Dockerfile").write_text("\n".join((f"FROM {_DEBIAN}", *lines)) + "\n")
-    engine.docker("build", "--quiet", f"--tag={tag}", str(context))
+    engine.docker("build", "--quiet", "--network=host", f"--tag={tag}", str(context))
 
 
 @contextmanager

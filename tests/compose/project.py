@@ -36,12 +36,15 @@ class Project:
         }
 
     def compose(self, *arguments: str, check: bool = True, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-        self.env_file.write_text("".join(f"{key}={value}\n" for key, value in self.settings.items()))
+        self.write_settings()
         run = subprocess.run(
             [*self.command, *arguments], env=self.engine.environment(), cwd=ROOT, input=stdin, capture_output=True, timeout=300
         )
         assert not check or run.returncode == 0, f"{arguments}:\n{run.stdout.decode()}{run.stderr.decode()}"
         return run
+
+    def write_settings(self) -> None:
+        self.env_file.write_text("".join(f"{key}={value}\n" for key, value in self.settings.items()))
 
     @property
     def command(self) -> Sequence[str]:
