@@ -101,4 +101,4 @@ def test_clients_are_told_the_published_address(project: Project) -> None:
 def test_the_compose_file_is_valid_without_an_engine(profile: tuple[str, ...]) -> None:
     run = subprocess.run(["docker-compose", *profile, "config", "--services"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert set(run.stdout.split()) == {"server", "triton", *(["proxy"] if profile else [])}
+    assert {"server", "triton", *(["proxy"] if profile else [])} <= set(run.stdout.split())
