@@ -31,9 +31,12 @@ def run_tests(settings: Settings, all_tiers: bool, pytest_arguments: list[str]) 
         ("tests of the model runner", [runner, "-m", "pytest", "-p", "no:asyncio", *tier, "tests/unit/runner"]),
         (
             "tests of the server and the stack",
-            [server, "-m", "pytest", *tier, "tests/unit/server", "tests/clients", "tests/stack", "tests/compose"],
+            [server, "-m", "pytest", *tier, "tests/unit/server", "tests/clients", "tests/stack"],
         ),
     ]
+    if all_tiers:
+        # A process of its own: it goes into a network of its own, too.
+        tests.append(("tests of the containers", [server, "-m", "pytest", "tests/compose"]))
     if pytest_arguments:
         return _run("pytest", [server, "-m", "pytest", *tier, *pytest_arguments])
     checks = [

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.compose.engine import NOT_HERE, CannotRun, Engine
-from tests.compose.images import build_images
+from tests.compose.engine import NOT_HERE, CannotRun, Engine, check_machine
+from tests.compose.images import build_images, gather
+from tests.compose.network import own_network
 from tests.compose.project import Project
 
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """An engine with the project's images."""
-    try:
-        engine = Engine()
-    except CannotRun:
-        pytest.skip(NOT_HERE)
-    try:
-        build_images(engine, tmp_path_factory.mktemp("images"))
+    """An engine with the project's images, in a network of its own."""
+    folder = tmp_path_factory.mktemp("images")
+    with contextlib.ExitStack() as parts:
+        try:
+            check_machine()
+            gather(folder)
+            parts.enter_context(own_network())
+            engine = parts.enter_context(contextlib.closing(Engine()))
+        except (CannotRun, OSError):
+            pytest.skip(NOT_HERE)
+        build_images(engine, folder)
         yield engine
-    finally:
-        engine.close()
 
 
 @pytest.fixture(scope="session")

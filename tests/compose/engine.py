@@ -12,7 +12,7 @@ from pathlib import Path
 
 import docker
 
-PROGRAMS = ("dockerd", "docker-compose", "debootstrap", "caddy", "openssl")
+PROGRAMS = ("dockerd", "docker-compose", "debootstrap", "caddy", "openssl", "curl", "ip", "unshare")
 NOT_HERE = "a Docker engine of its own cannot be run here"
 
 # Debian's, with BuildKit; a newer client that comes first on PATH may want a plugin for it.
@@ -23,12 +23,16 @@ class CannotRun(Exception):
     """This machine runs no engine."""
 
 
+def check_machine() -> None:
+    """Raises CannotRun where something is missing for it."""
+    if os.getuid() != 0 or not all(map(shutil.which, PROGRAMS)):
+        raise CannotRun
+
+
 class Engine:
     """dockerd with data, socket and networks of its own."""
 
     def __init__(self) -> None:
-        if os.getuid() != 0 or not all(map(shutil.which, PROGRAMS)):
-            raise CannotRun
         # Short: a socket's path may have about a hundred characters.
         self.folder = Path(tempfile.mkdtemp(prefix="bioengine-docker-"))
         self.address = f"unix://{self.folder}/socket"
@@ -51,10 +55,6 @@ class Engine:
                     f"--exec-root={self.folder}/exec",
                     f"--pidfile={self.folder}/pid",
                     f"--host={self.address}",
-                    # The machine's firewall and its default bridge, if another engine has one, stay as they are.
-                    "--bridge=none",
-                    "--iptables=false",
-                    "--ip-forward=false",
                     "--default-address-pool=base=172.30.0.0/16,size=24",
                 ],
                 stdin=subprocess.DEVNULL,

@@ -26,15 +26,16 @@ _DEBIAN = "bioengine-tests-debian"
 _MIRROR = "http://deb.debian.org/debian"
 
 
-def build_images(engine: Engine, folder: Path) -> None:
-    """Build bioengine-server, bioengine-triton and bioengine-proxy, all with the tag `local`."""
-    # Two that wait for the network and a disk; the builds themselves need the processor, and go one after the other.
+def gather(folder: Path) -> None:
+    """What the images are made of, from the networks of this machine: Python packages and a Debian."""
     with ThreadPoolExecutor() as both:
-        wheels = both.submit(_fill_wheelhouse, folder / "wheels")
-        debian = both.submit(_debootstrap, folder / "debian")
-        debian.result()
-        _import_bases(engine, folder)
-        wheels.result()
+        for work in (both.submit(_fill_wheelhouse, folder / "wheels"), both.submit(_debootstrap, folder / "debian")):
+            work.result()
+
+
+def build_images(engine: Engine, folder: Path) -> None:
+    """Build bioengine-server, bioengine-triton and bioengine-proxy of what was gathered, all with the tag `local`."""
+    _import_bases(engine, folder)
     with _served(folder / "wheels") as url:
         for name in DOCKERFILES:
             build_image(engine, name, PIP_NO_INDEX="1", PIP_FIND_LINKS=url)

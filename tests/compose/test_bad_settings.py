@@ -75,6 +75,7 @@ def test_no_secret_for_triton(engine: Engine, tmp_path: Path, secret: str | None
     volumes, environment = {}, {}
     if secret is not None:
         (tmp_path / "secret").write_text(secret)
+        tmp_path.chmod(0o755)
         volumes, environment = {tmp_path: LINK}, {"BIOENGINE_TRITON_SECRET_FILE": f"{LINK}/secret"}
     outcome = run(engine, "triton", volumes, environment=environment, tmpfs=tmpfs(), shm_size="512m")
     assert_told(outcome, "Triton's secret is missing", text)
@@ -100,11 +101,13 @@ def test_a_port_that_is_taken(own_project: Project) -> None:
     assert f"{own_project.port}" in failed.stderr.decode() and "address already in use" in failed.stderr.decode()
 
 
-@pytest.mark.parametrize("setting", ["BIOENGINE_PORT", "BIOENGINE_SHM_SIZE"])
-def test_a_value_in_the_env_file_that_docker_cannot_use(own_project: Project, setting: str) -> None:
-    own_project.settings[setting] = "many"
+@pytest.mark.parametrize(("setting", "named"), [("BIOENGINE_PORT", "services.server.ports"), ("BIOENGINE_SHM_SIZE", "many")])
+def test_a_value_in_the_env_file_that_docker_cannot_use(own_project: Project, setting: str, named: str) -> None:
+    good = own_project.settings
+    own_project.settings = {**good, setting: "many"}
     failed = own_project.compose("up", "--detach", check=False)
-    assert failed.returncode != 0 and "many" in failed.stderr.decode()
+    own_project.settings = good
+    assert failed.returncode != 0 and named in failed.stderr.decode()
 
 
 class Certificate:
