@@ -105,6 +105,10 @@ class StackWatcher(Watcher):
         if self._restart is not None:
             self._restart()
 
+    def on_away(self) -> None:
+        if self._readiness.reason is None:
+            self._readiness.fail("the inference server does not answer; if it has ended, it is being started again")
+
 
 @contextlib.asynccontextmanager
 async def _service_on_triton(

@@ -20,9 +20,6 @@ from tests.stack.harness import ROOT, example_input, example_output, wait_for
 
 pytestmark = pytest.mark.extended
 
-# Light: what is looked at here is what stays, not how much is done at a time.
-LIGHT = {"BIOENGINE_CONCURRENCY": "4"}
-
 
 def commands(heading: str) -> list[str]:
     """The blocks of commands in a section of docs/containers.md."""
@@ -51,7 +48,7 @@ def moved_project(engine: Engine, tmp_path: Path) -> Iterator[Project]:
     """A set-up as on another machine: nothing of the first is there."""
     folder = tmp_path / "moved"
     folder.mkdir()
-    project = Project(engine, "bioengine-moved", folder, **LIGHT)
+    project = Project(engine, "bioengine-moved", folder)
     yield project
     project.down()
 
@@ -78,7 +75,6 @@ def test_models_and_tokens_outlive_an_upgrade_and_move_to_another_machine(
     own_project: Project, moved_project: Project, engine: Engine, packages: Path, tmp_path: Path
 ) -> None:
     first = own_project
-    first.settings |= LIGHT
     first.up()
 
     # "Add models", with a package of a user's own.
@@ -123,17 +119,13 @@ def test_models_and_tokens_outlive_an_upgrade_and_move_to_another_machine(
     wait_for(lambda: "successfully loaded 'cellpose-like'" in moved_project.logs(), 30, "its own Triton model")
 
 
-def test_two_set_ups_share_no_secret(project: Project, own_project: Project) -> None:
-    own_project.settings |= LIGHT
-    own_project.up("server", "triton")
+def test_two_set_ups_share_no_secret_and_the_end_leaves_nothing(project: Project, own_project: Project) -> None:
+    own_project.up()
     files = ("/var/lib/bioengine-link/secret", "/var/lib/bioengine/secrets/hypha-jwt")
     secrets = [each.exec("server", "cat", file) for each in (project, own_project) for file in files]
     assert len(set(secrets)) == 4
-
-
-def test_the_end_leaves_nothing(own_project: Project) -> None:
-    own_project.settings |= LIGHT
-    own_project.up()
-    assert len(own_project.left()) == 3 + 5 + 2
+    containers, volumes, networks = 3, 5, 2
+    assert len(own_project.left()) == containers + volumes + networks
     own_project.down()
     assert not own_project.left()
+    project.wait_until_well()
