@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -30,6 +31,8 @@ def commands(heading: str) -> list[str]:
 def run_as_printed(project: Project, folder: Path, script: str) -> str:
     """Run commands as an admin does in the checkout; `docker compose` is the one that is installed here."""
     project.write_settings()
+    # Where an admin has a terminal.
+    script = re.sub(r"compose exec (?!-T)", "compose exec -T ", script)
     programs = folder / "programs"
     programs.mkdir(exist_ok=True)
     shim = programs / "docker"
