@@ -72,10 +72,14 @@ def virtual_environment(*requirements: Path, editable: Path | None = None) -> Ca
         yield "creating the environment"
         run([sys.executable, "-m", "venv", str(folder)])
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-        for file in requirements:
-            yield f"installing {file.relative_to(ROOT)}"
-            # Without dependencies: packages whose own pins contradict the environment (their files say why).
-            run([*pip, *(["--no-deps"] if "no-deps" in file.name else []), "-r", str(file)])
+        # Together, so that no file's packages undo another's pins; but without dependencies, and at last, packages whose own pins
+        # contradict the environment (their files say why).
+        together = [file for file in requirements if "no-deps" not in file.name]
+        alone = [file for file in requirements if "no-deps" in file.name]
+        for files, options in ((together, []), (alone, ["--no-deps"])):
+            if files:
+                yield f"installing {', '.join(str(file.relative_to(ROOT)) for file in files)}"
+                run([*pip, *options, *(word for file in files for word in ("-r", str(file)))])
         if editable is not None:
             yield f"installing {editable.relative_to(ROOT)}"
             run([*pip, "--no-deps", "--editable", str(editable)])
@@ -147,10 +151,16 @@ def catalogue() -> dict[str, Environment]:
     triton_files = (server / "requirements-triton.txt",)
     environments = (
         environment(
-            "server", "server environment", server / "requirements.txt", server / "requirements-no-deps.txt", editable=server
+            "server",
+            "server environment",
+            *(server / f"requirements{part}.txt" for part in ("", "-no-deps", "-test")),
+            editable=server,
         ),
         environment(
-            "runner", f"model runner environment ({accelerator()})", runner / "requirements.txt", runner_set, editable=runner
+            "runner",
+            f"model runner environment ({accelerator()})",
+            *(runner / "requirements.txt", runner_set, runner / "requirements-test.txt"),
+            editable=runner,
         ),
         Environment("triton", "Triton Inference Server", triton_files, triton_installation(*triton_files)),
         *(

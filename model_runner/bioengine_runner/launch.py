@@ -14,12 +14,14 @@ import re
 import shutil
 import signal
 import sys
+import time
 import uuid
 from pathlib import Path
+from typing import NoReturn
 
-import numpy
 from pydantic import ValidationError
 
+from bioengine_runner.checks import SecretMissing, StartError, check_numpy
 from bioengine_runner.rundir import Boot
 from bioengine_runner.settings import Settings
 from bioengine_runner.store.trust import parse_trusted
@@ -29,6 +31,9 @@ SECRET_HEADER = "bioengine-secret"
 
 # How long Triton waits for requests in flight when it ends. After a model process was killed it always waits this long.
 EXIT_TIMEOUT = 3  # seconds
+
+# How long the server may take to make the secret that both share.
+SECRET_PATIENCE = 60.0  # seconds
 
 # What clients never need: loading and unloading models, mapping shared memory, tracing, changing the log's file.
 CLOSED_APIS = "model-repository,shared-memory,trace,logging"
@@ -57,10 +62,10 @@ def prepare(settings: Settings) -> Boot:
     return boot
 
 
-def command(settings: Settings, boot: Boot) -> list[str]:
-    """tritonserver's command line."""
+def command(settings: Settings, boot: Boot, secret: str) -> list[str]:
+    """tritonserver's command line. `secret`: opens the closed APIs."""
     own = sorted(model.name for model in boot.own_repository.iterdir())
-    closed = f"{CLOSED_APIS}:{SECRET_HEADER}={settings.triton_secret.get_secret_value()}"
+    closed = f"{CLOSED_APIS}:{SECRET_HEADER}={secret}"
     return [
         str(settings.tritonserver),
         f"--model-repository={boot.router_repository}",
@@ -120,13 +125,35 @@ def environment(settings: Settings, boot: Boot) -> dict[str, str]:
     }
 
 
-def check_numpy() -> None:
-    """Refuse a NumPy that Triton 2.51 cannot work with: it would corrupt tensors without a word."""
-    if int(numpy.__version__.split(".")[0]) >= 2:
-        sys.exit(
-            f"The model runner's environment has NumPy {numpy.__version__}, and this Triton needs NumPy 1: with 2 it silently "
-            "corrupts tensors. Install model_runner/requirements.txt."
-        )
+def read_settings() -> Settings:
+    """The settings from the environment. Raises StartError."""
+    try:
+        return Settings()  # type: ignore[call-arg]  # from the environment
+    except ValidationError as error:
+        problems = [f"BIOENGINE_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()]
+        raise StartError(f"Triton cannot start, its settings cannot be used: {'; '.join(problems)}") from None
+
+
+def read_secret(settings: Settings) -> str:
+    """The secret of the closed APIs; in its file it is waited for. Raises SecretMissing."""
+    if (file := settings.triton_secret_file) is None:
+        if settings.triton_secret is None:
+            raise SecretMissing("BIOENGINE_TRITON_SECRET and BIOENGINE_TRITON_SECRET_FILE are not set")
+        return settings.triton_secret.get_secret_value()
+    deadline = time.monotonic() + SECRET_PATIENCE
+    while True:
+        try:
+            secret = file.read_text().strip()
+        except FileNotFoundError:
+            if time.monotonic() > deadline:
+                raise SecretMissing(f"{file} is not there after {SECRET_PATIENCE:.0f} s") from None
+            time.sleep(0.2)
+        except OSError as error:
+            raise SecretMissing(f"{file} cannot be read ({error.strerror})") from None
+        else:
+            if len(secret) < 32:
+                raise SecretMissing(f"{file} has less than 32 characters")
+            return secret
 
 
 def die_with_parent() -> None:
@@ -135,17 +162,22 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def main() -> None:
-    check_numpy()
-    try:
-        settings = Settings()  # type: ignore[call-arg]  # from the environment
-    except ValidationError as error:
-        sys.exit(f"Triton cannot start, its settings cannot be used:\n{error}")
+def start(settings: Settings) -> NoReturn:
+    """Become tritonserver. Raises StartError."""
+    check_numpy(settings.tritonserver)
+    secret = read_secret(settings)
     boot = prepare(settings)
+    arguments = command(settings, boot, secret)
+    os.execve(arguments[0], arguments, environment(settings, boot))
+
+
+def main() -> None:
     if os.environ.get("BIOENGINE_DIE_WITH_PARENT") == "1":
         die_with_parent()
-    arguments = command(settings, boot)
-    os.execve(arguments[0], arguments, environment(settings, boot))
+    try:
+        start(read_settings())
+    except StartError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

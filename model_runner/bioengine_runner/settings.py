@@ -37,8 +37,15 @@ class Settings(BaseSettings):
     triton_models: Path | None = None
     """Folder with the admin's own Triton models, `<name>/config.pbtxt` and `<name>/<version>/`, loaded at each start."""
 
-    triton_secret: SecretStr = Field(min_length=32)
-    """Made at each start: opens Triton's closed APIs (loading models and the like) to the server alone."""
+    triton_secret: SecretStr | None = Field(default=None, min_length=32)
+    """Opens Triton's closed APIs (loading models and the like) to the server alone. An embedded Triton gets a new one at
+    each start."""
+
+    triton_secret_file: Path | None = None
+    """File with that secret, in a folder that the server shares and makes it in: it is waited for."""
+
+    runtime: str = "runc"
+    """Docker's runtime, in a container: with `nvidia` there has to be a GPU."""
 
     triton_host: str = "127.0.0.1"
     """Address that Triton listens on: loopback, or a private network that clients cannot reach."""

@@ -8,7 +8,6 @@ Not tried on a GPU yet.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import logging
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from bioimageio.core.proc_ops import CustomProcessing
 from bioimageio.spec.model import v0_4, v0_5
 
 from bioengine_runner.errors import NoGpu, NoWeightsWork, WeightsError, WeightsNotOpened
+from bioengine_runner.gpu import gpus
 from bioengine_runner.loading.triton_model import RUNNABLE_WEIGHTS, unusable_weights, usable_weights
 from bioengine_runner.rundir import Boot
 from bioengine_runner.store.manifest import Manifest
@@ -87,17 +87,6 @@ def attempts(weight_formats: Sequence[str], accelerator: str) -> list[tuple[str,
     """
     devices = {"cpu": ["cpu"], "cuda": ["cuda"]}.get(accelerator) or [*(["cuda"] if gpus() else []), "cpu"]
     return [(name, device) for device in devices for name in RUNNABLE_WEIGHTS if name in weight_formats]
-
-
-def gpus() -> int:
-    """How many GPUs NVIDIA's driver has for this process."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int()
-    works = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    return count.value if works else 0
 
 
 def active_device(adapter: Any) -> str:

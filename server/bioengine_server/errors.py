@@ -118,6 +118,22 @@ class StoreNotWritable(StoreError):
         )
 
 
+class StoreReadOnly(StoreError):
+    def __init__(self, store: Path) -> None:
+        super().__init__(
+            f"The model store {store} is read-only here, so nothing was changed. In Triton's container that is meant: use "
+            "`docker compose exec server bioengine models ...`."
+        )
+
+
+class NotServedHere(StoreError):
+    def __init__(self, id: str) -> None:
+        super().__init__(
+            f"{id} cannot be tested here: models are served elsewhere, in an environment of their own. With containers, run "
+            f"`docker compose exec triton bioengine models test {id}`."
+        )
+
+
 class DownloadFailed(StoreError):
     def __init__(self, url: str, reason: str) -> None:
         parts = urlsplit(url)

@@ -25,6 +25,13 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     """Address to listen on. Loopback: only programs on this machine. `0.0.0.0`: everybody who can reach it."""
 
+    listen: str = ""
+    """Address to bind where it is not the one that clients use, as in a container. Empty: `host`."""
+
+    public_url: str = ""
+    """URL by which clients reach the server where it is not host and port, such as https://bioengine.lab behind a proxy: told to
+    clients as the server's own."""
+
     port: int = Field(default=9520, ge=1, le=65535)
     """Port of everything that clients use."""
 
@@ -117,6 +124,9 @@ class Settings(BaseSettings):
     triton_secret: SecretStr | None = None
     """Secret of a Triton that is not embedded (at least 32 characters); the embedded one gets a new one at each start."""
 
+    triton_secret_file: Path | None = None
+    """File with that secret, in a folder that both sides share; made here when there is none yet."""
+
     triton_port: int | None = None
     """HTTP port of the embedded Triton, on loopback. Default: one that is free."""
 
@@ -127,7 +137,7 @@ class Settings(BaseSettings):
     environments: Path = Path(__file__).resolve().parents[2] / ".environments"
     """Folder of the Python environments and the Triton installation."""
 
-    @field_validator("home", "run_dir", "shared_tensors", "environments")
+    @field_validator("home", "run_dir", "shared_tensors", "environments", "triton_secret_file")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else Path(os.path.abspath(path.expanduser()))
@@ -138,6 +148,13 @@ class Settings(BaseSettings):
         if value.startswith(("http://", "https://")) and "{id}" in value:
             return value
         raise ValueError("expected a URL with {id} in it, such as https://collection.example/{id}/rdf.yaml")
+
+    @field_validator("public_url")
+    @classmethod
+    def _known_url(cls, value: str) -> str:
+        if not value or value.startswith(("http://", "https://")):
+            return value.rstrip("/")
+        raise ValueError("expected a URL such as https://bioengine.lab")
 
     @field_validator("trusted_models")
     @classmethod
@@ -173,10 +190,22 @@ class Settings(BaseSettings):
         return self.home / "triton-models"
 
     @property
+    def bind_address(self) -> str:
+        """The address to listen on."""
+        return self.listen or self.host
+
+    @property
     def url(self) -> str:
-        """Where a client on this machine finds the server."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
-        return f"http://{host}:{self.port}"
+        """Where a client on this machine, or in this container, finds the server."""
+        return self._url_at(self.bind_address)
+
+    @property
+    def told_url(self) -> str:
+        """What clients are told to be the server's address."""
+        return self.public_url or self._url_at(self.host)
+
+    def _url_at(self, host: str) -> str:
+        return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::', '') else host}:{self.port}"
 
     @property
     def home_digest(self) -> str:

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any
 
 from bioengine_server.access.door import Doorkeeper
@@ -22,7 +23,7 @@ from bioengine_server.gateway.route import LegacyGateway
 from bioengine_server.health import Readiness, add_health_routes
 from bioengine_server.hub.guard import guard_rpc
 from bioengine_server.hub.hypha import HttpServer, create_hypha, hypha_store, listen, share_service
-from bioengine_server.hub.secrets import JWT_SECRET, checked_secret, home_secret, new_secret
+from bioengine_server.hub.secrets import JWT_SECRET, checked_secret, home_secret, kept_secret, new_secret
 from bioengine_server.private_folder import make_private
 from bioengine_server.service.admission import Admission
 from bioengine_server.service.registration import Registration, hide_tracebacks
@@ -34,6 +35,7 @@ from bioengine_server.store.package import read_raw
 from bioengine_server.store.service import StoreService
 from bioengine_server.triton.api import TritonApi
 from bioengine_server.triton.process import TritonProcess
+from bioengine_server.triton.restart import ask_for_restart
 from bioengine_server.triton.router import Router, Watcher
 from bioengine_server.triton.shared import SharedTensors
 from bioengine_server.web.routes import add_web
@@ -59,7 +61,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
     stop = stop_on_signals()
     if not settings.debug:
         hide_tracebacks()
-    with own_home(settings), contextlib.closing(listen(settings.host, settings.port)) as listener:
+    with own_home(settings), contextlib.closing(listen(settings.bind_address, settings.port)) as listener:
         async with contextlib.AsyncExitStack() as parts:
             registry = TokenRegistry(settings.home)
             access = Access(settings, registry)
@@ -73,7 +75,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             if settings.triton != "none":
                 service = await parts.enter_async_context(_service_on_triton(settings, access, stop, readiness, on_start))
             served = add_web(app, settings, keeper, service)
-            on_start(f"Hypha on {settings.url}")
+            on_start(f"Hypha on {settings.told_url}")
             server = HttpServer(served, listener)
             parts.push_async_callback(server.stop)
             await server.start()
@@ -110,6 +112,10 @@ class StackWatcher(Watcher):
         if self._restart is not None:
             self._restart()
 
+    def on_away(self) -> None:
+        if self._readiness.reason is None:
+            self._readiness.fail("the inference server does not answer; if it has ended, it is being started again")
+
 
 @contextlib.asynccontextmanager
 async def _service_on_triton(
@@ -117,10 +123,10 @@ async def _service_on_triton(
 ) -> AsyncIterator[TritonClient]:
     """The service in front of an embedded Triton, which runs meanwhile, or of the one that the settings name."""
     async with contextlib.AsyncExitStack() as parts:
+        await asyncio.to_thread(install_shipped_models, settings)
         if settings.triton == "embedded":
             secret = new_secret()
             triton = TritonProcess(settings, secret, readiness.fail)
-            await asyncio.to_thread(install_shipped_models, settings)
             on_start(f"Triton on {triton.url} (log: {triton.log_file})")
             triton.start()
             parts.push_async_callback(triton.stop)
@@ -129,10 +135,12 @@ async def _service_on_triton(
             url, restart = triton.url, triton.restart
         else:
             url, secret, restart = settings.triton, external_secret(settings), None
+            SharedTensors(settings.tensor_folder).clear()
+            if file := settings.triton_secret_file:
+                restart = partial(ask_for_restart, file)
             on_start(f"using Triton on {url}")
-        yield await parts.enter_async_context(
-            service_for(settings, access, url, secret, settings.url, StackWatcher(readiness, restart))
-        )
+        watcher = StackWatcher(readiness, restart)
+        yield await parts.enter_async_context(service_for(settings, access, url, secret, settings.told_url, watcher))
 
 
 @contextlib.asynccontextmanager
@@ -183,11 +191,14 @@ async def run_triton(settings: Settings, on_start: Callable[[str], None]) -> Non
 
 def external_secret(settings: Settings) -> str:
     """The secret of a Triton that others start. Raises StackError."""
+    if settings.triton_secret_file is not None:
+        return kept_secret(settings.triton_secret_file)
     secret = settings.triton_secret.get_secret_value() if settings.triton_secret else ""
     return checked_secret(
         "BIOENGINE_TRITON_SECRET",
         secret,
-        "Set the same secret here and where Triton is started; one is made by: "
+        "Set the same secret, or the same file with it (BIOENGINE_TRITON_SECRET_FILE), here and where Triton is started; "
+        "one is made by: "
         "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'",
     )
 

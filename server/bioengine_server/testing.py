@@ -34,6 +34,9 @@ def run_tests(settings: Settings, all_tiers: bool, pytest_arguments: list[str]) 
             [server, "-m", "pytest", *tier, "tests/unit/server", "tests/clients", "tests/stack"],
         ),
     ]
+    if all_tiers:
+        # A process of its own: it goes into a network of its own, too.
+        tests.append(("tests of the containers", [server, "-m", "pytest", "tests/compose"]))
     if pytest_arguments:
         return _run("pytest", [server, "-m", "pytest", *tier, *pytest_arguments])
     checks = [

@@ -16,7 +16,7 @@ from bioengine_server.images.files import Image, write_image
 from tests.clients.browser import run_page
 from tests.stack.harness import ROOT, USUAL_URL, Stack, python
 
-BLOCK = re.compile(r"^(?P<comment><!-- not run: .+ -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^(?P<comment><!-- not run: [^\n]+ -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 

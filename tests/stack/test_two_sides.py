@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from bioengine_server.store import trust
 from bioengine_server.store.manifest import RUNNABLE_WEIGHTS
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.triton import api, message
+from bioengine_server.triton.restart import ask_for_restart
 
 from tests.stack.harness import python
 
@@ -62,6 +64,22 @@ def test_messages_are_read_alike(dtype: str) -> None:
 def test_names_that_both_use() -> None:
     code = "from bioengine_runner import launch; print(launch.ROUTER, launch.SECRET_HEADER)"
     assert in_runner(code).split() == [api.ROUTER.encode(), api.SECRET_HEADER.encode()]
+
+
+def test_the_restart_that_the_server_asks_for_is_the_one_that_the_runner_sees(tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+from bioengine_runner.restart import end_on_request
+import time
+end_on_request(Path({str(tmp_path / "secret")!r}))
+print("watched", flush=True)
+time.sleep(60)
+"""
+    watched = subprocess.Popen([python("runner"), "-c", code], stdout=subprocess.PIPE)
+    assert watched.stdout is not None and watched.stdout.readline() == b"watched\n"
+    assert watched.poll() is None
+    ask_for_restart(tmp_path / "secret")
+    assert watched.wait(30) == -signal.SIGKILL
 
 
 def test_whom_the_admin_trusts(filled_home: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +19,7 @@ from rich.table import Column, Table
 
 from bioengine_server.commands.shared import HomeOption, OfflineOption, console, fail, load_settings, told
 from bioengine_server.errors import BioEngineError
+from bioengine_server.store.layout import is_read_only
 from bioengine_server.store.trust import code_of, trust_entry, usable_weights
 
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ def pull(
     from bioengine_server.store.service import StoreService
 
     settings = load_settings(home=home, offline=offline)
+    _store_to_change(home)
     service = StoreService(settings)
     failures = []
     for id in ids:
@@ -56,13 +61,14 @@ def pull(
 
 @app.command("import")
 def import_model(
-    package: Annotated[Path, typer.Argument(help="A package folder, or a .zip.")],
+    package: Annotated[Path, typer.Argument(help="A package folder, or a .zip; - takes a .zip from standard input.")],
     id: Annotated[Optional[str], typer.Option(help="The id to store it under, instead of its own.")] = None,
     home: HomeOption = None,
 ) -> None:
     """Import a bioimage.io package."""
-    with told(), console.status(f"Importing {package} ..."):
-        model = _store(home).import_package(package, id)
+    store = _store_to_change(home)
+    with told(), console.status(f"Importing {package} ..."), _package_file(package, store.folder) as source:
+        model = store.import_package(source, id)
     _tell(model.manifest, "Imported")
 
 
@@ -176,6 +182,8 @@ def test_models(
                 told_too = escape("\n".join(text for text in (result.detail, result.tiles) if text))
                 table.add_row(model.manifest.id, model.manifest.version, result.weights, f"[{color}]{result.status}[/]", told_too)
     console.print(table)
+    if is_read_only(store.folder):
+        console.print("The store is read-only here: the reports are not kept.")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -183,7 +191,7 @@ def test_models(
 def remove(id: IdArgument, home: HomeOption = None) -> None:
     """Remove a model from the store."""
     with told():
-        removed = _store(home).remove(id)
+        removed = _store_to_change(home).remove(id)
     console.print(f"Removed {', '.join(removed)}.")
 
 
@@ -193,7 +201,7 @@ def prune(
     home: HomeOption = None,
 ) -> None:
     """Remove the models that were not used for longest, until the rest fits."""
-    store = _store(home)
+    store = _store_to_change(home)
     with told():
         removed = store.prune(int(keep_gb * 1e9))
     console.print(f"Removed {', '.join(removed)}." if removed else "Nothing to remove.")
@@ -204,6 +212,26 @@ def _store(home: Path | None) -> ModelStore:
 
     settings = load_settings(home=home)
     return ModelStore(settings.store, settings.max_package_size)
+
+
+def _store_to_change(home: Path | None) -> ModelStore:
+    store = _store(home)
+    with told():
+        store.check_writable()
+    return store
+
+
+@contextmanager
+def _package_file(package: Path, store: Path) -> Iterator[Path]:
+    """The package to import; what comes on standard input as a file on the store's disk meanwhile."""
+    if str(package) != "-":
+        yield package
+        return
+    with tempfile.TemporaryDirectory(dir=store.parent, prefix=".import-") as folder:
+        source = Path(folder) / "package.zip"
+        with open(source, "wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield source
 
 
 def _tell(manifest: Manifest, what: str) -> None:

@@ -35,8 +35,8 @@ def up(
     print(f"BioEngine, home {settings.home}", flush=True)
 
     def ready() -> None:
-        console.print(f"\n[bold green]Ready:[/] {settings.url}")
-        console.print(f"Health: {settings.url}/health/readiness")
+        console.print(f"\n[bold green]Ready:[/] {settings.told_url}")
+        console.print(f"Health: {settings.told_url}/health/readiness")
         console.print(f"Access: {access_of(settings)}\n\nTry it:\n")
         print(first_call(settings), flush=True)
 

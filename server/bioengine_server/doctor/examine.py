@@ -23,6 +23,7 @@ EXAMINATIONS: tuple[Examination, ...] = (
     installation.versions,
     installation.store,
     installation.secrets,
+    installation.access,
 )
 
 

@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
+from bioengine_server.access.registry import TokenRegistry
+from bioengine_server.access.rules import Access, access_of
 from bioengine_server.doctor.finding import Finding
 from bioengine_server.doctor.setup import Setup
 from bioengine_server.errors import StoreError
@@ -76,6 +78,19 @@ def store(setup: Setup) -> Iterator[Finding]:
         advice = "`./bioengine models show ID` prints the entry of a model with its present content."
         yield Finding("trusted models", "note", f"no stored package has the content of {entries}", advice)
     yield Finding("model store", "ok", f"{settings.store}: {len(models)} models")
+
+
+def access(setup: Setup) -> Iterator[Finding]:
+    """Who may run models, and whether those who need a token can have one."""
+    tokens = TokenRegistry(setup.settings.home).all()
+    valid = [token for token in tokens if token.state == "valid"]
+    found = f"{access_of(setup.settings)} Valid tokens: {len(valid)}."
+    if Access(setup.settings, None).all_need_token and not valid:
+        yield Finding(
+            "access", "note", found, "Nobody can run a model yet: make a token for each, `./bioengine token create NAME`."
+        )
+    else:
+        yield Finding("access", "ok", found)
 
 
 def secrets(setup: Setup) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ def port(setup: Setup) -> Iterator[Finding]:
     settings = setup.settings
     subject = f"port {settings.port}"
     try:
-        listen(settings.host, settings.port).close()
+        listen(settings.bind_address, settings.port).close()
     except PortInUse:
         yield _who_has(setup, subject)
     else:

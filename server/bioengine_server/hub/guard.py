@@ -18,7 +18,6 @@ from bioengine_server.limits import SizeLimit
 from bioengine_server.service.caller import Caller
 from bioengine_server.triton import message
 
-
 # Twice the library's own, so that an image is half as many messages; its clients take 512,000 bytes with what is around a chunk.
 _CHUNK_SIZE = 480 * 1024  # bytes
 

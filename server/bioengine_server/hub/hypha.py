@@ -45,9 +45,9 @@ def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI
     database.unlink(missing_ok=True)  # event logs and the like, of one run only
     arguments = get_argparser().parse_args(
         [
-            f"--host={settings.host}",
+            f"--host={settings.bind_address}",
             f"--port={settings.port}",
-            f"--public-base-url={settings.url}",
+            f"--public-base-url={settings.told_url}",
             f"--database-uri=sqlite+aiosqlite:///{database}",
             "--disable-agent-skills",
         ]

@@ -1,4 +1,4 @@
-"""Secrets of a home: made once, kept in `<home>/secrets`, readable by their owner only. None has a default value."""
+"""Secrets that are made once and kept in a file, readable by its owner only. None has a default value."""
 
 from __future__ import annotations
 
@@ -21,25 +21,20 @@ _WELL_KNOWN = (
 
 
 def home_secret(home: Path, name: str) -> str:
-    """The secret `name` of a home; made when there is none yet. Raises StackError."""
-    folder = home / "secrets"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = folder / name
+    """The secret `name` of a home, in `<home>/secrets`; made when there is none yet. Raises StackError."""
+    return kept_secret(home / "secrets" / name)
+
+
+def kept_secret(file: Path) -> str:
+    """The secret in `file`; made when there is none yet. Raises StackError."""
     try:
-        # Exclusive: of two that start at the same time, one makes the secret and both read it.
-        temporary = folder / f".{name}.{os.getpid()}"
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-            stream.write(new_secret())
-        try:
-            os.link(temporary, file)
-        except FileExistsError:
-            pass
-        finally:
-            temporary.unlink()
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not file.exists():
+            _make(file)
         value = file.read_text().strip()
     except OSError as error:
         raise StackError(
-            f"The secret {file} cannot be read or made: {error.strerror}. Give yourself access to {folder}."
+            f"The secret {file} cannot be read or made: {error.strerror}. Give yourself access to {file.parent}, and room there."
         ) from error
     if file.stat().st_mode & 0o077:
         raise StackError(f"The secret {file} can be read by others. Run: chmod 600 {file}")
@@ -69,3 +64,16 @@ def checked_secret(name: str, value: str, remedy: str) -> str:
 def new_secret() -> str:
     """A secret for one start."""
     return secrets.token_urlsafe(48)
+
+
+def _make(file: Path) -> None:
+    # Exclusive: of two that start at the same time, one makes the secret and both read it.
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+            stream.write(new_secret())
+        os.link(temporary, file)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -76,6 +76,11 @@ def write_json(path: Path, document: object) -> None:
     os.replace(temporary, path)
 
 
+def is_read_only(folder: Path) -> bool:
+    """Whether a folder is on a file system that is mounted read-only."""
+    return folder.exists() and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
 @contextlib.contextmanager
 def lock(store: Path) -> Iterator[None]:
     """Hold the store for a change."""

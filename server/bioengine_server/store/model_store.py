@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bioengine_server.errors import FileExists, NotAPackage, NotStored, StoreError, StoreNotWritable
+from bioengine_server.errors import FileExists, NotAPackage, NotStored, StoreError, StoreNotWritable, StoreReadOnly
 from bioengine_server.store import layout
 from bioengine_server.store.manifest import FILE_NAME, Manifest, build_manifest
 from bioengine_server.store.package import copy_package, hash_files, read_description, read_raw, verify_hashes
@@ -52,6 +52,11 @@ class ModelStore:
         """
         self.folder = folder
         self._max_size = max_size
+
+    def check_writable(self) -> None:
+        """Raises StoreReadOnly where the store is on a file system that is mounted read-only."""
+        if layout.is_read_only(self.folder):
+            raise StoreReadOnly(self.folder)
 
     def import_package(self, source: Path, id: str | None = None) -> StoredModel:
         """Import a package folder or zip; the version that was there before under the same name is replaced.

@@ -1,18 +1,22 @@
 """Test a stored package in the model runner's environment: by bioimageio.core, and in tiles against the whole.
 
-The report stays beside the package.
+The report stays beside the package where the store can be written.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bioengine_server.errors import StoreError, StoreNotWritable
+from bioengine_server.errors import NotServedHere, StoreError, StoreNotWritable
+from bioengine_server.store.layout import is_read_only
 from bioengine_server.store.model_store import StoredModel
 from bioengine_server.store.package import REPORTS
 from bioengine_server.store.trust import code_of, usable_weights
@@ -39,25 +43,49 @@ def test_package(model: StoredModel, environments: Path, trusted: frozenset[str]
     Raises StoreError.
 
     Args:
-        model: of the store; its report is written to `reports/test.json` in its folder.
+        model: of the store; its report is written to `reports/test.json` in its folder, where that can be.
         environments: folder of the Python environments.
         trusted: the entries of BIOENGINE_TRUSTED_MODELS.
     """
     manifest = model.manifest
+    python = environments / "runner" / "bin" / "python"
+    if not python.exists():
+        raise NotServedHere(manifest.id)
     formats = usable_weights(manifest, trusted)
     if not formats:
         reasons = [f"not trusted: {each}" for each in code_of(manifest)] or [f"only {', '.join(manifest.unsupported_weights)}"]
         return [PackageTest("", "not run", "; ".join(reasons))]
+    with _reports_folder(model) as reports:
+        results = _run_test(model, python, reports, formats, trusted)
+    return [
+        PackageTest(name, result["status"], _line("; ".join(result["errors"])), _tiles_in_words(result["tiles"]))
+        for name, result in ((name, results[name]) for name in formats)
+    ]
+
+
+@contextlib.contextmanager
+def _reports_folder(model: StoredModel) -> Iterator[Path]:
+    """Where the report goes: beside the package, or for the time being elsewhere where the store is read-only."""
     reports = model.folder / REPORTS
+    if is_read_only(model.folder):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
     try:
         reports.mkdir(exist_ok=True)
     except OSError as error:
         raise StoreNotWritable(model.folder, error.strerror or str(error)) from error
+    yield reports
+
+
+def _run_test(
+    model: StoredModel, python: Path, reports: Path, formats: list[str], trusted: frozenset[str]
+) -> dict[str, dict[str, Any]]:
+    """The report of the test, which is written to `reports`. Raises StoreError."""
     report = reports / REPORT_FILE
     report.unlink(missing_ok=True)
-    command = [str(environments / "runner" / "bin" / "python"), "-m", "bioengine_runner.package_test"]
     process = subprocess.run(
-        [*command, str(model.folder), str(report), *formats],
+        [str(python), "-m", "bioengine_runner.package_test", str(model.folder), str(report), *formats],
         capture_output=True,
         text=True,
         env={
@@ -67,14 +95,11 @@ def test_package(model: StoredModel, environments: Path, trusted: frozenset[str]
         },
     )
     try:
-        results = json.loads(report.read_text(encoding="utf-8"))
+        results: dict[str, dict[str, Any]] = json.loads(report.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         last = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise StoreError(f"The test of {manifest.id} could not be run (exit status {process.returncode}): {last}") from None
-    return [
-        PackageTest(name, result["status"], _line("; ".join(result["errors"])), _tiles_in_words(result["tiles"]))
-        for name, result in ((name, results[name]) for name in formats)
-    ]
+        raise StoreError(f"The test of {model.manifest.id} could not be run (exit status {process.returncode}): {last}") from None
+    return results
 
 
 def _line(text: str) -> str:

@@ -20,6 +20,10 @@ RECOVERY = 20.0  # seconds
 
 _REPLACE_TIMEOUT = 6.0  # seconds; 1 to 2 are usual
 
+# How long a Triton that is there may take to say so. One in a container that has ended may never answer: its name and its
+# address are gone, and the system asks for both for half a minute.
+_LOOK_TIMEOUT = 10.0  # seconds
+
 
 class Watcher:
     """Is told of a router's repairs; this one does nothing about them."""
@@ -29,6 +33,9 @@ class Watcher:
 
     def on_stuck(self) -> None:
         """Nothing but a new Triton helps."""
+
+    def on_away(self) -> None:
+        """Triton does not answer."""
 
 
 class Router:
@@ -84,6 +91,7 @@ class Router:
 
     async def check(self) -> None:
         """Look for dead instances and repair them. Raises TritonUnavailable."""
+        await self._look()
         repairs = self._repairs
         status, _ = await self.ask({"operation": "status"})
         if dead := status.get("dead_routers"):
@@ -100,6 +108,16 @@ class Router:
             except Exception:
                 logger.exception("The router's check failed")
             await asyncio.sleep(interval)
+
+    async def _look(self) -> None:
+        try:
+            async with asyncio.timeout(_LOOK_TIMEOUT):
+                if await self.api.is_ready(ROUTER):
+                    return
+        except TimeoutError:
+            pass
+        self._watcher.on_away()
+        raise TritonUnavailable("it does not answer")
 
     async def _wait_until_ready(self) -> None:
         try:

@@ -64,6 +64,11 @@ class SharedTensors:
     def __init__(self, root: Path | None) -> None:
         self._root = root
 
+    def clear(self) -> None:
+        """Remove what requests of an earlier server have left."""
+        for folder in self._root.iterdir() if self._root is not None and self._root.is_dir() else ():
+            shutil.rmtree(folder, ignore_errors=True)
+
     @contextlib.contextmanager
     def folder(self) -> Iterator[SharedFolder | None]:
         """A folder for one request."""

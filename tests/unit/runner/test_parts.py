@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bioengine_runner.errors import BadRequest, ModelNotFound, WeightsNotAvailable, unmark
-from bioengine_runner.launch import check_numpy
 from bioengine_runner.loading.processes import Process
 from bioengine_runner.loading.registry import Registry
 from bioengine_runner.loading.triton_model import render_config, triton_model
@@ -141,10 +140,6 @@ def test_a_zombie_is_dead_and_a_reused_pid_is_somebody_else() -> None:
     process.end(patience=0)
     assert not process.is_alive(), "killed, though its parent has not collected it"
     child.wait()
-
-
-def test_this_environment_has_a_numpy_that_triton_can_use() -> None:
-    check_numpy()
 
 
 def test_the_router_imports_nothing_heavy() -> None:

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.doctor import gpu, installation, machine, network
 from bioengine_server.doctor.examine import EXAMINATIONS, examine
 from bioengine_server.doctor.finding import Finding
@@ -264,6 +265,15 @@ def test_store(tmp_path: Path) -> None:
     (stored.folder / "weights.onnx").unlink()
     lacking, _ = installation.store(home)
     assert lacking.verdict == "problem" and "weights.onnx" in lacking.found
+
+
+def test_access(tmp_path: Path) -> None:
+    assert only(installation.access(setup(tmp_path))).verdict == "ok"
+    closed = setup(tmp_path, access="token")
+    assert "token create" in only(installation.access(closed)).advice
+    TokenRegistry(closed.settings.home).create("ada", 1)
+    finding = only(installation.access(closed))
+    assert finding.verdict == "ok" and "Valid tokens: 1" in finding.found
 
 
 def test_secrets(tmp_path: Path) -> None:

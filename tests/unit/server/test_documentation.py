@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from bioengine_server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,6 +31,32 @@ def test_every_setting_is_in_the_docs(name: str) -> None:
 @pytest.mark.parametrize("name", server_settings())
 def test_every_setting_of_the_server_is_in_the_example(name: str) -> None:
     assert re.search(rf"^#?{name}=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)
+
+
+# What the compose file fixes, or leaves to the side that it concerns.
+NOT_IN_CONTAINERS = {
+    "BIOENGINE_HOME",
+    "BIOENGINE_RUN_DIR",
+    "BIOENGINE_LISTEN",
+    "BIOENGINE_ENVIRONMENTS",
+    "BIOENGINE_TRITON_SECRET",
+    "BIOENGINE_TRITON_PORT",
+}
+
+
+@pytest.mark.parametrize("name", sorted({*server_settings()} - NOT_IN_CONTAINERS))
+def test_every_setting_of_the_server_reaches_its_container(name: str) -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    assert name in compose["services"]["server"]["environment"]
+
+
+def test_every_variable_of_the_compose_file_is_in_the_docs_and_the_example() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    names = {a or b for a, b in re.findall(r"\$\{(\w+)|^ +([A-Z]\w+):$", text, re.MULTILINE)}
+    assert "PIP_INDEX_URL" in names and "TRITON_IMAGE" in names
+    for name in names - {"BIOENGINE_ACCESS"}:  # comes with the access rules
+        assert f"`{name}`" in (ROOT / "docs" / "settings.md").read_text(), name
+        assert re.search(rf"^#?{name}=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE), name
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

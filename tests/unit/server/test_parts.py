@@ -177,6 +177,20 @@ def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert Settings(home=Path("~/x")).home == Path.home() / "x"
 
 
+def test_clients_are_told_another_address_than_the_one_to_bind() -> None:
+    assert Settings().url == Settings().told_url == "http://127.0.0.1:9520"
+    container = Settings(listen="0.0.0.0", host="192.0.2.7", port=80)
+    assert (container.bind_address, container.url, container.told_url) == (
+        "0.0.0.0",
+        "http://127.0.0.1:80",
+        "http://192.0.2.7:80",
+    )
+    assert Settings(listen="0.0.0.0", public_url="https://bioengine.lab/").told_url == "https://bioengine.lab"
+    assert Settings(host="0.0.0.0").told_url == "http://127.0.0.1:9520"
+    with pytest.raises(ValueError, match=r"https://bioengine\.lab"):
+        Settings(public_url="bioengine.lab")
+
+
 ENVIRONMENTS = Path(__file__).resolve().parents[3] / "deploy" / "environments.py"
 
 

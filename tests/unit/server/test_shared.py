@@ -21,6 +21,15 @@ def test_a_folder_lasts_as_long_as_its_request(tmp_path: Path) -> None:
     assert mapped[99, 999] == 99_999  # outlives its file
 
 
+def test_what_an_earlier_server_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "0123").mkdir()
+    (tmp_path / "0123" / "sent-1").write_bytes(b"1")
+    SharedTensors(tmp_path).clear()
+    assert list(tmp_path.iterdir()) == []
+    SharedTensors(None).clear()
+    SharedTensors(tmp_path / "missing").clear()
+
+
 def test_where_nothing_can_be_shared_tensors_go_as_bytes(tmp_path: Path) -> None:
     for root in (None, tmp_path / "missing"):
         with SharedTensors(root).folder() as folder:

@@ -1,0 +1,97 @@
+"""What has to be right before Triton starts; each problem in one line, with what to do about it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy
+
+from bioengine_runner.gpu import gpus
+from bioengine_runner.settings import Settings
+
+# Earlier Tritons corrupt tensors with NumPy 2 without a word (known issue of 2.51 and 2.52); NumPy 1 suits all.
+_FIRST_WITH_NUMPY_2 = (2, 53)
+
+_SHARED_MEMORY = Path("/dev/shm")
+_LEAST_SHARED_MEMORY = 256 << 20  # bytes: the routers' own pools, and a usual image on its way through two processes
+
+
+class StartError(Exception):
+    """Triton cannot be started."""
+
+
+class SecretMissing(StartError):
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"Triton's secret is missing: {reason}. The server makes it, at its first start: see that it runs, and that "
+            "both are given the same file."
+        )
+
+
+class NumpyTooNew(StartError):
+    def __init__(self, version: str) -> None:
+        super().__init__(
+            f"The model runner's environment has NumPy {version}, and this Triton needs NumPy 1: with 2 it silently corrupts "
+            "tensors. Install model_runner/requirements.txt."
+        )
+
+
+class NoTriton(StartError):
+    def __init__(self, tritonserver: Path) -> None:
+        super().__init__(
+            f"There is no Triton at {tritonserver}. Build the image from one that has it (TRITON_IMAGE), or name its place with "
+            "BIOENGINE_TRITONSERVER and BIOENGINE_BACKENDS."
+        )
+
+
+class GpuMissing(StartError):
+    def __init__(self, setting: str) -> None:
+        super().__init__(
+            f"{setting} asks for a GPU, and NVIDIA's driver has none for this container. See that `nvidia-smi` lists one on the "
+            "host and that the NVIDIA Container Toolkit is installed, or leave the setting out to compute on the CPU."
+        )
+
+
+class SharedMemoryTooSmall(StartError):
+    def __init__(self, size: int) -> None:
+        super().__init__(
+            f"/dev/shm has {size >> 20} MB, and Triton passes images there: at least {_LEAST_SHARED_MEMORY >> 20} MB are needed, "
+            "and four times the largest image. Set BIOENGINE_SHM_SIZE, such as 2g."
+        )
+
+
+class StoreMissing(StartError):
+    def __init__(self, store: Path) -> None:
+        super().__init__(f"The model store {store} cannot be read. It is the server's volume: have it mounted here, read-only.")
+
+
+def check_container(settings: Settings) -> None:
+    """All that a container may lack. Raises StartError."""
+    if not os.access(settings.tritonserver, os.X_OK):
+        raise NoTriton(settings.tritonserver)
+    check_numpy(settings.tritonserver)
+    if settings.accelerator == "cuda" or (settings.runtime == "nvidia" and settings.accelerator == "auto"):
+        if not gpus():
+            raise GpuMissing("BIOENGINE_ACCELERATOR=cuda" if settings.accelerator == "cuda" else "BIOENGINE_RUNTIME=nvidia")
+    memory = os.statvfs(_SHARED_MEMORY)
+    if memory.f_blocks * memory.f_frsize < _LEAST_SHARED_MEMORY:
+        raise SharedMemoryTooSmall(memory.f_blocks * memory.f_frsize)
+    if not os.access(settings.store, os.R_OK | os.X_OK):
+        raise StoreMissing(settings.store)
+
+
+def check_numpy(tritonserver: Path) -> None:
+    """Refuse a NumPy that this Triton cannot work with. Raises NumpyTooNew."""
+    if int(numpy.__version__.split(".")[0]) >= 2 and triton_version(tritonserver) < _FIRST_WITH_NUMPY_2:
+        raise NumpyTooNew(numpy.__version__)
+
+
+def triton_version(tritonserver: Path) -> tuple[int, int]:
+    """Major and minor version of a Triton, from the file beside its programs; (0, 0) where there is none, as in the wheel."""
+    try:
+        found = re.match(r"(\d+)\.(\d+)", (tritonserver.resolve().parents[1] / "TRITON_VERSION").read_text())
+    except OSError:
+        found = None
+    return (int(found[1]), int(found[2])) if found else (0, 0)

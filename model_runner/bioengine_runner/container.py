@@ -1,0 +1,27 @@
+"""Triton as a container's main process: what it needs is checked first, and a stuck one is ended on the server's request.
+
+python -m bioengine_runner.container
+"""
+
+from __future__ import annotations
+
+import sys
+
+from bioengine_runner.checks import StartError, check_container
+from bioengine_runner.launch import read_settings, start
+from bioengine_runner.restart import end_on_request
+
+
+def main() -> None:
+    try:
+        settings = read_settings()
+        check_container(settings)
+        if settings.triton_secret_file is not None:
+            end_on_request(settings.triton_secret_file)
+        start(settings)
+    except StartError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

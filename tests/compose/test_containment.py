@@ -1,0 +1,95 @@
+"""What the containers cannot do, and what nobody can read out of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from tests.compose.engine import Engine
+from tests.compose.network import INTERNET
+from tests.compose.project import SERVICES, Project
+from tests.stack.harness import ROOT
+
+pytestmark = pytest.mark.extended
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_nothing_runs_as_root(project: Project, service: str) -> None:
+    processes = project.container(service).top(ps_args="-eo pid,uid")["Processes"]
+    assert processes and {uid for _, uid in processes} == {"10001"}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_container_has_no_rights_and_a_fixed_file_system(project: Project, service: str) -> None:
+    settings = project.container(service).attrs["HostConfig"]
+    assert settings["ReadonlyRootfs"] and settings["CapDrop"] == ["ALL"] and not settings["CapAdd"]
+    assert "no-new-privileges:true" in settings["SecurityOpt"] and not settings["Privileged"]
+    assert settings["RestartPolicy"]["Name"] == "unless-stopped"
+    assert "Read-only file system" in project.exec(service, "touch", "/usr/local/bin/new", check=False)
+    assert "CapEff:\t0000000000000000" in project.exec(service, "cat", "/proc/self/status")
+
+
+def test_only_the_server_and_the_proxy_are_reached_from_outside(project: Project) -> None:
+    published = {
+        service: [
+            (binding["HostIp"], binding["HostPort"])
+            for bindings in project.container(service).attrs["NetworkSettings"]["Ports"].values()
+            for binding in bindings or ()
+        ]
+        for service in SERVICES
+    }
+    assert published == {
+        "server": [("127.0.0.1", str(project.port))],
+        "proxy": [("127.0.0.1", str(project.https_port))],
+        "triton": [],
+    }
+
+
+def test_without_settings_https_alone_is_for_the_network(project: Project) -> None:
+    config = subprocess.run(["docker-compose", "--profile", "lan", "config"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert "127.0.0.1:9520:9520" in config and "0.0.0.0:443:8443" in config
+
+
+def test_triton_has_no_way_to_the_internet_and_no_names_of_it(project: Project) -> None:
+    connect = f"import socket; socket.create_connection(('{INTERNET}', 80), 5); print('connected')"
+    assert "connected" in project.exec("server", "python", "-c", connect)
+    assert "TimeoutError" in project.exec("triton", "python", "-c", connect, check=False)
+    look_up = "import socket; print(socket.gethostbyname('bioimage.io'))"
+    assert "gaierror" in project.exec("triton", "python", "-c", look_up, check=False)
+
+
+@pytest.mark.parametrize("folder", ["bioengine/models", "bioengine/triton-models", "bioengine-link"])
+def test_triton_cannot_write_what_the_server_keeps(project: Project, folder: str) -> None:
+    assert "Read-only file system" in project.exec("triton", "touch", f"/var/lib/{folder}/new", check=False)
+
+
+def test_triton_does_not_see_the_server_s_secrets(project: Project) -> None:
+    assert "No such file" in project.exec("triton", "ls", "/var/lib/bioengine/secrets", check=False)
+
+
+def test_no_secret_is_in_an_image_or_in_the_engine_s_own_records(project: Project, engine: Engine) -> None:
+    secrets = [
+        project.exec("server", "cat", file).strip()
+        for file in ("/var/lib/bioengine-link/secret", "/var/lib/bioengine/secrets/hypha-jwt")
+    ]
+    assert all(len(secret) >= 32 for secret in secrets) and len(set(secrets)) == 2
+    records = project.compose("config").stdout.decode()
+    for service in SERVICES:
+        image = f"bioengine-{service}:local"
+        records += json.dumps(project.container(service).attrs) + json.dumps(engine.client.images.get(image).attrs)
+        records += engine.docker("history", "--no-trunc", image)
+    assert not any(secret in records for secret in secrets)
+    # Nothing that could be one has a value in the set-up itself.
+    for line in project.compose("config").stdout.decode().splitlines():
+        name, _, value = line.strip().partition(": ")
+        if any(word in name for word in ("SECRET", "PASSWORD", "TOKEN")):
+            assert name == "BIOENGINE_TRITON_SECRET_FILE" and value.startswith("/var/lib/bioengine-link/")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_an_image_has_no_file_where_secrets_and_models_go(engine: Engine, service: str) -> None:
+    folders = "/data /config" if service == "proxy" else "/var/lib/bioengine /var/lib/bioengine-link"
+    found = engine.client.containers.run(f"bioengine-{service}:local", f"find {folders} -type f", network="none", remove=True)
+    assert found == b""
