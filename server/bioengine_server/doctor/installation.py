@@ -84,11 +84,9 @@ def access(setup: Setup) -> Iterator[Finding]:
     """Who may run models, and whether those who need a token can have one."""
     tokens = TokenRegistry(setup.settings.home).all()
     valid = [token for token in tokens if token.state == "valid"]
-    found = f"{access_of(setup.settings)} Valid tokens: {len(valid)}."
+    found = f"{access_of(setup.settings)}; valid tokens: {len(valid)}"
     if Access(setup.settings, None).all_need_token and not valid:
-        yield Finding(
-            "access", "note", found, "Nobody can run a model yet: make a token for each, `./bioengine token create NAME`."
-        )
+        yield Finding("access", "note", found, "Nobody can run a model yet: `./bioengine token create NAME` makes a token.")
     else:
         yield Finding("access", "ok", found)
 

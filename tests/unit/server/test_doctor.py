@@ -273,7 +273,7 @@ def test_access(tmp_path: Path) -> None:
     assert "token create" in only(installation.access(closed)).advice
     TokenRegistry(closed.settings.home).create("ada", 1)
     finding = only(installation.access(closed))
-    assert finding.verdict == "ok" and "Valid tokens: 1" in finding.found
+    assert finding.verdict == "ok" and "valid tokens: 1" in finding.found
 
 
 def test_secrets(tmp_path: Path) -> None:
