@@ -39,13 +39,13 @@ def build_packages(folder: Path, *options: str) -> None:
     subprocess.run([python("runner"), "-m", "tests.packages.build", str(folder), *options], cwd=ROOT, check=True)
 
 
-def bioengine(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def bioengine(*arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the executable to its end."""
     return subprocess.run(
         [str(ROOT / "bioengine"), *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         env={**os.environ, "COLUMNS": "200", **environment},
     )
 

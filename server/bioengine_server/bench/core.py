@@ -15,7 +15,7 @@ from bioengine_server.bench.measurement import Measurement, interleaved
 from bioengine_server.bench.stack import LIBRARIES, BenchStack
 from bioengine_server.errors import BenchFailed
 
-_WARM_UP = 2
+_WARM_UP = 1  # which loads the model, too
 _LIBRARY = LIBRARIES[-1]
 TOLERANCE = 1e-5
 
