@@ -167,8 +167,8 @@ async def run_registration(settings: Settings, hypha_url: str, token: str) -> No
         raise StackError("Which Triton is to be offered? Name it with --triton URL, such as --triton http://127.0.0.1:8000.")
     if not settings.debug:
         hide_tracebacks()
-    # The other server's door has looked at the callers' tokens; their records are there.
-    access = Access(settings, registry=None)
+    # Whoever calls has come through the other server's door; who needs a token, and what is known of it, is known there.
+    access = Access(settings.model_copy(update={"access": "open"}), registry=None)
     guard_rpc(access.size_limit)
     async with service_for(settings, access, settings.triton, external_secret(settings), hypha_url, Watcher()) as service:
         async with background(Registration(service).run(hypha_url, token)):

@@ -115,12 +115,18 @@ def test_a_token_that_is_not_the_servers_is_refused(stack: Stack) -> None:
         connect_to_server({"server_url": stack.url, "token": "not.a.token", "workspace": "public"})
 
 
-def test_anonymous_users_cannot_take_the_services_name(stack: Stack) -> None:
-    """An anonymous client may register in its own workspace only; `public` goes on being the server's."""
+def test_clients_cannot_take_the_services_name(stack: Stack) -> None:
+    """A client may register in its own workspace only, with a token or without; `public` goes on being the server's."""
     with stack.client() as client:
         with pytest.raises(Exception, match=r"(?i)permission"):
             connect_to_server({"server_url": stack.url, "workspace": "public"}).register_service(
                 {"id": "triton-client", "config": {"visibility": "public"}, "execute": lambda: "taken"}
+            )
+        with pytest.raises(Exception, match=r"(?i)permission|wrong workspace"):
+            connect_to_server(
+                {"server_url": stack.url, "workspace": "public", "token": stack.token("ordinary")}
+            ).register_service(
+                {"id": "triton-client", "config": {"visibility": "public", "workspace": "public"}, "execute": lambda: "taken"}
             )
         client.server.register_service({"id": "triton-client", "config": {"visibility": "public"}, "execute": lambda: "mine"})
         assert client.server.get_service("triton-client").execute() == "mine", "a user's own workspace wins"
