@@ -50,6 +50,7 @@ def prepare(settings: Settings) -> Boot:
         debug=settings.debug,
         trusted=parse_trusted(settings.trusted_models),
         accelerator=settings.accelerator,
+        shared_tensors=settings.shared_tensors,
     )
     for folder in (boot.folder, boot.model_repository, boot.own_repository, boot.locks):
         folder.mkdir(parents=True)

@@ -17,6 +17,7 @@ import triton_python_backend_utils as pb_utils
 from bioengine_runner.errors import ModelFailed, RequestError
 from bioengine_runner.inference import Pipeline
 from bioengine_runner.loading.registry import Registry
+from bioengine_runner.request.shared import SharedFolder, stand_in
 from bioengine_runner.rundir import Boot
 from bioengine_runner.store import manifest
 from bioengine_runner.store.trust import check_trust
@@ -33,6 +34,7 @@ class BioimageioModel:
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s model: %(message)s")
         boot, owner = Boot.from_environment(), f"model:{args['model_name']}"
         registry = Registry(boot)
+        self._shared_tensors = boot.shared_tensors
         # First of all, so that a load that hangs can be ended too.
         registry.record_process(owner)
         parameters = json.loads(args["model_config"])["parameters"]
@@ -55,32 +57,53 @@ class BioimageioModel:
         """Requests that Triton gives together have images of one size; those with wishes of their own are run alone."""
         answers: list[Any] = [None] * len(requests)
         together: dict[int, list[np.ndarray]] = {}
+        folders: list[SharedFolder | None] = [None] * len(requests)
         for number, request in enumerate(requests):
             try:
-                arrays = self._inputs(request)
-                tile = json.loads(request.parameters() or "{}").get("tile")
-                if tile is None:
-                    together[number] = arrays
+                parameters = json.loads(request.parameters() or "{}")
+                if "shared" in parameters:
+                    arrays, folders[number] = self._shared_inputs(request, **json.loads(parameters["shared"]))
                 else:
-                    answers[number] = self._answer(self._pipeline.predict(arrays, json.loads(tile)))
+                    arrays = self._inputs(request)
+                check_shapes(self._manifest, [array.shape for array in arrays])
+                if "tile" in parameters:
+                    outputs = self._pipeline.predict(arrays, json.loads(parameters["tile"]))
+                    answers[number] = self._answer(outputs, folders[number])
+                else:
+                    together[number] = arrays
             except Exception as error:
                 answers[number] = self._failure(error)
         for number, outcome in zip(together, self._pipeline.predict_together(list(together.values()))):
-            answers[number] = self._failure(outcome) if isinstance(outcome, Exception) else self._answer(outcome)
+            if isinstance(outcome, Exception):
+                answers[number] = self._failure(outcome)
+            else:
+                answers[number] = self._answer(outcome, folders[number])
         return answers
 
     def _inputs(self, request: Any) -> list[np.ndarray]:
-        arrays = [pb_utils.get_input_tensor_by_name(request, spec.id).as_numpy() for spec in self._manifest.inputs]
-        check_shapes(self._manifest, [array.shape for array in arrays])
-        return arrays
+        return [pb_utils.get_input_tensor_by_name(request, spec.id).as_numpy() for spec in self._manifest.inputs]
 
-    def _answer(self, outputs: list[np.ndarray]) -> Any:
-        return pb_utils.InferenceResponse(
-            [
-                pb_utils.Tensor(spec.id, np.ascontiguousarray(output, dtype=spec.dtype))
-                for spec, output in zip(self._manifest.outputs, outputs)
-            ]
-        )
+    def _shared_inputs(
+        self, request: Any, folder: str, inputs: list[tuple[str, list[int]] | None]
+    ) -> tuple[list[np.ndarray], SharedFolder]:
+        """Inputs of which some are in the files that are named, with their shapes."""
+        shared = SharedFolder.named(self._shared_tensors, folder)
+        if shared is None:
+            raise FileNotFoundError("the server has given up this request")
+        arrays = [
+            array if given is None else np.asarray(shared.read(*given), dtype=spec.dtype)
+            for spec, array, given in zip(self._manifest.inputs, self._inputs(request), inputs)
+        ]
+        return arrays, shared
+
+    def _answer(self, outputs: list[np.ndarray], shared: SharedFolder | None) -> Any:
+        tensors = []
+        for number, (spec, output) in enumerate(zip(self._manifest.outputs, outputs)):
+            array = np.ascontiguousarray(output, dtype=spec.dtype)
+            if shared is not None and shared.write(array, f"output-{number}"):
+                array = stand_in(array)
+            tensors.append(pb_utils.Tensor(spec.id, array))
+        return pb_utils.InferenceResponse(tensors)
 
     def _failure(self, error: Exception) -> Any:
         if not isinstance(error, RequestError):

@@ -5,7 +5,8 @@
 Runs as many light instances, since Triton gives a Python process one request at a time: nothing heavy is imported here.
 
 Input `kwargs` (BYTES): MessagePack of a dict (`bioengine_runner.request.message`) with `model_id`, `inputs`, `return_rdf`
-(by presence), `weight_format`, `axes` and `tile`. Output `result` (BYTES), encoded the same way:
+(by presence), `weight_format`, `axes`, `tile` and, from the server, `shared` (`bioengine_runner.request.shared`). Output `result`
+(BYTES), encoded the same way:
 `{"task_id": str, "outputs": [array, ...], "execution_time": seconds, "success": True, "weight_format": str, "device": str}`,
 `{"success": False, "error": str}`, with `"not_stored": id` where the store has no such model, or `{"rdf": dict}` where
 `inputs` is None or absent.
@@ -43,6 +44,7 @@ from bioengine_runner.loading.loader import Loader
 from bioengine_runner.loading.registry import Registry
 from bioengine_runner.loading.triton_model import TritonModel, triton_model
 from bioengine_runner.request import message
+from bioengine_runner.request.shared import SharedFolder, stand_in
 from bioengine_runner.rundir import Boot
 from bioengine_runner.store.resolve import resolve
 from bioengine_runner.tensors.fit import fit_inputs, fit_tile
@@ -66,32 +68,44 @@ class Router:
 
     async def _respond(self, request: Any) -> Any:
         data = pb_utils.get_input_tensor_by_name(request, "kwargs").as_numpy()
-        result = message.encode(await self._answer(data.flat[0] if data.size == 1 else b""))
+        result = await self._answer(data.flat[0] if data.size == 1 else b"")
         return pb_utils.InferenceResponse([pb_utils.Tensor("result", np.array([result], dtype=object))])
 
-    async def _answer(self, data: bytes) -> dict[str, Any]:
+    async def _answer(self, data: bytes) -> bytes:
         task_id = str(uuid.uuid4())
         try:
-            request = message.decode(data)
+            request = message.decode(data, self._boot.shared_tensors)
+        except BadRequest as error:
+            return message.encode(self._failed(error, task_id))
+        shared = None
+        if isinstance(request, dict):
+            shared = SharedFolder.named(self._boot.shared_tensors, request.pop("shared", None))
+        return message.encode(await self._result(request, task_id, shared), shared)
+
+    async def _result(self, request: Any, task_id: str, shared: SharedFolder | None) -> dict[str, Any]:
+        try:
             if not isinstance(request, dict):
                 raise BadRequest(f"The request is {shorten(request)}. Expected a dict with model_id and inputs.")
             if "operation" in request:
                 return self._operate(request)
-            return await self._run(request, task_id)
+            return await self._run(request, task_id, shared)
         except ModelNotFound as error:
             # The server may find it in the collection, and ask again.
             return {"task_id": task_id, "success": False, "error": str(error), "not_stored": error.model_id}
         except RequestError as error:
-            return {"task_id": task_id, "success": False, "error": str(error) + self._traceback()}
+            return self._failed(error, task_id)
         except Exception:
             logger.exception("Task %s failed", task_id)
             text = f"The server failed while it worked on this request. Ask its admin to look for task {task_id} in its log."
             return {"task_id": task_id, "success": False, "error": text + self._traceback()}
 
+    def _failed(self, error: RequestError, task_id: str) -> dict[str, Any]:
+        return {"task_id": task_id, "success": False, "error": str(error) + self._traceback()}
+
     def _traceback(self) -> str:
         return f"\n\n{traceback.format_exc()}" if self._boot.debug else ""
 
-    async def _run(self, request: dict[str, Any], task_id: str) -> dict[str, Any]:
+    async def _run(self, request: dict[str, Any], task_id: str, shared: SharedFolder | None) -> dict[str, Any]:
         manifest = resolve(self._boot.store, request.get("model_id"))
         inputs = request.get("inputs")
         if inputs is None:
@@ -99,7 +113,7 @@ class Router:
         model = triton_model(manifest, request.get("weight_format"), self._boot.trusted)
         arrays, tile = fit_inputs(manifest, inputs, request.get("axes")), fit_tile(manifest, request.get("tile"))
         started = time.perf_counter()
-        outputs = await self._infer(model, arrays, {} if tile is None else {"tile": json.dumps(tile)})
+        outputs = await self._infer(model, arrays, {} if tile is None else {"tile": json.dumps(tile)}, shared)
         result: dict[str, Any] = {
             "task_id": task_id,
             "outputs": [readable(output) for output in outputs],
@@ -111,18 +125,30 @@ class Router:
             result["rdf"] = manifest.rdf
         return result
 
-    async def _infer(self, model: TritonModel, arrays: list[np.ndarray], parameters: dict[str, str]) -> list[np.ndarray]:
+    async def _infer(
+        self, model: TritonModel, arrays: list[np.ndarray], parameters: dict[str, str], shared: SharedFolder | None
+    ) -> list[np.ndarray]:
         """Run `model`; where its process has died, or dies meanwhile, heal it and try once more."""
         generation = self._loader.ensure(model)
+        ids, names = [spec.id for spec in model.manifest.inputs], [spec.id for spec in model.manifest.outputs]
+        if shared is not None:
+            files = [shared.holder(array) or shared.write(array, f"input-{number}") for number, array in enumerate(arrays)]
+            given = [None if file is None else (file, array.shape) for file, array in zip(files, arrays)]
+            parameters = {**parameters, "shared": json.dumps({"folder": shared.name, "inputs": given})}
+            arrays = [array if file is None else stand_in(array) for array, file in zip(arrays, files)]
         for last in (False, True):
-            inputs = [pb_utils.Tensor(spec.id, np.ascontiguousarray(array)) for spec, array in zip(model.manifest.inputs, arrays)]
-            names = [spec.id for spec in model.manifest.outputs]
+            inputs = [pb_utils.Tensor(id, np.ascontiguousarray(array)) for id, array in zip(ids, arrays)]
             request = pb_utils.InferenceRequest(
                 model_name=model.name, requested_output_names=names, inputs=inputs, parameters=parameters
             )
             response = await self._wait(request, model)
             if not response.has_error():
-                return [pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in names]
+                return [
+                    shared.read(file)
+                    if shared is not None and shared.has(file := f"output-{number}")
+                    else pb_utils.get_output_tensor_by_name(response, name).as_numpy()
+                    for number, name in enumerate(names)
+                ]
             text = response.error().message()
             if reason := unmark(text):
                 raise RequestError(reason)

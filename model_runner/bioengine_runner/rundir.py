@@ -23,6 +23,7 @@ RUN_TIMEOUT = "BIOENGINE_RUN_TIMEOUT"
 DEBUG = "BIOENGINE_DEBUG"
 TRUSTED_MODELS = "BIOENGINE_TRUSTED_MODELS"
 ACCELERATOR = "BIOENGINE_ACCELERATOR"
+SHARED_TENSORS = "BIOENGINE_SHARED_TENSORS"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Boot:
     debug: bool
     trusted: frozenset[str] = frozenset()
     accelerator: str = "auto"
+    shared_tensors: Path | None = None
 
     @classmethod
     def from_environment(cls) -> Boot:
@@ -45,6 +47,7 @@ class Boot:
             debug=os.environ[DEBUG] == "1",
             trusted=parse_trusted(os.environ[TRUSTED_MODELS]),
             accelerator=os.environ[ACCELERATOR],
+            shared_tensors=Path(shared) if (shared := os.environ[SHARED_TENSORS]) else None,
         )
 
     def to_environment(self) -> dict[str, str]:
@@ -55,6 +58,7 @@ class Boot:
             DEBUG: "1" if self.debug else "0",
             TRUSTED_MODELS: ",".join(sorted(self.trusted)),
             ACCELERATOR: self.accelerator,
+            SHARED_TENSORS: str(self.shared_tensors or ""),
         }
 
     @property

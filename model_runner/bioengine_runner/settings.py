@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     shm_prefix: str = Field(default="bioengine", pattern="^[A-Za-z0-9_-]+$")
     """Prefix of Triton's shared memory segments in /dev/shm, so that leftovers can be told from other programs'."""
 
+    shared_tensors: Path | None = None
+    """Folder in memory that the server has too, for tensors by reference. Without it they go as bytes."""
+
     concurrency: int = Field(default=16, ge=2, le=256)
     """Router instances: how many requests are worked on at the same time, in all. About 20 MB each."""
 

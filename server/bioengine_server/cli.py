@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bioengine_server.commands import bench, images, models, server
+from bioengine_server.commands import bench, doctor, images, models, server
 from bioengine_server.commands.shared import load_settings
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app.command()(server.up)
 app.command()(images.demo)
 app.command()(images.run)
 app.command()(bench.bench)
+app.command()(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.command()(server.register)
 app.command()(server.triton)

@@ -43,11 +43,11 @@ class PortInUse(StackError):
         )
 
 
-class UnsafeRunDir(StackError):
+class UnsafeFolder(StackError):
     def __init__(self, folder: Path, reason: str) -> None:
         super().__init__(
-            f"The run dir {folder} {reason}. It must be a folder that only you can enter. "
-            "Remove it, or name another with BIOENGINE_RUN_DIR."
+            f"{folder} {reason}. It must be a folder that only you can enter, for what the running stack shares. "
+            "Remove it; if it is the run dir, you can name another with BIOENGINE_RUN_DIR."
         )
 
 

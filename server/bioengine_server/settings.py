@@ -112,10 +112,14 @@ class Settings(BaseSettings):
     triton_port: int | None = None
     """HTTP port of the embedded Triton, on loopback. Default: one that is free."""
 
+    shared_tensors: Path | None = None
+    """Folder in memory that a Triton which is not embedded sees under the same name, for tensors by reference. Without it they go
+    as bytes. The embedded one has a folder of its own."""
+
     environments: Path = Path(__file__).resolve().parents[2] / ".environments"
     """Folder of the Python environments and the Triton installation."""
 
-    @field_validator("home", "run_dir", "environments", "triton_secret_file")
+    @field_validator("home", "run_dir", "shared_tensors", "environments", "triton_secret_file")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else Path(os.path.abspath(path.expanduser()))
@@ -199,3 +203,8 @@ class Settings(BaseSettings):
     def shm_prefix(self) -> str:
         """Prefix of Triton's shared memory segments of this home."""
         return f"bioengine-{self.home_digest}-"
+
+    @property
+    def tensor_folder(self) -> Path | None:
+        """Where tensors are shared with Triton, if they are."""
+        return Path("/dev/shm") / f"{self.shm_prefix}tensors" if self.triton == "embedded" else self.shared_tensors

@@ -11,19 +11,18 @@ import fcntl
 import logging
 import os
 import signal
-import stat
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from bioengine_server.errors import HomeInUse, StackError, UnsafeRunDir
+from bioengine_server.errors import HomeInUse, StackError
 from bioengine_server.gateway.route import LegacyGateway
 from bioengine_server.health import Readiness, add_health_routes
 from bioengine_server.hub.guard import guard_rpc
 from bioengine_server.hub.hypha import HttpServer, create_hypha, hypha_store, listen, share_service
 from bioengine_server.hub.secrets import home_secret, kept_secret, new_secret
 from bioengine_server.hub.tokens import JWT_SECRET
+from bioengine_server.private_folder import make_private
 from bioengine_server.service.admission import Admission
 from bioengine_server.service.registration import Registration, hide_tracebacks
 from bioengine_server.service.triton_client import RESERVED_ROUTERS, SERVICE_ID, TritonClient
@@ -33,9 +32,11 @@ from bioengine_server.store.model_store import SHIPPED_PACKAGES, ModelStore
 from bioengine_server.store.package import read_raw
 from bioengine_server.store.service import StoreService
 from bioengine_server.triton.api import TritonApi
+from bioengine_server.triton.leftovers import sweep_tensors
 from bioengine_server.triton.process import TritonProcess
 from bioengine_server.triton.restart import ask_for_restart
 from bioengine_server.triton.router import Router, Watcher
+from bioengine_server.triton.shared import SharedTensors
 from bioengine_server.web.routes import add_web
 
 logger = logging.getLogger(__name__)
@@ -130,6 +131,8 @@ async def _service_on_triton(
             url, secret, restart = settings.triton, external_secret(settings), None
             if file := settings.triton_secret_file:
                 restart = partial(ask_for_restart, file)
+            if folder := settings.shared_tensors:
+                sweep_tensors(folder)
             on_start(f"using Triton on {url}")
         watcher = StackWatcher(readiness, restart)
         yield await parts.enter_async_context(service_for(settings, url, secret, settings.told_url, watcher))
@@ -140,7 +143,7 @@ async def service_for(
     settings: Settings, triton_url: str, secret: str, public_url: str, watcher: Watcher
 ) -> AsyncIterator[TritonClient]:
     """The service in front of a Triton, whose router is kept well meanwhile."""
-    api = TritonApi(triton_url, secret, settings.run_timeout)
+    api = TritonApi(triton_url, secret, settings.run_timeout, SharedTensors(settings.tensor_folder))
     router = Router(api, watcher)
     store = StoreService(settings)
     admission = Admission(settings.concurrency - RESERVED_ROUTERS, settings.model_concurrency, settings.queue_size)
@@ -212,7 +215,7 @@ def own_home(settings: Settings) -> Iterator[None]:
             f"The home {settings.home} cannot be made: {error.strerror}. Name another with --home FOLDER."
         ) from error
     folder = settings.node_folder
-    _make_private(folder)
+    make_private(folder)
     # On the node and not in the home, which may be on a network file system.
     with open(os.open(folder / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as owner:
         try:
@@ -223,20 +226,6 @@ def own_home(settings: Settings) -> Iterator[None]:
         owner.write(f"process {os.getpid()}, {settings.url}\n")
         owner.flush()
         yield
-
-
-def _make_private(folder: Path) -> None:
-    """Make a folder that only its owner can enter, also where anybody may have made it before us. Raises UnsafeRunDir."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode):
-            raise UnsafeRunDir(folder, "is not a folder") from None
-        if found.st_uid != os.getuid():
-            raise UnsafeRunDir(folder, "belongs to somebody else") from None
-        folder.chmod(0o700)
 
 
 def stop_on_signals() -> asyncio.Event:

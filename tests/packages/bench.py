@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from onnx import helper
 
-from tests.packages.network import convolutions
-from tests.packages.sizes import convolutional, image_of, normalized
+from tests.packages.sizes import image_of, normalized
+from tests.packages.unet import UNet, unet
 from tests.packages.writing import BATCH, Package, channels, image_value, like, space, tensor
 
 
@@ -42,10 +42,14 @@ def bench_echo(folder: Path) -> None:
 
 BENCH = (
     bench_echo,
-    # Work enough for a second or so on two cores, where the volume is 64 x 256 x 256.
     partial(
-        convolutional, id="bench-volume", network=convolutions(10, 4, dimensions=3, channels=16),
-        image=image_of(10, 1, 1, 16, 20, 24), size={"min": 16, "step": 4}, halo=4,
+        unet, id="bench-unet", network=UNet(2, features=32, levels=3), image=image_of(10, 1, 1, 104, 112),
+        size={"min": 104, "step": 8}, halo=48,
+    ),
+    # Its halo is less than what it sees, which would be half of a test tensor of its own: it is for images that are run whole.
+    partial(
+        unet, id="bench-unet-3d", network=UNet(3, features=16, levels=2), image=image_of(11, 1, 1, 20, 24, 28),
+        size={"min": 20, "step": 4}, halo=8,
     ),
     partial(normalized, id="bench-uint16", dtype="uint16"),
 )  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from bioengine_server.settings import Settings
 
 from tests.stack.harness import Stack, bioengine, example_input, get, wait_for
 
@@ -53,9 +54,13 @@ def test_a_start_sweeps_what_a_kill_of_everything_left(own_home: Path) -> None:
             process.kill()
         stack.process.wait()
         assert stack.shared_memory(), "a killed Triton leaves its segments"
-        old = {segment.name for segment in stack.shared_memory()}
+        folder = Settings(home=own_home).tensor_folder
+        assert folder is not None
+        (folder / "of-a-request").mkdir()
+        old = {segment.name for segment in stack.shared_memory()} - {folder.name}
         stack.start()
         assert not old & {segment.name for segment in stack.shared_memory()}
+        assert list(folder.iterdir()) == []
         stack.stop()
         assert stack.leftovers() == []
 

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+from rich.console import Console
 
 from bioengine_server.commands.shared import console, load_settings, told
+
+_TABLE_WIDTH = 120
 
 
 def bench(
@@ -26,7 +29,8 @@ def bench(
 
     with told(), console.status("") as status:
         measurements = run_bench(load_settings(), rounds, huge, tell=lambda what: status.update(f"{what} ..."))
-    console.print(table(measurements))
+    # Whole, also where the output goes to a file or is read by a program.
+    Console(width=max(console.width, _TABLE_WIDTH)).print(table(measurements))
     console.print(summary(measurements), markup=False)
     if json is not None:
         json.write_text(as_json(measurements))

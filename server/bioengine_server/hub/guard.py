@@ -16,6 +16,10 @@ from bioengine_server.hub.uploads import Uploads
 from bioengine_server.triton import message
 
 
+# Twice the library's own, so that an image is half as many messages; its clients take 512,000 bytes with what is around a chunk.
+_CHUNK_SIZE = 480 * 1024  # bytes
+
+
 def guard_rpc(limit: int) -> None:
     """Have every end of hypha-rpc in this process guarded from now on: Hypha's own, and those of services.
 
@@ -41,6 +45,7 @@ class _GuardedRPC(hypha_rpc.rpc.RPC):
     def __init__(self, connection: Any = None, *arguments: Any, **options: Any) -> None:
         self._peers = getattr(connection, "_event_bus", None)
         self._uploads = Uploads(self.limit, self._forget, self._is_there)
+        options["long_message_chunk_size"] = _CHUNK_SIZE
         super().__init__(connection, *arguments, **options)
         check_arrays(self)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import uuid
@@ -18,6 +19,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from bioengine_server.errors import BioEngineError, RefusedArgument, TritonUnavailable
 from bioengine_server.triton import message
+from bioengine_server.triton.shared import SharedFolder, SharedTensors
 
 ROUTER = "bioengine-model-runner"
 SECRET_HEADER = "bioengine-secret"
@@ -87,14 +89,16 @@ class InferResult:
 class TritonApi:
     """One Triton server."""
 
-    def __init__(self, url: str, secret: str, run_timeout: float) -> None:
+    def __init__(self, url: str, secret: str, run_timeout: float, shared: SharedTensors = SharedTensors(None)) -> None:
         """
         Args:
             url: such as http://127.0.0.1:8000.
             secret: opens the closed APIs.
             run_timeout: seconds that the runner lets a model run.
+            shared: for tensors by reference.
         """
         self.url = url
+        self._shared = shared
         parts = urlsplit(url)
         self._headers = {SECRET_HEADER: secret}
         self._session: aiohttp.ClientSession | None = None
@@ -178,9 +182,10 @@ class TritonApi:
         self, request: dict[str, Any], options: InferOptions = InferOptions()
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """One request of the router and its result (`bioengine_runner.router`), with Triton's response info."""
-        kwargs = np.array([message.encode(request)], dtype=np.object_)
-        result = await self.infer(ROUTER, [("kwargs", kwargs)], ["result"], options)
-        return message.decode(result.outputs["result"].flat[0]), result.info
+        with self._shared.folder() as shared:
+            data = await asyncio.to_thread(_encoded, request, shared)
+            result = await self.infer(ROUTER, [("kwargs", np.array([data], dtype=np.object_))], ["result"], options)
+            return message.decode(result.outputs["result"].flat[0], shared), result.info
 
     async def open(
         self, method: str, path: str, body: AsyncIterator[bytes | bytearray] | None, headers: dict[str, str]
@@ -229,6 +234,10 @@ class TritonApi:
             raise TritonError(error.message() or "", int(status) if status.isdecimal() else 500) from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise TritonUnavailable(type(error).__name__) from error
+
+
+def _encoded(request: dict[str, Any], shared: SharedFolder | None) -> bytes:
+    return message.encode(request if shared is None else {**request, "shared": shared.name}, shared)
 
 
 def _checked(model_name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a Triton of this home may leave behind when it is killed: Python processes and shared memory segments.
+"""What a Triton of this home may leave behind when it is killed: Python processes, shared memory segments, shared tensors.
 
 Both carry the home's shared memory prefix, so nothing of anybody else is touched.
 """
@@ -6,6 +6,7 @@ Both carry the home's shared memory prefix, so nothing of anybody else is touche
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import psutil
@@ -37,7 +38,7 @@ def processes_of_model(shm_prefix: str, model: str) -> list[psutil.Process]:
 
 
 def sweep(shm_prefix: str) -> None:
-    """Kill leftover processes of this home and remove its shared memory segments."""
+    """Kill leftover processes of this home and remove what it has in shared memory."""
     processes = processes_of(shm_prefix)
     for process in processes:
         logger.warning("Ending the leftover process %d", process.pid)
@@ -47,4 +48,13 @@ def sweep(shm_prefix: str) -> None:
             pass
     psutil.wait_procs(processes, timeout=3)
     for segment in _SHARED_MEMORY.glob(f"{shm_prefix}*"):
-        segment.unlink(missing_ok=True)
+        if segment.is_dir() and not segment.is_symlink():
+            shutil.rmtree(segment, ignore_errors=True)
+        else:
+            segment.unlink(missing_ok=True)
+
+
+def sweep_tensors(folder: Path) -> None:
+    """Remove what requests of a server that was killed have left in the folder that it shares with a Triton elsewhere."""
+    for request in folder.glob("[0-9a-f]" * 32):
+        shutil.rmtree(request, ignore_errors=True)

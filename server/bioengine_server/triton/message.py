@@ -1,7 +1,9 @@
 """The wire form of a router request and its result: MessagePack of imjoy-rpc's encoding.
 
 An array is `{"_rtype": "ndarray", "_rvalue": bytes, "_rshape": [int, ...], "_rdtype": "float32"}` with C-ordered,
-little-endian bytes (imjoy-rpc's "Data type representation"). The runner's side is `bioengine_runner.request.message`.
+little-endian bytes (imjoy-rpc's "Data type representation"), or, where tensors are shared, `{"_rtype": "ndarray", "_rfile": name,
+"_rshape"}`.
+The runner's side is `bioengine_runner.request.message`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import msgpack
 import numpy as np
 
 from bioengine_server.errors import RefusedArgument
+from bioengine_server.triton.shared import SharedFolder
 
 # What may arrive, by name or, with a byte order, as NumPy spells it (>f4); object arrays and structured dtypes may not.
 _DTYPES = frozenset("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128".split())
@@ -22,18 +25,31 @@ _SPELLINGS = {np.dtype(order + np.dtype(name).str[1:]).str for name in _DTYPES f
 _MOST_AXES = 32  # as NumPy 1 has it
 
 
-def encode(value: Any) -> bytes:
-    """`value` as bytes. Raises RefusedArgument for what cannot be sent to a model (a function, an object)."""
+def encode(value: Any, shared: SharedFolder | None = None) -> bytes:
+    """`value` as bytes, large arrays by reference to `shared`.
+
+    Raises RefusedArgument for what cannot be sent to a model (a function, an object).
+    """
+
+    def by_reference(item: Any) -> Any:
+        if shared is not None and _is_numeric(item) and (name := shared.write(item)):
+            return {"_rtype": "ndarray", "_rfile": name, "_rshape": list(item.shape)}
+        return represent(item)
+
     try:
-        packed: bytes = msgpack.packb(value, default=represent, use_bin_type=True)
+        packed: bytes = msgpack.packb(value, default=by_reference, use_bin_type=True)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise RefusedArgument("inputs", f"{error}. Send arrays, strings, numbers, lists and dicts only.") from error
     return packed
 
 
-def decode(data: bytes | memoryview) -> Any:
+def decode(data: bytes | memoryview, shared: SharedFolder | None = None) -> Any:
     """The object that `data` encodes. Raises ValueError, or msgpack.UnpackException, for what is not such an encoding."""
-    return msgpack.unpackb(data, raw=False, strict_map_key=False, object_hook=restore)
+
+    def by_reference(item: dict[str, Any]) -> Any:
+        return shared.read(item["_rfile"], item["_rshape"]) if shared is not None and "_rfile" in item else restore(item)
+
+    return msgpack.unpackb(data, raw=False, strict_map_key=False, object_hook=by_reference)
 
 
 def plain_error(text: str) -> str:
@@ -99,9 +115,13 @@ def represent(value: Any) -> Any:
     if isinstance(value, np.generic) and not isinstance(value, np.void):
         return value.item()
     if isinstance(value, np.ndarray):
-        if value.dtype.kind not in "biufc":
+        if not _is_numeric(value):
             raise TypeError(f"an array of {value.dtype} cannot be sent")
         array = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("<"))
         data = array.reshape(-1).view(np.uint8).data  # not a copy
         return {"_rtype": "ndarray", "_rvalue": data, "_rshape": list(value.shape), "_rdtype": value.dtype.name}
     raise TypeError(f"a {type(value).__name__} cannot be sent")
+
+
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "biufc"

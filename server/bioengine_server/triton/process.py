@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bioengine_server.hub.ports import free_ports
+from bioengine_server.private_folder import make_private
 from bioengine_server.settings import Settings
 from bioengine_server.triton.leftovers import sweep
 
@@ -53,8 +54,8 @@ class TritonProcess:
         self._log.propagate = False
 
     def start(self) -> None:
-        """Start Triton and keep it running."""
-        sweep(self._settings.shm_prefix)
+        """Start Triton and keep it running. Raises UnsafeFolder."""
+        self._clean()
         handler = logging.handlers.RotatingFileHandler(self.log_file, maxBytes=10_000_000, backupCount=3)
         handler.setFormatter(logging.Formatter("%(message)s"))
         self._log.addHandler(handler)
@@ -116,7 +117,13 @@ class TritonProcess:
             )  # fmt: skip
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LONGEST_DELAY)
-            await asyncio.to_thread(sweep, self._settings.shm_prefix)
+            await asyncio.to_thread(self._clean)
+
+    def _clean(self) -> None:
+        """Leave nothing of an earlier Triton, and a folder for shared tensors."""
+        sweep(self._settings.shm_prefix)
+        if folder := self._settings.tensor_folder:
+            make_private(folder)
 
     def _write_log(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
@@ -134,6 +141,7 @@ class TritonProcess:
             "RUN_DIR": settings.node_folder,
             "TRITON_SECRET": self._secret,
             "SHM_PREFIX": settings.shm_prefix,
+            "SHARED_TENSORS": settings.tensor_folder or "",
             "CONCURRENCY": settings.concurrency,
             "RUN_TIMEOUT": settings.run_timeout,
             "DEBUG": int(settings.debug),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bioengine_server.errors import RefusedArgument, StackError, UnsafeRunDir
+from bioengine_server.errors import RefusedArgument, StackError, UnsafeFolder
 from bioengine_server.gateway.wrap import plain
 from bioengine_server.hub.secrets import home_secret
 from bioengine_server.service.caller import Caller
@@ -127,14 +127,14 @@ def test_a_run_dir_of_somebody_else_is_refused(tmp_path: Path) -> None:
     target.mkdir()
     link = tmp_path / "run"
     link.symlink_to(target)
-    with pytest.raises(UnsafeRunDir, match="is not a folder"), own_home(Settings(home=tmp_path / "home", run_dir=link)):
+    with pytest.raises(UnsafeFolder, match="is not a folder"), own_home(Settings(home=tmp_path / "home", run_dir=link)):
         pass
     if os.getuid() == 0:
         other = tmp_path / "other"
         other.mkdir()
         os.chown(other, 12345, 12345)
         with (
-            pytest.raises(UnsafeRunDir, match="belongs to somebody else"),
+            pytest.raises(UnsafeFolder, match="belongs to somebody else"),
             own_home(Settings(home=tmp_path / "home", run_dir=other)),
         ):
             pass

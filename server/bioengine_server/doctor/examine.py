@@ -1,0 +1,37 @@
+"""All examinations, one subject after the other. None changes anything."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from bioengine_server.doctor import gpu, installation, machine, network
+from bioengine_server.doctor.finding import Examination, Finding
+from bioengine_server.doctor.setup import Setup
+
+logger = logging.getLogger(__name__)
+
+EXAMINATIONS: tuple[Examination, ...] = (
+    machine.memory,
+    machine.shared_memory,
+    machine.disk,
+    machine.clock,
+    gpu.driver,
+    gpu.docker,
+    network.port,
+    network.certificate,
+    installation.versions,
+    installation.store,
+    installation.secrets,
+)
+
+
+def examine(setup: Setup) -> Iterator[Finding]:
+    """What all of them find; one that fails itself is told of, and the others go on."""
+    for examination in EXAMINATIONS:
+        try:
+            yield from examination(setup)
+        except Exception as error:
+            logger.debug("%s failed", examination.__name__, exc_info=True)
+            subject = examination.__name__.replace("_", " ")
+            yield Finding(subject, "problem", f"could not be examined: {type(error).__name__}: {error}", "Tell its developers.")

@@ -1,0 +1,85 @@
+"""NVIDIA's driver, and Docker with NVIDIA's container toolkit. Not tried on a GPU yet."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+from bioengine_server.doctor.finding import Finding
+from bioengine_server.doctor.setup import Setup
+
+_PATIENCE = 20.0  # seconds
+_NO_GPU = (
+    "Install NVIDIA's driver (`sudo ubuntu-drivers install`, then restart), until `nvidia-smi` lists the card; or compute on the "
+    "CPU: leave BIOENGINE_ACCELERATOR and BIOENGINE_RUNTIME out."
+)
+_NO_TOOLKIT = (
+    "Install the NVIDIA Container Toolkit, then: `sudo nvidia-ctk runtime configure --runtime=docker && "
+    "sudo systemctl restart docker`. Or compute on the CPU: leave BIOENGINE_RUNTIME out."
+)
+
+
+def driver(setup: Setup) -> Iterator[Finding]:
+    """The GPUs, and the version of their driver."""
+    wanted = setup.wants_gpu
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=_PATIENCE)
+    except FileNotFoundError:
+        answer = None
+    except subprocess.TimeoutExpired:
+        advice = "The driver hangs: restart the machine; `dmesg | grep -i nvrm` may say why."
+        yield Finding("GPU", "problem", "nvidia-smi does not answer", advice)
+        return
+    cards = answer.stdout.strip().splitlines() if answer is not None and answer.returncode == 0 else []
+    if cards:
+        for card in cards:
+            yield Finding("GPU", "ok", card)
+    elif answer is not None:
+        reason = (answer.stdout + answer.stderr).strip().splitlines() or ["no reason given"]
+        yield Finding("GPU", "problem", f"nvidia-smi says: {reason[0][:200]}", _NO_GPU)
+    elif wanted:
+        yield Finding("GPU", "problem", "one is asked for, and NVIDIA's driver is not installed", _NO_GPU)
+    else:
+        yield Finding("GPU", "note", "none: NVIDIA's driver is not installed", "Models compute on the CPU, several times slower.")
+
+
+def docker(setup: Setup) -> Iterator[Finding]:
+    """Docker, its Compose, and its way to the GPU. All of it matters to `docker compose up` only."""
+    if shutil.which("docker") is None:
+        yield Finding(
+            "Docker", "note", "not installed", "`./bioengine up` does without. For containers: `sudo apt install docker.io`."
+        )
+        return
+    engine = _asked("docker", "info", "--format", "{{json .}}")
+    information = json.loads(engine) if engine and engine.startswith("{") else {}
+    if not information.get("ServerVersion"):
+        advice = (
+            "`./bioengine up` does without. For containers: `sudo systemctl start docker`, and be a member of the group docker "
+            "(`sudo usermod -aG docker $USER`, then log in again)."
+        )
+        yield Finding("Docker", "note", "installed, and its engine does not answer", advice)
+        return
+    yield Finding("Docker", "ok", f"engine {information['ServerVersion']}")
+    if compose := _asked("docker", "compose", "version", "--short") or _asked("docker-compose", "version", "--short"):
+        yield Finding("Docker Compose", "ok", compose)
+    else:
+        advice = "`sudo apt install docker-compose-v2` (Ubuntu) or `docker-compose` (Debian)."
+        yield Finding("Docker Compose", "problem", "not installed", advice)
+    if "nvidia" in (information.get("Runtimes") or {}):
+        yield Finding("container toolkit", "ok", "Docker has the runtime nvidia")
+    elif setup.wants_gpu:
+        yield Finding("container toolkit", "problem", "a GPU is asked for, and Docker has no runtime nvidia", _NO_TOOLKIT)
+    else:
+        yield Finding("container toolkit", "note", "Docker has no runtime nvidia", "Containers compute on the CPU.")
+
+
+def _asked(*command: str) -> str:
+    """What a program prints; nothing where it fails or is not there."""
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""

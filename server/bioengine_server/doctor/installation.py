@@ -1,0 +1,105 @@
+"""What is installed, the model store, the secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+from bioengine_server.doctor.finding import Finding
+from bioengine_server.doctor.setup import Setup
+from bioengine_server.errors import StoreError
+from bioengine_server.store.model_store import ModelStore
+from bioengine_server.store.trust import trust_entry
+
+_SERVER = ("bioengine-server", "hypha", "hypha-rpc", "imjoy-rpc", "tritonclient", "bioimageio.spec", "numpy")
+_RUNNER = ("bioengine-runner", "bioimageio.core", "bioimageio.spec", "numpy", "onnxruntime", "onnxruntime-gpu", "torch")
+_ASK = f"""
+import json, platform
+from importlib.metadata import PackageNotFoundError, version
+found = {{"Python": platform.python_version()}}
+for name in {_RUNNER!r}:
+    try:
+        found[name] = version(name)
+    except PackageNotFoundError:
+        pass
+import onnxruntime, torch
+found["gpu"] = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and torch.cuda.is_available()
+print(json.dumps(found))
+"""
+_PATIENCE = 120.0  # seconds; torch takes its time from a slow disk
+
+
+def versions(setup: Setup) -> Iterator[Finding]:
+    """Of the server's environment and, where it is here, the model runner's."""
+    yield Finding("server", "ok", _listed({"Python": platform.python_version(), **_installed(_SERVER)}))
+    runner = setup.settings.environments / "runner" / "bin" / "python"
+    if not runner.exists():
+        yield Finding("model runner", "note", "not in this environment", "With containers it is in that of Triton; ask there.")
+        return
+    asked = subprocess.run([str(runner), "-c", _ASK], capture_output=True, text=True, timeout=_PATIENCE)
+    if asked.returncode:
+        reason = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
+        advice = f"Remove {runner.parents[1]} and run ./bioengine again: it is built anew."
+        yield Finding("model runner", "problem", f"its environment does not work: {reason}", advice)
+        return
+    found = json.loads(asked.stdout)
+    has_gpu = found.pop("gpu")
+    yield Finding("model runner", "ok", _listed(found))
+    if setup.wants_gpu and not has_gpu:
+        advice = "Set BIOENGINE_ACCELERATOR=cuda for ./bioengine once: the environment is built for the GPU. And see GPU above."
+        yield Finding("model runner", "problem", "a GPU is asked for, and this environment reaches none", advice)
+
+
+def store(setup: Setup) -> Iterator[Finding]:
+    """Whether all files of the stored models are there, and whether what the admin trusts is."""
+    settings = setup.settings
+    if not settings.store.is_dir():
+        yield Finding("model store", "ok", f"{settings.store}: none yet, made at the first start")
+        return
+    try:
+        models = [model for model in ModelStore(settings.store).models()]
+    except StoreError as error:
+        yield Finding("model store", "problem", str(error), "Import the packages again, or restore the folder from a back-up.")
+        return
+    for model in models:
+        if missing := [name for name in model.manifest.files if not (model.folder / name).is_file()]:
+            advice = f"Get it again: `./bioengine models pull {model.manifest.id}`, or import its package."
+            yield Finding("model store", "problem", f"{model.manifest.id} lacks {', '.join(sorted(missing)[:3])}", advice)
+    if not os.access(settings.store, os.W_OK):
+        yield Finding("model store", "note", f"{settings.store} is read-only here", "No model can be added from here.")
+    if unknown := settings.trusted - {trust_entry(model.manifest) for model in models}:
+        entries = ", ".join(sorted(entry[:24] + "…" for entry in unknown))
+        advice = "`./bioengine models show ID` prints the entry of a model with its present content."
+        yield Finding("trusted models", "note", f"no stored package has the content of {entries}", advice)
+    yield Finding("model store", "ok", f"{settings.store}: {len(models)} models")
+
+
+def secrets(setup: Setup) -> Iterator[Finding]:
+    """That nobody else reads them."""
+    folder = setup.settings.home / "secrets"
+    files = [file for file in folder.iterdir() if file.is_file()] if folder.is_dir() else []
+    if open_to_others := [file for file in files if file.stat().st_mode & 0o077]:
+        names = " ".join(map(str, open_to_others))
+        yield Finding("secrets", "problem", f"others can read {names}", f"chmod 600 {names}")
+    elif files:
+        yield Finding("secrets", "ok", f"{folder}: {len(files)}, readable by their owner only")
+    else:
+        yield Finding("secrets", "ok", f"{folder}: none yet, made at the first start")
+
+
+def _installed(names: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            pass
+    return found
+
+
+def _listed(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in versions.items())

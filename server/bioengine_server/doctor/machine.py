@@ -1,0 +1,102 @@
+"""The machine: memory, shared memory, disks, the clock."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shutil
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+
+from bioengine_server.doctor.finding import Finding
+from bioengine_server.doctor.setup import Setup
+
+_GB = 1e9
+_SHARED_MEMORY = Path("/dev/shm")
+_LEAST_MEMORY, _USUAL_MEMORY = 3 * _GB, 8 * _GB
+_LEAST_SHARED_MEMORY, _USUAL_SHARED_MEMORY = 0.25 * _GB, 1.9 * _GB
+_LEAST_DISK, _USUAL_DISK = 1 * _GB, 10 * _GB
+_LARGEST_DIFFERENCE = 30.0  # seconds; a token is not valid before it was made, by the clock of whoever reads it
+_PATIENCE = 10.0  # seconds
+
+
+def memory(_: Setup) -> Iterator[Finding]:
+    """The stack takes about 1 GB, each loaded model a few hundred MB and more."""
+    state = psutil.virtual_memory()
+    found = f"{state.available / _GB:.1f} GB free of {state.total / _GB:.1f} GB"
+    if state.available < _LEAST_MEMORY:
+        advice = "The stack and a small model need 3 GB. End other programs, or give the machine more memory."
+        yield Finding("memory", "problem", found, advice)
+    elif state.available < _USUAL_MEMORY:
+        yield Finding("memory", "note", found, "Enough for small models; large ones, and large images, want 8 GB and more.")
+    else:
+        yield Finding("memory", "ok", found)
+
+
+def shared_memory(_: Setup) -> Iterator[Finding]:
+    """Where tensors pass between processes."""
+    space = shutil.disk_usage(_SHARED_MEMORY)
+    found = f"{_SHARED_MEMORY}: {space.free / _GB:.1f} GB free of {space.total / _GB:.1f} GB"
+    advice = (
+        "Images pass there on their way to models: have four times the largest image, 2 GB at least. "
+        "`sudo mount -o remount,size=4G /dev/shm`, or in containers BIOENGINE_SHM_SIZE=4g."
+    )
+    if space.free < _LEAST_SHARED_MEMORY:
+        yield Finding("shared memory", "problem", found, advice)
+    elif space.free < _USUAL_SHARED_MEMORY:
+        yield Finding("shared memory", "note", found, advice)
+    else:
+        yield Finding("shared memory", "ok", found)
+
+
+def disk(setup: Setup) -> Iterator[Finding]:
+    """Room for models in the home and for logs in the run dir."""
+    for subject, folder in (("disk of the home", setup.settings.home), ("disk of the run dir", setup.settings.node_folder)):
+        place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        space = shutil.disk_usage(place)
+        found = f"{folder}: {space.free / _GB:.1f} GB free"
+        is_home = folder == setup.settings.home
+        if not os.access(place, os.W_OK | os.X_OK):
+            yield Finding(
+                subject, "problem", f"{place} cannot be written to", "Give yourself access to it, or name another folder."
+            )
+        elif space.free < _LEAST_DISK:
+            advice = "`./bioengine models prune --keep-gb N` removes what was not used lately." if is_home else "Make room there."
+            yield Finding(subject, "problem", found, advice)
+        elif is_home and space.free < _USUAL_DISK:
+            yield Finding(
+                subject, "note", found, "Models have some 10 to 500 MB each; make room, or name another disk with --home."
+            )
+        else:
+            yield Finding(subject, "ok", found)
+
+
+def clock(setup: Setup) -> Iterator[Finding]:
+    """Compared with that of the collection's host; with a wrong one tokens and certificates are not valid."""
+    if setup.settings.offline:
+        yield Finding("clock", "note", f"{_now():%Y-%m-%d %H:%M} UTC", "Not compared with another, since the server is offline.")
+        return
+    host = urlsplit(setup.settings.collection_url)
+    try:
+        answer = httpx.head(f"{host.scheme}://{host.netloc}/", timeout=_PATIENCE)
+        difference = (_now() - parsedate_to_datetime(answer.headers["date"])).total_seconds()
+    except (httpx.HTTPError, KeyError, ValueError) as error:
+        reason = f"{host.hostname} did not tell the time ({type(error).__name__})"
+        advice = f"Not compared: {reason}. Without that host nothing is downloaded either; --offline says that this is meant."
+        yield Finding("clock", "note", f"{_now():%Y-%m-%d %H:%M} UTC", advice)
+        return
+    found = f"{abs(difference):.0f} s {'after' if difference > 0 else 'before'} that of {host.hostname}"
+    if abs(difference) > _LARGEST_DIFFERENCE:
+        advice = "Tokens and certificates are not valid at a wrong time. Have it set: `sudo timedatectl set-ntp true`."
+        yield Finding("clock", "problem", found, advice)
+    else:
+        yield Finding("clock", "ok", found)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)

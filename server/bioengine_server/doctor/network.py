@@ -1,0 +1,113 @@
+"""Ports, and the certificate of https."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from bioengine_server.doctor.finding import Finding
+from bioengine_server.doctor.setup import Setup
+from bioengine_server.errors import PortInUse
+from bioengine_server.hub.hypha import listen
+
+_PATIENCE = 5.0  # seconds
+_EXPIRES_SOON = datetime.timedelta(days=21)
+_HTTPS_PORT = 443
+
+
+def port(setup: Setup) -> Iterator[Finding]:
+    """That of clients: free, or a BioEngine's."""
+    settings = setup.settings
+    subject = f"port {settings.port}"
+    try:
+        listen(settings.host, settings.port).close()
+    except PortInUse:
+        yield _who_has(setup, subject)
+    else:
+        yield Finding(subject, "ok", "free")
+
+
+def certificate(setup: Setup) -> Iterator[Finding]:
+    """The lab's own, where the settings name one; else the one that https answers with, where it is set up."""
+    if file := setup.compose.get("BIOENGINE_TLS_CERTIFICATE"):
+        yield _of_file(Path(file), setup.compose.get("BIOENGINE_TLS_KEY", ""))
+    elif name := setup.compose.get("BIOENGINE_HTTPS_NAME"):
+        yield _of_server(name, int(setup.compose.get("BIOENGINE_HTTPS_PORT", _HTTPS_PORT)))
+    else:
+        yield Finding(
+            "certificate", "note", "https is not set up", "Only needed to let the lab in: `docker compose --profile lan up`."
+        )
+
+
+def _who_has(setup: Setup, subject: str) -> Finding:
+    url = setup.settings.url
+    with contextlib.suppress(httpx.HTTPError, ValueError):
+        answer = httpx.get(f"{url}/health/readiness", timeout=_PATIENCE)
+        health = answer.json()
+        if answer.status_code == 200 and health.get("status") == "OK":
+            return Finding(subject, "ok", "a BioEngine answers there, and is ready")
+        if "reason" in health:
+            advice = "Where it was started, or `docker compose logs`, has more."
+            return Finding(subject, "problem", f"a BioEngine answers there, and is not ready: {health['reason']}", advice)
+    advice = "End that program, or choose another port: BIOENGINE_PORT, --port."
+    return Finding(subject, "problem", f"{_listener(setup.settings.port)} has it, which is no BioEngine", advice)
+
+
+def _listener(port: int) -> str:
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
+    return "another program"
+
+
+def _of_file(file: Path, key_file: str) -> Finding:
+    renew = "Get a new one, and name it and its key with BIOENGINE_TLS_CERTIFICATE and BIOENGINE_TLS_KEY."
+    try:
+        found = x509.load_pem_x509_certificate(file.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not in PEM format"
+        return Finding("certificate", "problem", f"{file} cannot be read: {reason}", renew)
+    try:
+        key = load_pem_private_key(Path(key_file).read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no key in PEM format without password"
+        return Finding("certificate", "problem", f"its key {key_file or '(none)'} cannot be read: {reason}", renew)
+    of_key, of_certificate = (
+        public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for public in (key.public_key(), found.public_key())
+    )
+    if of_key != of_certificate:
+        return Finding("certificate", "problem", f"{key_file} is not the key of {file}", "Name the two that belong together.")
+    return _dates(found, str(file), renew)
+
+
+def _of_server(name: str, port: int) -> Finding:
+    try:
+        found = x509.load_pem_x509_certificate(ssl.get_server_certificate((name, port), timeout=_PATIENCE).encode())
+    except (OSError, ValueError) as error:
+        advice = "Start it with `docker compose --profile lan up -d`; `docker compose logs proxy` says what is wrong."
+        return Finding("certificate", "note", f"https://{name}:{port} does not answer ({type(error).__name__})", advice)
+    return _dates(found, f"that of https://{name}:{port}", "`docker compose restart proxy` has Caddy make a new one.")
+
+
+def _dates(found: x509.Certificate, what: str, renew: str) -> Finding:
+    now = datetime.datetime.now(datetime.UTC)
+    end = found.not_valid_after_utc
+    if now > end:
+        return Finding("certificate", "problem", f"{what} expired on {end:%Y-%m-%d}", renew)
+    if now < found.not_valid_before_utc:
+        advice = "Look at the clock, or get another."
+        return Finding("certificate", "problem", f"{what} is valid from {found.not_valid_before_utc:%Y-%m-%d} only", advice)
+    # The proxy renews those that it makes itself, each for a few hours.
+    lasts = found.not_valid_after_utc - found.not_valid_before_utc
+    if end - now < _EXPIRES_SOON < lasts:
+        return Finding("certificate", "note", f"{what} expires on {end:%Y-%m-%d}", renew)
+    return Finding("certificate", "ok", f"{what}, valid until {end:%Y-%m-%d}")

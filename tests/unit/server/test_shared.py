@@ -1,0 +1,45 @@
+"""Tensors by reference, on the server's side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bioengine_server.triton import message
+from bioengine_server.triton.shared import SharedTensors
+
+
+def test_a_folder_lasts_as_long_as_its_request(tmp_path: Path) -> None:
+    with SharedTensors(tmp_path).folder() as one, SharedTensors(tmp_path).folder() as other:
+        assert one is not None and other is not None and one.name != other.name
+        assert (tmp_path / one.name).stat().st_mode & 0o777 == 0o700
+        name = one.write(np.arange(100_000.0))
+        mapped = one.read(name, [100, 1000])
+        assert one.write(np.arange(10.0)) is None
+    assert list(tmp_path.iterdir()) == []
+    assert mapped[99, 999] == 99_999  # outlives its file
+
+
+def test_where_nothing_can_be_shared_tensors_go_as_bytes(tmp_path: Path) -> None:
+    for root in (None, tmp_path / "missing"):
+        with SharedTensors(root).folder() as folder:
+            assert folder is None
+            array = np.arange(100_000.0)
+            np.testing.assert_array_equal(message.decode(message.encode([array], folder), folder)[0], array)
+
+
+def test_large_arrays_are_not_in_the_message(tmp_path: Path) -> None:
+    array = np.arange(100_000, dtype=np.int32).reshape(1, 1, 100, 1000)
+    with SharedTensors(tmp_path).folder() as folder:
+        data = message.encode({"inputs": [array, [array[0], 3]]}, folder)
+        assert len(data) < 1000
+        inputs = message.decode(data, folder)["inputs"]
+    np.testing.assert_array_equal(inputs[0], array)
+    np.testing.assert_array_equal(inputs[1][0], array[0])
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../sent-1", None, 3, "sent-1\n"])
+def test_names_of_other_files_are_refused(tmp_path: Path, name: object) -> None:
+    with SharedTensors(tmp_path).folder() as folder, pytest.raises(ValueError, match="is not the name"):
+        message.decode(message.encode({"_rtype": "ndarray", "_rfile": name, "_rshape": [1]}), folder)
