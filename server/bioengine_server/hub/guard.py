@@ -15,7 +15,6 @@ import hypha_rpc.websocket_client
 from bioengine_server.hub.uploads import Uploads
 from bioengine_server.triton import message
 
-
 # Twice the library's own, so that an image is half as many messages; its clients take 512,000 bytes with what is around a chunk.
 _CHUNK_SIZE = 480 * 1024  # bytes
 
