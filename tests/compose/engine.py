@@ -39,10 +39,10 @@ class Engine:
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self.start()
+            self.client = docker.DockerClient(self.address, timeout=180)
         except BaseException:
             self.close()
             raise
-        self.client = docker.DockerClient(self.address, timeout=180)
 
     def start(self) -> None:
         """Start dockerd; returns when it answers. Raises CannotRun."""
@@ -75,15 +75,13 @@ class Engine:
         self.start()
 
     def close(self) -> None:
-        """End it with all that it has made."""
+        """End it with all that it has made; its networks go with the namespace that they are in."""
         if self._process is not None and self._process.poll() is None:
-            if self._answers():
-                for container in docker.DockerClient(self.address).containers.list(all=True):
+            try:
+                for container in self.client.containers.list(all=True):
                     container.remove(force=True)
-                for network in docker.DockerClient(self.address).networks.list():
-                    if network.name not in ("host", "none"):
-                        network.remove()
-            self._stop()
+            finally:
+                self._stop()
         for mount in sorted(_mounts_below(self.folder), reverse=True):
             subprocess.run(["umount", "-l", mount])
         shutil.rmtree(self.folder)

@@ -65,6 +65,12 @@ def test_triton_cannot_write_what_the_server_keeps(project: Project, folder: str
     assert "Read-only file system" in project.exec("triton", "touch", f"/var/lib/{folder}/new", check=False)
 
 
+def test_large_images_go_through_memory(project: Project) -> None:
+    for service in ("server", "triton"):
+        assert "tmpfs /var/lib/bioengine-tensors tmpfs rw" in project.exec(service, "cat", "/proc/mounts")
+    assert project.exec("server", "printenv", "BIOENGINE_SHARED_TENSORS").strip() == "/var/lib/bioengine-tensors"
+
+
 def test_triton_does_not_see_the_server_s_secrets(project: Project) -> None:
     assert "No such file" in project.exec("triton", "ls", "/var/lib/bioengine/secrets", check=False)
 

@@ -43,9 +43,14 @@ def test_a_container_whose_process_is_killed_comes_back(
     project: Project, service: str, process: Callable[[Project, str], psutil.Process]
 ) -> None:
     before = project.container(service).attrs["RestartCount"]
+    # As a request that was under way leaves it.
+    left = "/var/lib/bioengine-tensors/0123456789abcdef0123456789abcdef"
+    project.exec("server", "mkdir", "-p", left)
     process(project, service).kill()
     wait_for(lambda: project.container(service).attrs["RestartCount"] > before, 30, "the restart")
     project.wait_until_well()
+    if service == "server":
+        assert "No such file" in project.exec("server", "ls", left, check=False)
     assert_a_model_runs(project)
 
 

@@ -66,7 +66,7 @@ class SharedTensors:
 
     def clear(self) -> None:
         """Remove what requests of an earlier server have left."""
-        for folder in self._root.iterdir() if self._root is not None and self._root.is_dir() else ():
+        for folder in () if self._root is None else self._root.glob("[0-9a-f]" * 32):
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager

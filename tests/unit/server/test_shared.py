@@ -22,10 +22,11 @@ def test_a_folder_lasts_as_long_as_its_request(tmp_path: Path) -> None:
 
 
 def test_what_an_earlier_server_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "0123").mkdir()
-    (tmp_path / "0123" / "sent-1").write_bytes(b"1")
+    for name in ("0123456789abcdef" * 2, "of-somebody-else"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sent-1").write_bytes(b"1")
     SharedTensors(tmp_path).clear()
-    assert list(tmp_path.iterdir()) == []
+    assert [folder.name for folder in tmp_path.iterdir()] == ["of-somebody-else"]
     SharedTensors(None).clear()
     SharedTensors(tmp_path / "missing").clear()
 
