@@ -23,6 +23,10 @@ _NO_TOOLKIT = (
 
 def driver(setup: Setup) -> Iterator[Finding]:
     """The GPUs, and the version of their driver."""
+    if setup.settings.triton.startswith("http"):
+        advice = "Ask there; with containers: `docker compose exec triton nvidia-smi`."
+        yield Finding("GPU", "note", f"models compute at {setup.settings.triton}", advice)
+        return
     wanted = setup.wants_gpu
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
@@ -47,7 +51,9 @@ def driver(setup: Setup) -> Iterator[Finding]:
 
 
 def docker(setup: Setup) -> Iterator[Finding]:
-    """Docker, its Compose, and its way to the GPU. All of it matters to `docker compose up` only."""
+    """Docker, its Compose, and its way to the GPU. All of it matters to `docker compose up` only, on the machine that has Docker."""
+    if setup.settings.triton.startswith("http"):
+        return
     if shutil.which("docker") is None:
         yield Finding(
             "Docker", "note", "not installed", "`./bioengine up` does without. For containers: `sudo apt install docker.io`."

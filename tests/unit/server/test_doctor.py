@@ -143,6 +143,12 @@ def test_without_a_driver(tmp_path: Path, programs: Path, compose: dict[str, str
     assert ("ubuntu-drivers" in finding.advice) == bool(compose)
 
 
+def test_a_gpu_elsewhere(tmp_path: Path) -> None:
+    elsewhere = setup(tmp_path, triton="http://triton:8000")
+    assert "docker compose exec triton" in only(gpu.driver(elsewhere)).advice
+    assert list(gpu.docker(elsewhere)) == []
+
+
 @pytest.mark.parametrize(
     ("script", "verdict", "says"),
     [
