@@ -51,7 +51,7 @@ def driver(setup: Setup) -> Iterator[Finding]:
 
 
 def docker(setup: Setup) -> Iterator[Finding]:
-    """Docker, its Compose, and its way to the GPU. All of it matters to `docker compose up` only, on the machine that has Docker."""
+    """Docker, its Compose, and its way to the GPU. All of it matters to `docker compose up` only, and where Docker is."""
     if setup.settings.triton.startswith("http"):
         return
     if shutil.which("docker") is None:
