@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,11 @@ import pytest
 import tifffile
 from bioengine_server.demo.nuclei import dice, draw
 from bioengine_server.images.files import Image, PixelSize, read_image, write_image
+from bioengine_server.settings import Settings
+from bioengine_server.triton.leftovers import processes_of
 from skimage.filters import threshold_otsu
 
-from tests.stack.harness import ROOT, Stack, bioengine
+from tests.stack.harness import ROOT, Stack, bioengine, free_port, wait_for
 
 pytestmark = pytest.mark.extended
 
@@ -107,6 +111,21 @@ def test_demo_starts_its_own_server(tmp_path: Path) -> None:
     assert pictures["input"].shape == pictures["mask"].shape == (256, 256) and pictures["overlay"].shape == (256, 256, 3)
     assert 0.03 < (pictures["mask"] == 255).mean() < 0.5
     assert Stack(tmp_path / "home").triton_processes() == [], "what it started has ended"
+
+
+def test_the_server_of_a_demo_that_is_killed_ends_too(tmp_path: Path) -> None:
+    environment = {"BIOENGINE_PORT": str(free_port()), "BIOENGINE_HOME": str(tmp_path / "home"), "BIOENGINE_OFFLINE": "1"}
+    settings = Settings(home=tmp_path / "home")
+    demo = subprocess.Popen(
+        [ROOT / "bioengine", "demo", "-o", str(tmp_path / "pictures")],
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(lambda: processes_of(settings.shm_prefix), 60, "Triton started")
+    demo.kill()
+    demo.wait()
+    wait_for(lambda: not processes_of(settings.shm_prefix), 20, "all ended")
 
 
 def test_demo_uses_the_server_that_runs(stack: Stack, tmp_path: Path) -> None:
