@@ -23,7 +23,6 @@ from tests.stack.harness import ENVIRONMENTS, ROOT, python
 
 DOCKERFILES = {"server": "server/Dockerfile", "triton": "model_runner/Dockerfile", "proxy": "deploy/caddy/Dockerfile"}
 _DEBIAN = "bioengine-tests-debian"
-_MIRROR = "http://deb.debian.org/debian"
 
 
 def gather(folder: Path) -> None:
@@ -56,9 +55,7 @@ def base_image(name: str, argument: str) -> str:
 
 def _debootstrap(folder: Path) -> None:
     include = "--include=python3,python3-venv,libpython3.11,ca-certificates,openssl"
-    run = subprocess.run(
-        ["debootstrap", "--variant=minbase", include, "bookworm", str(folder), _MIRROR], capture_output=True, text=True
-    )
+    run = subprocess.run(["debootstrap", "--variant=minbase", include, "bookworm", str(folder)], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
 
 
