@@ -128,7 +128,7 @@ class TokenRegistry:
         """The tokens as the file has them now; it is read again when it has changed."""
         try:
             found = self._file.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except OSError as error:
             raise TokensUnreadable(self._file, error.strerror or str(error)) from error

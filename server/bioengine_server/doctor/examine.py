@@ -20,6 +20,7 @@ EXAMINATIONS: tuple[Examination, ...] = (
     gpu.docker,
     network.port,
     network.certificate,
+    installation.env_file,
     installation.versions,
     installation.store,
     installation.secrets,

@@ -45,7 +45,7 @@ def driver(setup: Setup) -> Iterator[Finding]:
         reason = (answer.stdout + answer.stderr).strip().splitlines() or ["no reason given"]
         yield Finding("GPU", "problem", f"nvidia-smi says: {reason[0][:200]}", _NO_GPU)
     elif wanted:
-        yield Finding("GPU", "problem", "one is asked for, and NVIDIA's driver is not installed", _NO_GPU)
+        yield Finding("GPU", "problem", f"NVIDIA's driver is not installed, and a GPU is asked for: {wanted}", _NO_GPU)
     else:
         yield Finding("GPU", "note", "none: NVIDIA's driver is not installed", "Models compute on the CPU, several times slower.")
 
@@ -76,8 +76,8 @@ def docker(setup: Setup) -> Iterator[Finding]:
         yield Finding("Docker Compose", "problem", "not installed", advice)
     if "nvidia" in (information.get("Runtimes") or {}):
         yield Finding("container toolkit", "ok", "Docker has the runtime nvidia")
-    elif setup.wants_gpu:
-        yield Finding("container toolkit", "problem", "a GPU is asked for, and Docker has no runtime nvidia", _NO_TOOLKIT)
+    elif wanted := setup.gpu_for_containers:
+        yield Finding("container toolkit", "problem", f"Docker has no runtime nvidia, and {wanted} asks for it", _NO_TOOLKIT)
     else:
         yield Finding("container toolkit", "note", "Docker has no runtime nvidia", "Containers compute on the CPU.")
 

@@ -35,6 +35,17 @@ print(json.dumps(found))
 _PATIENCE = 120.0  # seconds; torch takes its time from a slow disk
 
 
+def env_file(setup: Setup) -> Iterator[Finding]:
+    """What stands in `.env`, where somebody may expect it to be examined."""
+    if setup.env_only:
+        advice = (
+            "For ./bioengine, make them environment variables: `set -a; . ./.env; set +a`. "
+            "The containers' own are examined by `docker compose exec server bioengine doctor`."
+        )
+        found = f"{', '.join(setup.env_only)}: for the containers only, so not looked at here"
+        yield Finding(".env", "note", found, advice)
+
+
 def versions(setup: Setup) -> Iterator[Finding]:
     """Of the server's environment and, where it is here, the model runner's."""
     yield Finding("server", "ok", _listed({"Python": platform.python_version(), **_installed(_SERVER)}))
@@ -51,9 +62,9 @@ def versions(setup: Setup) -> Iterator[Finding]:
     found = json.loads(asked.stdout)
     has_gpu = found.pop("gpu")
     yield Finding("model runner", "ok", _listed(found))
-    if setup.wants_gpu and not has_gpu:
-        advice = "Set BIOENGINE_ACCELERATOR=cuda for ./bioengine once: the environment is built for the GPU. And see GPU above."
-        yield Finding("model runner", "problem", "a GPU is asked for, and this environment reaches none", advice)
+    if (wanted := setup.gpu_here) and not has_gpu:
+        advice = f"Start ./bioengine with {wanted} once: the environment is built for the GPU. And see GPU above."
+        yield Finding("model runner", "problem", f"{wanted} asks for a GPU, and this environment reaches none", advice)
 
 
 def store(setup: Setup) -> Iterator[Finding]:

@@ -38,13 +38,22 @@ def memory(_: Setup) -> Iterator[Finding]:
         yield Finding("memory", "ok", found)
 
 
-def shared_memory(_: Setup) -> Iterator[Finding]:
-    """Where tensors pass between processes."""
-    space = shutil.disk_usage(_SHARED_MEMORY)
-    found = f"{_SHARED_MEMORY}: {space.free / _GB:.1f} GB free of {space.total / _GB:.1f} GB"
-    advice = (
-        "Images pass there on their way to models: have four times the largest image, 2 GB at least. "
-        "`sudo mount -o remount,size=4G /dev/shm`, or in containers BIOENGINE_SHM_SIZE=4g."
+def shared_memory(setup: Setup) -> Iterator[Finding]:
+    """Where tensors pass between processes: with a Triton elsewhere, such as in another container, in a folder if at all."""
+    is_elsewhere = setup.settings.triton.startswith("http")
+    folder = setup.settings.shared_tensors if is_elsewhere else _SHARED_MEMORY
+    if folder is None:
+        return
+    if not folder.is_dir():
+        advice = "Make it in memory that this server and its Triton see under that name, or leave BIOENGINE_SHARED_TENSORS out."
+        yield Finding("shared memory", "problem", f"{folder} is not there", advice)
+        return
+    space = shutil.disk_usage(folder)
+    found = f"{folder}: {space.free / _GB:.1f} GB free of {space.total / _GB:.1f} GB"
+    advice = "Images pass there on their way to models: have four times the largest image, 2 GB at least. " + (
+        "With containers it is the volume `tensors`, half of the machine's memory."
+        if is_elsewhere
+        else "`sudo mount -o remount,size=4G /dev/shm`."
     )
     if space.free < _LEAST_SHARED_MEMORY:
         yield Finding("shared memory", "problem", found, advice)

@@ -21,6 +21,7 @@ from bioengine_server.hub.hypha import listen
 _PATIENCE = 5.0  # seconds
 _EXPIRES_SOON = datetime.timedelta(days=21)
 _HTTPS_PORT = 443
+_LAST_PORT = 65535
 
 
 def port(setup: Setup) -> Iterator[Finding]:
@@ -40,7 +41,12 @@ def certificate(setup: Setup) -> Iterator[Finding]:
     if file := setup.compose.get("BIOENGINE_TLS_CERTIFICATE"):
         yield _of_file(Path(file), setup.compose.get("BIOENGINE_TLS_KEY", ""))
     elif name := setup.compose.get("BIOENGINE_HTTPS_NAME"):
-        yield _of_server(name, int(setup.compose.get("BIOENGINE_HTTPS_PORT", _HTTPS_PORT)))
+        number = setup.compose.get("BIOENGINE_HTTPS_PORT", str(_HTTPS_PORT))
+        if number.isdecimal() and 1 <= int(number) <= _LAST_PORT:
+            yield _of_server(name, int(number))
+        else:
+            found = f"BIOENGINE_HTTPS_PORT is {number[:40]!r}, expected a number from 1 to {_LAST_PORT}"
+            yield Finding("certificate", "problem", found, "Correct it where it is set, such as in .env.")
     else:
         yield Finding(
             "certificate", "note", "https is not set up", "Only needed to let the lab in: `docker compose --profile lan up`."

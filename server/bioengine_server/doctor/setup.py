@@ -1,4 +1,7 @@
-"""The set-up that is examined: the server's settings, and what Docker Compose takes from the environment or `.env`."""
+"""The set-up that is examined: the settings of `./bioengine`, and what Docker Compose takes from the environment or `.env`.
+
+`./bioengine` does not read `.env`: what stands there concerns the containers only.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,34 @@ _ENV_FILE = Path(__file__).resolve().parents[3] / ".env"
 
 @dataclass(frozen=True)
 class Setup:
-    """`compose`: the settings of the containers, by name."""
+    """`compose`: the settings of the containers, by name. `env_only`: those of `.env` alone that `./bioengine` has, too."""
 
     settings: Settings
     compose: dict[str, str]
+    env_only: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(cls, settings: Settings, env_file: Path = _ENV_FILE) -> Setup:
         """The environment's variables win over those of `.env`, as with Docker Compose."""
         values = {**dotenv_values(env_file), **os.environ}
-        return cls(settings, {name: value for name, value in values.items() if value and name.startswith("BIOENGINE_")})
+        compose = {name: value for name, value in values.items() if value and name.startswith("BIOENGINE_")}
+        shared = (f"BIOENGINE_{name.upper()}" for name in Settings.model_fields)
+        return cls(settings, compose, tuple(sorted(name for name in shared if name in compose and name not in os.environ)))
 
     @property
-    def wants_gpu(self) -> bool:
-        return self.settings.accelerator == "cuda" or self.compose.get("BIOENGINE_RUNTIME") == "nvidia"
+    def gpu_for_containers(self) -> str:
+        """The setting of the containers that asks for a GPU; empty: none does."""
+        return "BIOENGINE_RUNTIME=nvidia" if self.compose.get("BIOENGINE_RUNTIME") == "nvidia" else ""
+
+    @property
+    def gpu_here(self) -> str:
+        """The setting of `./bioengine` that asks for one."""
+        return "BIOENGINE_ACCELERATOR=cuda" if self.settings.accelerator == "cuda" else ""
+
+    @property
+    def wants_gpu(self) -> str:
+        """The settings that ask for a GPU, and for what."""
+        containers = self.gpu_for_containers
+        if not containers and self.compose.get("BIOENGINE_ACCELERATOR", "").lower() == "cuda" and not self.gpu_here:
+            containers = "BIOENGINE_ACCELERATOR=cuda"  # of `.env`
+        return " and ".join(filter(None, (self.gpu_here, containers and f"{containers} for the containers")))

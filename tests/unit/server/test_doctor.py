@@ -71,8 +71,24 @@ def test_compose_settings_come_from_the_env_file_and_the_environment(tmp_path: P
     file.write_text("# a comment\nBIOENGINE_RUNTIME=nvidia\nBIOENGINE_HTTPS_NAME='one.lab'\nBIOENGINE_TLS_KEY=\nOTHER=1\n")
     monkeypatch.setenv("BIOENGINE_HTTPS_NAME", "two.lab")
     found = Setup.from_environment(Settings(), file)
-    assert found.wants_gpu and found.compose["BIOENGINE_HTTPS_NAME"] == "two.lab"
+    assert found.wants_gpu == "BIOENGINE_RUNTIME=nvidia for the containers"
+    assert found.compose["BIOENGINE_HTTPS_NAME"] == "two.lab"
     assert not {"BIOENGINE_TLS_KEY", "OTHER"} & set(found.compose)
+
+
+def test_what_stands_in_the_env_file_alone_is_named_and_not_taken_for_the_settings_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / ".env"
+    file.write_text("BIOENGINE_ACCESS=token\nBIOENGINE_PORT=9999\nBIOENGINE_ACCELERATOR=cuda\nBIOENGINE_SHM_SIZE=4g\n")
+    for name in ("BIOENGINE_ACCESS", "BIOENGINE_ACCELERATOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("BIOENGINE_PORT", "9998")
+    found = Setup.from_environment(Settings(), file)
+    finding = only(installation.env_file(found))
+    assert finding.verdict == "note" and finding.found.startswith("BIOENGINE_ACCELERATOR, BIOENGINE_ACCESS: for the containers")
+    assert found.settings.port == 9998 and found.wants_gpu == "BIOENGINE_ACCELERATOR=cuda for the containers"
+    assert list(installation.env_file(Setup.from_environment(Settings(), tmp_path / "none"))) == []
 
 
 # --- the clock, by a host that tells another time
@@ -115,6 +131,18 @@ def test_clock_without_another(tmp_path: Path) -> None:
     assert "offline" in only(machine.clock(setup(tmp_path, collection_url=url, offline=True))).advice
 
 
+# --- shared memory
+
+
+def test_shared_memory_is_examined_where_this_server_and_its_triton_have_it(tmp_path: Path) -> None:
+    assert only(machine.shared_memory(setup(tmp_path))).found.startswith("/dev/shm: ")
+    elsewhere = {"triton": "http://triton:8000"}
+    assert list(machine.shared_memory(setup(tmp_path, **elsewhere))) == []
+    assert only(machine.shared_memory(setup(tmp_path, **elsewhere, shared_tensors=tmp_path))).found.startswith(f"{tmp_path}: ")
+    missing = only(machine.shared_memory(setup(tmp_path, **elsewhere, shared_tensors=tmp_path / "none")))
+    assert missing.verdict == "problem" and "is not there" in missing.found
+
+
 # --- disks
 
 
@@ -140,7 +168,7 @@ def test_without_a_driver(tmp_path: Path, programs: Path, compose: dict[str, str
         pytest.skip("this machine has a GPU")
     finding = only(gpu.driver(setup(tmp_path, compose)))
     assert finding.verdict == ("problem" if compose else "note")
-    assert ("ubuntu-drivers" in finding.advice) == bool(compose)
+    assert ("ubuntu-drivers" in finding.advice) == ("BIOENGINE_RUNTIME=nvidia" in finding.found) == bool(compose)
 
 
 def test_a_gpu_elsewhere(tmp_path: Path) -> None:
@@ -244,6 +272,12 @@ def test_certificate_of_a_proxy_that_is_away(tmp_path: Path) -> None:
         port = str(listener.getsockname()[1])
     away = {"BIOENGINE_HTTPS_NAME": "127.0.0.1", "BIOENGINE_HTTPS_PORT": port}
     assert "does not answer" in only(network.certificate(setup(tmp_path, away))).found
+
+
+@pytest.mark.parametrize("port", ["abc", "0", "70000", "-1"])
+def test_a_port_of_https_that_is_none(tmp_path: Path, port: str) -> None:
+    finding = only(network.certificate(setup(tmp_path, {"BIOENGINE_HTTPS_NAME": "127.0.0.1", "BIOENGINE_HTTPS_PORT": port})))
+    assert finding.verdict == "problem" and f"BIOENGINE_HTTPS_PORT is {port!r}, expected a number" in finding.found
 
 
 # --- what is installed, the store, secrets
