@@ -250,10 +250,11 @@ class NoAccess(BioEngineError):
 
 
 class TokenNeeded(NoAccess):
-    def __init__(self) -> None:
+    def __init__(self, sign_of_proxy: str = "") -> None:
+        proxied = f" Without a proxy none is needed; this request came through a proxy, by its header {sign_of_proxy}."
         super().__init__(
             "This server needs a token: ask its admin for one (`./bioengine token create NAME`), and pass it as `token` to "
-            "connect_to_server, or over HTTP in the header `Authorization: Bearer <token>`."
+            f"connect_to_server, or over HTTP in the header `Authorization: Bearer <token>`.{proxied if sign_of_proxy else ''}"
         )
 
 
@@ -317,8 +318,8 @@ class TooManyRequests(BioEngineError):
             else "for a token (`./bioengine token create NAME`), or to raise BIOENGINE_ANONYMOUS_REQUESTS"
         )  # fmt: skip
         super().__init__(
-            f"{who} {limit} requests under way already, and that is the limit. Wait for one to end before the next is sent, or "
-            f"ask the server's admin {remedy}."
+            f"{who} {limit} request{'' if limit == 1 else 's'} under way already, and that is the limit. Wait for one to end "
+            f"before the next is sent, or ask the server's admin {remedy}."
         )
 
 
@@ -380,9 +381,11 @@ class Stopping(BioEngineError):
 
 
 class TooLarge(BioEngineError):
-    def __init__(self, size: int, limit: SizeLimit) -> None:
+    def __init__(self, size: int, limit: SizeLimit, is_all: bool = True) -> None:
+        """`is_all`: whether `size` is that of all inputs, or of what had come of them."""
+        inputs = f"{size / 1e6:.0f} MB" if is_all else f"more than {size // 1_000_000} MB"
         super().__init__(
-            f"The inputs are {size / 1e6:.0f} MB, and {limit.whose} at most {limit.bytes / 1e6:.0f} MB in one request. "
+            f"The inputs are {inputs}, and {limit.whose} at most {limit.bytes / 1e6:.0f} MB in one request. "
             f"Send the image in parts, or {limit.remedy}."
         )
 

@@ -94,7 +94,7 @@ class RawClient:
                 continue
             answer = unpacker.unpack().get("args", [None])[0]
             if main["method"].endswith("reject"):
-                raise RuntimeError(answer["_rvalue"])
+                raise RuntimeError(f"{answer['_rvalue']}\n{answer['_rtrace']}")  # both, as the libraries show it
             return answer
 
     def execute(self, *inputs: Any, model_id: str = "conscientious-seashell") -> dict[str, Any]:

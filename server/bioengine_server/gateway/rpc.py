@@ -18,7 +18,7 @@ import shortuuid
 from imjoy_rpc.hypha.rpc import CHUNK_SIZE, RPC
 
 from bioengine_server.gateway.wrap import caller
-from bioengine_server.hub.guard import check_arrays
+from bioengine_server.hub.guard import bare_errors, check_arrays
 from bioengine_server.hub.uploads import Uploads
 from bioengine_server.limits import SizeLimit
 
@@ -51,6 +51,7 @@ class LegacyRPC(RPC):
         self._refusal: Exception | None = None
         super().__init__(connection, client_id=MANAGER_ID, workspace=workspace, method_timeout=3600)
         check_arrays(self)
+        bare_errors(self)
         self._send_frame = connection.emit_message
         self._emit_message = self._emit_with_user
 
@@ -125,7 +126,6 @@ class LegacyRPC(RPC):
         except Exception as error:
             logger.debug("%s: %s", method_name, error)
             if reject is not None:
-                # A new one, without traceback: the server's insides are not for its clients.
                 told = reject(Exception(_message(error)))
         else:
             if resolve is not None:

@@ -39,10 +39,21 @@ def check_arrays(rpc: Any) -> None:
     rpc.register_codec({"name": "typedarray", "decoder": _flat_array})
 
 
+def bare_errors(rpc: Any) -> None:
+    """Have an end of either library send errors as what they say, without their traceback."""
+    rpc.register_codec({"name": "error", "type": Exception, "encoder": _bare_error})
+
+
+def send_bare_errors() -> None:
+    """Have guarded ends that are made from now on do so."""
+    _GuardedRPC.sends_tracebacks = False
+
+
 class _GuardedRPC(hypha_rpc.rpc.RPC):
     """hypha-rpc's end, with its cache of chunked messages in bounds. `heartbeat` marks the answer to a call of this end."""
 
     limit_of: Callable[[Caller], SizeLimit]
+    sends_tracebacks = True
 
     def __init__(self, connection: Any = None, *arguments: Any, **options: Any) -> None:
         self._peers = getattr(connection, "_event_bus", None)
@@ -50,6 +61,8 @@ class _GuardedRPC(hypha_rpc.rpc.RPC):
         options["long_message_chunk_size"] = _CHUNK_SIZE
         super().__init__(connection, *arguments, **options)
         check_arrays(self)
+        if not self.sends_tracebacks:
+            bare_errors(self)
 
     def _create_message(self, key: str, heartbeat: bool = False, overwrite: bool = False, context: Any = None) -> None:
         self._uploads.open(context["from"], key, self.limit_of(Caller.from_context(context)), answer=heartbeat)
@@ -81,6 +94,10 @@ class _GuardedRPC(hypha_rpc.rpc.RPC):
         """In Hypha's own process it knows; elsewhere only patience helps."""
         workspace, _, client = sender.partition("/")
         return self._peers is None or bool(self._peers.is_local_client(workspace, client))
+
+
+def _bare_error(error: Exception) -> dict[str, str]:
+    return {"_rtype": "error", "_rvalue": str(error), "_rtrace": ""}
 
 
 def _flat_array(value: dict[str, Any]) -> Any:

@@ -71,7 +71,7 @@ class Uploads:
             size, most = sum(request.size for request in requests), upload.limit.bytes
         if size > most + _OVERHEAD:
             self.close(key)
-            raise TooLarge(size, upload.limit)
+            raise TooLarge(size, upload.limit, is_all=False)
 
     def checked(self, sender: str, key: str) -> _Upload:
         """The unfinished message `key` of `sender`. Raises KeyError."""

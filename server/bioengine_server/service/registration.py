@@ -11,6 +11,7 @@ import hypha_rpc.rpc
 from hypha_rpc import connect_to_server
 from tenacity import AsyncRetrying, before_sleep_log, wait_exponential
 
+from bioengine_server.hub.guard import send_bare_errors
 from bioengine_server.service.triton_client import TritonClient
 
 logger = logging.getLogger(__name__)
@@ -24,8 +25,12 @@ _FRAME = re.compile(r'^  (?:File "|\[Previous line repeated ).*(?:\n    .*)*\n?'
 
 
 def hide_tracebacks() -> None:
-    """Have errors reach clients as their message alone: hypha-rpc 0.21 sends the server's traceback, paths and all."""
+    """Have errors reach clients as their message alone: hypha-rpc 0.21 sends the server's traceback, paths and all.
+
+    It puts that of an asynchronous method into the message, and that of another beside it.
+    """
     hypha_rpc.rpc.format_traceback = _last_message
+    send_bare_errors()
 
 
 def _last_message(traceback: str) -> str:

@@ -44,7 +44,7 @@ async def chunks(headers: Headers, receive: Receive, limit: SizeLimit) -> AsyncI
             data = b"" if inflate is None else inflate.unconsumed_tail
             size += len(plain)
             if size > limit.bytes:
-                raise TooLarge(size, limit)
+                raise TooLarge(size, limit, is_all=False)
             if plain:
                 yield plain
     if inflate is not None and size and not inflate.eof:

@@ -9,13 +9,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import hypha_rpc.rpc
 import numpy as np
 import pytest
-from bioengine_server.errors import RefusedArgument, StackError, UnsafeFolder, WeakSecret
+from bioengine_server.errors import RefusedArgument, StackError, TooLarge, UnsafeFolder, WeakSecret
 from bioengine_server.gateway.wrap import plain
+from bioengine_server.hub import guard
 from bioengine_server.hub.secrets import checked_secret, home_secret, new_secret
+from bioengine_server.hub.uploads import Uploads
+from bioengine_server.limits import SizeLimit
 from bioengine_server.service.caller import Caller
-from bioengine_server.service.registration import _last_message
+from bioengine_server.service.registration import _last_message, hide_tracebacks
 from bioengine_server.service.tensors import from_triton, to_triton
 from bioengine_server.settings import Settings
 from bioengine_server.stack import external_secret, own_home
@@ -93,6 +97,31 @@ def test_clients_get_an_errors_message_alone() -> None:
         fail()
     except RefusedArgument as error:
         assert _last_message(traceback.format_exc()) == f"RefusedArgument: {error}"
+
+
+async def test_errors_of_guarded_ends_are_sent_bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of methods that are not asynchronous, whose traceback hypha-rpc puts beside the message."""
+    monkeypatch.setattr(guard._GuardedRPC, "sends_tracebacks", True)
+    monkeypatch.setattr(hypha_rpc.rpc, "format_traceback", hypha_rpc.rpc.format_traceback)
+
+    def sent() -> dict[str, Any]:
+        rpc = guard._GuardedRPC(None, client_id="end", workspace="ws")
+        try:
+            raise TooLarge(5_900_000, SizeLimit(3_000_000), is_all=False)
+        except TooLarge as error:
+            return dict(rpc._encode([error])[0])
+
+    assert __file__ in sent()["_rtrace"], "as with BIOENGINE_DEBUG"
+    hide_tracebacks()
+    assert sent() == {"_rtype": "error", "_rvalue": str(TooLarge(5_000_000, SizeLimit(3_000_000), is_all=False)), "_rtrace": ""}
+
+
+async def test_an_unfinished_upload_that_is_too_large_is_not_said_to_be_all() -> None:
+    uploads = Uploads(forget=lambda key: None)
+    uploads.open("ws/client", "key", SizeLimit(1_500_000))
+    with pytest.raises(TooLarge, match="The inputs are more than 2 MB, and this server takes at most 2 MB"):
+        for _ in range(3):
+            uploads.grow("ws/client", "key", bytes(900_000))
 
 
 async def test_objects_of_one_rpc_library_become_plain_ones() -> None:
