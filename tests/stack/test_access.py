@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -17,12 +18,15 @@ import requests
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.stack.harness import ROUTER, Client, Stack, bioengine, calibrate_snail, fill_home, snail
+from tests.stack.harness import ROUTER, Client, Stack, bioengine, calibrate_snail, fill_home, snail, wait_for
 from tests.stack.raw import RawClient
 
 IMAGE = np.zeros((1, 3, 16, 16), np.float32)
 NEEDED = "This server needs a token: ask its admin"
-PROXIED = [{"X-Forwarded-For": "10.1.2.3"}, {"Forwarded": "for=10.1.2.3"}, {"x-forwarded-for": ""}, {"X-Real-IP": "10.1.2.3"}]
+PROXIED = [
+    {"X-Forwarded-For": "10.1.2.3"}, {"Forwarded": "for=10.1.2.3"}, {"x-forwarded-for": ""}, {"X-Real-IP": "10.1.2.3"},
+    {"Via": "1.1 lab"}, {"CF-Connecting-IP": "10.1.2.3"},
+]  # fmt: skip
 
 
 def encoded(array: np.ndarray) -> dict[str, Any]:
@@ -75,6 +79,7 @@ def test_through_a_proxy_a_token_is_needed(stack: Stack, headers: dict[str, str]
         requests.get(f"{stack.url}/public/services/triton-client/get_config?model_name=counter", headers=headers),
     ):
         assert answer.status_code == 401 and answer.json()["error"].startswith(NEEDED)
+        assert f"came through a proxy, by its header {next(iter(headers)).title()}." in answer.json()["error"]
     for path in ("/health/liveness", "/health/readiness", "/public/services"):
         assert requests.get(stack.url + path, headers=headers).status_code == 200
 
@@ -82,12 +87,12 @@ def test_through_a_proxy_a_token_is_needed(stack: Stack, headers: dict[str, str]
 @pytest.mark.parametrize("headers", PROXIED, ids=str)
 def test_connections_through_a_proxy_need_a_token(stack: Stack, headers: dict[str, str]) -> None:
     """hypha-rpc is told and closed; imjoy-rpc is told in answer to each call."""
-    with connect(f"ws://127.0.0.1:{stack.port}/ws", additional_headers=headers) as socket:
-        socket.send(json.dumps({"client_id": "raw"}))
-        told = json.loads(socket.recv(10))
+    with connect(f"ws://127.0.0.1:{stack.port}/ws", additional_headers=headers) as connection:
+        connection.send(json.dumps({"client_id": "raw"}))
+        told = json.loads(connection.recv(10))
         assert told["type"] == "error" and told["message"].startswith(NEEDED)
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(10)
+            connection.recv(10)
         assert closed.value.rcvd is not None and closed.value.rcvd.code == 1008
         assert closed.value.rcvd.reason.startswith(NEEDED)
     with pytest.raises(RuntimeError, match=NEEDED):
@@ -118,10 +123,10 @@ def test_a_token_lets_in_through_a_proxy(stack: Stack) -> None:
 )  # fmt: skip
 def test_no_first_message_gets_around_the_door(guarded: Stack, first: str | bytes) -> None:
     for query in ("", "?client%5Fid=x&client%5Fid=", "?workspace=", "?token=", "?x=client_id"):
-        with connect(f"ws://127.0.0.1:{guarded.port}/ws{query}") as socket, pytest.raises(ConnectionClosed):
-            socket.send(first)
+        with connect(f"ws://127.0.0.1:{guarded.port}/ws{query}") as connection, pytest.raises(ConnectionClosed):
+            connection.send(first)
             while True:
-                told = socket.recv(10)
+                told = connection.recv(10)
                 assert "connection_info" not in str(told)
 
 
@@ -187,6 +192,30 @@ def test_one_request_more_than_the_limit_is_refused_at_once(limited: Stack, who:
     assert limited.is_ready()
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/public/services/triton-client/execute", "/triton/v2/models/cellpose-like/infer", f"/triton/v2/models/{ROUTER}/infer"],
+)
+def test_a_request_counts_while_its_body_comes(limited: Stack, path: str) -> None:
+    """What is half sent is in the server's memory; questions about models count, too."""
+    headers = bearer(limited.token(f"one-at-once-{path.count('/')}-{len(path)}", "--requests", "1"))
+    config = f"{limited.url}/triton/v2/models/conscientious-seashell/config"
+    service = f"{limited.url}/public/services/triton-client/get_config?model_name=conscientious-seashell"
+    with socket.create_connection(("127.0.0.1", limited.port)) as half:
+        lines = [f"POST {path} HTTP/1.1", "Host: x", "Content-Length: 1000000", "Content-Type: application/msgpack"]
+        half.sendall("\r\n".join([*lines, f"Authorization: {headers['Authorization']}", "", "x"]).encode())
+        time.sleep(1)
+        answers = [
+            post(limited, IMAGE, **headers), infer(limited, IMAGE, **headers),
+            requests.get(config, headers=headers), requests.get(service, headers=headers),
+        ]  # fmt: skip
+        assert [answer.status_code for answer in answers] == [429] * 4
+        assert all("has 1 request under way already" in answer.json()["error"] for answer in answers)
+    wait_for(lambda: requests.get(config, headers=headers).status_code == 200, 10, "room again")
+    assert requests.get(service, headers=headers).status_code == 200
+    assert post(limited, IMAGE, **headers).status_code == infer(limited, IMAGE, **headers).status_code == 200, "each counts once"
+
+
 @pytest.mark.parametrize("who", ["anonymous", "token"])
 def test_an_input_larger_than_the_limit_is_refused(limited: Stack, who: str) -> None:
     token = limited.token("three-mb", "--max-size", "3MB") if who == "token" else ""
@@ -196,8 +225,9 @@ def test_an_input_larger_than_the_limit_is_refused(limited: Stack, who: str) -> 
     for answer in (post(limited, large, **headers), infer(limited, large, **headers)):
         assert answer.status_code == 413 and reason in answer.json()["error"], answer.text
     with limited.client(token) as client:
-        with pytest.raises(Exception, match=reason):
+        with pytest.raises(Exception, match=f"more than 4 MB, and {reason}") as refused:
             client.run("conscientious-seashell", [large])
+        assert "Traceback" not in str(refused.value) and ".py" not in str(refused.value)
         assert client.run("conscientious-seashell", [IMAGE])["success"], "the same connection goes on"
         # 3.1 MB: within what a message may have beside its inputs, so it is taken, looked at, and answered as data.
         result = client.run("conscientious-seashell", [np.zeros((1, 3, 512, 512), np.float32)])

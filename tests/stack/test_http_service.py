@@ -66,6 +66,8 @@ def test_liveness(stack: Stack) -> None:
         ({"model_name": {"a": []}}, "'model_name' is refused"),
         ({"model_name": ROUTER, "serialization": "pickle"}, "'pickle' is not 'imjoy' or 'triton'"),
         ({"model_name": ROUTER, "serialization": ["imjoy"]}, "'serialization' is refused"),
+        ({"model_name": ROUTER, "inputs": [msgpack.packb({"operation": "load"}).hex()]}, "takes 'imjoy' only"),
+        ({"model_name": ROUTER, "serialization": "triton", "inputs": []}, "takes 'imjoy' only"),
         ({"model_name": ROUTER, "serialization": "imjoy", "inputs": 5}, "expected a list with one dict"),
         ({"model_name": ROUTER, "server_url": "http://127.0.0.1:8000"}, "'server_url' is refused"),
         ({"model_name": ROUTER, "wieght_format": "onnx"}, "'wieght_format' is refused: there is no such argument"),

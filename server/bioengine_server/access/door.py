@@ -54,7 +54,7 @@ class Doorkeeper:
         """
         user = self.verifier.user_of(token) if token else None
         if self.access.needs_token(headers.keys()) and not (user and token_id(user.roles)):
-            raise TokenNeeded
+            raise TokenNeeded(self.access.sign_of_proxy(headers.keys()))
         return user
 
     @contextlib.contextmanager

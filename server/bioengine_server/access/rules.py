@@ -10,6 +10,7 @@ import contextlib
 import ipaddress
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 
 from bioengine_server.access.registry import Token, TokenRegistry
 from bioengine_server.errors import TokenNeeded, TooLarge, TooManyRequests
@@ -19,7 +20,17 @@ from bioengine_server.settings import Settings
 from bioengine_server.triton import message
 
 # Headers that proxies add. Whoever sends one without a proxy is asked for a token, no more.
-_PROXY_HEADERS = ("forwarded", "x-forwarded-", "x-real-ip")
+_PROXY_HEADERS = (
+    "cf-connecting-ip",
+    "forwarded",  # and Forwarded-For
+    "true-client-ip",
+    "via",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-forwarded-",
+    "x-original-forwarded-for",
+    "x-real-ip",
+)
 
 
 class Access:
@@ -47,9 +58,17 @@ class Access:
         Args:
             headers: their names.
         """
-        if self.all_need_token:
-            return True
-        return self._settings.access == "auto" and any(name.lower().startswith(_PROXY_HEADERS) for name in headers)
+        return self.all_need_token or bool(self.sign_of_proxy(headers))
+
+    def sign_of_proxy(self, headers: Iterable[str]) -> str:
+        """The header by which whoever needs a token for coming through a proxy is known to have; empty for others.
+
+        Args:
+            headers: their names.
+        """
+        if self.all_need_token or self._settings.access != "auto":
+            return ""
+        return next((name.title() for name in headers if name.lower().startswith(_PROXY_HEADERS)), "")
 
     def check(self, caller: Caller) -> None:
         """Raises TokenNeeded, UnknownToken, TokenRevoked, TokenExpired."""
@@ -59,11 +78,14 @@ class Access:
             raise TokenNeeded
 
     @contextlib.asynccontextmanager
-    async def request(self, caller: Caller) -> AsyncIterator[None]:
-        """Count a request of a caller for as long as it runs or waits. Raises TooManyRequests, and what `check` does."""
+    async def request(self, caller: Caller) -> AsyncIterator[Caller]:
+        """Count a request of a caller for as long as it is received, waits or runs; yields the caller as one who is counted.
+
+        Raises TooManyRequests, and what `check` does.
+        """
         self.check(caller)
-        if caller.user == OWN_USER:
-            yield
+        if caller.counted or caller.user == OWN_USER:
+            yield caller
             return
         token = self._token(caller)
         default = self._settings.token_requests if caller.token else self._settings.anonymous_requests
@@ -72,7 +94,7 @@ class Access:
             raise TooManyRequests(limit, token.name if token else "", bool(caller.token))
         self._under_way[caller.token] += 1
         try:
-            yield
+            yield replace(caller, counted=True)
         finally:
             self._under_way[caller.token] -= 1
             if not self._under_way[caller.token]:

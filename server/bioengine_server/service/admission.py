@@ -27,6 +27,7 @@ class Admission:
 
     def __init__(self, total: int, per_model: int, queue_size: int) -> None:
         self._total = _Door(total)
+        self._questions = _Door(1)
         self._per_model = per_model
         self._queue_size = queue_size
         self._models: dict[str, _Door] = {}
@@ -63,6 +64,14 @@ class Admission:
             door.users -= 1
             if not door.users:
                 self._models.pop(model, None)
+
+    @contextlib.asynccontextmanager
+    async def ask(self) -> AsyncIterator[None]:
+        """Hold the one place of requests that run no model, which has a queue of its own. Raises Busy."""
+        if (waiting := self._questions.waiting) >= self._queue_size:
+            raise Busy(waiting)
+        async with self._questions.place(_unmoved):
+            yield
 
     async def run(self, model: str, work: Callable[[], Awaitable[T]], on_move: OnMove = _unmoved) -> T:
         """`await work()` in a place of `model`. Raises Busy, Stopping, and what `work` raises.

@@ -13,6 +13,10 @@ OWN_USER = "root"
 """Hypha's user in whose name the server itself calls, such as for the readiness probe."""
 
 
+# In a context: nothing that comes over a connection is this object, so no client can say that its request is counted.
+_COUNTED = object()
+
+
 def _always() -> bool:
     return True
 
@@ -42,6 +46,9 @@ class Caller:
     connected: Callable[[], bool] = field(default=_always, compare=False, repr=False)
     """Whether the client is still there to get an answer, as far as this process knows."""
 
+    counted: bool = field(default=False, compare=False, repr=False)
+    """Whether the request counts already among the caller's own, as one whose body had to be read first."""
+
     @classmethod
     def from_context(cls, context: dict[str, Any] | None) -> Caller:
         """The caller from the context that Hypha gives to a service's method (`require_context`)."""
@@ -55,13 +62,15 @@ class Caller:
             client=sender.rsplit("/", maxsplit=1)[-1] or "unknown",
             token=token_id(user.get("roles") or []),
             connected=connected if callable(connected) else _always,
+            counted=context.get("counted") is _COUNTED,
         )
 
     def to_context(self) -> dict[str, Any]:
         """The caller as a context that `from_context` reads."""
         user = {"id": self.user, "roles": [f"{TOKEN_ROLE}{self.token}"] if self.token else []}
         sender = f"{self.workspace}/{self.client}"
-        return {"user": user, "ws": self.workspace, "from": sender, "connected": self.connected}
+        counted = _COUNTED if self.counted else None
+        return {"user": user, "ws": self.workspace, "from": sender, "connected": self.connected, "counted": counted}
 
     def __str__(self) -> str:
         return f"{self.user} ({self.workspace}/{self.client})"

@@ -40,16 +40,12 @@ logger = logging.getLogger(__name__)
 
 SERVICE_ID = "triton-client"
 
-# The model that the readiness probe runs, shipped with the project.
-PROBE_MODEL = "bioengine-probe"
-
-# Router instances that no admitted request takes: one for questions about models, one for the probe.
-RESERVED_ROUTERS = 2
+PROBE_MODEL = "bioengine-probe"  # which the readiness probe runs, shipped with the project
+RESERVED_ROUTERS = 2  # instances that no admitted request takes: one for questions about models, one for the probe
 
 _SERIALIZATIONS = ("triton", "imjoy")
 _RESOLVED_FOR = 10.0  # seconds that an id's resolution is remembered
 _MOST_RESOLVED = 1024
-
 
 RouterAnswer = tuple[dict[str, Any], dict[str, Any]]
 """A result, and Triton's response info."""
@@ -83,7 +79,6 @@ class TritonClient:
         self._admission = admission
         self._store = store
         self._public_url = public_url
-        self._questions = asyncio.Semaphore(1)
         self._probes = asyncio.Semaphore(1)
         self._resolved: dict[str, tuple[float, str]] = {}
         self._is_connected: Callable[[str, str], bool] | None = None
@@ -139,7 +134,7 @@ class TritonClient:
                 "inputs": [array, ...], "return_rdf": any, "weight_format": str}`; for other models of Triton: one array,
                 str or dict (as JSON) for each of its inputs.
             model_name: the Triton model.
-            serialization: "imjoy" or "triton".
+            serialization: "imjoy" or "triton"; for `bioengine-model-runner` "imjoy" alone.
             select_outputs: names of the outputs wanted, None for all.
             decode_json: decode BYTES outputs as JSON.
             decode_bytes: decode BYTES outputs as text.
@@ -163,6 +158,8 @@ class TritonClient:
         _refuse(server_url, unknown)
         if serialization not in _SERIALIZATIONS:
             raise RefusedArgument("serialization", f"{serialization!r} is not 'imjoy' or 'triton'.")
+        if model_name == ROUTER and serialization != "imjoy":
+            raise RefusedArgument("serialization", f"{ROUTER!r} takes 'imjoy' only: say serialization=\"imjoy\".")
         options = InferOptions(
             model_version=str(model_version) if isinstance(model_version, int) else (model_version or ""),
             request_id=request_id or "",
@@ -176,7 +173,7 @@ class TritonClient:
         logger.log(logging.INFO if verbose else logging.DEBUG, "%s runs %s", caller, model_name)
         async with self.access.request(caller), Progress(progress) as steps:
             call = _Call(caller, options, steps)
-            if model_name == ROUTER and serialization == "imjoy":
+            if model_name == ROUTER:
                 return await self._run_stored_model(inputs, call)
             config = await self._triton_config(model_name, options.model_version, use_cache=cache_config)
             outputs = checked_outputs(select_outputs, config)
@@ -202,26 +199,13 @@ class TritonClient:
     ) -> dict[str, Any]:
         """Triton's configuration of a model, loaded or not, with `server_url` and `model_name`.
 
-        Raises NoAccess, RefusedArgument, TritonError for a model that there is not, TritonUnavailable.
+        Raises NoAccess, TooManyRequests, Busy, RefusedArgument, TritonError for a model that there is not, TritonUnavailable.
         """
         caller = self._caller(context)
         _refuse(server_url, unknown)
-        answer: dict[str, Any] = {}
-        if model_name != ROUTER:
-            answer, _ = await self._question({"operation": "config", "model_id": model_name})
-        config = answer.get("config")
-        if config is None:
-            try:
-                config = await self._triton_config(model_name, str(model_version or ""), use_cache=False)
-            except RefusedArgument as error:
-                if "not_stored" not in answer:
-                    raise
-                try:
-                    manifest = await self._store.describe(answer["not_stored"], caller)
-                except StoreError as reason:
-                    raise RefusedArgument("model_name", f"{answer['error']} {reason}") from error
-                config = {"name": manifest.id, **manifest.triton_config}
-        return {**config, "server_url": f"{self._public_url}/triton", "model_name": model_name}
+        async with self.access.request(caller):
+            config = await self._config(model_name, str(model_version or ""), caller)
+            return {**config, "server_url": f"{self._public_url}/triton", "model_name": model_name}
 
     @property
     def triton(self) -> TritonApi:
@@ -358,8 +342,8 @@ class TritonClient:
         return await self._question(question)
 
     async def _question(self, request: dict[str, Any], options: InferOptions = InferOptions()) -> RouterAnswer:
-        """A request that runs no model, in a lane of its own."""
-        async with self._questions:
+        """A request that runs no model, in a lane of its own. Raises Busy."""
+        async with self._admission.ask():
             return await self._router.ask(request, options)
 
     def _remembered(self, model_id: Any) -> str | None:
@@ -373,6 +357,22 @@ class TritonClient:
         if len(self._resolved) >= _MOST_RESOLVED:
             self._resolved.clear()
         self._resolved[model_id] = (time.monotonic() + _RESOLVED_FOR, model)
+
+    async def _config(self, model_name: Any, model_version: str, caller: Caller) -> dict[str, Any]:
+        """Triton's configuration of a model: of a bioimage.io model, stored or not, or of another model of Triton."""
+        answer = {} if model_name == ROUTER else (await self._question({"operation": "config", "model_id": model_name}))[0]
+        if "config" in answer:
+            return dict(answer["config"])
+        try:
+            return await self._triton_config(model_name, model_version, use_cache=False)
+        except RefusedArgument as error:
+            if "not_stored" not in answer:
+                raise
+            try:
+                manifest = await self._store.describe(answer["not_stored"], caller)
+            except StoreError as reason:
+                raise RefusedArgument("model_name", f"{answer['error']} {reason}") from error
+            return {"name": manifest.id, **manifest.triton_config}
 
     async def _triton_config(self, model_name: Any, model_version: str, use_cache: bool) -> dict[str, Any]:
         if model_name is None:

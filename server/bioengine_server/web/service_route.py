@@ -25,12 +25,12 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from bioengine_server.access.door import Doorkeeper
-from bioengine_server.errors import BadBody, BioEngineError, WrongMethod
+from bioengine_server.errors import BadBody, BioEngineError, TooLarge, WrongMethod
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.triton_client import SERVICE_ID, TritonClient
 from bioengine_server.triton import message
 from bioengine_server.web.answers import refusal
-from bioengine_server.web.body import read
+from bioengine_server.web.body import Rest, read
 from bioengine_server.web.callers import caller_of
 
 logger = logging.getLogger(__name__)
@@ -75,13 +75,17 @@ def service_routes(keeper: Doorkeeper, service: TritonClient) -> list[Route]:
     def endpoint(method: Callable[..., Any]) -> Callable[[Request], Any]:
         async def call(request: Request) -> Response:
             kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
+            body = Rest(request.receive)
             try:
-                caller = caller_of(request.headers, keeper)
-                arguments = await _arguments(request, kind, keeper.access.size_limit(caller))
-                with _connected(request) as connected:
-                    context = replace(caller, connected=connected).to_context()
-                    return _answer(await method(**arguments, context=context), kind)
+                # Counted from here on: who may send one request has the server hold one body.
+                async with keeper.access.request(caller_of(request.headers, keeper)) as caller:
+                    arguments = await _arguments(request, body, kind, keeper.access.size_limit(caller))
+                    with _connected(request) as connected:
+                        context = replace(caller, connected=connected).to_context()
+                        return _answer(await method(**arguments, context=context), kind)
             except (BioEngineError, TypeError) as error:
+                if not isinstance(error, TooLarge):
+                    await body.drain(request.headers, keeper.access.largest)
                 return refusal(error)
             except Exception:
                 logger.exception("A call over HTTP failed")
@@ -110,11 +114,11 @@ def _connected(request: Request) -> Iterator[Callable[[], bool]]:
         gone.cancel()
 
 
-async def _arguments(request: Request, kind: str, limit: SizeLimit) -> dict[str, Any]:
+async def _arguments(request: Request, rest: Rest, kind: str, limit: SizeLimit) -> dict[str, Any]:
     """The keyword arguments in a request. Raises BadBody, TooLarge."""
+    body = await read(request.headers, rest, limit)
     if request.method == "GET":
         return dict(request.query_params)
-    body = await read(request.headers, request.receive, limit)
     try:
         if not body:
             arguments: Any = {}

@@ -1,6 +1,6 @@
 """`/triton/*`: Triton for the clients of its own protocol, behind an allow-list.
 
-    path -> allowed? -> caller -> admitted -> loaded -> header of the body read -> streamed to Triton, and back
+    path -> allowed? -> caller -> counted -> header of the body read -> admitted -> loaded -> streamed to Triton, and back
 
 Health, metadata, configuration and inference; nothing else. What shares memory or files with Triton is refused in the JSON
 header of a request, and the header that Triton gets is the one that was read here, written anew, so that no two readings of it
@@ -96,8 +96,9 @@ class _Proxy:
             if kind == "server":
                 return _TritonAnswer(await self._api.open("GET", path, None, {}))
             if kind == "infer":
-                stream = chunks(request.headers, body, self._keeper.access.size_limit(caller))
-                return await self._infer(request, stream, model, version, caller)
+                async with self._keeper.access.request(caller) as counted:
+                    stream = chunks(request.headers, body, self._keeper.access.size_limit(caller))
+                    return await self._infer(request, stream, model, version, counted)
             config = await self._config(model, version, caller)
             if kind == "config":
                 return JSONResponse(config)

@@ -8,15 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bioengine_server.access.door import Doorkeeper
 from bioengine_server.access.registry import Token, TokenRegistry
 from bioengine_server.access.rules import Access
 from bioengine_server.errors import TokenNeeded, TokenRevoked, TooLarge, TooManyRequests
 from bioengine_server.service.caller import OWN_USER, Caller
 from bioengine_server.settings import Settings
+from starlette.datastructures import Headers
 
 ANONYMOUS = Caller("anonymouz-x", "ws-x", "client")
 SERVER = Caller(OWN_USER, "public", "readiness-probe")
-PROXIES = ["X-Forwarded-For", "x-forwarded-for", "Forwarded", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-IP"]
+PROXIES = [
+    "X-Forwarded-For", "x-forwarded-for", "Forwarded", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-IP", "Via",
+    "Forwarded-For", "CF-Connecting-IP", "True-Client-IP", "X-Client-IP", "X-Original-Forwarded-For", "X-Cluster-Client-IP",
+]  # fmt: skip
 
 
 def access(home: Path, **settings: Any) -> Access:
@@ -60,6 +65,15 @@ def test_who_needs_a_token(tmp_path: Path, mode: str, host: str, all_need: bool,
     rules.check(caller_with(TokenRegistry(tmp_path).create("ada", 1)))
 
 
+def test_who_is_refused_for_a_proxy_is_told_of_it(tmp_path: Path) -> None:
+    registry = TokenRegistry(tmp_path)
+    with pytest.raises(TokenNeeded, match=r"needs a token: .*came through a proxy, by its header Via\.$"):
+        Doorkeeper(access(tmp_path), registry).admit(Headers({"via": "1.1 lab"}), None)
+    with pytest.raises(TokenNeeded) as caught:
+        Doorkeeper(access(tmp_path, access="token"), registry).admit(Headers({"via": "1.1 lab"}), None)
+    assert "proxy" not in str(caught.value), "nobody would be let in without one there"
+
+
 def test_an_access_that_there_is_not_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'auto', 'open' or 'token'"):
         Settings(access="everyone")  # type: ignore[arg-type]
@@ -75,7 +89,7 @@ async def test_requests_at_once_are_counted_for_each_token(tmp_path: Path) -> No
                 await running.enter_async_context(rules.request(Caller(caller.user, "ws", f"{number}", token=caller.token)))
         with pytest.raises(TooManyRequests, match=r"^The token 'ada' has 3 requests under way.*more --requests"):
             await running.enter_async_context(rules.request(ada))
-        with pytest.raises(TooManyRequests, match=r"^The token 'bob' has 1 requests under way"):
+        with pytest.raises(TooManyRequests, match=r"^The token 'bob' has 1 request under way"):
             await running.enter_async_context(rules.request(bob))
         with pytest.raises(TooManyRequests, match=r"Clients without a token have, together, 2 .*BIOENGINE_ANONYMOUS_REQUESTS"):
             await running.enter_async_context(rules.request(ANONYMOUS))
@@ -84,6 +98,17 @@ async def test_requests_at_once_are_counted_for_each_token(tmp_path: Path) -> No
         async with rules.request(caller):
             pass
     assert not rules._under_way, "nobody is remembered who asks for nothing"
+
+
+async def test_a_request_that_is_counted_where_it_begins_counts_once(tmp_path: Path) -> None:
+    rules = access(tmp_path, anonymous_requests=1)
+    async with rules.request(ANONYMOUS) as counted:
+        async with rules.request(Caller.from_context(counted.to_context())):
+            pass
+        for context in (ANONYMOUS.to_context(), {**ANONYMOUS.to_context(), "counted": True}):
+            with pytest.raises(TooManyRequests):
+                async with rules.request(Caller.from_context(context)):
+                    pass
 
 
 async def test_a_request_that_fails_counts_no_more(tmp_path: Path) -> None:
@@ -141,7 +166,7 @@ async def test_where_another_door_has_looked_a_token_is_taken_as_it_comes(tmp_pa
     known = Caller("token-ada", "ws", "client", token="12ab")
     assert rules.size_limit(known).bytes == Settings().max_request_size
     async with rules.request(known):
-        with pytest.raises(TooManyRequests, match=r"A token has 1 requests"):
+        with pytest.raises(TooManyRequests, match=r"A token has 1 request under way"):
             async with rules.request(known):
                 pass
     with pytest.raises(TokenNeeded):
