@@ -76,7 +76,7 @@ def service_routes(keeper: Doorkeeper, service: TritonClient) -> list[Route]:
         async def call(request: Request) -> Response:
             kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
             try:
-                caller = caller_of(request.headers, keeper)
+                caller = caller_of(request, keeper)
                 arguments = await _arguments(request, kind, keeper.access.size_limit(caller))
                 with _connected(request) as connected:
                     context = replace(caller, connected=connected).to_context()
