@@ -60,6 +60,13 @@ def test_triton_has_no_way_to_the_internet_and_no_names_of_it(project: Project) 
     assert "gaierror" in project.exec("triton", "python", "-c", look_up, check=False)
 
 
+def test_what_models_run_needs_a_token_of_the_server(project: Project) -> None:
+    """It reaches the server's address within the containers' network, and is not a program on the machine."""
+    url = f"http://server:{project.port}/public/services/triton-client/get_config?model_name=drawn-nuclei"
+    ask = f"import urllib.request; print(urllib.request.urlopen('{url}', timeout=10).status)"
+    assert "HTTP Error 401" in project.exec("triton", "python", "-c", ask, check=False)
+
+
 @pytest.mark.parametrize("folder", ["bioengine/models", "bioengine/triton-models", "bioengine-link"])
 def test_triton_cannot_write_what_the_server_keeps(project: Project, folder: str) -> None:
     assert "Read-only file system" in project.exec("triton", "touch", f"/var/lib/{folder}/new", check=False)
