@@ -251,7 +251,7 @@ class NoAccess(BioEngineError):
 
 class TokenNeeded(NoAccess):
     def __init__(self, sign_of_proxy: str = "") -> None:
-        proxied = f" Without a proxy none is needed; this request came through a proxy, by its header {sign_of_proxy}."
+        proxied = f" Programs on its own machine need none; this came through a proxy, by its header {sign_of_proxy}."
         super().__init__(
             "This server needs a token: ask its admin for one (`./bioengine token create NAME`), and pass it as `token` to "
             f"connect_to_server, or over HTTP in the header `Authorization: Bearer <token>`.{proxied if sign_of_proxy else ''}"

@@ -148,7 +148,9 @@ async def service_for(
     settings: Settings, access: Access, triton_url: str, secret: str, public_url: str, watcher: Watcher
 ) -> AsyncIterator[TritonClient]:
     """The service in front of a Triton, whose router is kept well meanwhile."""
-    api = TritonApi(triton_url, secret, settings.run_timeout, SharedTensors(settings.tensor_folder))
+    api = TritonApi(
+        triton_url, secret, settings.run_timeout, SharedTensors(settings.tensor_folder, is_own=settings.triton == "embedded")
+    )
     router = Router(api, watcher)
     store = StoreService(settings)
     admission = Admission(settings.concurrency - RESERVED_ROUTERS, settings.model_concurrency, settings.queue_size)

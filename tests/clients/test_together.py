@@ -43,7 +43,7 @@ def test_a_run_of_minutes_with_the_clients_default_timeout(stack: Stack, package
         folder.mkdir()
         np.save(folder / "image.npy", snail(190))
         request = {"model_id": model, "inputs": [str(folder / "image.npy")], "method_timeout": None}
-        report = call(library, mode, stack, folder, request, timeout=600)
+        report = call(library, mode, stack, folder, request, timeout=1500)
         assert report.get("success") is True, report
         assert report["execution_time"] > 100, "far longer than the libraries' own limit"
 

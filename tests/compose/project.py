@@ -56,6 +56,11 @@ class Project:
         run = self.compose("exec", "-T", service, *arguments, check=check, stdin=stdin)
         return run.stdout.decode() + run.stderr.decode()
 
+    def new_token(self, name: str, *options: str) -> str:
+        """As an admin makes one; stdout has it alone."""
+        made = self.compose("exec", "-T", "server", "bioengine", "token", "create", name, *options)
+        return made.stdout.decode().strip()
+
     def up(self, *services: str) -> None:
         self.compose("up", "--detach", *services)
         self.wait_until_well(services or SERVICES)
@@ -75,9 +80,9 @@ class Project:
         (found,) = self.engine.client.containers.list(all=True, filters={"label": labels})
         return found
 
-    def curl(self, path: str, host: str = "localhost") -> str:
+    def curl(self, path: str, *options: str, host: str = "localhost") -> str:
         """What the proxy answers, whatever its certificate."""
-        command = ["curl", "--silent", "--insecure", f"https://{host}:{self.https_port}{path}"]
+        command = ["curl", "--silent", "--insecure", *options, f"https://{host}:{self.https_port}{path}"]
         return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
 
     def health(self, service: str) -> str:

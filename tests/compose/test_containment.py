@@ -60,6 +60,13 @@ def test_triton_has_no_way_to_the_internet_and_no_names_of_it(project: Project) 
     assert "gaierror" in project.exec("triton", "python", "-c", look_up, check=False)
 
 
+def test_what_models_run_needs_a_token_of_the_server(project: Project) -> None:
+    """It reaches the server's address within the containers' network, and is not a program on the machine."""
+    url = f"http://server:{project.port}/public/services/triton-client/get_config?model_name=drawn-nuclei"
+    ask = f"import urllib.request; print(urllib.request.urlopen('{url}', timeout=10).status)"
+    assert "HTTP Error 401" in project.exec("triton", "python", "-c", ask, check=False)
+
+
 @pytest.mark.parametrize("folder", ["bioengine/models", "bioengine/triton-models", "bioengine-link"])
 def test_triton_cannot_write_what_the_server_keeps(project: Project, folder: str) -> None:
     assert "Read-only file system" in project.exec("triton", "touch", f"/var/lib/{folder}/new", check=False)
@@ -90,7 +97,7 @@ def test_no_secret_is_in_an_image_or_in_the_engine_s_own_records(project: Projec
     # Nothing that could be one has a value in the set-up itself.
     for line in project.compose("config").stdout.decode().splitlines():
         name, _, value = line.strip().partition(": ")
-        if any(word in name for word in ("SECRET", "PASSWORD", "TOKEN")):
+        if any(word in name for word in ("SECRET", "PASSWORD", "TOKEN")) and value not in ("", "null", "''"):
             assert name == "BIOENGINE_TRITON_SECRET_FILE" and value.startswith("/var/lib/bioengine-link/")
 
 

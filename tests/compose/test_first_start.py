@@ -37,11 +37,29 @@ def test_a_model_runs_through_the_published_port(project: Project, tmp_path: Pat
 
 
 @pytest.mark.parametrize("library", ["imjoy", "hypha"])
-def test_a_model_runs_through_https(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+def test_a_model_runs_through_https_with_a_token(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
     authority = tmp_path / "ca.crt"
     authority.write_text(project.exec("proxy", "cat", "/data/caddy/pki/authorities/local/root.crt"))
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-    assert_is_right(call(library, "async", SimpleNamespace(url=project.https_url), tmp_path, request()))
+    https = SimpleNamespace(url=project.https_url)
+    refused = call(library, "async", https, tmp_path, request())
+    assert "needs a token" in str(refused.get("raised")), refused
+    name = f"lab-{library}"
+    with_token = {**request(), "token": project.new_token(name)}
+    assert_is_right(call(library, "async", https, tmp_path, with_token))
+    project.exec("server", "bioengine", "token", "revoke", name)
+    assert "raised" in call(library, "async", https, tmp_path, with_token)
+
+
+def test_https_asks_for_a_token_over_http_too(project: Project) -> None:
+    config = "/public/services/triton-client/get_config?model_name=drawn-nuclei"
+    assert "needs a token" in project.curl(config)
+    assert "needs a token" in project.curl("/triton/v2/models/drawn-nuclei/config")
+    header = f"Authorization: Bearer {project.new_token('curl')}"
+    assert '"dims"' in project.curl(config, "--header", header)
+    assert '"dims"' in project.curl("/triton/v2/models/drawn-nuclei/config", "--header", header)
 
 
 def test_https_takes_clients_that_name_an_address(project: Project) -> None:
@@ -93,7 +111,9 @@ def test_triton_s_container_changes_no_models_and_says_where_to(project: Project
 
 def test_triton_s_container_sends_to_the_server_for_other_commands(project: Project) -> None:
     assert "docker compose exec server bioengine token" in project.exec("triton", "bioengine", "token", check=False)
-    assert project.exec("server", "bioengine", "token").count(".") == 2
+    assert "lab-of-ada" not in project.exec("server", "bioengine", "token", "list")
+    assert project.new_token("lab-of-ada").count(".") == 2
+    assert "lab-of-ada" in project.exec("server", "bioengine", "token", "list")
 
 
 def test_clients_are_told_the_published_address(project: Project) -> None:

@@ -58,11 +58,11 @@ def moved_project(engine: Engine, tmp_path: Path) -> Iterator[Project]:
 
 def token_is_taken(project: Project, token: str) -> bool:
     try:
-        server = connect_to_server({"server_url": project.url, "token": token, "workspace": "public"})
+        server = connect_to_server({"server_url": project.url, "token": token})
     except Exception:
         return False
     try:
-        return str(server.config.workspace) == "public"
+        return str(server.config.workspace) == "ws-user-token-ada"
     finally:
         server.disconnect()
 
@@ -92,7 +92,7 @@ def test_models_and_tokens_outlive_an_upgrade_and_move_to_another_machine(
     first.wait_until_well()
     assert_otter_runs(first, packages)
     assert "successfully loaded 'cellpose-like'" in first.compose("logs", "triton").stdout.decode()
-    token = first.exec("server", "bioengine", "token").strip()
+    token = first.new_token("ada")
     assert token_is_taken(first, token) and not token_is_taken(first, token[:-8] + "AAAAAAAA")
 
     # To images of another tag.

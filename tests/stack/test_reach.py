@@ -109,3 +109,39 @@ def test_public_are_the_service_and_the_login_alone(bob: Any) -> None:
     assert {service["id"].split(":")[-1] for service in bob.list_services("public")} == {
         "triton-client", "hypha-login", "built-in",
     }  # fmt: skip
+
+
+GRANTS = [
+    {"extra_scopes": ["ws:*#a"]}, {"extra_scopes": ["ws:public#a", "wid:public"]}, {"extra_scopes": ["wid:ws-user-root"]},
+    {"client_id": "x ws:*#a wid:public"}, {"client_id": "x\tws:public#a"}, {"client_id": "x#a"}, {"client_id": "x:y"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("grant", GRANTS, ids=str)
+def test_nobody_gives_itself_more_than_it_has(stack: Stack, bob: Any, grant: dict[str, Any]) -> None:
+    with pytest.raises(Exception, match="A token names one workspace and one client"):
+        bob.generate_token(grant)
+    with RawClient(stack, "imjoy-rpc") as raw, pytest.raises(RuntimeError, match="A token names one workspace and one client"):
+        raw.call("services.default.generate_token", grant)
+
+
+@pytest.mark.parametrize("names", [{"client_id": "q ws:public#a"}, {"client_id": "a/b"}, {"workspace": "x wid:public"}], ids=str)
+def test_names_that_say_more_than_a_name_are_refused_at_the_door(stack: Stack, names: dict[str, str]) -> None:
+    with pytest.raises(Exception, match="not valid on this server"):
+        connect_to_server({"server_url": stack.url, **names})
+
+
+def test_nobody_makes_a_workspace(bob: Any) -> None:
+    """Such as that of a token whose holder has not come yet: its maker would be there before the holder."""
+    with pytest.raises(Exception, match="Clients make no workspaces here"):
+        bob.create_workspace({"id": "ws-user-token-carol"})
+
+
+def test_a_token_of_a_client_leads_to_its_own_workspace_only(stack: Stack, bob: Any) -> None:
+    token = bob.generate_token({"permission": "admin"})
+    again = connect_to_server({"server_url": stack.url, "token": token})
+    assert again.config["workspace"] == bob.config["workspace"]
+    for other in ("public", "ws-user-root"):
+        with pytest.raises(Exception, match="does not match the specified workspace"):
+            connect_to_server({"server_url": stack.url, "token": token, "workspace": other})
+    again.disconnect()

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
-from bioengine_server.access.tokens import Verifier
+from bioengine_server.access.tokens import Verifier, is_name
 from bioengine_server.errors import AccessDenied, BioEngineError, NotLetIn, TokenNeeded
 from bioengine_server.service.caller import token_id
 
@@ -47,15 +47,24 @@ class Doorkeeper:
         self._registry = registry
         self._open: list[tuple[str, Callable[[BioEngineError], None]]] = []
 
-    def admit(self, headers: Headers, token: str | None) -> Any:
+    def admit(self, scope: Scope, token: str | None) -> Any:
         """The user of a token, None without one.
+
+        Args:
+            scope: of the connection or request.
+            token: that it came with.
 
         Raises TokenNeeded where one that counts is needed; AccessDenied, UnknownToken, TokenRevoked, TokenExpired.
         """
         user = self.verifier.user_of(token) if token else None
-        if self.access.needs_token(headers.keys()) and not (user and token_id(user.roles)):
-            raise TokenNeeded(self.access.sign_of_proxy(headers.keys()))
+        if self.needs_token(scope) and not (user and token_id(user.roles)):
+            raise TokenNeeded(self.access.sign_of_proxy(Headers(scope=scope).keys()))
         return user
+
+    def needs_token(self, scope: Scope) -> bool:
+        """Whether whoever comes this way needs one."""
+        peer = scope.get("client") or ("", 0)
+        return self.access.needs_token(Headers(scope=scope).keys(), str(peer[0]))
 
     @contextlib.contextmanager
     def connected(self, user: Any, on_death: Callable[[BioEngineError], None]) -> Iterator[None]:
@@ -101,9 +110,9 @@ class Door:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        if scope["path"] not in _OPEN_TO_ALL and self._keeper.access.needs_token(headers.keys()):
+        if scope["path"] not in _OPEN_TO_ALL and self._keeper.needs_token(scope):
             try:
-                self._keeper.admit(headers, bearer(headers))
+                self._keeper.admit(scope, bearer(headers))
             except BioEngineError as error:
                 from bioengine_server.web.answers import refusal
                 from bioengine_server.web.body import Rest
@@ -115,7 +124,6 @@ class Door:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A connection of Hypha's own clients. When it has been closed here, Hypha hears that its client has gone."""
-        headers = Headers(scope=scope)
         is_first, closed = True, False
         closing: set[asyncio.Future[None]] = set()
 
@@ -130,7 +138,7 @@ class Door:
             if is_first and event["type"] == "websocket.receive":
                 is_first = False
                 try:
-                    user = self._keeper.admit(headers, _named_token(event))
+                    user = self._keeper.admit(scope, _named_token(event))
                 except BioEngineError as error:
                     logger.info("Refused a client: %s", error)
                     reason = NotLetIn() if isinstance(error, AccessDenied) else error
@@ -168,12 +176,16 @@ def bearer(headers: Headers) -> str | None:
 
 
 def _named_token(event: Message) -> str | None:
-    """The token in a hypha-rpc client's first message, as Hypha will read it. Raises AccessDenied."""
+    """The token in a hypha-rpc client's first message, as Hypha will read it. Raises AccessDenied, NotLetIn."""
     try:
         first = json.loads(event.get("text") or "")
     except (ValueError, RecursionError):
         return None  # Hypha closes it
-    token = (first.get("reconnection_token") or first.get("token")) if isinstance(first, dict) else None
+    if not isinstance(first, dict):
+        return None
+    if not all(is_name(first[key]) for key in ("client_id", "workspace") if first.get(key) is not None):
+        raise NotLetIn
+    token = first.get("reconnection_token") or first.get("token")
     if token is not None and not isinstance(token, str):
         raise AccessDenied
     return token

@@ -7,11 +7,11 @@ call.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 
+from bioengine_server.access.peers import gateway, is_loopback
 from bioengine_server.access.registry import Token, TokenRegistry
 from bioengine_server.errors import TokenNeeded, TooLarge, TooManyRequests
 from bioengine_server.limits import SizeLimit
@@ -45,20 +45,24 @@ class Access:
         self._settings = settings
         self._registry = registry
         self._under_way: Counter[str] = Counter()
+        self._gateway = gateway()
 
     @property
     def all_need_token(self) -> bool:
         """Whether everybody needs a token, whichever way they come."""
         mode = self._settings.access
-        return mode == "token" or (mode == "auto" and not _is_loopback(self._settings.host))
+        return mode == "token" or (mode == "auto" and not is_loopback(self._settings.host))
 
-    def needs_token(self, headers: Iterable[str]) -> bool:
-        """Whether whoever comes with these HTTP headers needs a token.
+    def needs_token(self, headers: Iterable[str], peer: str) -> bool:
+        """Whether whoever comes this way needs a token.
 
         Args:
-            headers: their names.
+            headers: names of the HTTP headers.
+            peer: the address at the other end of the connection.
         """
-        return self.all_need_token or bool(self.sign_of_proxy(headers))
+        if self.all_need_token or self._settings.access == "open":
+            return self.all_need_token
+        return bool(self.sign_of_proxy(headers)) or not self._is_here(peer)
 
     def sign_of_proxy(self, headers: Iterable[str]) -> str:
         """The header by which whoever needs a token for coming through a proxy is known to have; empty for others.
@@ -69,6 +73,10 @@ class Access:
         if self.all_need_token or self._settings.access != "auto":
             return ""
         return next((name.title() for name in headers if name.lower().startswith(_PROXY_HEADERS)), "")
+
+    def _is_here(self, peer: str) -> bool:
+        """Whether a peer is a program on this machine, where that is not sure by the address that we listen on."""
+        return not self._settings.listen or is_loopback(peer) or peer == self._gateway
 
     def check(self, caller: Caller) -> None:
         """Raises TokenNeeded, UnknownToken, TokenRevoked, TokenExpired."""
@@ -142,10 +150,3 @@ def access_of(settings: Settings) -> str:
     if settings.access == "auto":
         return "open to programs on this machine; with a token through a proxy"
     return "open to everybody who reaches it"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -7,6 +7,7 @@ one token that they come from, and die with it; what an anonymous client has mad
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,6 +18,8 @@ from hypha.core.auth import jwt
 from bioengine_server.access.registry import Token, TokenRegistry
 from bioengine_server.errors import AccessDenied, BioEngineError, TokenExpired
 from bioengine_server.service.caller import TOKEN_ROLE, token_id
+
+_NAME = re.compile(r"[A-Za-z0-9_.|-]{1,128}")
 
 # What Hypha signs with; others that it would take are of an account service on the internet.
 _ALGORITHM = "HS256"
@@ -48,6 +51,27 @@ def _own_scope(token: Token) -> Any:
 
 def _registration_scope() -> Any:
     return hypha.core.auth.create_scope({"public": UserPermission.read_write}, current_workspace="public")
+
+
+def check_scopes() -> None:
+    """Have Hypha sign no token whose scope says more than it means.
+
+    Hypha 0.21 joins names that clients choose (their own, further scopes) with spaces to a text that it reads back as grants.
+    """
+    generate = hypha.core.auth.generate_jwt_scope
+
+    def generate_checked(scope: Any) -> str:
+        names = [*scope.workspaces, *filter(None, (scope.client_id, scope.current_workspace))]
+        if scope.extra_scopes or not all(map(is_name, names)):
+            raise PermissionError("A token names one workspace and one client, in letters, digits, '-', '_', '.' and '|'.")
+        return str(generate(scope))
+
+    hypha.core.auth.generate_jwt_scope = generate_checked
+
+
+def is_name(value: object) -> bool:
+    """Whether `value` can be a client's or workspace's name."""
+    return isinstance(value, str) and bool(_NAME.fullmatch(value))
 
 
 class Verifier:

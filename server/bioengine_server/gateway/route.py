@@ -90,7 +90,7 @@ class LegacyGateway:
                 raise Stopping
             if not client_id.replace("-", "").replace("_", "").isalnum() or len(client_id) > 128:
                 raise PermissionError("the client_id is not one")
-            user = self._keeper.admit(websocket.headers, query.get("reconnection_token") or query.get("token"))
+            user = self._keeper.admit(websocket.scope, query.get("reconnection_token") or query.get("token"))
             user, workspace = await _in_workspace(self._store(), user, query)
         except Exception as error:
             logger.info("Refused a legacy client: %s", error)

@@ -19,7 +19,7 @@ from hypha.core.store import RedisStore
 from hypha.server import create_application, get_argparser
 
 from bioengine_server.access.rules import Access
-from bioengine_server.access.tokens import use_secret
+from bioengine_server.access.tokens import check_scopes, use_secret
 from bioengine_server.errors import PortInUse
 from bioengine_server.hub.guard import guard_rpc
 from bioengine_server.hub.login import replace_login
@@ -39,6 +39,7 @@ def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI
     guard_rpc(access.size_limit)
     replace_login()
     confine_clients()
+    check_scopes()
     os.environ.update(HYPHA_WS_MSG_RATE_LIMIT=str(_MESSAGE_RATE), HYPHA_WS_MSG_BURST_LIMIT=str(_MESSAGE_BURST))
     use_secret(jwt_secret)
     database = settings.node_folder / "hypha.sqlite"

@@ -22,10 +22,26 @@ _PUBLIC = "public"
 
 def confine_clients() -> None:
     """Have every workspace manager that Hypha makes from now on look no further for a client."""
-    for name, wrap in (("list_services", _listing), ("get_service_info", _finding), ("get_workspace_info", _describing)):
+    for name, wrap in (
+        ("list_services", _listing),
+        ("get_service_info", _finding),
+        ("get_workspace_info", _describing),
+        ("create_workspace", _making),
+    ):
         method = getattr(WorkspaceManager, name)
         setattr(WorkspaceManager, name, functools.wraps(method)(wrap(method)))
     hypha.queue.create_queue_service = _protected(hypha.queue.create_queue_service)
+
+
+def _making(method: Method) -> Method:
+    """Each client has its workspace. Whoever could make another's, before its first visit, would be its owner."""
+
+    async def create_workspace(self: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
+        if not _is_own_user(context):
+            raise PermissionError("Clients make no workspaces here: each has one of its own.")
+        return await method(self, *args, context=context, **kwargs)
+
+    return create_workspace
 
 
 def _listing(method: Method) -> Method:

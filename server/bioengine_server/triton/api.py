@@ -185,7 +185,7 @@ class TritonApi:
         with self._shared.folder() as shared:
             data = await asyncio.to_thread(_encoded, request, shared)
             result = await self.infer(ROUTER, [("kwargs", np.array([data], dtype=np.object_))], ["result"], options)
-            return message.decode(result.outputs["result"].flat[0], shared), result.info
+            return await asyncio.to_thread(message.decode, result.outputs["result"].flat[0], shared), result.info
 
     async def open(
         self, method: str, path: str, body: AsyncIterator[bytes | bytearray] | None, headers: dict[str, str]

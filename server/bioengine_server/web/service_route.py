@@ -78,7 +78,7 @@ def service_routes(keeper: Doorkeeper, service: TritonClient) -> list[Route]:
             body = Rest(request.receive)
             try:
                 # Counted from here on: who may send one request has the server hold one body.
-                async with keeper.access.request(caller_of(request.headers, keeper)) as caller:
+                async with keeper.access.request(caller_of(request, keeper)) as caller:
                     arguments = await _arguments(request, body, kind, keeper.access.size_limit(caller))
                     with _connected(request) as connected:
                         context = replace(caller, connected=connected).to_context()

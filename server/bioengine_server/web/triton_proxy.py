@@ -92,7 +92,7 @@ class _Proxy:
         body = Rest(request.receive)
         try:
             kind, model, version, path = _allowed(request)
-            caller = caller_of(request.headers, self._keeper)
+            caller = caller_of(request, self._keeper)
             if kind == "server":
                 return _TritonAnswer(await self._api.open("GET", path, None, {}))
             if kind == "infer":

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from bioengine_server.access.door import Doorkeeper
+from bioengine_server.access.peers import gateway
 from bioengine_server.access.registry import Token, TokenRegistry
 from bioengine_server.access.rules import Access
 from bioengine_server.errors import TokenNeeded, TokenRevoked, TooLarge, TooManyRequests
 from bioengine_server.service.caller import OWN_USER, Caller
 from bioengine_server.settings import Settings
-from starlette.datastructures import Headers
 
 ANONYMOUS = Caller("anonymouz-x", "ws-x", "client")
 SERVER = Caller(OWN_USER, "public", "readiness-probe")
@@ -53,9 +53,9 @@ def caller_with(token: Token) -> Caller:
 def test_who_needs_a_token(tmp_path: Path, mode: str, host: str, all_need: bool, proxied_need: bool) -> None:
     rules = access(tmp_path, access=mode, host=host)
     assert rules.all_need_token is all_need
-    assert rules.needs_token(["Host", "User-Agent", "Origin"]) is all_need
+    assert rules.needs_token(["Host", "User-Agent", "Origin"], "127.0.0.1") is all_need
     for header in PROXIES:
-        assert rules.needs_token(["Host", header]) is proxied_need, header
+        assert rules.needs_token(["Host", header], "127.0.0.1") is proxied_need, header
     if all_need:
         with pytest.raises(TokenNeeded, match=r"needs a token: ask its admin.*token create NAME.*connect_to_server.*Bearer"):
             rules.check(ANONYMOUS)
@@ -67,10 +67,11 @@ def test_who_needs_a_token(tmp_path: Path, mode: str, host: str, all_need: bool,
 
 def test_who_is_refused_for_a_proxy_is_told_of_it(tmp_path: Path) -> None:
     registry = TokenRegistry(tmp_path)
+    proxied = {"type": "http", "client": ("127.0.0.1", 5), "headers": [(b"via", b"1.1 lab")]}
     with pytest.raises(TokenNeeded, match=r"needs a token: .*came through a proxy, by its header Via\.$"):
-        Doorkeeper(access(tmp_path), registry).admit(Headers({"via": "1.1 lab"}), None)
+        Doorkeeper(access(tmp_path), registry).admit(proxied, None)
     with pytest.raises(TokenNeeded) as caught:
-        Doorkeeper(access(tmp_path, access="token"), registry).admit(Headers({"via": "1.1 lab"}), None)
+        Doorkeeper(access(tmp_path, access="token"), registry).admit(proxied, None)
     assert "proxy" not in str(caught.value), "nobody would be let in without one there"
 
 
@@ -171,3 +172,29 @@ async def test_where_another_door_has_looked_a_token_is_taken_as_it_comes(tmp_pa
                 pass
     with pytest.raises(TokenNeeded):
         rules.check(ANONYMOUS)
+
+
+@pytest.mark.parametrize(
+    ("peer", "needs"),
+    [("127.0.0.1", False), ("::1", False), ("::ffff:127.0.0.1", False), ("172.18.0.1", False), ("172.19.0.3", True), ("", True)],
+)
+def test_in_a_container_only_the_machine_itself_needs_no_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peer: str, needs: bool
+) -> None:
+    """The machine is the container's gateway; others reach the address that is bound as well, such as the models."""
+    monkeypatch.setattr("bioengine_server.access.rules.gateway", lambda: "172.18.0.1")
+    assert access(tmp_path, listen="0.0.0.0").needs_token([], peer) is needs
+    assert access(tmp_path, listen="0.0.0.0", access="open").needs_token([], peer) is False
+    assert access(tmp_path).needs_token([], peer) is False, "bound to loopback, nobody else gets there"
+
+
+def test_gateway(tmp_path: Path) -> None:
+    routes = tmp_path / "route"
+    routes.write_text(
+        "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
+        "eth1\t000013AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n"
+        "eth0\t00000000\t010012AC\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+    )
+    assert gateway(routes) == "172.18.0.1"
+    routes.write_text("Iface\tDestination\tGateway\n")
+    assert gateway(routes) is None and gateway(tmp_path / "none") is None

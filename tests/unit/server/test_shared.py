@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,38 @@ def test_a_folder_lasts_as_long_as_its_request(tmp_path: Path) -> None:
     assert mapped[99, 999] == 99_999  # outlives its file
 
 
+@pytest.mark.parametrize("is_own", [True, False])
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "float32", ">i4"])
+def test_arrays_come_back(tmp_path: Path, is_own: bool, dtype: str) -> None:
+    array = (np.arange(300_000).reshape(3, 100, 1000) % 2).astype(dtype)
+    with SharedTensors(tmp_path, is_own).folder() as folder:
+        for given in (array, np.asfortranarray(array)):
+            back = folder.read(folder.write(given), array.shape)
+            assert back.dtype == array.dtype
+            np.testing.assert_array_equal(back, array)
+
+
+def test_what_a_model_puts_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    with SharedTensors(tmp_path, is_own=False).folder() as folder:
+        place = tmp_path / folder.name
+        os.mkfifo(place / "output-0")
+        (place / "output-1").symlink_to("/etc/passwd")
+        (place / "output-2").write_bytes(b"no array")
+        np.save((place / "output-3").open("wb"), np.array([object()]), allow_pickle=True)
+        header = b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (999999999999,), }".ljust(127) + b"\n"
+        (place / "output-4").write_bytes(header)
+        (place / "output-5").mkdir()
+        for number in range(6):
+            with pytest.raises((ValueError, OSError)):
+                folder.read(f"output-{number}", [1])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_an_earlier_server_left_is_removed(tmp_path: Path) -> None:
     for name in ("0123456789abcdef" * 2, "of-somebody-else"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "sent-1").write_bytes(b"1")
+    (tmp_path / ("f" * 32)).symlink_to(tmp_path / "of-somebody-else")
     SharedTensors(tmp_path).clear()
     assert [folder.name for folder in tmp_path.iterdir()] == ["of-somebody-else"]
     SharedTensors(None).clear()
