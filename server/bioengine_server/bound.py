@@ -1,20 +1,22 @@
-"""`python -m bioengine_server.bound PID ...`: the command line, which ends with the process PID that started it.
+"""`python -m bioengine_server.bound ...`: the command line, which ends when its standard input does.
 
-The kernel sends it SIGTERM then, also where that process was killed and could end nothing itself.
+Whoever starts it holds the other end of that pipe; the kernel closes it also where that process was killed. (Linux' own signal
+on a parent's death comes once for each of the parent's threads, and a second SIGTERM means not to end in order.)
 """
 
-import ctypes
 import os
 import signal
 import sys
+import threading
 
 from bioengine_server.cli import app
 
-_PR_SET_PDEATHSIG = 1
+
+def _end_with_input() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
 
 if __name__ == "__main__":
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    parent, *arguments = sys.argv[1:]
-    if os.getppid() != int(parent):  # it has ended meanwhile
-        sys.exit(1)
-    app(arguments, prog_name="bioengine")
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    app(prog_name="bioengine")

@@ -28,9 +28,9 @@ def own_server(settings: Settings, **environment: str) -> Iterator[subprocess.Po
     """
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bioengine_server.bound", str(os.getpid()), "up"],
+            [sys.executable, "-m", "bioengine_server.bound", "up"],
             env={**os.environ, **_environment(settings), **environment},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=errors,
             # Not of our process group: after Ctrl-C we end it in order, once.
@@ -49,8 +49,7 @@ def own_server(settings: Settings, **environment: str) -> Iterator[subprocess.Po
                 time.sleep(0.2)
             yield process
         finally:
-            process.terminate()
-            process.wait()
+            process.communicate()  # closes its input, which ends it in order
 
 
 def is_ready(url: str) -> bool:

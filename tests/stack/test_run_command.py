@@ -11,11 +11,9 @@ import pytest
 import tifffile
 from bioengine_server.demo.nuclei import dice, draw
 from bioengine_server.images.files import Image, PixelSize, read_image, write_image
-from bioengine_server.settings import Settings
-from bioengine_server.triton.leftovers import processes_of
 from skimage.filters import threshold_otsu
 
-from tests.stack.harness import ROOT, Stack, bioengine, free_port, wait_for
+from tests.stack.harness import ROOT, Stack, bioengine, wait_for
 
 pytestmark = pytest.mark.extended
 
@@ -113,19 +111,19 @@ def test_demo_starts_its_own_server(tmp_path: Path) -> None:
     assert Stack(tmp_path / "home").triton_processes() == [], "what it started has ended"
 
 
-def test_the_server_of_a_demo_that_is_killed_ends_too(tmp_path: Path) -> None:
-    environment = {"BIOENGINE_PORT": str(free_port()), "BIOENGINE_HOME": str(tmp_path / "home"), "BIOENGINE_OFFLINE": "1"}
-    settings = Settings(home=tmp_path / "home")
+def test_the_server_of_a_demo_that_is_killed_ends_in_order(tmp_path: Path) -> None:
+    server = Stack(tmp_path / "home")
+    environment = {"BIOENGINE_PORT": str(server.port), "BIOENGINE_HOME": str(server.home), "BIOENGINE_OFFLINE": "1"}
     demo = subprocess.Popen(
         [ROOT / "bioengine", "demo", "-o", str(tmp_path / "pictures")],
         env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    wait_for(lambda: processes_of(settings.shm_prefix), 60, "Triton started")
+    wait_for(lambda: server.shared_memory() and server.triton_processes(), 60, "Triton started")
     demo.kill()
     demo.wait()
-    wait_for(lambda: not processes_of(settings.shm_prefix), 20, "all ended")
+    wait_for(lambda: not server.leftovers(), 20, "all ended")
 
 
 def test_demo_uses_the_server_that_runs(stack: Stack, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import logging.handlers
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -85,6 +87,7 @@ class TritonProcess:
             except TimeoutError:
                 self._process.kill()
                 await asyncio.to_thread(self._process.wait)
+            _end_children(self._process)
         if self._task is not None:
             self._task.cancel()
         await asyncio.to_thread(sweep, self._settings.shm_prefix)
@@ -108,6 +111,7 @@ class TritonProcess:
                 await asyncio.sleep(0.1)
             if self._stopping:
                 return
+            _end_children(process)
             if time.monotonic() - started > _STABLE_AFTER:
                 delay = _FIRST_DELAY
             self._on_end("Triton has ended and is started again")
@@ -160,3 +164,9 @@ class TritonProcess:
             "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
             "PYTHONUNBUFFERED": "1",
         }
+
+
+def _end_children(ended: subprocess.Popen[bytes]) -> None:
+    """End the processes of a Triton that has ended; one that it had just begun may not notice, nor does `sweep` know it yet."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(ended.pid, signal.SIGKILL)
