@@ -8,6 +8,7 @@ Not tried on a GPU yet.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 from collections.abc import Sequence
@@ -105,6 +106,8 @@ def _open(package: Manifest, description: v0_4.ModelDescr | v0_5.ModelDescr, wei
         name = (_ONNX_PROVIDERS if weight_format == "onnx" else _TORCH_DEVICES)[device]
         if weight_format != "onnx" and device == "cuda" and not _torch_has_gpu():
             raise NoGpu(package.id, weight_format, "cpu")
+        if weight_format == "onnx":
+            _have_threads_sleep()
         # State dicts are opened with torch.load(weights_only=True): no code comes out of a weight file.
         adapter = create_model_adapter(description, devices=[name], weight_format_priority_order=(weight_format,))  # type: ignore[arg-type]
         active = active_device(adapter)
@@ -119,6 +122,20 @@ def _open(package: Manifest, description: v0_4.ModelDescr | v0_5.ModelDescr, wei
         # Whatever the framework, or code of the package, raises.
         source = package.weights[weight_format].source
         raise WeightsNotOpened(package.id, weight_format, source, _in_short(error, package)) from error
+
+
+@functools.cache
+def _have_threads_sleep() -> None:
+    """Have the threads of ONNX Runtime sleep when they have nothing to do, in sessions that are opened from now on.
+
+    By default they look for work all the while, and for some 40 ms after a run: time that the answer on its way to its client lacks,
+    and other models. bioimageio.core 0.11 has no argument for it.
+    """
+    from bioimageio.core.backends import onnx_backend
+
+    options = onnx_backend.rt.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    onnx_backend.rt.InferenceSession = functools.partial(onnx_backend.rt.InferenceSession, sess_options=options)
 
 
 def _give_code_whole_images(pipeline: Any) -> None:

@@ -15,7 +15,7 @@ from zlib import crc32
 import numpy as np
 
 # Smaller ones are sent as quickly in the message itself.
-_LEAST_BYTES = 65_536
+_LEAST_BYTES = 524_288
 
 _FOLDER = re.compile(r"[0-9a-f]{32}")
 _FILE = re.compile(r"[a-z]{1,20}-[0-9]{1,6}")

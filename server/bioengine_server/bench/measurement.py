@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -54,19 +55,23 @@ class Measurement:
         return any(figure is not None and limit is not None and figure > limit for figure, limit in judged)
 
 
-def interleaved(cases: Mapping[str, Callable[[], float]], rounds: int, warm_up: int) -> dict[str, tuple[float, ...]]:
+def interleaved(
+    cases: Mapping[str, Callable[[], float]], rounds: int, warm_up: int, rest: float = 0.0
+) -> dict[str, tuple[float, ...]]:
     """The values of each case, one for each round; every round has all cases, so that noise meets all alike.
 
     Args:
         cases: by name, what measures once.
         rounds: how many count.
         warm_up: rounds before them.
+        rest: seconds before each measurement.
     """
     values: dict[str, list[float]] = {name: [] for name in cases}
     names = list(cases)
     for number in range(warm_up + rounds):
         # To and fro: nobody always comes after the same one.
         for name in names if number % 2 else reversed(names):
+            time.sleep(rest)
             value = cases[name]()
             if number >= warm_up:
                 values[name].append(value)

@@ -6,9 +6,9 @@ import asyncio
 import json
 import re
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -20,6 +20,8 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from bioengine_server.errors import BioEngineError, RefusedArgument, TritonUnavailable
 from bioengine_server.triton import message
 from bioengine_server.triton.shared import SharedFolder, SharedTensors
+
+T = TypeVar("T")
 
 ROUTER = "bioengine-model-runner"
 SECRET_HEADER = "bioengine-secret"
@@ -36,6 +38,7 @@ _COMPRESSIONS = (None, "gzip", "deflate")
 _NOT_ZIPPED = {"Accept-Encoding": "identity"}
 
 _STREAMED_AT_ONCE = 1 << 20  # bytes
+_ENCODED_AT_ONCE = 1 << 20  # bytes; a thread for fewer takes longer than they do
 _MOST_CONFIGS = 1024
 
 
@@ -183,9 +186,11 @@ class TritonApi:
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """One request of the router and its result (`bioengine_runner.router`), with Triton's response info."""
         with self._shared.folder() as shared:
-            data = await asyncio.to_thread(_encoded, request, shared)
+            size = message.size(request)
+            data = await _aside(size, _encoded, request, shared)
             result = await self.infer(ROUTER, [("kwargs", np.array([data], dtype=np.object_))], ["result"], options)
-            return await asyncio.to_thread(message.decode, result.outputs["result"].flat[0], shared), result.info
+            answer = result.outputs["result"].flat[0]
+            return await _aside(max(size, len(answer)), message.decode, answer, shared), result.info
 
     async def open(
         self, method: str, path: str, body: AsyncIterator[bytes | bytearray] | None, headers: dict[str, str]
@@ -234,6 +239,11 @@ class TritonApi:
             raise TritonError(error.message() or "", int(status) if status.isdecimal() else 500) from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise TritonUnavailable(type(error).__name__) from error
+
+
+async def _aside(size: int, work: Callable[..., T], *arguments: Any) -> T:
+    """`work(*arguments)` on about `size` bytes, without keeping other requests waiting for it."""
+    return work(*arguments) if size < _ENCODED_AT_ONCE else await asyncio.to_thread(work, *arguments)
 
 
 def _encoded(request: dict[str, Any], shared: SharedFolder | None) -> bytes:

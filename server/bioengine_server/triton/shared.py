@@ -25,7 +25,7 @@ import numpy as np
 logger = logging.getLogger(__name__)
 
 # Smaller ones are sent as quickly in the message itself.
-_LEAST_BYTES = 65_536
+_LEAST_BYTES = 524_288
 
 _FILE = re.compile(r"[a-z]{1,20}-[0-9]{1,6}")
 _MOST_HEADER = 16_384  # bytes
