@@ -128,8 +128,8 @@ def _open(package: Manifest, description: v0_4.ModelDescr | v0_5.ModelDescr, wei
 def _have_threads_sleep() -> None:
     """Have the threads of ONNX Runtime sleep when they have nothing to do, in sessions that are opened from now on.
 
-    By default they look for work all the while, and for some 40 ms after a run: time that the answer on its way to its client lacks,
-    and other models. bioimageio.core 0.11 has no argument for it.
+    By default they look for work all the while, and for some 40 ms after a run: time that the answer lacks on its way to its
+    client, and that other models lack. bioimageio.core 0.11 has no argument for it.
     """
     from bioimageio.core.backends import onnx_backend
 

@@ -90,6 +90,12 @@ def test_what_is_opened_and_where_is_told(folder: Path, tmp_path: Path, accelera
     assert (opened.weight_format, opened.device) == (weight_format, "cpu")
 
 
+def test_threads_of_onnx_runtime_sleep_when_they_have_nothing_to_do(folder: Path, tmp_path: Path) -> None:
+    adapter: Any = Pipeline(seashell(folder), ["onnx"], boot(tmp_path)).opened.adapter
+    _, session = adapter._model_queue.queue[-1]
+    assert session.get_session_options().get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
 @pytest.mark.parametrize("formats", [["onnx"], ["torchscript"], BOTH])
 def test_a_gpu_that_was_asked_for_is_not_replaced_by_the_cpu(folder: Path, tmp_path: Path, formats: list[str]) -> None:
     if gpus():
