@@ -14,6 +14,8 @@ from bioengine_server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
+_RUNNER_TESTS = "tests/unit/runner"  # in the environment of the models
+
 
 def run_tests(settings: Settings, all_tiers: bool, pytest_arguments: list[str]) -> int:
     """Run it all; returns the exit status, 0 where everything passed.
@@ -28,7 +30,7 @@ def run_tests(settings: Settings, all_tiers: bool, pytest_arguments: list[str]) 
     server, runner = (str(settings.environments / name / "bin" / "python") for name in ("server", "runner"))
     tier = [] if all_tiers else ["-m", "not extended"]
     tests = [
-        ("tests of the model runner", [runner, "-m", "pytest", "-p", "no:asyncio", *tier, "tests/unit/runner"]),
+        ("tests of the model runner", [runner, "-m", "pytest", "-p", "no:asyncio", *tier, _RUNNER_TESTS]),
         (
             "tests of the server and the stack",
             [server, "-m", "pytest", *tier, "tests/unit/server", "tests/clients", "tests/stack"],
@@ -38,7 +40,9 @@ def run_tests(settings: Settings, all_tiers: bool, pytest_arguments: list[str]) 
         # A process of its own: it goes into a network of its own, too.
         tests.append(("tests of the containers", [server, "-m", "pytest", "tests/compose"]))
     if pytest_arguments:
-        return _run("pytest", [server, "-m", "pytest", *tier, *pytest_arguments])
+        of_the_runner = any(argument.startswith(_RUNNER_TESTS) for argument in pytest_arguments)
+        python = [runner, "-m", "pytest", "-p", "no:asyncio"] if of_the_runner else [server, "-m", "pytest"]
+        return _run("pytest", [*python, *tier, *pytest_arguments])
     checks = [
         ("ruff", [server, "-m", "ruff", "check", "."]),
         ("ruff format", [server, "-m", "ruff", "format", "--check", "."]),

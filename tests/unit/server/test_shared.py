@@ -25,7 +25,7 @@ def test_a_folder_lasts_as_long_as_its_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize("is_own", [True, False])
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "float32", ">i4"])
 def test_arrays_come_back(tmp_path: Path, is_own: bool, dtype: str) -> None:
-    array = (np.arange(300_000).reshape(3, 100, 1000) % 2).astype(dtype)
+    array = (np.arange(600_000).reshape(3, 200, 1000) % 2).astype(dtype)
     with SharedTensors(tmp_path, is_own).folder() as folder:
         for given in (array, np.asfortranarray(array)):
             back = folder.read(folder.write(given), array.shape)
@@ -69,7 +69,7 @@ def test_where_nothing_can_be_shared_tensors_go_as_bytes(tmp_path: Path) -> None
 
 
 def test_large_arrays_are_not_in_the_message(tmp_path: Path) -> None:
-    array = np.arange(100_000, dtype=np.int32).reshape(1, 1, 100, 1000)
+    array = np.arange(200_000, dtype=np.int32).reshape(1, 1, 200, 1000)
     with SharedTensors(tmp_path).folder() as folder:
         data = message.encode({"inputs": [array, [array[0], 3]]}, folder)
         assert len(data) < 1000
