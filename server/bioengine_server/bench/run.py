@@ -18,7 +18,8 @@ from bioengine_server.settings import Settings
 Subject = Callable[..., list[Measurement]]
 """Takes a `BenchStack` and the number of rounds."""
 
-SUBJECTS: tuple[Subject, ...] = (memory, echo, proxy, core)
+# Memory first, and no large model loaded before it is measured.
+SUBJECTS: tuple[Subject, ...] = (memory, huge, echo, proxy, core)
 
 
 def run_bench(settings: Settings, rounds: int, with_huge: bool, tell: Callable[[str], None]) -> list[Measurement]:
@@ -36,7 +37,9 @@ def run_bench(settings: Settings, rounds: int, with_huge: bool, tell: Callable[[
     tell("Starting a server")
     measurements = []
     with bench_stack(settings) as stack:
-        for subject in (*SUBJECTS, huge) if with_huge else SUBJECTS:
+        for subject in SUBJECTS:
+            if subject is huge and not with_huge:
+                continue
             tell(f"Measuring {subject.__name__}")
             measurements += subject(stack, rounds)
     return measurements
