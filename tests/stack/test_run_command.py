@@ -126,6 +126,13 @@ def test_the_server_of_a_demo_that_is_killed_ends_in_order(tmp_path: Path) -> No
     wait_for(lambda: not server.leftovers(), 20, "all ended")
 
 
+def test_a_demo_whose_server_cannot_start_says_why_and_no_more(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = bioengine("demo", "-o", str(tmp_path / "pictures"), BIOENGINE_HOME=str(tmp_path / "file"), BIOENGINE_PORT="9")
+    assert done.returncode == 1 and "Not a directory" in done.stderr and "--home FOLDER" in done.stderr
+    assert not any(text in done.stderr for text in ("Traceback", "Fatal", "Thread")), done.stderr
+
+
 def test_demo_uses_the_server_that_runs(stack: Stack, tmp_path: Path) -> None:
     done = bioengine("demo", "-o", str(tmp_path), BIOENGINE_PORT=str(stack.port), BIOENGINE_HOME=str(tmp_path / "unused"))
     assert done.returncode == 0 and not (tmp_path / "unused").exists(), done.stderr
