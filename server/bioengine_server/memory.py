@@ -1,6 +1,10 @@
 """How the C library keeps memory."""
 
+from __future__ import annotations
+
+import asyncio
 import ctypes
+from collections.abc import Awaitable
 
 # glibc's names and its largest threshold (malloc.h; mallopt(3)).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -8,10 +12,11 @@ _LARGEST_MMAP_THRESHOLD = 32 << 20  # bytes
 
 # An image of 16 MB is in memory several times on its way.
 _KEPT = 256 << 20  # bytes
+_KEPT_FOR = 5.0  # seconds
 
 
-def keep_freed_memory() -> None:
-    """Have this process keep what an image has taken, up to 256 MB, for the next one.
+async def keeping_memory(work: Awaitable[None]) -> None:
+    """Await `work`; meanwhile this process keeps what an image has taken, up to 256 MB, for the next one, for some seconds.
 
     By default it goes back to the system at once, which clears every page before it gives it out again: a fifth of the time that
     16 MB take through the server. What takes more than 32 MB in one piece is given back all the same.
@@ -19,3 +24,14 @@ def keep_freed_memory() -> None:
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
     libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
+    giving_back = asyncio.create_task(_give_back(libc))
+    try:
+        await work
+    finally:
+        giving_back.cancel()
+
+
+async def _give_back(libc: ctypes.CDLL) -> None:
+    while True:
+        await asyncio.sleep(_KEPT_FOR)
+        await asyncio.to_thread(libc.malloc_trim, 0)

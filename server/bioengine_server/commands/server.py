@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from bioengine_server.commands.shared import HomeOption, OfflineOption, configure_logging, console, fail, load_settings, told
-from bioengine_server.memory import keep_freed_memory
+from bioengine_server.memory import keeping_memory
 
 TritonOption = Annotated[
     Optional[str], typer.Option(envvar="BIOENGINE_TRITON", help="embedded, none, or the URL of another Triton. [embedded]")
@@ -83,6 +83,5 @@ def announce(what: str) -> None:
 
 
 def run(work: Any) -> None:
-    keep_freed_memory()
     with told():
-        asyncio.run(work)
+        asyncio.run(keeping_memory(work))
