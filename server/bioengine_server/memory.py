@@ -12,11 +12,11 @@ _LARGEST_MMAP_THRESHOLD = 32 << 20  # bytes
 
 # An image of 16 MB is in memory several times on its way.
 _KEPT = 256 << 20  # bytes
-_KEPT_FOR = 5.0  # seconds
+_KEPT_FOR = 30.0  # seconds; longer than a usual run, so that the next image still finds it
 
 
 async def keeping_memory(work: Awaitable[None]) -> None:
-    """Await `work`; meanwhile this process keeps what an image has taken, up to 256 MB, for the next one, for some seconds.
+    """Await `work`; meanwhile this process keeps what an image has taken, up to 256 MB, for the next one, half a minute at most.
 
     By default it goes back to the system at once, which clears every page before it gives it out again: a fifth of the time that
     16 MB take through the server. What takes more than 32 MB in one piece is given back all the same.

@@ -166,7 +166,7 @@ def test_an_unfinished_message_of_a_client_that_vanishes_is_forgotten(limited: S
         assert memory(limited) - before > 40e6
         client.vanish()
         clients.append(client)  # its socket is closed by the test alone
-    wait_for(lambda: memory(limited) - before < 40e6, 20, "memory back")
+    wait_for(lambda: memory(limited) - before < 40e6, 60, "memory back")
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
