@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bioengine_server.errors import TooLarge
 from bioengine_server.limits import SizeLimit
+from bioengine_server.memory import give_back_memory
 
 _PATIENCE = 60.0  # seconds from one chunk to the next
 _SWEEP_INTERVAL = 2.0  # seconds
@@ -101,7 +101,6 @@ class Uploads:
         for key in stale:
             self.close(key)
         if stale:
-            # The C library keeps many freed chunks for later otherwise.
-            ctypes.CDLL(None).malloc_trim(0)
+            give_back_memory()
         if self._uploads:
             self._watch()
