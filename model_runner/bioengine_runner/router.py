@@ -11,9 +11,9 @@ Input `kwargs` (BYTES): MessagePack of a dict (`bioengine_runner.request.message
 `{"success": False, "error": str}`, with `"not_stored": id` where the store has no such model, or `{"rdf": dict}` where
 `inputs` is None or absent.
 
-With `operation` instead, for the server's own use: `resolve` (-> `{"id", "version"}`), `config`
-(-> `{"config": Triton's model configuration}`), `load` (-> `{"name": the Triton model, loaded}`) and `status`
-(-> `{"dead_routers": [instance, ...]}`).
+With `operation` instead, for the server's own use: `resolve` (-> `{"id", "version"}`, and `"triton_model"`, see `_plain`),
+`config` (-> `{"config": Triton's model configuration}`), `load` (-> `{"name": the Triton model, loaded}`), `end_run` (ends a run
+that took too long, and says so) and `status` (-> `{"dead_routers": [instance, ...]}`).
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ from bioengine_runner.loading.triton_model import TritonModel, triton_model
 from bioengine_runner.request import message
 from bioengine_runner.request.shared import SharedFolder, stand_in
 from bioengine_runner.rundir import Boot
+from bioengine_runner.store.manifest import Manifest
 from bioengine_runner.store.resolve import resolve
 from bioengine_runner.tensors.fit import fit_inputs, fit_tile
-from bioengine_runner.tensors.output import readable
+from bioengine_runner.tensors.output import READABLE, readable
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ class Router:
             return {"dead_routers": sorted(name for name, process in routers.items() if not process.is_alive())}
         manifest = resolve(self._boot.store, request.get("model_id"))
         if operation == "resolve":
-            return {"id": manifest.id, "version": manifest.version}
+            return {"id": manifest.id, "version": manifest.version, "triton_model": self._plain(manifest)}
         if operation == "config":
             name = triton_model(manifest, request.get("weight_format"), self._boot.trusted).name
             return {"config": {"name": name, **manifest.triton_config}}
@@ -181,4 +182,21 @@ class Router:
             model = triton_model(manifest, request.get("weight_format"), self._boot.trusted)
             self._loader.ensure(model)
             return {"name": model.name}
-        raise BadRequest(f"There is no operation {shorten(operation)}. Expected status, resolve, config or load.")
+        if operation == "end_run":
+            self._loader.end_run(triton_model(manifest, None, self._boot.trusted))
+            raise RunTookTooLong(manifest.id, self._boot.run_timeout)
+        raise BadRequest(f"There is no operation {shorten(operation)}. Expected status, resolve, config, load or end_run.")
+
+    def _plain(self, manifest: Manifest) -> dict[str, Any] | None:
+        """How to speak to the model's own Triton model: its name, the dtype and number of axes of each input, and its outputs.
+
+        None where what it gives back has to be made readable first, or nothing of it can be run.
+        """
+        if any(spec.dtype not in READABLE for spec in manifest.outputs):
+            return None
+        try:
+            name = triton_model(manifest, None, self._boot.trusted).name
+        except RequestError:
+            return None
+        inputs = {spec.id: [spec.dtype, len(spec.axes)] for spec in manifest.inputs}
+        return {"name": name, "inputs": inputs, "outputs": [spec.id for spec in manifest.outputs]}

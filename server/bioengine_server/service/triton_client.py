@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -30,6 +29,7 @@ from bioengine_server.errors import (
 )
 from bioengine_server.service.admission import Admission
 from bioengine_server.service.caller import Caller
+from bioengine_server.service.known import KnownModel, KnownModels
 from bioengine_server.service.progress import Progress
 from bioengine_server.service.tensors import checked_outputs, from_triton, to_triton
 from bioengine_server.store.service import StoreService
@@ -44,8 +44,6 @@ PROBE_MODEL = "bioengine-probe"  # which the readiness probe runs, shipped with 
 RESERVED_ROUTERS = 2  # instances that no admitted request takes: one for questions about models, one for the probe
 
 _SERIALIZATIONS = ("triton", "imjoy")
-_RESOLVED_FOR = 10.0  # seconds that an id's resolution is remembered
-_MOST_RESOLVED = 1024
 
 RouterAnswer = tuple[dict[str, Any], dict[str, Any]]
 """A result, and Triton's response info."""
@@ -80,7 +78,7 @@ class TritonClient:
         self._store = store
         self._public_url = public_url
         self._probes = asyncio.Semaphore(1)
-        self._resolved: dict[str, tuple[float, str]] = {}
+        self._known = KnownModels()
         self._is_connected: Callable[[str, str], bool] | None = None
 
     def watch_clients(self, is_connected: Callable[[str, str], bool]) -> None:
@@ -280,22 +278,24 @@ class TritonClient:
         return {"result": result, "__info__": info}
 
     async def _answered(self, request: dict[str, Any], call: _Call) -> RouterAnswer:
-        model_id = request.get("model_id")
+        model_id: Any = request.get("model_id")
         if model_id == PROBE_MODEL:
             async with self._probes:
                 return await self._router.ask(request, call.options)
         if request.get("inputs") is None:
             return await self._described(request, call)
-        model = self._remembered(model_id)
+        state = self._store.state()
+        model = self._known.get(model_id, state)
         if model is None:
             answer, info = await self._resolved_or_fetched(model_id, call.caller, call.steps)
             if "id" not in answer:
                 return answer, info
-            model = f"{answer['id']}/{answer['version']}"
-            self._remember(model_id, model)
-        result, info = await self._in_place(model, call, lambda: self._loaded_and_run(request, call))
+            model = KnownModel(f"{answer['id']}/{answer['version']}", answer["triton_model"])
+            self._known.add(model_id, state, model)
+        # All names of one model share its places.
+        result, info = await self._in_place(model.place, call, lambda: self._loaded_and_run(request, call, model))
         if result.get("success"):
-            self._store.used(model)
+            self._store.used(model.place)
         return result, info
 
     async def _in_place(self, model: str, call: _Call, work: Callable[[], Awaitable[T]]) -> T:
@@ -308,7 +308,7 @@ class TritonClient:
 
         return await self._admission.run(model, if_wanted, call.steps.queued)
 
-    async def _loaded_and_run(self, request: dict[str, Any], call: _Call) -> RouterAnswer:
+    async def _loaded_and_run(self, request: dict[str, Any], call: _Call, model: KnownModel) -> RouterAnswer:
         """The run; for those who want to be told, after a request of its own that loads the model."""
         if call.steps.wanted:
             call.steps.tell("loading")
@@ -316,7 +316,19 @@ class TritonClient:
             loaded, _ = await self._router.ask({"operation": "load", **wanted})
             if "name" in loaded:  # what is wrong otherwise, the run itself says
                 call.steps.tell("running")
-        return await self._router.ask(request, call.options)
+        inputs = model.plain_inputs(request) if call.options == InferOptions() else None
+        if inputs is not None:
+            try:
+                async with asyncio.timeout(self.triton.run_timeout):
+                    return await model.run(self.triton, inputs), {"model_name": ROUTER}
+            except TimeoutError:
+                return await self._router.ask({"operation": "end_run", "model_id": request["model_id"]})
+            except (TritonError, TritonUnavailable) as error:
+                logger.debug("%s failed, and is run once more through the router: %s", model.place, error)
+        result, info = await self._router.ask(request, call.options)
+        if result.get("success"):
+            model.ran(request, result)
+        return result, info
 
     async def _described(self, request: dict[str, Any], call: _Call) -> RouterAnswer:
         """The description alone: of a stored model, or from the collection without its weights."""
@@ -345,18 +357,6 @@ class TritonClient:
         """A request that runs no model, in a lane of its own. Raises Busy."""
         async with self._admission.ask():
             return await self._router.ask(request, options)
-
-    def _remembered(self, model_id: Any) -> str | None:
-        """The package that `model_id` named a moment ago: all names of one model share its places."""
-        if not isinstance(model_id, str):
-            return None
-        until, model = self._resolved.get(model_id, (0.0, ""))
-        return model if until > time.monotonic() else None
-
-    def _remember(self, model_id: Any, model: str) -> None:
-        if len(self._resolved) >= _MOST_RESOLVED:
-            self._resolved.clear()
-        self._resolved[model_id] = (time.monotonic() + _RESOLVED_FOR, model)
 
     async def _config(self, model_name: Any, model_version: str, caller: Caller) -> dict[str, Any]:
         """Triton's configuration of a model: of a bioimage.io model, stored or not, or of another model of Triton."""

@@ -211,6 +211,13 @@ class ModelStore:
                 size -= model.manifest.size
         return removed
 
+    def state(self) -> object:
+        """What differs when a package has come, gone, or got another name since: each such change writes all names anew."""
+        with contextlib.suppress(FileNotFoundError):
+            status = (self.folder / layout.ALIASES_FILE).stat()
+            return status.st_ino, status.st_mtime_ns
+        return None
+
     def contains(self, name: str) -> bool:
         return name in layout.read_aliases(self.folder)
 

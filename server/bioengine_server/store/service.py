@@ -79,6 +79,10 @@ class StoreService:
         async with self._downloader() as downloader:
             return await Collection(self._settings, downloader).search(words)
 
+    def state(self) -> object:
+        """What differs when a package has come, gone, or got another name since."""
+        return self._store.state()
+
     def used(self, place: str) -> None:
         """The package at `<id>/<version>` was used. Nobody waits for it to be written."""
         if self._usage.used(place) and (self._writing is None or self._writing.done()):

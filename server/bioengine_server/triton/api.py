@@ -101,6 +101,7 @@ class TritonApi:
             shared: for tensors by reference.
         """
         self.url = url
+        self.run_timeout = run_timeout
         self._shared = shared
         parts = urlsplit(url)
         self._headers = {SECRET_HEADER: secret}
