@@ -45,7 +45,8 @@ def files_in(folder: Path) -> Iterator[set[str]]:
 
     def look() -> None:
         while not over.wait(0.002):
-            seen.update(file.name for file in folder.glob("*/*"))
+            with contextlib.suppress(FileNotFoundError):  # a folder that has gone meanwhile
+                seen.update(file.name for file in folder.glob("*/*"))
 
     thread = threading.Thread(target=look)
     thread.start()

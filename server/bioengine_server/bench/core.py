@@ -18,6 +18,8 @@ from bioengine_server.errors import BenchFailed
 # The threads of ONNX Runtime look for work for some 40 ms after a run, and would find the next one of somebody else.
 _REST = 0.1  # seconds
 
+_WARM_UP = 1  # round, which loads the model
+
 _LIBRARY = LIBRARIES[-1]
 TOLERANCE = 1e-5
 
@@ -30,13 +32,10 @@ class _Image:
     added_limit: float | None = None
     """ms"""
     ratio_limit: float | None = None
-    warm_up: int = 1
-    """Rounds before those that count; the first loads the model."""
 
 
 _IMAGES = (
-    # Warm once each instance of the router has seen the model: their number is BIOENGINE_CONCURRENCY's default.
-    _Image("256x256", "bench-unet", (1, 1, 256, 256), added_limit=12.0, warm_up=16),
+    _Image("256x256", "bench-unet", (1, 1, 256, 256), added_limit=12.0),
     _Image("1024x1024", "bench-unet", (1, 1, 1024, 1024), ratio_limit=1.05),
     _Image("64x256x256", "bench-unet-3d", (1, 1, 64, 256, 256), ratio_limit=1.05),
     # The least that a model can do for an image of this size, nearly: no limit, but it shows what is added.
@@ -51,7 +50,7 @@ def core(stack: BenchStack, rounds: int) -> list[Measurement]:
         user = parts.enter_context(stack.user(_LIBRARY))
         for image in _IMAGES:
             same = _SameImages(image, stack.folder)
-            values = interleaved({"alone": same.run_by(alone), "served": same.run_by(user)}, rounds, image.warm_up, _REST)
+            values = interleaved({"alone": same.run_by(alone), "served": same.run_by(user)}, rounds, _WARM_UP, _REST)
             reference = Measurement(f"bioimageio.core {image.name}", "ms", values["alone"])
             limits = {"added_limit": image.added_limit, "ratio_limit": image.ratio_limit}
             measurements += [reference, Measurement(f"{image.name}, {_LIBRARY}", "ms", values["served"], reference, **limits)]

@@ -17,9 +17,7 @@ from typing import Any
 import numpy as np
 
 from bioengine_server.triton.api import TritonApi
-
-# From here on the router is not what takes time, and it shares large arrays with the model's process.
-_SMALL = 524_288  # bytes
+from bioengine_server.triton.shared import LEAST_BYTES
 
 _MOST = 1024
 
@@ -49,7 +47,8 @@ class KnownModel:
         for array, (dtype, axes) in zip(arrays, wanted.values()):
             if not isinstance(array, np.ndarray) or array.dtype != np.dtype(dtype) or array.ndim != axes or not array.size:
                 return None
-        return list(zip(wanted, arrays)) if sum(array.nbytes for array in arrays) < _SMALL else None
+        # Larger ones are shared with the router and the model's process, and take so long that its part is next to nothing.
+        return list(zip(wanted, arrays)) if all(array.nbytes < LEAST_BYTES for array in arrays) else None
 
     async def run(self, triton: TritonApi, inputs: list[tuple[str, np.ndarray]]) -> dict[str, Any]:
         """Run `plain_inputs` the short way: the result, as the router has it. Raises TritonError, TritonUnavailable."""

@@ -25,7 +25,7 @@ import numpy as np
 logger = logging.getLogger(__name__)
 
 # Smaller ones are sent as quickly in the message itself.
-_LEAST_BYTES = 524_288
+LEAST_BYTES = 524_288
 
 _FILE = re.compile(r"[a-z]{1,20}-[0-9]{1,6}")
 _MOST_HEADER = 16_384  # bytes
@@ -46,7 +46,7 @@ class SharedFolder:
 
     def write(self, array: np.ndarray) -> str | None:
         """The name of a new file that holds `array`; None where it is small or there is no room."""
-        if array.nbytes < _LEAST_BYTES:
+        if array.nbytes < LEAST_BYTES:
             return None
         self._written += 1
         file = self._folder / f"sent-{self._written}"
