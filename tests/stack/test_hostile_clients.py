@@ -228,7 +228,7 @@ def test_a_bomb_is_refused_where_anything_is_unzipped(limited: Stack, route: str
     assert 400 <= answer.status_code < 500, answer.text
     if answer.status_code == 413:
         assert "60 MB" in answer.json()["error"] and "BIOENGINE_MAX_REQUEST_SIZE" in answer.json()["error"]
-    assert memory(limited) - before < 1.5 * LIMIT
+    assert memory(limited) - before < 2.5 * LIMIT  # in pieces and as a whole
 
 
 @pytest.mark.parametrize(("route", "headers"), ROUTES)

@@ -103,7 +103,7 @@ def test_a_body_that_turns_out_to_be_too_large_is_413(strict: Stack, path: str, 
     send(connection, gzip.compress(body, 1) if encoding == "gzip" else body)
     too_large(connection)
     assert works(strict)
-    assert strict.server_pss() - before < 1.5 * LIMIT
+    assert strict.server_pss() - before < 2.5 * LIMIT  # in pieces and as a whole
 
 
 @pytest.mark.parametrize(("path", "start", "kind"), ROUTES)
