@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ _PROBE_PACKAGE = SHIPPED_PACKAGES / PROBE_MODEL
 _VALID_FOR = 60.0  # seconds
 _PROBE_TIMEOUT = 50.0  # seconds; generous, a machine at full load is busy and not broken
 
+# Probes in a row that do not end, and then it is broken; a first start may read everything from a slow disk.
+_STUCK_AFTER, _STUCK_AT_START = 2, 6
+
 
 class Readiness:
     """The outcome of the last probe."""
@@ -37,6 +41,8 @@ class Readiness:
         self._reason = "the stack is starting"
         self._failures = 0
         self._repairing = False
+        self._unended = 0
+        self._on_stuck: Callable[[], None] | None = None
         self._test_input = np.load(_PROBE_PACKAGE / "test_input.npy")
         self._test_output = np.load(_PROBE_PACKAGE / "test_output.npy")
         self.became_ready = asyncio.Event()
@@ -50,12 +56,17 @@ class Readiness:
             return f"the last success of the probe is {time.monotonic() - self._succeeded:.0f} s old"
         return None
 
+    def when_stuck(self, restart: Callable[[], None]) -> None:
+        """Have `restart` called where probes do not even fail: Triton hangs, or a load in it, and nobody else tells."""
+        self._on_stuck = restart
+
     async def watch(self, store: RedisStore, interval: float) -> None:
         """Probe every `interval` seconds, until cancelled."""
         while True:
             try:
                 async with store.get_workspace_interface(store.get_root_user(), "public", client_id="readiness-probe") as api:
-                    service = await api.get_service(f"public/{SERVICE_ID}")
+                    async with asyncio.timeout(_PROBE_TIMEOUT):
+                        service = await api.get_service(f"public/{SERVICE_ID}")
                     while True:
                         failures = self._failures
                         async with asyncio.timeout(_PROBE_TIMEOUT):
@@ -64,11 +75,16 @@ class Readiness:
                             continue  # it may have begun, and succeeded, before the failure
                         if self.reason is not None:
                             logger.info("Ready")
-                        self._succeeded = time.monotonic()
+                        self._succeeded, self._unended = time.monotonic(), 0
                         self.became_ready.set()
                         await asyncio.sleep(interval)
             except TimeoutError:
                 self.fail(f"the probe did not end within {_PROBE_TIMEOUT:.0f} s")
+                self._unended += 1
+                most = _STUCK_AFTER if self.became_ready.is_set() else _STUCK_AT_START
+                if self._unended == most and self._on_stuck is not None:
+                    self._unended = 0
+                    self._on_stuck()
             except Exception as error:
                 lines = str(error).strip().splitlines()
                 self.fail(lines[-1] if lines else type(error).__name__)

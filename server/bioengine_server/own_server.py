@@ -38,13 +38,13 @@ def own_server(settings: Settings, **environment: str) -> Iterator[subprocess.Po
         )
         try:
             deadline = time.monotonic() + _START_TIMEOUT
-            while not is_ready(settings.url):
+            while reason := why_not_ready(settings.url):
                 if process.poll() is not None:
                     errors.seek(0)
                     raise StackError(errors.read().decode(errors="replace").strip().removeprefix("bioengine: "))
                 if time.monotonic() > deadline:
                     raise StackError(
-                        f"The server did not become ready within {_START_TIMEOUT:.0f} s. `./bioengine up` shows why."
+                        f"The server did not become ready within {_START_TIMEOUT:.0f} s: {reason}. `./bioengine up` shows more."
                     )
                 time.sleep(0.2)
             yield process
@@ -52,11 +52,13 @@ def own_server(settings: Settings, **environment: str) -> Iterator[subprocess.Po
             process.communicate()  # closes its input, which ends it in order
 
 
-def is_ready(url: str) -> bool:
+def why_not_ready(url: str) -> str | None:
+    """What keeps the server at `url` from working; None where it works."""
     try:
-        return httpx.get(f"{url}/health/readiness", timeout=5).status_code == 200
-    except httpx.HTTPError:
-        return False
+        answer = httpx.get(f"{url}/health/readiness", timeout=5)
+        return None if answer.status_code == 200 else str(answer.json()["reason"])
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        return f"it does not answer ({type(error).__name__})"
 
 
 def _environment(settings: Settings) -> dict[str, str]:

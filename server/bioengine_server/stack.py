@@ -140,6 +140,7 @@ async def _service_on_triton(
                 restart = partial(ask_for_restart, file)
             on_start(f"using Triton on {url}")
         watcher = StackWatcher(readiness, restart)
+        readiness.when_stuck(watcher.on_stuck)
         yield await parts.enter_async_context(service_for(settings, access, url, secret, settings.told_url, watcher))
 
 

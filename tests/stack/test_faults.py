@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypha_rpc import connect_to_server
 
-from tests.stack.harness import ROUTER, Stack, example_input, get
+from tests.stack.harness import ROUTER, Stack, example_input, get, wait_for
 
 CLIENTS = 8
 ROUTERS = 16
@@ -95,3 +97,16 @@ async def test_kills_under_load(own_home: Path, packages: Path) -> None:
     finally:
         await asyncio.to_thread(stack.stop)
     assert stack.leftovers() == []
+
+
+@pytest.mark.extended
+def test_a_triton_that_hangs_is_started_again(own_home: Path, packages: Path) -> None:
+    """Neither dead nor failing: it is no longer believed in after two probes of 50 s."""
+    with Stack(own_home) as stack:
+        triton = stack.triton()
+        triton.send_signal(signal.SIGSTOP)
+        wait_for(lambda: get(f"{stack.url}/health/readiness")[0] == 503, 30, "not ready")
+        wait_for(lambda: not triton.is_running(), 120, "Triton ended")
+        stack.wait_until_ready()
+        with stack.client() as client:
+            assert client.run("old-otter", example_input(packages, "old-otter"))["success"]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from bioengine_server.errors import NoServer
 from bioengine_server.hub.ports import free_ports
-from bioengine_server.own_server import is_ready, own_server
+from bioengine_server.own_server import own_server, why_not_ready
 from bioengine_server.settings import Settings
 
 
@@ -19,7 +19,7 @@ def running_server(settings: Settings, url: str | None = None) -> Iterator[str]:
         settings: name the usual server, and the home for one of our own.
         url: of a server that must be there.
     """
-    if is_ready(url or settings.url):
+    if why_not_ready(url or settings.url) is None:
         yield url or settings.url
         return
     if url is not None:
