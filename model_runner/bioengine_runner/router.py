@@ -164,7 +164,7 @@ class Router:
         try:
             return await asyncio.wait_for(request.async_exec(), self._boot.run_timeout)
         except TimeoutError:
-            self._loader.end_run(model)
+            self._loader.end_run(model.name)
             raise RunTookTooLong(model.manifest.id, self._boot.run_timeout) from None
 
     def _operate(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -172,6 +172,10 @@ class Router:
         if operation == "status":
             routers = self._registry.processes("router")
             return {"dead_routers": sorted(name for name, process in routers.items() if not process.is_alive())}
+        if operation == "end_run":
+            # By the name of what runs: the id may name another package by now.
+            self._loader.end_run(request["triton_model"])
+            raise RunTookTooLong(request["model_id"], self._boot.run_timeout)
         manifest = resolve(self._boot.store, request.get("model_id"))
         if operation == "resolve":
             return {"id": manifest.id, "version": manifest.version, "triton_model": self._plain(manifest)}
@@ -182,9 +186,6 @@ class Router:
             model = triton_model(manifest, request.get("weight_format"), self._boot.trusted)
             self._loader.ensure(model)
             return {"name": model.name}
-        if operation == "end_run":
-            self._loader.end_run(triton_model(manifest, None, self._boot.trusted))
-            raise RunTookTooLong(manifest.id, self._boot.run_timeout)
         raise BadRequest(f"There is no operation {shorten(operation)}. Expected status, resolve, config, load or end_run.")
 
     def _plain(self, manifest: Manifest) -> dict[str, Any] | None:

@@ -29,8 +29,12 @@ _PROBE_PACKAGE = SHIPPED_PACKAGES / PROBE_MODEL
 _VALID_FOR = 60.0  # seconds
 _PROBE_TIMEOUT = 50.0  # seconds; generous, a machine at full load is busy and not broken
 
-# Probes in a row that do not end, and then it is broken; a first start may read everything from a slow disk.
+# Probes in a row that do not end, and then it is broken; a Triton that has just started may read everything from a slow disk.
 _STUCK_AFTER, _STUCK_AT_START = 2, 6
+
+
+class _Unended(Exception):
+    """A probe took longer than any should."""
 
 
 class Readiness:
@@ -41,7 +45,7 @@ class Readiness:
         self._reason = "the stack is starting"
         self._failures = 0
         self._repairing = False
-        self._unended = 0
+        self._unended, self._until_stuck = 0, _STUCK_AT_START
         self._on_stuck: Callable[[], None] | None = None
         self._test_input = np.load(_PROBE_PACKAGE / "test_input.npy")
         self._test_output = np.load(_PROBE_PACKAGE / "test_output.npy")
@@ -65,27 +69,30 @@ class Readiness:
         while True:
             try:
                 async with store.get_workspace_interface(store.get_root_user(), "public", client_id="readiness-probe") as api:
-                    async with asyncio.timeout(_PROBE_TIMEOUT):
-                        service = await api.get_service(f"public/{SERVICE_ID}")
+                    service = await api.get_service(f"public/{SERVICE_ID}")
                     while True:
                         failures = self._failures
-                        async with asyncio.timeout(_PROBE_TIMEOUT):
-                            await self._probe(service)
+                        try:
+                            async with asyncio.timeout(_PROBE_TIMEOUT):
+                                await self._probe(service)
+                        except TimeoutError:
+                            raise _Unended from None
                         if failures != self._failures:
                             continue  # it may have begun, and succeeded, before the failure
                         if self.reason is not None:
                             logger.info("Ready")
-                        self._succeeded, self._unended = time.monotonic(), 0
+                        self._succeeded, self._unended, self._until_stuck = time.monotonic(), 0, _STUCK_AFTER
                         self.became_ready.set()
                         await asyncio.sleep(interval)
-            except TimeoutError:
+            except _Unended:
                 self.fail(f"the probe did not end within {_PROBE_TIMEOUT:.0f} s")
                 self._unended += 1
-                most = _STUCK_AFTER if self.became_ready.is_set() else _STUCK_AT_START
-                if self._unended == most and self._on_stuck is not None:
-                    self._unended = 0
+                if self._unended >= self._until_stuck and self._on_stuck is not None:
+                    self._unended, self._until_stuck = 0, _STUCK_AT_START
                     self._on_stuck()
             except Exception as error:
+                # Perhaps of a Triton that has ended, and is being started again.
+                self._unended, self._until_stuck = 0, _STUCK_AT_START
                 lines = str(error).strip().splitlines()
                 self.fail(lines[-1] if lines else type(error).__name__)
             await asyncio.sleep(min(interval, 1.0))

@@ -57,7 +57,7 @@ def why_not_ready(url: str) -> str | None:
     try:
         answer = httpx.get(f"{url}/health/readiness", timeout=5)
         return None if answer.status_code == 200 else str(answer.json()["reason"])
-    except (httpx.HTTPError, ValueError, KeyError) as error:
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         return f"it does not answer ({type(error).__name__})"
 
 

@@ -52,9 +52,9 @@ class Loader:
         """Load `model` anew unless somebody did since `generation`. Returns the new generation. Raises RequestError."""
         return self._load(model, stale=generation)
 
-    def end_run(self, model: TritonModel) -> None:
-        """End what the model is working on, with its process."""
-        if process := self._registry.process(f"model:{model.name}"):
+    def end_run(self, name: str) -> None:
+        """End what the Triton model `name` is working on, with its process."""
+        if process := self._registry.process(f"model:{name}"):
             process.end(patience=0)
 
     def is_alive(self, model: TritonModel) -> bool:

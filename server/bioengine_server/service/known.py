@@ -20,26 +20,31 @@ from bioengine_server.triton.api import TritonApi
 from bioengine_server.triton.shared import LEAST_BYTES
 
 _MOST = 1024
+_KNOWN_FOR = 10.0  # seconds; the store may be somebody else's, who changes it unseen
 
 
 @dataclass
 class KnownModel:
-    """A model of the store, as the router has resolved its id. `place`: `<id>/<version>`."""
+    """A model of the store, as the router has resolved its id. `place`: `<id>/<version>`. `state`: of the store then."""
 
     place: str
+    state: object
     triton_model: dict[str, Any] | None
     """As `bioengine_runner.router` describes what it takes; None where only the router can speak to it."""
     opened: dict[str, Any] = field(default_factory=dict)
     """`weight_format` and `device` of its last run; empty before the first."""
+    info: dict[str, Any] = field(default_factory=dict)
+    """What Triton said of that run."""
+    until: float = field(default_factory=lambda: time.monotonic() + _KNOWN_FOR)
 
-    def ran(self, request: dict[str, Any], result: dict[str, Any]) -> None:
-        """The router has run it."""
-        if "weight_format" not in request:
-            self.opened = {key: result[key] for key in ("weight_format", "device")}
+    def ran(self, request: dict[str, Any], result: dict[str, Any], info: dict[str, Any]) -> None:
+        """The router has run it; what it makes large results of is not for the short way."""
+        if "weight_format" not in request and all(output.nbytes < LEAST_BYTES for output in result["outputs"]):
+            self.opened, self.info = {key: result[key] for key in ("weight_format", "device")}, info
 
     def plain_inputs(self, request: dict[str, Any]) -> list[tuple[str, np.ndarray]] | None:
         """The inputs of a request that can go the short way, by name; None where it cannot."""
-        if not self.opened or self.triton_model is None or request.keys() != {"model_id", "inputs"}:
+        if not self.opened or self.triton_model is None or self.state is None or request.keys() != {"model_id", "inputs"}:
             return None
         arrays, wanted = request["inputs"], self.triton_model["inputs"]
         if not isinstance(arrays, (list, tuple)) or len(arrays) != len(wanted):
@@ -49,6 +54,11 @@ class KnownModel:
                 return None
         # Larger ones are shared with the router and the model's process, and take so long that its part is next to nothing.
         return list(zip(wanted, arrays)) if all(array.nbytes < LEAST_BYTES for array in arrays) else None
+
+    def named(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The model for `end_run`: what the request calls it, and what has run."""
+        assert self.triton_model is not None
+        return {"model_id": request["model_id"], "triton_model": self.triton_model["name"]}
 
     async def run(self, triton: TritonApi, inputs: list[tuple[str, np.ndarray]]) -> dict[str, Any]:
         """Run `plain_inputs` the short way: the result, as the router has it. Raises TritonError, TritonUnavailable."""
@@ -66,10 +76,9 @@ class KnownModel:
 
 
 class KnownModels:
-    """By the ids that clients have named, for as long as nothing changes in the store."""
+    """By the ids that clients have named, for a moment, and only while nothing changes in the store."""
 
     def __init__(self) -> None:
-        self._state: object = None
         self._models: dict[str, KnownModel] = {}
 
     def get(self, model_id: Any, state: object) -> KnownModel | None:
@@ -78,14 +87,11 @@ class KnownModels:
             model_id: as a client named it.
             state: of the store.
         """
-        if state != self._state:
-            self._state = state
-            self._models.clear()
-        return self._models.get(model_id) if isinstance(model_id, str) else None
+        model = self._models.get(model_id) if isinstance(model_id, str) else None
+        return model if model is not None and model.state == state and model.until > time.monotonic() else None
 
-    def add(self, model_id: str, state: object, model: KnownModel) -> None:
-        """`model` is what `model_id` named while the store was in this `state`."""
-        if state == self._state:
-            if len(self._models) >= _MOST:
-                self._models.clear()
-            self._models[model_id] = model
+    def add(self, model_id: str, model: KnownModel) -> None:
+        """`model` is what `model_id` names."""
+        if len(self._models) >= _MOST:
+            self._models.clear()
+        self._models[model_id] = model

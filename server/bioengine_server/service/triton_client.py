@@ -290,8 +290,8 @@ class TritonClient:
             answer, info = await self._resolved_or_fetched(model_id, call.caller, call.steps)
             if "id" not in answer:
                 return answer, info
-            model = KnownModel(f"{answer['id']}/{answer['version']}", answer["triton_model"])
-            self._known.add(model_id, state, model)
+            model = KnownModel(f"{answer['id']}/{answer['version']}", state, answer.get("triton_model"))
+            self._known.add(model_id, model)
         # All names of one model share its places.
         result, info = await self._in_place(model.place, call, lambda: self._loaded_and_run(request, call, model))
         if result.get("success"):
@@ -316,18 +316,19 @@ class TritonClient:
             loaded, _ = await self._router.ask({"operation": "load", **wanted})
             if "name" in loaded:  # what is wrong otherwise, the run itself says
                 call.steps.tell("running")
-        inputs = model.plain_inputs(request) if call.options == InferOptions() else None
-        if inputs is not None:
+        # In the queue the model may have become another one.
+        is_plain = call.options == InferOptions() and self._store.state() == model.state
+        if is_plain and (inputs := model.plain_inputs(request)) is not None:
             try:
                 async with asyncio.timeout(self.triton.run_timeout):
-                    return await model.run(self.triton, inputs), {"model_name": ROUTER}
+                    return await model.run(self.triton, inputs), model.info
             except TimeoutError:
-                return await self._router.ask({"operation": "end_run", "model_id": request["model_id"]})
+                return await self._router.ask({"operation": "end_run", **model.named(request)})
             except (TritonError, TritonUnavailable) as error:
                 logger.debug("%s failed, and is run once more through the router: %s", model.place, error)
         result, info = await self._router.ask(request, call.options)
         if result.get("success"):
-            model.ran(request, result)
+            model.ran(request, result, info)
         return result, info
 
     async def _described(self, request: dict[str, Any], call: _Call) -> RouterAnswer:

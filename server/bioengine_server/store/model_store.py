@@ -212,8 +212,11 @@ class ModelStore:
         return removed
 
     def state(self) -> object:
-        """What differs when a package has come, gone, or got another name since: each such change writes all names anew."""
-        with contextlib.suppress(FileNotFoundError):
+        """What differs when a package has come, gone, or got another name since: each such change writes all names anew.
+
+        None where there is no store.
+        """
+        with contextlib.suppress(OSError):
             status = (self.folder / layout.ALIASES_FILE).stat()
             return status.st_ino, status.st_mtime_ns
         return None

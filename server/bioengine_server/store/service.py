@@ -80,7 +80,7 @@ class StoreService:
             return await Collection(self._settings, downloader).search(words)
 
     def state(self) -> object:
-        """What differs when a package has come, gone, or got another name since."""
+        """What differs when a package has come, gone, or got another name since; None where there is no store."""
         return self._store.state()
 
     def used(self, place: str) -> None:

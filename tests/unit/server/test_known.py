@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,20 @@ from bioengine_server.triton.shared import LEAST_BYTES
 
 TWO = {"name": "two", "inputs": {"image": ["float32", 4], "mask": ["uint8", 3]}, "outputs": ["sum"]}
 IMAGE, MASK = np.zeros((1, 1, 8, 8), np.float32), np.zeros((1, 8, 8), np.uint8)
-RESULT = {"weight_format": "onnx", "device": "cpu", "success": True}
+RESULT = {"weight_format": "onnx", "device": "cpu", "success": True, "outputs": [IMAGE]}
+INFO = {"model_name": "router"}
 
 
 def known(triton_model: dict[str, Any] | None = TWO) -> KnownModel:
-    return KnownModel("two/1.0.0", triton_model)
+    return KnownModel("two/1.0.0", "state", triton_model)
 
 
 def test_a_plain_request_of_a_model_that_has_run() -> None:
     model, request = known(), {"model_id": "two", "inputs": [IMAGE, MASK]}
     assert model.plain_inputs(request) is None
-    model.ran({**request, "weight_format": "onnx"}, RESULT)
+    model.ran({**request, "weight_format": "onnx"}, RESULT, INFO)
     assert model.plain_inputs(request) is None, "other weights have run"
-    model.ran(request, RESULT)
+    model.ran(request, RESULT, INFO)
     assert model.plain_inputs(request) == [("image", IMAGE), ("mask", MASK)]
 
 
@@ -46,29 +48,41 @@ def test_a_plain_request_of_a_model_that_has_run() -> None:
 )
 def test_arrays_that_are_for_the_router(inputs: Any) -> None:
     model = known()
-    model.ran({}, RESULT)
+    model.ran({}, RESULT, INFO)
     assert model.plain_inputs({"model_id": "two", "inputs": inputs}) is None
 
 
 @pytest.mark.parametrize("more", ["axes", "tile", "return_rdf", "weight_format", "anything"])
 def test_wishes_that_are_for_the_router(more: str) -> None:
     model = known()
-    model.ran({}, RESULT)
+    model.ran({}, RESULT, INFO)
     assert model.plain_inputs({"model_id": "two", "inputs": [IMAGE, MASK], more: None}) is None
 
 
 def test_a_model_that_only_the_router_can_speak_to() -> None:
     model = known(None)
-    model.ran({}, RESULT)
+    model.ran({}, RESULT, INFO)
     assert model.plain_inputs({"model_id": "two", "inputs": [IMAGE, MASK]}) is None
 
 
-def test_models_are_known_until_the_store_changes() -> None:
+def test_a_model_that_makes_much_of_little() -> None:
+    model, request = known(), {"model_id": "two", "inputs": [IMAGE, MASK]}
+    model.ran(request, {**RESULT, "outputs": [IMAGE, np.zeros(LEAST_BYTES, np.uint8)]}, INFO)
+    assert model.plain_inputs(request) is None
+
+
+def test_a_store_that_is_not_there_tells_nothing() -> None:
+    model = KnownModel("two/1.0.0", None, TWO)
+    model.ran({}, RESULT, INFO)
+    assert model.plain_inputs({"model_id": "two", "inputs": [IMAGE, MASK]}) is None
+
+
+def test_models_are_known_for_a_moment_and_until_the_store_changes() -> None:
     models, model = KnownModels(), known()
-    assert models.get("two", "before") is None
-    models.add("two", "before", model)
-    assert models.get("two", "before") is model
-    assert models.get(["two"], "before") is None
-    assert models.get("two", "after") is None
-    models.add("two", "before", model)
-    assert models.get("two", "after") is None, "it was resolved in a store that is no more"
+    assert models.get("two", "state") is None
+    models.add("two", model)
+    assert models.get("two", "state") is model
+    assert models.get(["two"], "state") is None
+    assert models.get("two", "another state") is None
+    model.until = time.monotonic()
+    assert models.get("two", "state") is None
