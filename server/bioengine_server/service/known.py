@@ -9,6 +9,7 @@ the model takes as they are; the router is for all else, and for whatever fails:
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bioengine_server.triton.api import TritonApi
+from bioengine_server.triton.router import Router
 from bioengine_server.triton.shared import LEAST_BYTES
 
 _MOST = 1024
@@ -55,24 +56,32 @@ class KnownModel:
         # Larger ones are shared with the router and the model's process, and take so long that its part is next to nothing.
         return list(zip(wanted, arrays)) if all(array.nbytes < LEAST_BYTES for array in arrays) else None
 
-    def named(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The model for `end_run`: what the request calls it, and what has run."""
-        assert self.triton_model is not None
-        return {"model_id": request["model_id"], "triton_model": self.triton_model["name"]}
+    async def run(
+        self, router: Router, model_id: str, inputs: list[tuple[str, np.ndarray]]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Run `plain_inputs` the short way: result and info, as the router has them. Raises TritonError, TritonUnavailable.
 
-    async def run(self, triton: TritonApi, inputs: list[tuple[str, np.ndarray]]) -> dict[str, Any]:
-        """Run `plain_inputs` the short way: the result, as the router has it. Raises TritonError, TritonUnavailable."""
+        Args:
+            router: for a run that takes too long, which it ends.
+            model_id: as the client named the model.
+            inputs: arrays by name.
+        """
         assert self.triton_model is not None
-        outputs = self.triton_model["outputs"]
+        name, outputs = self.triton_model["name"], self.triton_model["outputs"]
         started = time.perf_counter()
-        result = await triton.infer(self.triton_model["name"], inputs, outputs)
-        return {
+        try:
+            async with asyncio.timeout(router.api.run_timeout):
+                answer = await router.api.infer(name, inputs, outputs)
+        except TimeoutError:
+            return await router.ask({"operation": "end_run", "model_id": model_id, "triton_model": name})
+        result = {
             "task_id": str(uuid.uuid4()),
-            "outputs": [result.outputs[name] for name in outputs],
+            "outputs": [answer.outputs[output] for output in outputs],
             "execution_time": time.perf_counter() - started,
             "success": True,
             **self.opened,
         }
+        return result, self.info
 
 
 class KnownModels:

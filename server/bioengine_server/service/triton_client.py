@@ -320,10 +320,7 @@ class TritonClient:
         is_plain = call.options == InferOptions() and self._store.state() == model.state
         if is_plain and (inputs := model.plain_inputs(request)) is not None:
             try:
-                async with asyncio.timeout(self.triton.run_timeout):
-                    return await model.run(self.triton, inputs), model.info
-            except TimeoutError:
-                return await self._router.ask({"operation": "end_run", **model.named(request)})
+                return await model.run(self._router, request["model_id"], inputs)
             except (TritonError, TritonUnavailable) as error:
                 logger.debug("%s failed, and is run once more through the router: %s", model.place, error)
         result, info = await self._router.ask(request, call.options)
