@@ -39,8 +39,13 @@ class KnownModel:
     until: float = field(default_factory=lambda: time.monotonic() + _KNOWN_FOR)
 
     def ran(self, request: dict[str, Any], result: dict[str, Any], info: dict[str, Any]) -> None:
-        """The router has run it; what it makes large results of is not for the short way."""
-        if "weight_format" not in request and all(output.nbytes < LEAST_BYTES for output in result["outputs"]):
+        """The router has run it.
+
+        After a failure the next one is for the router as well, which sees whether its process lives; and so are large results.
+        """
+        if not result.get("success"):
+            self.opened = {}
+        elif "weight_format" not in request and all(output.nbytes < LEAST_BYTES for output in result["outputs"]):
             self.opened, self.info = {key: result[key] for key in ("weight_format", "device")}, info
 
     def plain_inputs(self, request: dict[str, Any]) -> list[tuple[str, np.ndarray]] | None:
@@ -73,6 +78,7 @@ class KnownModel:
             async with asyncio.timeout(router.api.run_timeout):
                 answer = await router.api.infer(name, inputs, outputs)
         except TimeoutError:
+            self.opened = {}
             return await router.ask({"operation": "end_run", "model_id": model_id, "triton_model": name})
         result = {
             "task_id": str(uuid.uuid4()),

@@ -324,8 +324,7 @@ class TritonClient:
             except (TritonError, TritonUnavailable) as error:
                 logger.debug("%s failed, and is run once more through the router: %s", model.place, error)
         result, info = await self._router.ask(request, call.options)
-        if result.get("success"):
-            model.ran(request, result, info)
+        model.ran(request, result, info)
         return result, info
 
     async def _described(self, request: dict[str, Any], call: _Call) -> RouterAnswer:
