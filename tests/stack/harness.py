@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -208,6 +209,12 @@ class Stack:
         """Of the server's own process alone, in bytes."""
         assert self.process is not None
         return float(psutil.Process(self.process.pid).memory_full_info().pss)
+
+    def statistics(self, model: str) -> dict[str, int]:
+        """Triton's own count of a model's requests, and of calls of its process."""
+        (triton,) = set(re.findall(r"Triton on (http://\S+)", self.log))
+        (found,) = get(f"{triton}/v2/models/{model}/stats")[1]["model_stats"]
+        return {key: int(found[key]) for key in ("inference_count", "execution_count")}
 
     def client(self, token: str = "") -> Client:
         return Client(self.url, token)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import requests
 from hypha_rpc import connect_to_server
 
 from tests.stack.harness import ROUTER, Client, Stack
@@ -144,20 +142,13 @@ async def test_requests_at_the_same_time_share_forward_passes(kinds_stack: Stack
             return np.asarray(answer["result"]["outputs"][0])
 
         alone = [await run(array) for array in given]
-        before = statistics(kinds_stack)
+        before = kinds_stack.statistics("conv-2d")
         together = await asyncio.gather(*(run(array) for array in given))
     for one, other in zip(together, alone):
         np.testing.assert_allclose(one, other, atol=1e-5)
-    after = statistics(kinds_stack)
+    after = kinds_stack.statistics("conv-2d")
     requests_run, passes = (after[key] - before[key] for key in ("inference_count", "execution_count"))
     assert requests_run == len(given) and passes < len(given), (requests_run, passes)
-
-
-def statistics(stack: Stack) -> dict[str, int]:
-    """Triton's own count of requests, and of calls of the model's process."""
-    (triton,) = set(re.findall(r"Triton on (http://\S+)", stack.log))
-    (found,) = requests.get(f"{triton}/v2/models/conv-2d/stats", timeout=30).json()["model_stats"]
-    return {key: int(found[key]) for key in ("inference_count", "execution_count")}
 
 
 @pytest.mark.extended

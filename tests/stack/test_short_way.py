@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import requests
 from bioengine_server.store.model_store import ModelStore
 
 from tests.stack.harness import ROUTER, Client, Stack, calibrate_snail, example_input, example_output, fill_home, snail, wait_for
@@ -41,10 +39,8 @@ def right(client: Client, packages: Path, **more: Any) -> dict[str, Any]:
 
 
 def requests_of_the_router(stack: Stack) -> int:
-    """By Triton's own count; the server itself asks it now and then."""
-    (triton,) = set(re.findall(r"Triton on (http://\S+)", stack.log))
-    (found,) = requests.get(f"{triton}/v2/models/{ROUTER}/stats", timeout=30).json()["model_stats"]
-    return int(found["inference_count"])
+    """The server itself asks it now and then."""
+    return stack.statistics(ROUTER)["inference_count"]
 
 
 @pytest.mark.parametrize(

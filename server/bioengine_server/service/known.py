@@ -3,8 +3,8 @@
     request -> router -> the model's own Triton model -> router -> result      any
     request -> the model's own Triton model -> result                          small, plain, of a model that has just run
 
-The way through the router takes 2 ms more, of some 10 that a small image is on its way. Who goes the short way has arrays that
-the model takes as they are; the router is for all else, and for whatever fails: it says what is wrong, and heals what has died.
+The way through the router takes longer by what only a small image notices. Who goes the short way has arrays that the model takes
+as they are; the router is for all else, and for whatever fails: it says what is wrong, and heals what has died.
 """
 
 from __future__ import annotations
