@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 from collections.abc import Awaitable
 
@@ -12,7 +13,10 @@ _LARGEST_MMAP_THRESHOLD = 32 << 20  # bytes
 
 # An image of 16 MB is in memory several times on its way.
 _KEPT = 256 << 20  # bytes
+_SOON = 0.5  # seconds
 _KEPT_FOR = 30.0  # seconds; longer than a usual run, so that the next image still finds it
+
+_wanted_back = asyncio.Event()
 
 
 async def keeping_memory(work: Awaitable[None]) -> None:
@@ -24,19 +28,25 @@ async def keeping_memory(work: Awaitable[None]) -> None:
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
     libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
-    giving_back = asyncio.create_task(_give_back_regularly())
+    giving_back = asyncio.create_task(_give_back())
     try:
         await work
     finally:
         giving_back.cancel()
 
 
-def give_back_memory() -> None:
-    """Give the system what is kept and not in use."""
-    ctypes.CDLL(None).malloc_trim(0)
+def give_back_soon() -> None:
+    """Have the system get what is kept when what is being refused, or forgotten, at this moment is no longer in use."""
+    _wanted_back.set()
 
 
-async def _give_back_regularly() -> None:
+async def _give_back() -> None:
+    trim = ctypes.CDLL(None).malloc_trim
     while True:
-        await asyncio.sleep(_KEPT_FOR)
-        await asyncio.to_thread(give_back_memory)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_KEPT_FOR):
+                await _wanted_back.wait()
+            # Once, however many are refused meanwhile.
+            await asyncio.sleep(_SOON)
+            _wanted_back.clear()
+        await asyncio.to_thread(trim, 0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from bioengine_server.errors import TooLarge
 from bioengine_server.limits import SizeLimit
-from bioengine_server.memory import give_back_memory
+from bioengine_server.memory import give_back_soon
 
 _PATIENCE = 60.0  # seconds from one chunk to the next
 _SWEEP_INTERVAL = 2.0  # seconds
@@ -87,6 +87,8 @@ class Uploads:
 
     def end(self) -> None:
         """Give up all of them; no more will come."""
+        if self._uploads:
+            give_back_soon()
         for key in list(self._uploads):
             self.close(key)
 
@@ -101,6 +103,6 @@ class Uploads:
         for key in stale:
             self.close(key)
         if stale:
-            give_back_memory()
+            give_back_soon()
         if self._uploads:
             self._watch()

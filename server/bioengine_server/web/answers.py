@@ -18,6 +18,7 @@ from bioengine_server.errors import (
     TritonUnavailable,
     WrongMethod,
 )
+from bioengine_server.memory import give_back_soon
 from bioengine_server.triton.api import TritonError
 
 _STATUS: list[tuple[type[Exception], int]] = [
@@ -39,6 +40,8 @@ _STATUS: list[tuple[type[Exception], int]] = [
 
 def refusal(error: Exception) -> JSONResponse:
     """The answer for an error of ours. `error` is Triton's key, which its clients read; `detail` is Hypha's."""
+    if isinstance(error, (TooLarge, BadBody)):
+        give_back_soon()  # what its body has taken
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     if isinstance(error, TritonError) and error.status != 500:
         status = error.status  # 500 is what Triton says of inputs that a Python model does not take
