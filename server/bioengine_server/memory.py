@@ -1,10 +1,10 @@
-"""How the C library keeps memory."""
+"""What this process does with memory: kept for the image that comes next, and left alone where it stays for good."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
+import gc
 from collections.abc import Awaitable
 
 # glibc's names and its largest threshold (malloc.h; mallopt(3)).
@@ -17,10 +17,11 @@ _SOON = 0.5  # seconds
 _KEPT_FOR = 30.0  # seconds; longer than a usual run, so that the next image still finds it
 
 _wanted_back = asyncio.Event()
+_in_use = asyncio.Event()
 
 
 async def keeping_memory(work: Awaitable[None]) -> None:
-    """Await `work`; meanwhile this process keeps what an image has taken, up to 256 MB, for the next one, half a minute at most.
+    """Await `work`; meanwhile this process keeps what an image has taken, up to 256 MB, until half a minute passes without one.
 
     By default it goes back to the system at once, which clears every page before it gives it out again.
     What takes more than 32 MB in one piece is given back all the same.
@@ -35,17 +36,37 @@ async def keeping_memory(work: Awaitable[None]) -> None:
         giving_back.cancel()
 
 
+def image_passes() -> None:
+    """Have what is kept stay: to give it back takes time, and so does it to get it again."""
+    _in_use.set()
+
+
 def give_back_soon() -> None:
     """Have the system get what is kept when what is being refused, or forgotten, at this moment is no longer in use."""
     _wanted_back.set()
 
 
+def leave_what_is_there() -> None:
+    """Have the garbage collector look only at what is made from now on.
+
+    What a server has made until it is ready stays for good; to look at all of it takes 0.1 s, in which nobody is answered, and
+    images make that happen every half a minute.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 async def _give_back() -> None:
     trim = ctypes.CDLL(None).malloc_trim
     while True:
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(_KEPT_FOR):
                 await _wanted_back.wait()
+        except TimeoutError:
+            if _in_use.is_set():
+                _in_use.clear()
+                continue
+        else:
             # Once, however many are refused meanwhile.
             await asyncio.sleep(_SOON)
             _wanted_back.clear()

@@ -24,6 +24,7 @@ from bioengine_server.health import Readiness, add_health_routes
 from bioengine_server.hub.guard import guard_rpc
 from bioengine_server.hub.hypha import HttpServer, create_hypha, hypha_store, listen, share_service
 from bioengine_server.hub.secrets import JWT_SECRET, checked_secret, home_secret, kept_secret, new_secret
+from bioengine_server.memory import leave_what_is_there
 from bioengine_server.private_folder import make_private
 from bioengine_server.service.admission import Admission
 from bioengine_server.service.registration import Registration, hide_tracebacks
@@ -274,4 +275,5 @@ async def _stop_with(stop: asyncio.Event, triton: TritonProcess) -> None:
 
 async def _announce(readiness: Readiness, on_ready: Callable[[], None]) -> None:
     await readiness.became_ready.wait()
+    leave_what_is_there()
     on_ready()

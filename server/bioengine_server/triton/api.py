@@ -18,6 +18,7 @@ from tritonclient.http.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from bioengine_server.errors import BioEngineError, RefusedArgument, TritonUnavailable
+from bioengine_server.memory import image_passes
 from bioengine_server.triton import message
 from bioengine_server.triton.shared import SharedFolder, SharedTensors
 
@@ -244,7 +245,10 @@ class TritonApi:
 
 async def _aside(size: int, work: Callable[..., T], *arguments: Any) -> T:
     """`work(*arguments)` on about `size` bytes, without keeping other requests waiting for it."""
-    return work(*arguments) if size < _ENCODED_AT_ONCE else await asyncio.to_thread(work, *arguments)
+    if size < _ENCODED_AT_ONCE:
+        return work(*arguments)
+    image_passes()
+    return await asyncio.to_thread(work, *arguments)
 
 
 def _encoded(request: dict[str, Any], shared: SharedFolder | None) -> bytes:
