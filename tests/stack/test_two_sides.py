@@ -13,7 +13,7 @@ import pytest
 from bioengine_server.store import trust
 from bioengine_server.store.manifest import RUNNABLE_WEIGHTS
 from bioengine_server.store.model_store import ModelStore
-from bioengine_server.triton import api, message
+from bioengine_server.triton import api, message, shared
 from bioengine_server.triton.restart import ask_for_restart
 
 from tests.stack.harness import python
@@ -61,9 +61,12 @@ def test_messages_are_read_alike(dtype: str) -> None:
         np.testing.assert_array_equal(restored, array)
 
 
-def test_names_that_both_use() -> None:
-    code = "from bioengine_runner import launch; print(launch.ROUTER, launch.SECRET_HEADER)"
-    assert in_runner(code).split() == [api.ROUTER.encode(), api.SECRET_HEADER.encode()]
+def test_names_and_sizes_that_both_use() -> None:
+    code = (
+        "from bioengine_runner import launch; from bioengine_runner.request import shared;"
+        "print(launch.ROUTER, launch.SECRET_HEADER, shared.LEAST_BYTES)"
+    )
+    assert in_runner(code).decode().split() == [api.ROUTER, api.SECRET_HEADER, str(shared.LEAST_BYTES)]
 
 
 def test_the_restart_that_the_server_asks_for_is_the_one_that_the_runner_sees(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from zlib import crc32
 import numpy as np
 
 # Smaller ones are sent as quickly in the message itself.
-_LEAST_BYTES = 524_288
+LEAST_BYTES = 524_288
 
 _FOLDER = re.compile(r"[0-9a-f]{32}")
 _FILE = re.compile(r"[a-z]{1,20}-[0-9]{1,6}")
@@ -42,7 +42,7 @@ class SharedFolder:
         """Have the file `name` hold `array`. Returns the name; None, and no file, where it is small or there is no room."""
         file = self._path(name)
         file.unlink(missing_ok=True)  # of an earlier attempt
-        if array.nbytes < _LEAST_BYTES:
+        if array.nbytes < LEAST_BYTES:
             return None
         try:
             # Written, not mapped: a mapping for which there is no room kills its process.

@@ -40,7 +40,7 @@ async def chunks(headers: Headers, receive: Receive, limit: SizeLimit) -> AsyncI
             try:
                 plain = data if inflate is None else inflate.decompress(data, _STEP)
             except zlib.error as error:
-                raise BadBody(f"it is not {encoding} ({error})") from error
+                raise BadBody(f"it is not {encoding}, as its Content-Encoding says ({error}); leave that header out") from error
             data = b"" if inflate is None else inflate.unconsumed_tail
             size += len(plain)
             if size > limit.bytes:
@@ -48,7 +48,7 @@ async def chunks(headers: Headers, receive: Receive, limit: SizeLimit) -> AsyncI
             if plain:
                 yield plain
     if inflate is not None and size and not inflate.eof:
-        raise BadBody("it was cut off")
+        raise BadBody("it was cut off on its way; send it once more")
 
 
 async def read(headers: Headers, receive: Receive, limit: SizeLimit) -> bytes:

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 _MSGPACK, _JSON = "application/msgpack", "application/json"
 _SERVICES = "/public/services"
+_EXPECTED = 'send one object that has the arguments by name, such as {"model_name": "bioengine-model-runner", "inputs": []}'
 
 
 class _EveryMethodRoute(Route):
@@ -129,9 +130,10 @@ async def _arguments(request: Request, rest: Rest, kind: str, limit: SizeLimit) 
         else:
             raise BadBody(f"its Content-Type is {kind[:40]!r}, expected {_MSGPACK} or {_JSON}")
     except (ValueError, TypeError, KeyError, RecursionError, msgpack.UnpackException) as error:
-        raise BadBody(f"it cannot be read as {kind} ({str(error)[:200] or type(error).__name__})") from error
+        reason = str(error)[:200] or type(error).__name__
+        raise BadBody(f"it cannot be read as {kind} ({reason}); {_EXPECTED}") from error
     if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
-        raise BadBody("expected an object with the arguments by name")
+        raise BadBody(f"it is no object with arguments; {_EXPECTED}")
     return {key: value for key, value in arguments.items() if key != "context"}
 
 

@@ -184,11 +184,11 @@ async def _read_header(request: Request, stream: AsyncIterator[bytes]) -> tuple[
             raise BadBody(f"it is JSON of more than {_MOST_HEADER // 1_000_000} MB; send tensors as binary data after it")
     length = len(data) if given is None else int(given)
     if len(data) < length:
-        raise BadBody("it ends within its JSON header")
+        raise BadBody(f"it ends within its JSON header, which has {length} bytes, as Inference-Header-Content-Length says")
     try:
         header = json.loads(bytes(data[:length]))
     except (ValueError, RecursionError) as error:
-        raise BadBody("its header is not JSON") from error
+        raise BadBody("its header is not JSON; send what Triton's inference protocol has, as tritonclient does") from error
     if not isinstance(header, dict):
         raise BadBody("its header is not a JSON object")
     return header, bytes(data[length:])
