@@ -49,8 +49,8 @@ def give_back_soon() -> None:
 def leave_what_is_there() -> None:
     """Have the garbage collector look only at what is made from now on.
 
-    What a server has made until it is ready stays for good; to look at all of it takes 0.1 s, in which nobody is answered, and
-    images make that happen every half a minute.
+    What a server has made until it is ready stays for good. To look at all of it takes long, nobody is answered meanwhile, and
+    while images come it happens again and again.
     """
     gc.collect()
     gc.freeze()

@@ -45,6 +45,7 @@ _ALLOWED = [
 ]
 _HEADER_LENGTH = "inference-header-content-length"
 _MOST_HEADER = 64_000_000  # bytes of JSON, which are unpacked here
+_EXPECTED = "send what Triton's inference protocol has, as tritonclient does"
 
 # What a request may ask of Triton beside its tensors; shared memory is among the rest.
 _PARAMETERS = {
@@ -188,9 +189,9 @@ async def _read_header(request: Request, stream: AsyncIterator[bytes]) -> tuple[
     try:
         header = json.loads(bytes(data[:length]))
     except (ValueError, RecursionError) as error:
-        raise BadBody("its header is not JSON; send what Triton's inference protocol has, as tritonclient does") from error
+        raise BadBody(f"its header is not JSON; {_EXPECTED}") from error
     if not isinstance(header, dict):
-        raise BadBody("its header is not a JSON object")
+        raise BadBody(f"its header is not a JSON object; {_EXPECTED}")
     return header, bytes(data[length:])
 
 
