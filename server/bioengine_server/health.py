@@ -120,17 +120,31 @@ class Readiness:
         self._failures += 1
 
 
-def add_health_routes(app: FastAPI, readiness: Readiness) -> None:
+class Liveness:
+    """Whether this process can still do its work, or has to start again."""
+
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()
+
+    @property
+    def reason(self) -> str | None:
+        """Why the process has to start again; None while it need not."""
+        return "Hypha's manager has stopped answering; the server starts again" if self.lost.is_set() else None
+
+
+def add_health_routes(app: FastAPI, readiness: Readiness, liveness: Liveness) -> None:
     """Answer the two health routes, before Hypha's own of the same names."""
 
-    async def liveness(_: Request) -> JSONResponse:
-        return JSONResponse({"status": "OK"})
+    async def alive(_: Request) -> JSONResponse:
+        return answer("DEAD", liveness.reason)
 
     async def ready(_: Request) -> JSONResponse:
-        reason = readiness.reason
+        return answer("NOT READY", liveness.reason or readiness.reason)
+
+    def answer(status: str, reason: str | None) -> JSONResponse:
         if reason is None:
             return JSONResponse({"status": "OK"})
-        return JSONResponse({"status": "NOT READY", "reason": reason}, status_code=503, headers={"Retry-After": "5"})
+        return JSONResponse({"status": status, "reason": reason}, status_code=503, headers={"Retry-After": "5"})
 
-    app.router.routes.insert(0, Route("/health/liveness", liveness, methods=["GET"]))
+    app.router.routes.insert(0, Route("/health/liveness", alive, methods=["GET"]))
     app.router.routes.insert(0, Route("/health/readiness", ready, methods=["GET"]))

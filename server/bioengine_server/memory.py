@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import gc
 from collections.abc import Awaitable
+from typing import TypeVar
 
 # glibc's names and its largest threshold (malloc.h; mallopt(3)).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -16,11 +17,13 @@ _KEPT = 256 << 20  # bytes
 _SOON = 0.5  # seconds
 _KEPT_FOR = 30.0  # seconds; longer than a usual run, so that the next image still finds it
 
+T = TypeVar("T")
+
 _wanted_back = asyncio.Event()
 _in_use = asyncio.Event()
 
 
-async def keeping_memory(work: Awaitable[None]) -> None:
+async def keeping_memory(work: Awaitable[T]) -> T:
     """Await `work`; meanwhile this process keeps what an image has taken, up to 256 MB, until half a minute passes without one.
 
     By default it goes back to the system at once, which clears every page before it gives it out again.
@@ -31,7 +34,7 @@ async def keeping_memory(work: Awaitable[None]) -> None:
     libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
     giving_back = asyncio.create_task(_give_back())
     try:
-        await work
+        return await work
     finally:
         giving_back.cancel()
 

@@ -15,19 +15,21 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any
 
+from hypha.core.store import RedisStore
+
 from bioengine_server.access.door import Doorkeeper
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
 from bioengine_server.errors import HomeInUse, StackError
 from bioengine_server.gateway.route import LegacyGateway
-from bioengine_server.health import Readiness, add_health_routes
-from bioengine_server.hub.guard import guard_rpc
+from bioengine_server.health import Liveness, Readiness, add_health_routes
+from bioengine_server.hub.guard import guard_rpc, hide_tracebacks
 from bioengine_server.hub.hypha import HttpServer, create_hypha, hypha_store, listen, share_service
 from bioengine_server.hub.secrets import JWT_SECRET, checked_secret, home_secret, kept_secret, new_secret
 from bioengine_server.memory import leave_what_is_there
 from bioengine_server.private_folder import make_private
 from bioengine_server.service.admission import Admission
-from bioengine_server.service.registration import Registration, hide_tracebacks
+from bioengine_server.service.registration import LocalRegistration, Registration
 from bioengine_server.service.triton_client import RESERVED_ROUTERS, SERVICE_ID, TritonClient
 from bioengine_server.settings import Settings
 from bioengine_server.store import layout
@@ -49,8 +51,8 @@ _BACKGROUND_PATIENCE = 1.0  # seconds
 _LAST_ANSWERS = 0.3  # seconds that the answers to what was under way have to leave
 
 
-async def run_stack(settings: Settings, on_start: Callable[[str], None], on_ready: Callable[[], None]) -> None:
-    """Run Hypha, and Triton where it is embedded, until SIGINT or SIGTERM.
+async def run_stack(settings: Settings, on_start: Callable[[str], None], on_ready: Callable[[], None]) -> bool:
+    """Run Hypha, and Triton where it is embedded, until SIGINT or SIGTERM. Returns whether the process is to start again.
 
     Args:
         settings: all that can be chosen.
@@ -60,6 +62,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
     Raises StackError.
     """
     stop = stop_on_signals()
+    liveness = Liveness()
     if not settings.debug:
         hide_tracebacks()
     with own_home(settings), contextlib.closing(listen(settings.bind_address, settings.port)) as listener:
@@ -70,7 +73,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             keeper = Doorkeeper(access, registry)
             await keeper.verifier.replace_hyphas()
             readiness = Readiness()
-            add_health_routes(app, readiness)
+            add_health_routes(app, readiness, liveness)
             gateway = LegacyGateway(app, lambda: hypha_store(app), keeper)
             service = None
             if settings.triton != "none":
@@ -84,19 +87,41 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             share_service(store, SERVICE_ID)
             if service is not None:
                 service.watch_clients(store.get_event_bus().is_local_client)
-                api = await parts.enter_async_context(
-                    store.get_workspace_interface(store.get_root_user(), "public", client_id="bioengine", silent=True)
-                )
-                gateway.local.add(await Registration(service).register(api), service.definition())
+            registration = _local_registration(store, service, gateway, liveness)
+            await registration.register()
+            await parts.enter_async_context(background(registration.watch()))
             await parts.enter_async_context(background(keeper.watch()))
             await parts.enter_async_context(background(readiness.watch(store, settings.probe_interval)))
             await parts.enter_async_context(background(_announce(readiness, on_ready)))
-            await stop.wait()
+            await _first(stop, liveness.lost)
             logger.info("Stopping")
             if service is not None:
                 service.stop()
                 await asyncio.sleep(_LAST_ANSWERS)
             await gateway.stop()
+    return not stop.is_set()
+
+
+def _local_registration(
+    store: RedisStore, service: TritonClient | None, gateway: LegacyGateway, liveness: Liveness
+) -> LocalRegistration:
+    registration = None if service is None else Registration(service)
+
+    def registered(id: str) -> None:
+        assert service is not None
+        gateway.local.add(id, service.definition())
+
+    return LocalRegistration(store, registration, registered, liveness.lost.set)
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Wait for any of them."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
 
 
 class StackWatcher(Watcher):

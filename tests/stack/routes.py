@@ -16,7 +16,7 @@ from typing import Any
 from bioengine_server.access.door import Doorkeeper
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
-from bioengine_server.health import Readiness, add_health_routes
+from bioengine_server.health import Liveness, Readiness, add_health_routes
 from bioengine_server.hub.hypha import HttpServer, create_hypha, listen
 from bioengine_server.hub.ports import free_ports
 from bioengine_server.hub.secrets import new_secret
@@ -41,7 +41,7 @@ async def main(home: Path, file: Path) -> None:
     registry = TokenRegistry(home)
     keeper = Doorkeeper(Access(settings, registry), registry)
     app = create_hypha(settings, keeper.access, new_secret())
-    add_health_routes(app, Readiness())
+    add_health_routes(app, Readiness(), Liveness())
     with contextlib.closing(listen(settings.host, port)) as listener:
         server = HttpServer(add_web(app, settings, keeper, None), listener)
         await server.start()  # Hypha adds most of its routes when it starts

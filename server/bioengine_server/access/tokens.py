@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import hypha.core.auth
@@ -17,6 +17,7 @@ from hypha.core.auth import jwt
 
 from bioengine_server.access.registry import Token, TokenRegistry
 from bioengine_server.errors import AccessDenied, BioEngineError, TokenExpired
+from bioengine_server.hub import hypha_parts
 from bioengine_server.service.caller import TOKEN_ROLE, token_id
 
 _NAME = re.compile(r"[A-Za-z0-9_.|-]{1,128}")
@@ -27,7 +28,7 @@ _ALGORITHM = "HS256"
 
 def use_secret(secret: str) -> None:
     """Sign and verify with a home's secret from now on."""
-    hypha.core.auth.set_jwt_secret(secret)
+    hypha_parts.use_secret(secret)
 
 
 def sign(token: Token) -> str:
@@ -58,15 +59,17 @@ def check_scopes() -> None:
 
     Hypha 0.21 joins names that clients choose (their own, further scopes) with spaces to a text that it reads back as grants.
     """
-    generate = hypha.core.auth.generate_jwt_scope
 
-    def generate_checked(scope: Any) -> str:
-        names = [*scope.workspaces, *filter(None, (scope.client_id, scope.current_workspace))]
-        if scope.extra_scopes or not all(map(is_name, names)):
-            raise PermissionError("A token names one workspace and one client, in letters, digits, '-', '_', '.' and '|'.")
-        return str(generate(scope))
+    def checked(generate: Callable[[Any], str]) -> Callable[[Any], str]:
+        def generate_checked(scope: Any) -> str:
+            names = [*scope.workspaces, *filter(None, (scope.client_id, scope.current_workspace))]
+            if scope.extra_scopes or not all(map(is_name, names)):
+                raise PermissionError("A token names one workspace and one client, in letters, digits, '-', '_', '.' and '|'.")
+            return str(generate(scope))
 
-    hypha.core.auth.generate_jwt_scope = generate_checked
+        return generate_checked
+
+    hypha_parts.wrap_scope(checked)
 
 
 def is_name(value: object) -> bool:
@@ -82,14 +85,14 @@ class Verifier:
 
     async def replace_hyphas(self) -> None:
         """Have Hypha ask us about every token."""
-        await hypha.core.auth.set_parse_token_function(self.user_of)
+        await hypha_parts.use_verifier(self.user_of)
 
     def user_of(self, token: Any) -> UserInfo:
         """The user of a token. Raises AccessDenied, UnknownToken, TokenRevoked, TokenExpired."""
         try:
             if jwt.get_unverified_header(token).get("alg") != _ALGORITHM:
                 raise AccessDenied
-            user: UserInfo = hypha.core.auth._parse_token(token)
+            user = hypha_parts.parse_token(token)
         except BioEngineError:
             raise
         except Exception as error:  # whatever Hypha and its library raise for a token

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from typing import Annotated, Any, Optional
 
 import typer
@@ -41,7 +42,9 @@ def up(
         console.print(f"Access: {access_of(settings)}\n\nTry it:\n")
         print(first_call(settings), flush=True)
 
-    run(run_stack(settings, on_start=announce, on_ready=ready))
+    if run(run_stack(settings, on_start=announce, on_ready=ready)):
+        print("Starting again.", flush=True)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     console.print("Stopped.")
 
 
@@ -82,6 +85,7 @@ def announce(what: str) -> None:
     print(f"  starting {what}", flush=True)
 
 
-def run(work: Any) -> None:
+def run(work: Any) -> Any:
+    """The result of `work`; an error of ours ends the command with its message."""
     with told():
-        asyncio.run(keeping_memory(work))
+        return asyncio.run(keeping_memory(work))

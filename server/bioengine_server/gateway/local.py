@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import hypha_rpc.rpc
+from bioengine_server.hub.guard import told_error
 
 Method = Callable[..., Awaitable[Any]]
 
@@ -34,6 +34,6 @@ def _bound(method: Method, context: dict[str, Any]) -> Method:
         try:
             return await method(*args, **{**kwargs, "context": context})
         except Exception:
-            raise RuntimeError(hypha_rpc.rpc.format_traceback(traceback.format_exc())) from None
+            raise RuntimeError(told_error(traceback.format_exc())) from None
 
     return call

@@ -25,8 +25,9 @@ from bioengine_server.access.door import Doorkeeper, is_legacy
 from bioengine_server.errors import AccessDenied, BioEngineError, NotLetIn, Stopping
 from bioengine_server.gateway.local import LocalServices
 from bioengine_server.gateway.refusal import answer_with
-from bioengine_server.gateway.rpc import LegacyRPC
+from bioengine_server.gateway.rpc import LegacyRPC, guard_legacy_rpc
 from bioengine_server.gateway.session import LegacySession, hypha_client
+from bioengine_server.hub.envelope import NotAMessage
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.caller import Caller
 
@@ -56,7 +57,10 @@ class LegacyGateway:
             app: Hypha's application.
             store: gives Hypha's store.
             keeper: says who is let in.
+
+        Raises LibraryChanged.
         """
+        guard_legacy_rpc()
         self.local = LocalServices()
         self._store = store
         self._keeper = keeper
@@ -195,7 +199,8 @@ class _Connection:
             try:
                 self._handle(data)
             except Exception as error:
-                logger.warning("A legacy client sent a frame that cannot be read: %s", error)
-                await self._websocket.close(code=1003)
+                logger.warning("A legacy client sent a frame that cannot be read (%s)", type(error).__name__)
+                reason = str(error) if isinstance(error, NotAMessage) else "The frame cannot be read."
+                await self._websocket.close(code=1003, reason=reason.encode()[:120].decode(errors="ignore"))
                 return
             await asyncio.sleep(0)

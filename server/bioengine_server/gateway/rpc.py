@@ -1,4 +1,4 @@
-"""imjoy-rpc's own RPC class as the server's end of one legacy connection.
+"""imjoy-rpc's own RPC class as the server's end of one legacy connection. All that touches the library's inner names is here.
 
 Frames are MessagePack of a main part, followed by one of an extra part; long messages come in chunks of 512,000 bytes
 through the built-in service's `message_cache` (imjoy-rpc 0.5, "hypha" transport).
@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import io
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import imjoy_rpc.hypha.rpc
 import msgpack
 import shortuuid
 from imjoy_rpc.hypha.rpc import CHUNK_SIZE, RPC
 
 from bioengine_server.gateway.wrap import caller
+from bioengine_server.hub import envelope, names
 from bioengine_server.hub.guard import bare_errors, check_arrays
+from bioengine_server.hub.library import require
 from bioengine_server.hub.uploads import Uploads
 from bioengine_server.limits import SizeLimit
 
@@ -26,8 +28,20 @@ logger = logging.getLogger(__name__)
 
 MANAGER_ID = "workspace-manager"
 
+_VERSION = "0.5.59"
+_PARTS = {
+    "index_object": (imjoy_rpc.hypha.rpc.index_object, "cdd2f88a4504"),
+    "RPC": (RPC, "af589ac7d320"),
+}
+
 # Chunks on their way at the same time; the original waits for each one's answer.
 _CHUNKS_IN_FLIGHT = 8
+
+
+def guard_legacy_rpc() -> None:
+    """Have every end of imjoy-rpc look names up among what was offered alone. Raises LibraryChanged."""
+    require("imjoy-rpc", _VERSION, _PARTS)
+    imjoy_rpc.hypha.rpc.index_object = names.find
 
 
 class LegacyRPC(RPC):
@@ -50,6 +64,8 @@ class LegacyRPC(RPC):
         self._finding: set[asyncio.Future[None]] = set()
         self._refusal: Exception | None = None
         super().__init__(connection, client_id=MANAGER_ID, workspace=workspace, method_timeout=3600)
+        # Who registers here would do so among the server's own services; clients offer theirs through the manager.
+        del self._services["built-in"]["register_service"]
         check_arrays(self)
         bare_errors(self)
         self._send_frame = connection.emit_message
@@ -79,15 +95,29 @@ class LegacyRPC(RPC):
         await self._send_frame(msgpack.packb({**main, "user": caller.get() or self._user}) + frame[unpacker.tell() :])
 
     def _on_message(self, message: bytes) -> None:
-        unpacker = msgpack.Unpacker(io.BytesIO(message), max_buffer_size=CHUNK_SIZE * 2)
-        main = unpacker.unpack()
-        main.update({"from": self._sender, "to": f"{self._local_workspace}/{MANAGER_ID}", "user": self._user})
-        main["ctx"] = {**main, **self.default_context}
+        """A frame of the client. Raises NotAMessage."""
         try:
-            main.update(unpacker.unpack())
-        except msgpack.exceptions.OutOfData:
-            pass
-        self._fire(main["type"], main)
+            self._take(envelope.checked(message, self._sender))
+        except envelope.MessageRefused as error:
+            logger.info("A message of %s was refused", self._sender)
+            answer = envelope.refusal(error, self._sender, MANAGER_ID)
+            told = asyncio.ensure_future(self._emit_message(answer))
+            self._finding.add(told)
+            told.add_done_callback(self._finding.discard)
+
+    def _take(self, message: envelope.Message) -> None:
+        """Handle a message as what it is: from this client, to this end."""
+        main = {**message.main, "from": self._sender, "to": f"{self._local_workspace}/{MANAGER_ID}", "user": self._user}
+        if "parent" in main and not self._is_session(main["parent"]):
+            del main["parent"]
+        self._fire("method", {**main, "ctx": {**main, **self.default_context}, **message.body})
+
+    def _is_session(self, name: str) -> bool:
+        """Whether a session of this end is open; else the library would make one of that name."""
+        try:
+            return isinstance(names.find(self._object_store, name), dict)
+        except KeyError:
+            return False
 
     def _handle_method(self, data: dict[str, Any]) -> None:
         method = str(data.get("method", "")).split(".")
@@ -137,22 +167,34 @@ class LegacyRPC(RPC):
                 told.add_done_callback(lambda told: told.cancelled() or told.exception())
 
     def _create_message(self, key, heartbeat=False, overwrite=False, context=None):  # type: ignore[no-untyped-def]
-        self._uploads.open(self._sender, key, self._limit, answer=heartbeat)
-        super()._create_message(key, heartbeat, overwrite, context)
+        self._uploads.open(self._sender, key, self._limit, answer=self._is_answer(key, heartbeat))
+        super()._create_message(key, bool(heartbeat), overwrite, context)
         self._object_store["message_cache"][key] = bytearray()
 
     def _append_message(self, key, data, heartbeat=False, context=None):  # type: ignore[no-untyped-def]
         self._uploads.grow(self._sender, key, data)
-        if heartbeat and key in self._object_store:
+        if heartbeat and self._is_answer(key, heartbeat):
             self._object_store[key]["timer"].reset()
         self._object_store["message_cache"][key].extend(data)
 
     def _process_message(self, key, heartbeat=False, context=None):  # type: ignore[no-untyped-def]
         self._uploads.checked(self._sender, key)
         try:
-            super()._process_message(key, heartbeat, context)
+            whole = envelope.checked(self._object_store["message_cache"][key], self._sender)
+        except envelope.NotAMessage as error:
+            raise ValueError(f"The chunks make no message: {error}") from error
         finally:
             self._uploads.close(key)
+        self._take(whole)
+
+    def _is_answer(self, key: Any, heartbeat: Any) -> bool:
+        """Whether a message is the answer to a call of this end; its parts keep the call waiting. Raises KeyError."""
+        if not heartbeat:
+            return False
+        session = self._object_store.get(key) if isinstance(key, str) and key not in envelope.RESERVED_SESSIONS else None
+        if not isinstance(session, dict) or "timer" not in session:
+            raise KeyError(f"The session {str(key)[:80]} does not exist any more.")
+        return True
 
     def _remove_message(self, key, context=None):  # type: ignore[no-untyped-def]
         self._uploads.checked(self._sender, key)

@@ -1,55 +1,124 @@
-"""Frames of websockets, looked at before anything takes them: what is not one ends its connection, with the reason.
+"""Frames of hypha-rpc clients, looked at before Hypha has them: what a client may not say goes no further.
 
-Both client generations send MessagePack of a map that says where to, and, of most messages, of a second map after it.
+    websocket -> checked, its main part made anew (hub.envelope) -> Hypha -> whoever it is to
+
+What is no message ends its connection with the reason; what says too much is answered with the reason, to its sender alone.
+Messages between two clients that come in chunks are put together here as well, for their receivers believe what such a message
+says of itself. imjoy-rpc clients' frames are checked in the gateway, which is where they end.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Callable
+from typing import Any
 
-import msgpack
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bioengine_server.access.door import is_legacy
+from bioengine_server.errors import BioEngineError
+from bioengine_server.hub import envelope
+from bioengine_server.hub.relay import Relay, Relays
+from bioengine_server.limits import SizeLimit
 
 logger = logging.getLogger(__name__)
 
 _PATH = "/ws"
 _UNSUPPORTED_DATA = 1003  # RFC 6455, 7.4.1
+_LONGEST_TEXT = 1000  # characters; as Hypha has it
+_TEXTS = ("ping", "refresh_token")
 
 
 class CheckedFrames:
-    """ASGI middleware that closes a client's websocket on the first binary frame that is not a message."""
+    """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, limit: SizeLimit, is_own: Callable[[str], bool]) -> None:
+        """
+        Args:
+            app: Hypha's application.
+            limit: of the unfinished messages of one client to others.
+            is_own: whether an end, `<workspace>/<client id>`, is in this process, and checks what comes in chunks itself.
+        """
         self._app = app
+        self._relays = Relays(limit, is_own)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "websocket" or scope["path"] != _PATH:
+        if scope["type"] != "websocket" or scope["path"] != _PATH or is_legacy(scope):
             await self._app(scope, receive, send)
             return
+        connection = _Connection(self._relays, receive, send)
+        try:
+            await self._app(scope, connection.receive, connection.send)
+        finally:
+            connection.end()
 
-        async def checked() -> Message:
-            event = await receive()
-            frame = event.get("bytes") if event["type"] == "websocket.receive" else None
-            problem = None if frame is None else problem_of(frame)
-            if problem is None:
+
+class _Connection:
+    """One client's. Its name is what Hypha tells it in `connection_info`."""
+
+    def __init__(self, relays: Relays, receive: Receive, send: Send) -> None:
+        self._relays = relays
+        self._receive = receive
+        self._send = send
+        self._sender = ""
+        self._relay: Relay | None = None
+        self._texts = 0
+
+    async def send(self, event: Message) -> None:
+        text = event.get("text") if event["type"] == "websocket.send" and not self._sender else None
+        if text:
+            self._learn(json.loads(text))
+        await self._send(event)
+
+    async def receive(self) -> Message:
+        while True:
+            event = await self._receive()
+            if event["type"] != "websocket.receive":
                 return event
-            logger.warning("A client sent a frame that %s; closing its connection", problem)
-            await send({"type": "websocket.close", "code": _UNSUPPORTED_DATA, "reason": f"The frame {problem}."[:120]})
-            return {"type": "websocket.disconnect", "code": _UNSUPPORTED_DATA}
+            frame = event.get("bytes")
+            try:
+                if frame is None:
+                    self._check_text(event.get("text") or "")
+                    return event
+                return {"type": "websocket.receive", "bytes": self._checked(frame)}
+            except envelope.NotAMessage as error:
+                logger.warning("%s sent a frame that is no message; closing its connection", self._sender or "A client")
+                await self._send({"type": "websocket.close", "code": _UNSUPPORTED_DATA, "reason": _reason(error)})
+                return {"type": "websocket.disconnect", "code": _UNSUPPORTED_DATA}
+            except envelope.MessageRefused as error:
+                logger.info("A message of %s was refused", self._sender)
+                answer = envelope.refusal(error, self._sender, self._sender)
+                await self._send({"type": "websocket.send", "bytes": answer})
 
-        await self._app(scope, checked, send)
+    def end(self) -> None:
+        if self._relay is not None:
+            self._relay.end()
+
+    def _learn(self, info: Any) -> None:
+        if isinstance(info, dict) and info.get("type") == "connection_info":
+            self._sender = f"{info['workspace']}/{info['client_id']}"
+            self._relay = self._relays.of(self._sender)
+
+    def _checked(self, frame: bytes) -> bytes:
+        if self._relay is None:
+            raise envelope.NotAMessage("comes before its sender has said who it is")
+        message = envelope.checked(frame, self._sender)
+        self._relay.passes(message)
+        return message.to_frame()
+
+    def _check_text(self, text: str) -> None:
+        """Texts are the first message, in which a client says who it is, and two requests of the connection itself."""
+        self._texts += 1
+        if self._texts == 1:
+            return
+        try:
+            said = json.loads(text[: _LONGEST_TEXT + 1])
+        except (ValueError, RecursionError):
+            said = None
+        if not isinstance(said, dict) or said.get("type") not in _TEXTS:
+            raise envelope.NotAMessage("is text, and not a ping")
 
 
-def problem_of(frame: bytes) -> str | None:
-    """What is wrong with a frame, None if nothing is. Its data is skipped, not unpacked."""
-    unpacker = msgpack.Unpacker(max_buffer_size=max(len(frame), 1))
-    unpacker.feed(frame)
-    try:
-        main = unpacker.unpack()
-        if not isinstance(main, dict) or not isinstance(main.get("to"), str) or not isinstance(main.get("type"), str):
-            return "does not say where to, and what it is"
-        if unpacker.tell() < len(frame):
-            unpacker.skip()
-        return None if unpacker.tell() == len(frame) else "has more than two parts"
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-        return f"is not MessagePack ({str(error) or type(error).__name__})"
+def _reason(error: BioEngineError) -> str:
+    return str(error).encode()[:120].decode(errors="ignore")

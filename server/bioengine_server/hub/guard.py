@@ -1,36 +1,72 @@
-"""Ends of both RPC libraries that take only what is well-formed, within bounds.
+"""Ends of hypha-rpc in this process that take only what is well-formed, offered and within bounds. All that touches the library's
+inner names is here.
 
-The libraries build arrays from whatever dtype and shape a message names, and keep unfinished messages for ever.
+The library looks names up through attributes, believes what a message says of itself, builds arrays from whatever dtype and
+shape it names, and keeps unfinished messages for ever.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
-import hypha.core.store
-import hypha.core.workspace
 import hypha_rpc.rpc
 import hypha_rpc.websocket_client
 
+from bioengine_server.hub import envelope, names
+from bioengine_server.hub.library import require
 from bioengine_server.hub.uploads import Uploads
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.caller import Caller
 from bioengine_server.triton import message
 
+_VERSION = "0.21.47"
+_RPC = hypha_rpc.rpc.RPC
+_PARTS = {
+    "index_object": (hypha_rpc.rpc.index_object, "cdd2f88a4504"),
+    "RPC.__init__": (_RPC.__init__, "421d3412c053"),
+    "RPC._on_message": (_RPC._on_message, "37e9bd53cdbb"),
+    "RPC._handle_method": (_RPC._handle_method, "3ffcc9610cde"),
+    "RPC._handle_peer_not_found": (_RPC._handle_peer_not_found, "75785ab52835"),
+    "RPC._get_session_store": (_RPC._get_session_store, "4b903cd46c16"),
+    "RPC._create_message": (_RPC._create_message, "e1f32396657c"),
+    "RPC._append_message": (_RPC._append_message, "ffb1a959b3b9"),
+    "RPC._set_message": (_RPC._set_message, "6943684e4cda"),
+    "RPC._process_message": (_RPC._process_message, "b8ea185cf84d"),
+    "RPC._remove_message": (_RPC._remove_message, "4fa43874225f"),
+    "RPC._decode": (_RPC._decode, "8fa03609b34d"),
+    "RemoteFunction.__call__": (hypha_rpc.rpc.RemoteFunction.__call__, "309ba2acb246"),
+}
+
 # Twice the library's own, so that an image is half as many messages; its clients take 512,000 bytes with what is around a chunk.
 _CHUNK_SIZE = 480 * 1024  # bytes
 
+# One frame of a traceback: where it is, and the code there.
+_TRACEBACK_FRAME = re.compile(r'^  (?:File "|\[Previous line repeated ).*(?:\n    .*)*\n?', re.MULTILINE)
 
-def guard_rpc(limit_of: Callable[[Caller], SizeLimit]) -> None:
-    """Have every end of hypha-rpc in this process guarded from now on: Hypha's own, and those of services.
+_SYSTEM = "*"  # the workspace of Hypha's own manager
+
+
+def guard_rpc(limit_of: Callable[[Caller], SizeLimit]) -> type:
+    """Have every end of hypha-rpc that a client of it makes guarded from now on; returns the class, for those of Hypha's.
 
     Args:
         limit_of: gives the limit of the inputs of one request of a caller.
+
+    Raises LibraryChanged.
     """
+    require("hypha-rpc", _VERSION, _PARTS)
+    hypha_rpc.rpc.index_object = names.find
     guarded = type("GuardedRPC", (_GuardedRPC,), {"limit_of": staticmethod(limit_of)})
-    for module in (hypha.core.store, hypha.core.workspace, hypha_rpc.websocket_client):
-        module.RPC = guarded  # type: ignore[attr-defined]
+    hypha_rpc.websocket_client.RPC = guarded
+    return guarded
+
+
+def is_own_end(id: str) -> bool:
+    """Whether an end, `<workspace>/<client id>`, is a guarded one of this process."""
+    return id in _GuardedRPC.ends
 
 
 def check_arrays(rpc: Any) -> None:
@@ -44,48 +80,121 @@ def bare_errors(rpc: Any) -> None:
     rpc.register_codec({"name": "error", "type": Exception, "encoder": _bare_error})
 
 
-def send_bare_errors() -> None:
-    """Have guarded ends that are made from now on do so."""
+def hide_tracebacks() -> None:
+    """Have errors reach clients as their message alone: hypha-rpc sends the server's traceback, paths and all.
+
+    It puts that of an asynchronous method into the message, and that of another beside it.
+    """
+    hypha_rpc.rpc.format_traceback = _last_message
     _GuardedRPC.sends_tracebacks = False
 
 
+def told_error(traceback: str) -> str:
+    """What a client is told of an error, from its formatted traceback."""
+    return str(hypha_rpc.rpc.format_traceback(traceback))
+
+
 class _GuardedRPC(hypha_rpc.rpc.RPC):
-    """hypha-rpc's end, with its cache of chunked messages in bounds. `heartbeat` marks the answer to a call of this end."""
+    """hypha-rpc's end, with names that lead nowhere else and its cache of chunked messages in bounds.
+
+    `heartbeat` marks the answer to a call of this end.
+    """
 
     limit_of: Callable[[Caller], SizeLimit]
     sends_tracebacks = True
+    ends: ClassVar[set[str]] = set()
 
     def __init__(self, connection: Any = None, *arguments: Any, **options: Any) -> None:
         self._peers = getattr(connection, "_event_bus", None)
         self._uploads = Uploads(self._forget, self._is_there)
         options["long_message_chunk_size"] = _CHUNK_SIZE
         super().__init__(connection, *arguments, **options)
+        self.ends.add(f"{self._local_workspace}/{self._client_id}")
         check_arrays(self)
         if not self.sends_tracebacks:
             bare_errors(self)
 
+    async def disconnect(self) -> None:
+        self.ends.discard(f"{self._local_workspace}/{self._client_id}")
+        await super().disconnect()
+
+    def _on_message(self, message: Any) -> None:
+        """Whatever comes was checked where it came in. A context, all the same, is made here and not believed."""
+        if isinstance(message, dict):
+            message.pop("ctx", None)
+        super()._on_message(message)
+
+    def _handle_peer_not_found(self, data: Any) -> None:
+        """The library would drop its sessions, or its services, by the name in such a message. This server sends none."""
+
+    def _handle_method(self, data: dict[str, Any]) -> None:
+        with self._known_parent(data):
+            super()._handle_method(data)
+
+    @contextlib.contextmanager
+    def _known_parent(self, data: dict[str, Any]) -> Iterator[None]:
+        """A session of this end that a call belongs to is one that its sender was called in; else the library would make one."""
+        parent = data.get("parent")
+        if parent is not None and not self._is_session_with(str(parent), str(data.get("from"))):
+            del data["parent"]
+        yield
+
+    def _is_session_with(self, parent: str, sender: str) -> bool:
+        top = parent.split(".", maxsplit=1)[0]
+        session = self._object_store.get(top)
+        if top in envelope.RESERVED_SESSIONS or not isinstance(session, dict):
+            return False
+        target = str(session.get("target_id"))
+        return sender in (target, f"{self._local_workspace}/{target}") and isinstance(
+            _session_at(self._object_store, parent), dict
+        )
+
+    def _get_session_store(self, session_id: Any, create: bool = False) -> Any:
+        """No session is looked for among the services, whatever a message calls its own."""
+        if isinstance(session_id, str) and session_id.split(".")[0] in envelope.RESERVED_SESSIONS:
+            return None
+        return super()._get_session_store(session_id, create)
+
     def _create_message(self, key: str, heartbeat: bool = False, overwrite: bool = False, context: Any = None) -> None:
-        self._uploads.open(context["from"], key, self.limit_of(Caller.from_context(context)), answer=heartbeat)
-        super()._create_message(key, heartbeat, overwrite, context)
+        is_answer = self._is_answer(key, heartbeat, context)
+        self._uploads.open(context["from"], key, self.limit_of(Caller.from_context(context)), answer=is_answer)
+        super()._create_message(key, is_answer, overwrite, context)
 
     def _append_message(self, key: str, data: bytes, heartbeat: bool = False, context: Any = None) -> None:
         self._uploads.grow(context["from"], key, data)
-        super()._append_message(key, data, heartbeat, context)
+        super()._append_message(key, data, self._is_answer(key, heartbeat, context), context)
 
     def _set_message(self, key: str, index: int, data: bytes, heartbeat: bool = False, context: Any = None) -> None:
+        if type(index) is not int:
+            raise TypeError(f"The number of a chunk is a whole one, not {type(index).__name__}.")
         self._uploads.grow(context["from"], key, data)
-        super()._set_message(key, index, data, heartbeat, context)
+        super()._set_message(key, index, data, self._is_answer(key, heartbeat, context), context)
 
     def _process_message(self, key: str, heartbeat: bool = False, context: Any = None) -> None:
+        """The message that the chunks make, from whom they came; whatever it says of that itself is refused."""
         self._uploads.checked(context["from"], key)
         try:
-            super()._process_message(key, heartbeat, context)
+            chunks = self._object_store["message_cache"][key]
+            if set(chunks) != set(range(len(chunks))):
+                raise ValueError("Chunks of the message are missing.")
+            data = b"".join(chunks[index] for index in range(len(chunks)))
+            whole = envelope.checked(data, context["from"])
+        except envelope.NotAMessage as error:
+            raise ValueError(f"The chunks make no message: {error}") from error
         finally:
             self._uploads.close(key)
+        main = {**whole.main, **{name: context[name] for name in ("from", "to", "ws", "user")}}
+        self._fire("method", {**main, "ctx": {**main, **self.default_context}, **whole.body})
 
     def _remove_message(self, key: str, context: Any = None) -> None:
         self._uploads.checked(context["from"], key)
         self._uploads.close(key)
+
+    def _is_answer(self, key: Any, heartbeat: Any, context: Any) -> bool:
+        """Whether a message is the answer to a call of this end; its parts keep the call waiting. Raises KeyError."""
+        if heartbeat and not (isinstance(key, str) and self._is_session_with(key, str(context["from"]))):
+            raise KeyError(f"The session {str(key)[:80]} does not exist any more.")
+        return bool(heartbeat)
 
     def _forget(self, key: str) -> None:
         self._object_store.get("message_cache", {}).pop(key, None)
@@ -94,6 +203,19 @@ class _GuardedRPC(hypha_rpc.rpc.RPC):
         """In Hypha's own process it knows; elsewhere only patience helps."""
         workspace, _, client = sender.partition("/")
         return self._peers is None or bool(self._peers.is_local_client(workspace, client))
+
+
+def _session_at(store: Any, name: str) -> Any:
+    try:
+        return names.find(store, name)
+    except KeyError:
+        return None
+
+
+def _last_message(traceback: str) -> str:
+    """The exception's own lines at the end of a formatted traceback, which may be indented, too."""
+    message = _TRACEBACK_FRAME.split(traceback.strip())[-1]
+    return message.removeprefix("bioengine_server.errors.")
 
 
 def _bare_error(error: Exception) -> dict[str, str]:

@@ -21,6 +21,7 @@ from hypha.server import create_application, get_argparser
 from bioengine_server.access.rules import Access
 from bioengine_server.access.tokens import check_scopes, use_secret
 from bioengine_server.errors import PortInUse
+from bioengine_server.hub import hypha_parts
 from bioengine_server.hub.guard import guard_rpc
 from bioengine_server.hub.login import replace_login
 from bioengine_server.hub.reach import confine_clients
@@ -35,8 +36,12 @@ _GRACE = 2  # seconds
 
 
 def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI:
-    """Hypha's ASGI application; its store is `app.state.store` and is ready when the application has started."""
-    guard_rpc(access.size_limit)
+    """Hypha's ASGI application; its store is `app.state.store` and is ready when the application has started.
+
+    Raises LibraryChanged.
+    """
+    hypha_parts.require_parts()
+    hypha_parts.use_rpc(guard_rpc(access.size_limit))
     replace_login()
     confine_clients()
     check_scopes()
@@ -68,7 +73,7 @@ def share_service(store: RedisStore, service_id: str) -> None:
     These are the bare `service_id`, which Hypha 0.21 looks up in the client's own workspace only (anonymous users have one each),
     and that of an old web page.
     """
-    manager: Any = store._workspace_manager
+    manager: Any = hypha_parts.manager_of(store)
     find = manager.get_service_info
     shared = (service_id, f"public/workspace-manager:{service_id}")
 

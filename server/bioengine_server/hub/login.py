@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import hypha.core.store
+from bioengine_server.hub.hypha_parts import use_login
 
 NO_ACCOUNTS = (
     "This server has no accounts, so there is nothing to log in to. Leave the login out. Where the server needs a token, its "
@@ -17,7 +17,7 @@ NO_ACCOUNTS = (
 
 def replace_login() -> None:
     """Have Hypha register this service in place of its own."""
-    hypha.core.store.create_login_service = _login_service  # type: ignore[attr-defined]
+    use_login(_login_service)
 
 
 def _login_service(store: Any) -> dict[str, Any]:

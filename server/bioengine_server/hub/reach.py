@@ -6,18 +6,39 @@ Hypha 0.21 lists public services of all workspaces, whose names are those of the
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+import logging
+import re
+from collections.abc import Callable
 from typing import Any
 
-import hypha.queue
 from hypha.core import UserInfo, UserPermission
-from hypha.core.workspace import WorkspaceManager
 
+from bioengine_server.hub.hypha_parts import Method, wrap_manager, wrap_queue
 from bioengine_server.service.caller import OWN_USER
 
-Method = Callable[..., Awaitable[Any]]
+logger = logging.getLogger(__name__)
 
 _PUBLIC = "public"
+
+# What programs call of the manager, and the client libraries themselves. All else that it has is Hypha's own or an admin's.
+_OPEN = frozenset(
+    "echo log get_service get_service_info list_services register_service unregister_service generate_token ping subscribe "
+    "unsubscribe create_workspace get_workspace_info list_workspaces list_clients get_summary get_service_type".split()
+)
+
+# Hypha keeps services under keys that it puts together of these, and finds them by patterns.
+_SERVICE_TYPE = re.compile(r"[A-Za-z0-9_.#/ -]{1,100}")
+_SERVICE_ID = re.compile(r"[A-Za-z0-9_.|~/-]{1,300}:[A-Za-z0-9_.|~ -]{1,200}")
+_APP_ID = re.compile(r"\*|[A-Za-z0-9_.-]{1,100}")
+
+# Of several services of one name, the one to take; Hypha can also call a function of each, in its own name, to find out.
+_MODES = re.compile(r"random|first|last|exact|min_load|native(:[a-z_]+)?|select:(min|max|first_success):get_load")
+
+# The libraries clean up after clients that have gone; programs listen for services.
+_EVENTS = frozenset(
+    "service_added service_removed service_updated client_connected client_disconnected client_updated workspace_loaded "
+    "workspace_deleted workspace_changed workspace_ready workspace_unloaded workspace_status_changed".split()
+)
 
 
 def confine_clients() -> None:
@@ -27,10 +48,13 @@ def confine_clients() -> None:
         ("get_service_info", _finding),
         ("get_workspace_info", _describing),
         ("create_workspace", _making),
+        ("register_service", _offering),
+        ("subscribe", _listening),
+        ("log", _logging),
+        ("create_service", _opening),
     ):
-        method = getattr(WorkspaceManager, name)
-        setattr(WorkspaceManager, name, functools.wraps(method)(wrap(method)))
-    hypha.queue.create_queue_service = _protected(hypha.queue.create_queue_service)
+        wrap_manager(name, wrap)
+    wrap_queue(_protected)
 
 
 def _making(method: Method) -> Method:
@@ -42,6 +66,70 @@ def _making(method: Method) -> Method:
         return await method(self, *args, context=context, **kwargs)
 
     return create_workspace
+
+
+def _opening(method: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """What the manager offers, with the methods that nobody needs closed to clients."""
+
+    def create_service(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        service = method(self, *args, **kwargs)
+        closed = [name for name, value in service.items() if callable(value) and name not in _OPEN]
+        return {**service, **{name: _closed(name, service[name]) for name in closed}}
+
+    return create_service
+
+
+def _closed(name: str, method: Method) -> Method:
+    @functools.wraps(method)
+    async def call(*args: Any, context: Any = None, **kwargs: Any) -> Any:
+        if not _is_own_user(context):
+            raise PermissionError(f"Permission denied: this server does not offer '{name}' to clients. Leave the call out.")
+        return await method(*args, context=context, **kwargs)
+
+    return call
+
+
+def _offering(method: Method) -> Method:
+    """Services are known by their type and id: in neither may stand what Hypha puts between them, or patterns."""
+
+    async def register_service(self: Any, service: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
+        if not _is_own_user(context):
+            _check_service(service)
+        return await method(self, service, *args, context=context, **kwargs)
+
+    return register_service
+
+
+def _check_service(service: Any) -> None:
+    """Raises ValueError."""
+    read: Callable[[str], Any] = service.get if isinstance(service, dict) else lambda name: getattr(service, name, None)
+    for name, pattern, needed in (("type", _SERVICE_TYPE, False), ("id", _SERVICE_ID, True), ("app_id", _APP_ID, False)):
+        value = read(name)
+        if value is None and not needed:
+            continue
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise ValueError(f"The service's {name} is {str(value)[:80]!r}. Expected letters, digits, '-', '_' and '.'.")
+
+
+def _listening(method: Method) -> Method:
+    """A client hears of its own workspace, and of what there is to hear."""
+
+    async def subscribe(self: Any, event_type: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
+        events = event_type if isinstance(event_type, list) else [event_type]
+        if not all(isinstance(event, str) for event in events) or not set(events) <= _EVENTS:
+            raise ValueError(f"There is no such event. Expected one of {', '.join(sorted(_EVENTS))}.")
+        return await method(self, event_type, *args, context=context, **kwargs)
+
+    return subscribe
+
+
+def _logging(_: Method) -> Method:
+    """Hypha would write each into a database, without end."""
+
+    async def log(self: Any, msg: Any = "", context: Any = None) -> None:
+        logger.debug("%s: %s", str((context or {}).get("from"))[:100], repr(msg)[:1000])
+
+    return log
 
 
 def _listing(method: Method) -> Method:
@@ -76,11 +164,14 @@ def _moved(query: str, workspace: str) -> str:
 
 
 def _finding(method: Method) -> Method:
-    async def get_service_info(self: Any, service_id: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
+    async def get_service_info(self: Any, service_id: Any, config: Any = None, context: Any = None, **kwargs: Any) -> Any:
         workspace = service_id.split("/")[0] if isinstance(service_id, str) and "/" in service_id else ""
+        mode = (config or {}).get("mode")
+        if mode is not None and not (isinstance(mode, str) and _MODES.fullmatch(mode)):
+            raise ValueError(f"The mode is {str(mode)[:80]!r}. Expected random, first, last, exact or min_load.")
         if "*" in workspace and not _is_own_user(context):
             raise KeyError(f"Service not found: {service_id}. Name its workspace in full.")
-        return await method(self, service_id, *args, context=context, **kwargs)
+        return await method(self, service_id, config, context=context, **kwargs)
 
     return get_service_info
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import re
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import hypha_rpc.rpc
+from hypha.core.store import RedisStore
 from hypha_rpc import connect_to_server
 from tenacity import AsyncRetrying, before_sleep_log, wait_exponential
 
-from bioengine_server.hub.guard import send_bare_errors
 from bioengine_server.service.triton_client import TritonClient
 
 logger = logging.getLogger(__name__)
@@ -20,23 +20,10 @@ logger = logging.getLogger(__name__)
 _CHECK_INTERVAL = 3.0  # seconds
 _CHECK_TIMEOUT = 10.0  # seconds
 
-# One frame of a traceback: where it is, and the code there.
-_FRAME = re.compile(r'^  (?:File "|\[Previous line repeated ).*(?:\n    .*)*\n?', re.MULTILINE)
-
-
-def hide_tracebacks() -> None:
-    """Have errors reach clients as their message alone: hypha-rpc 0.21 sends the server's traceback, paths and all.
-
-    It puts that of an asynchronous method into the message, and that of another beside it.
-    """
-    hypha_rpc.rpc.format_traceback = _last_message
-    send_bare_errors()
-
-
-def _last_message(traceback: str) -> str:
-    """The exception's own lines at the end of a formatted traceback, which may be indented, too."""
-    message = _FRAME.split(traceback.strip())[-1]
-    return message.removeprefix("bioengine_server.errors.")
+# The same in Hypha's own process: a service that is lost is to be there again within five seconds. A busy machine answers late.
+_LOCAL_INTERVAL = 1.0  # seconds
+_LOCAL_TIMEOUT = 8.0  # seconds
+_MOST_FAILURES = 3  # of Hypha's manager in a row
 
 
 class Registration:
@@ -71,7 +58,7 @@ class Registration:
                 while True:
                     await asyncio.sleep(_CHECK_INTERVAL)
                     async with asyncio.timeout(_CHECK_TIMEOUT):
-                        await api.get_service_info(id)
+                        await api.get_service(id)
             except Exception as error:
                 logger.warning("Lost the Hypha server at %s (%s: %s), connecting again", hypha_url, type(error).__name__, error)
             finally:
@@ -79,3 +66,81 @@ class Registration:
                     await api.disconnect()
                 except Exception as error:
                     logger.debug("Disconnecting: %s", error)
+
+
+class LocalRegistration:
+    """Keeps a service offered in the Hypha of this process, and sees whether that Hypha's own manager still answers."""
+
+    def __init__(
+        self,
+        store: RedisStore,
+        registration: Registration | None,
+        on_registered: Callable[[str], None],
+        on_manager_lost: Callable[[], None],
+    ) -> None:
+        """
+        Args:
+            store: Hypha's.
+            registration: of the service; None where another process offers it.
+            on_registered: told the service's full id, each time.
+            on_manager_lost: called once, when the manager answers nobody any more.
+        """
+        self._store = store
+        self._registration = registration
+        self._on_registered = on_registered
+        self._on_manager_lost = on_manager_lost
+        self._connection = contextlib.AsyncExitStack()
+        self._id = ""
+
+    async def register(self) -> None:
+        """Offer the service, through a connection of its own."""
+        if self._registration is None:
+            return
+        await self._disconnect()
+        api = await self._connection.enter_async_context(self._interface("bioengine"))
+        self._id = await self._registration.register(api)
+        self._on_registered(self._id)
+
+    async def watch(self) -> None:
+        """Look after both, until cancelled or the manager is lost."""
+        manager_failures = 0
+        try:
+            async with self._interface("registration-check") as api:
+                while True:
+                    await asyncio.sleep(_LOCAL_INTERVAL)
+                    if problem := await _problem(api.echo("still there")):
+                        manager_failures += 1
+                        logger.warning("Hypha's manager does not answer (%s)", problem)
+                        if manager_failures >= _MOST_FAILURES:
+                            self._on_manager_lost()
+                            return
+                        continue
+                    manager_failures = 0
+                    if self._id and (problem := await _problem(api.get_service(self._id))):
+                        logger.warning("The service is not offered any more (%s), registering it again", problem)
+                        with contextlib.suppress(Exception):  # it is tried again
+                            async with asyncio.timeout(_LOCAL_TIMEOUT):
+                                await self.register()
+        finally:
+            await self._disconnect()
+
+    def _interface(self, client_id: str) -> Any:
+        return self._store.get_workspace_interface(self._store.get_root_user(), "public", client_id=client_id, silent=True)
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, contextlib.AsyncExitStack()
+        try:
+            async with asyncio.timeout(_LOCAL_TIMEOUT):
+                await connection.aclose()
+        except Exception as error:
+            logger.debug("Disconnecting: %s", error)
+
+
+async def _problem(call: Awaitable[Any]) -> str:
+    """Why a call failed; empty where it did not."""
+    try:
+        async with asyncio.timeout(_LOCAL_TIMEOUT):
+            await call
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error)[:200]}"
+    return ""

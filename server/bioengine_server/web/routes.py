@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 
 from bioengine_server.access.door import Door, Doorkeeper
 from bioengine_server.hub.frames import CheckedFrames
+from bioengine_server.hub.guard import is_own_end
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.triton_client import TritonClient
 from bioengine_server.settings import Settings
@@ -35,7 +36,7 @@ def add_web(app: FastAPI, settings: Settings, keeper: Doorkeeper, service: Trito
         own += [*triton, *service_routes(keeper, service)]
     app.router.routes[:0] = own
     # The last that is added sees a request first.
-    app.add_middleware(CheckedFrames)
+    app.add_middleware(CheckedFrames, limit=SizeLimit(settings.max_request_size), is_own=is_own_end)
     app.add_middleware(BoundedBodies, limit=SizeLimit(settings.max_request_size), own=own)
     app.add_middleware(Door, keeper=keeper)
     app.add_middleware(Surface, own=triton, most=settings.max_request_size)

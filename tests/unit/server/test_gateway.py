@@ -11,9 +11,9 @@ import hypha_rpc.rpc
 import pytest
 from bioengine_server.errors import RefusedArgument
 from bioengine_server.gateway.local import LocalServices
+from bioengine_server.hub.guard import hide_tracebacks
 from bioengine_server.hub.hypha import listen
 from bioengine_server.hub.ports import free_ports
-from bioengine_server.service.registration import hide_tracebacks
 
 CONTEXT = {"user": {"id": "anonymouz-x"}, "ws": "ws-x", "from": "ws-x/legacy-1"}
 

@@ -15,11 +15,11 @@ import pytest
 from bioengine_server.errors import RefusedArgument, StackError, TooLarge, UnsafeFolder, WeakSecret
 from bioengine_server.gateway.wrap import plain
 from bioengine_server.hub import guard
+from bioengine_server.hub.guard import _last_message, hide_tracebacks
 from bioengine_server.hub.secrets import checked_secret, home_secret, new_secret
 from bioengine_server.hub.uploads import Uploads
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.caller import Caller
-from bioengine_server.service.registration import _last_message, hide_tracebacks
 from bioengine_server.service.tensors import from_triton, to_triton
 from bioengine_server.settings import Settings
 from bioengine_server.stack import external_secret, own_home

@@ -1,0 +1,287 @@
+"""What a client's RPC message may say, checked before anything acts on it. Both client generations send the same two parts.
+
+    frame = main part (where to, which method, which session) + body (arguments, promise), each a MessagePack map
+
+A message says what is to be called, and never who calls: sender, user, workspace and context are the server's to name. So the
+main part is made anew from the few keys that a client may choose, and a message that brings anything else is refused. The same
+holds for messages that come in chunks, once they are put together. Protocol: hypha-rpc 0.21 and imjoy-rpc 0.5,
+`RPC._handle_method`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from bioengine_server.errors import BioEngineError
+from bioengine_server.hub.msgpack_scan import check_structure
+
+# A client may choose these; what else stands in a main part would say who it is.
+_MAIN_KEYS = frozenset({"type", "from", "to", "method", "session", "parent"})
+_BODY_KEYS = frozenset({"args", "with_kwargs", "promise", "t"})
+
+# The libraries' own markers within arguments. Others, such as those of encryption or of files on the server, nobody needs here.
+_MARKERS = frozenset(
+    "_rtype _rvalue _rshape _rdtype _rtrace _rtarget _rmethod _rpromise _rdoc _rsig _rschema _rname _rserver _rasync _rintf "
+    "_rkwargs _rnative _rclose_method".split()
+)
+_CLOSED_MARKERS = frozenset({"_enc"})
+_CLOSED_TYPES = frozenset({"pydantic_model"})  # a schema of the sender's becomes classes at the receiver
+_CALLABLE_TYPES = frozenset({"method", "generator"})
+
+_NAME = r"[A-Za-z0-9_.|@~-]{1,200}"
+_TARGET = re.compile(rf"(\*/|{_NAME}/)?{_NAME}")
+_SESSION = re.compile(r"[A-Za-z0-9_-]{1,100}(\.[A-Za-z0-9_-]{1,100}){0,31}")
+_LONGEST_METHOD = 500  # characters
+_LONGEST_TEXT = 20_000  # characters of a function's signature or documentation
+_LEAST_INTERVAL = 0.05  # seconds between two heartbeats to a client
+_LARGEST_INTERVAL = 100_000_000.0  # seconds
+
+# Names of an RPC end's own stores, which are no sessions.
+RESERVED_SESSIONS = frozenset({"services", "message_cache"})
+
+# A message of one frame cannot have more values than bytes; one that came in chunks can be gigabytes.
+_CHECKED_FROM = 1 << 20  # bytes
+
+
+class NotAMessage(BioEngineError):
+    """A frame is no message at all; its connection is closed with the reason.
+
+    Args:
+        problem: such as "is not MessagePack".
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"The frame {problem}.")
+
+
+class MessageRefused(BioEngineError):
+    """A message says what no client may say.
+
+    Args:
+        problem: what it says.
+        expected: what it may say, and what to do.
+        message: its main part, for the answer.
+    """
+
+    def __init__(self, problem: str, expected: str, message: dict[str, Any] | None = None) -> None:
+        super().__init__(f"The message is refused: {problem}. {expected}")
+        self.message = message or {}
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message that was checked. `main` has no sender, user or context yet; `body` has the rest."""
+
+    main: dict[str, Any]
+    body: dict[str, Any]
+    rest: bytes | memoryview
+    """The body's own bytes; empty where the body was part of the main part."""
+
+    def to_frame(self) -> bytes:
+        """The message as a frame, its main part made anew."""
+        if self.rest or not self.body:
+            return bytes(msgpack.packb(self.main)) + self.rest
+        return bytes(msgpack.packb(self.main)) + bytes(msgpack.packb(self.body))
+
+
+def checked(data: bytes | bytearray, sender: str) -> Message:
+    """The message in a frame, or in the chunks of one put together.
+
+    Args:
+        data: what came.
+        sender: `<workspace>/<client id>` of who sent it, as the server knows it. Hypha's manager, in the workspace `*`, passes on
+            functions of others: it answers whoever looks for a service.
+
+    Raises NotAMessage, MessageRefused.
+    """
+    main, body, rest = _unpacked(data)
+    try:
+        return _checked(main, body, rest, sender)
+    except MessageRefused as error:
+        error.message = main
+        raise
+
+
+def refusal(error: MessageRefused, sender: str, manager: str) -> bytes:
+    """The frame that tells a sender, and nobody else, why its message was refused.
+
+    It rejects the call, where the message was one; else it is a message of the type `error`, which both libraries ignore.
+
+    Args:
+        error: why.
+        sender: as in `checked`.
+        manager: the end that is named as the origin, where the message named none that can be.
+    """
+    told = error.message.get("to")
+    origin = told if isinstance(told, str) and _TARGET.fullmatch(told) else manager
+    if "/" not in origin:
+        origin = f"{sender.partition('/')[0]}/{origin}"
+    session = error.message.get("session")
+    main: dict[str, Any] = {"from": origin, "to": sender, "user": {}}
+    if not isinstance(session, str) or not _SESSION.fullmatch(session):
+        return bytes(msgpack.packb({"type": "error", "message": str(error), **main}))
+    args = [{"_rtype": "error", "_rvalue": str(error), "_rtrace": ""}]
+    main = {"type": "method", "method": f"{session}.reject", **main}
+    return bytes(msgpack.packb(main)) + bytes(msgpack.packb({"args": args}))
+
+
+def _unpacked(data: bytes | bytearray) -> tuple[dict[str, Any], dict[str, Any], bytes | memoryview]:
+    try:
+        if len(data) > _CHECKED_FROM:
+            check_structure(data, parts=2)
+        unpacker = msgpack.Unpacker(max_buffer_size=max(len(data), 1), strict_map_key=False)
+        unpacker.feed(data)
+        main = unpacker.unpack()
+        if not isinstance(main, dict) or not isinstance(main.get("to"), str) or not isinstance(main.get("type"), str):
+            raise NotAMessage("does not say where to, and what it is")
+        start = unpacker.tell()
+        body = unpacker.unpack() if start < len(data) else {}
+        if unpacker.tell() != len(data):
+            raise NotAMessage("has more than two parts")
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise NotAMessage(f"is not MessagePack ({str(error) or type(error).__name__})") from error
+    if not isinstance(body, dict):
+        raise NotAMessage("has a second part that is not a map")
+    return main, body, memoryview(data)[start:] if start < len(data) else b""
+
+
+def _checked(main: dict[str, Any], body: dict[str, Any], rest: bytes | memoryview, sender: str) -> Message:
+    _check_keys(main, _MAIN_KEYS | _BODY_KEYS, "Sender, user and context are named by the server; leave it out.")
+    _check_keys(body, _BODY_KEYS, "Behind the main part stand arguments and a promise, and nothing else.")
+    if main["type"] != "method":
+        raise MessageRefused(f"its type is {_shown(main['type'])}", "Clients send messages of the type 'method' only.")
+    client = sender.rpartition("/")[2]
+    if "from" in main and main["from"] not in (sender, client):
+        raise MessageRefused(f"it says that it is from {_shown(main['from'])}", f"This client is {sender}.")
+    if not _TARGET.fullmatch(main["to"]):
+        raise MessageRefused(f"it is to {_shown(main['to'])}", "Name one client, such as 'workspace/client'.")
+    method = main.get("method")
+    if not isinstance(method, str) or not method.isprintable() or not 0 < len(method) <= _LONGEST_METHOD:
+        raise MessageRefused(f"its method is {_shown(method)}", "Name a method, such as 'services.default.echo'.")
+    made: dict[str, Any] = {"type": "method", "to": main["to"], "method": method}
+    for key in ("session", "parent"):
+        if main.get(key) is not None:
+            made[key] = _session(key, main[key])
+    inline = {key: main[key] for key in main.keys() & _BODY_KEYS}
+    if inline:
+        body, rest = {**inline, **body}, b""
+    _check_body(body, made.get("session"), (sender, client))
+    return Message(made, body, rest)
+
+
+def _check_keys(part: dict[Any, Any], allowed: frozenset[str], advice: str) -> None:
+    if part.keys() <= allowed:
+        return
+    name = next(key for key in part if key not in allowed)
+    raise MessageRefused(f"it names {_shown(name)}", advice)
+
+
+def _session(key: str, value: Any) -> str:
+    if not isinstance(value, str) or not _SESSION.fullmatch(value) or value.split(".")[0] in RESERVED_SESSIONS:
+        raise MessageRefused(f"its {key} is {_shown(value)}", "A session is named by letters, digits, '-', '_' and '.'.")
+    return value
+
+
+def _check_body(body: dict[str, Any], session: str | None, own: tuple[str, str]) -> None:
+    args, promise = body.get("args"), body.get("promise")
+    if args is not None and not isinstance(args, list):
+        raise MessageRefused("its args are not a list", "Send the arguments as a list.")
+    if body.get("with_kwargs") not in (None, False, True):
+        raise MessageRefused(f"its with_kwargs is {_shown(body['with_kwargs'])}", "It can be true or false.")
+    if body.get("with_kwargs") and not (args and isinstance(args[-1], dict) and all(isinstance(key, str) for key in args[-1])):
+        raise MessageRefused("it has no keyword arguments", "With with_kwargs, the last argument is a map of them.")
+    if promise == "*":
+        if session is None:
+            raise MessageRefused("it has a promise and no session", "Name the session that waits for the answer.")
+        _check_interval(body.get("t"))
+    elif promise is not None:
+        _check_promise(promise, session)
+    _check_values([args, None if promise == "*" else promise], own)
+
+
+def _check_promise(promise: Any, session: str | None) -> None:
+    """Whoever waits is told by functions of its own, the names of which follow from its session's."""
+    if not isinstance(promise, dict) or not {"resolve", "reject"} <= promise.keys() <= {
+        "resolve",
+        "reject",
+        "heartbeat",
+        "interval",
+    }:
+        raise MessageRefused("its promise has not the parts of one", "A promise has resolve, reject, heartbeat and interval.")
+    if "heartbeat" in promise:
+        _check_interval(promise.get("interval"))
+    for name in promise.keys() - {"interval"}:
+        function = promise[name]
+        if not isinstance(function, dict) or function.get("_rtype") != "method":
+            raise MessageRefused(f"the {name} of its promise is no function", "Name a function of this client.")
+        named = function.get("_rmethod")
+        if session is None or not isinstance(named, str) or not named.startswith(f"{session}."):
+            raise MessageRefused(
+                f"the {name} of its promise is {_shown(named)}", "A promise belongs to the message's own session."
+            )
+
+
+def _check_interval(interval: Any) -> None:
+    fits = (
+        isinstance(interval, (int, float)) and not isinstance(interval, bool) and _LEAST_INTERVAL <= interval <= _LARGEST_INTERVAL
+    )
+    if not fits:
+        raise MessageRefused(f"its heartbeat has the interval {_shown(interval)}", f"It can be {_LEAST_INTERVAL} s and more.")
+
+
+def _check_values(values: Iterable[Any], own: tuple[str, str]) -> None:
+    """Look at every map within, for the libraries' markers."""
+    pending = list(values)
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            _check_map(value, own)
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+
+
+def _check_map(value: dict[Any, Any], own: tuple[str, str]) -> None:
+    for key in value:
+        if not isinstance(key, str):
+            raise MessageRefused(f"a map within has the key {_shown(key)}", "Keys are strings.")
+        if (key.startswith("_r") and key not in _MARKERS and key.isidentifier() and "_rtype" in value) or key in _CLOSED_MARKERS:
+            raise MessageRefused(f"an argument has the marker {_shown(key)}", "It is not taken here; leave it out.")
+    if "_rtype" not in value:
+        return
+    kind = value["_rtype"]
+    if not isinstance(kind, str) or len(kind) > 100 or kind in _CLOSED_TYPES:
+        raise MessageRefused(
+            f"an argument has the type {_shown(kind)}", "Send arrays, strings, numbers, lists, maps and functions."
+        )
+    if kind in _CALLABLE_TYPES:
+        _check_function(value, own)
+    elif "_rtarget" in value or "_rmethod" in value:
+        raise MessageRefused(f"an argument of the type {_shown(kind)} names a function", "Functions have the type 'method'.")
+
+
+def _check_function(value: dict[str, Any], own: tuple[str, str]) -> None:
+    """A function in arguments is the sender's own: the receiver calls it in the receiver's name."""
+    if value.get("_rtarget") not in own and not own[0].startswith("*/"):
+        raise MessageRefused(f"it passes on a function of {_shown(value.get('_rtarget'))}", "Pass on functions of your own only.")
+    for key in ("_rmethod", "_rclose_method"):
+        name = value.get(key, "x" if key == "_rclose_method" else None)
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _LONGEST_METHOD:
+            raise MessageRefused(f"it passes on a function named {_shown(name)}", "Name it by a short string.")
+    if value.get("_rpromise", False) not in (True, False, "*"):
+        raise MessageRefused(f"the _rpromise of a function is {_shown(value['_rpromise'])}", "It can be true, false or '*'.")
+    for key in ("_rdoc", "_rsig", "_rname"):
+        text = value.get(key)
+        if text is not None and (not isinstance(text, str) or len(text) > _LONGEST_TEXT):
+            raise MessageRefused(f"the {key} of a function is not a short text", "Leave it out.")
+
+
+def _shown(value: Any) -> str:
+    """What a client said, short and on one line, for its own eyes."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"

@@ -1,0 +1,94 @@
+"""Inner names of Hypha: all that this server changes of it or reaches into, in one place, and known to be what they were."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import hypha.core.auth
+import hypha.core.store
+import hypha.core.workspace
+import hypha.queue
+import hypha.websocket
+from hypha.core import RedisRPCConnection, UserInfo
+from hypha.core.store import RedisStore
+
+from bioengine_server.hub.library import require
+
+Method = Callable[..., Awaitable[Any]]
+
+_VERSION = "0.21.137"
+_Manager = hypha.core.workspace.WorkspaceManager
+_PARTS = {
+    "auth._parse_token": (hypha.core.auth._parse_token, "53ba2208751e"),
+    "auth.generate_jwt_scope": (hypha.core.auth.generate_jwt_scope, "97c9b3303770"),
+    "auth.set_parse_token_function": (hypha.core.auth.set_parse_token_function, "99b29ebc4127"),
+    "auth.set_jwt_secret": (hypha.core.auth.set_jwt_secret, "09d6d5c8bd88"),
+    "store.create_login_service": (hypha.core.store.create_login_service, "7c66f79aa1e1"),
+    "queue.create_queue_service": (hypha.queue.create_queue_service, "95d1513565fd"),
+    "RedisStore.get_workspace_interface": (RedisStore.get_workspace_interface, "094fb995552c"),
+    "RedisRPCConnection.emit_message": (RedisRPCConnection.emit_message, "aa06dc496824"),
+    "WebsocketServer": (hypha.websocket.WebsocketServer, "439da87212c5"),
+    "WorkspaceManager._create_rpc": (_Manager._create_rpc, "afa0e532ddf2"),
+    "WorkspaceManager.create_service": (_Manager.create_service, "073d85b4d840"),
+    "WorkspaceManager.register_service": (_Manager.register_service, "a5c7f1050933"),
+    "WorkspaceManager.get_service": (_Manager.get_service, "8e8297fbf27c"),
+    "WorkspaceManager.get_service_info": (_Manager.get_service_info, "dc350eae2624"),
+    "WorkspaceManager.list_services": (_Manager.list_services, "c4764dc528eb"),
+    "WorkspaceManager.generate_token": (_Manager.generate_token, "e8ea54f6817f"),
+    "WorkspaceManager.subscribe": (_Manager.subscribe, "9c0db88f0da6"),
+    "WorkspaceManager.ping_client": (_Manager.ping_client, "02e19da950a8"),
+}
+
+
+def require_parts() -> None:
+    """Raises LibraryChanged where Hypha is not the one that this module knows."""
+    require("hypha", _VERSION, _PARTS)
+
+
+def use_rpc(end: type) -> None:
+    """Have Hypha's own ends of RPC be of this class."""
+    for module in (hypha.core.store, hypha.core.workspace):
+        module.RPC = end
+
+
+def use_login(create: Callable[[Any], dict[str, Any]]) -> None:
+    """Have Hypha register this service in place of its own login."""
+    hypha.core.store.create_login_service = create
+
+
+def wrap_manager(name: str, wrap: Callable[[Any], Any]) -> None:
+    """Have every workspace manager's method replaced by `wrap(method)`."""
+    method = getattr(_Manager, name)
+    setattr(_Manager, name, functools.wraps(method)(wrap(method)))
+
+
+def wrap_queue(wrap: Callable[[Callable[[Any], dict[str, Any]]], Callable[[Any], dict[str, Any]]]) -> None:
+    """Have Hypha's queue service made by `wrap` of what makes it."""
+    hypha.queue.create_queue_service = wrap(hypha.queue.create_queue_service)
+
+
+def wrap_scope(wrap: Callable[[Callable[[Any], str]], Callable[[Any], str]]) -> None:
+    """Have the scope in a token written by `wrap` of what writes it."""
+    hypha.core.auth.generate_jwt_scope = wrap(hypha.core.auth.generate_jwt_scope)
+
+
+def use_secret(secret: str) -> None:
+    """Sign and verify tokens with a secret from now on."""
+    hypha.core.auth.set_jwt_secret(secret)
+
+
+async def use_verifier(user_of: Callable[[Any], UserInfo]) -> None:
+    """Have Hypha ask this function about every token."""
+    await hypha.core.auth.set_parse_token_function(user_of)
+
+
+def parse_token(token: Any) -> UserInfo:
+    """The user in a token that is signed with the secret; raises whatever Hypha and its library do."""
+    return hypha.core.auth._parse_token(token)
+
+
+def manager_of(store: RedisStore) -> Any:
+    """A store's own workspace manager."""
+    return store._workspace_manager

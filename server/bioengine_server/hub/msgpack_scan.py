@@ -1,0 +1,78 @@
+"""How much there is in a MessagePack, found out before memory is taken for it.
+
+Each value becomes an object of some 60 bytes or more, and may be a single byte on the wire: a gigabyte of them would take all
+memory. Strings and bytes, which images are made of, take what they have. Format: the MessagePack specification, "Formats".
+"""
+
+from __future__ import annotations
+
+import struct
+
+MAX_VALUES = 2_000_000
+MAX_DEPTH = 200
+
+# Bytes behind the first, of the formats that have always as many; those with a length before them; and those that hold values.
+_FIXED = {
+    0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8,
+    0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17,
+}  # fmt: skip
+_SIZED = {0xC4: (">B", 0), 0xC5: (">H", 0), 0xC6: (">I", 0), 0xC7: (">B", 1), 0xC8: (">H", 1), 0xC9: (">I", 1),
+          0xD9: (">B", 0), 0xDA: (">H", 0), 0xDB: (">I", 0)}  # fmt: skip
+_CONTAINERS = {0xDC: (">H", 1), 0xDD: (">I", 1), 0xDE: (">H", 2), 0xDF: (">I", 2)}
+
+
+def check_structure(data: bytes | bytearray | memoryview, parts: int = 1) -> None:
+    """Raises ValueError for more than `MAX_VALUES` values, deeper nesting than `MAX_DEPTH`, and what is no MessagePack.
+
+    Args:
+        data: one object after the other, without anything behind.
+        parts: how many there may be.
+    """
+    view, end = memoryview(data), len(data)
+    position = values = found = 0
+    open_containers: list[int] = []  # values that are still to come in each
+    while position < end:
+        if not open_containers:
+            found += 1
+            if found > parts:
+                raise ValueError(f"it has more than {parts} part{'' if parts == 1 else 's'}")
+        values += 1
+        if values > MAX_VALUES:
+            raise ValueError(f"it has more than {MAX_VALUES:,} values; send numbers as an array")
+        position, inside = _step(view, position)
+        if open_containers:
+            open_containers[-1] -= 1
+        if inside:
+            open_containers.append(inside)
+            if len(open_containers) > MAX_DEPTH:
+                raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+        while open_containers and not open_containers[-1]:
+            open_containers.pop()
+    if position > end or open_containers:
+        raise ValueError("it is cut off")
+
+
+def _step(view: memoryview, position: int) -> tuple[int, int]:
+    """The position behind a value's own bytes, and how many values it holds."""
+    kind = view[position]
+    position += 1
+    if kind <= 0x7F or kind >= 0xE0:
+        return position, 0
+    if kind <= 0x8F:
+        return position, 2 * (kind & 0x0F)
+    if kind <= 0x9F:
+        return position, kind & 0x0F
+    if kind <= 0xBF:
+        return position + (kind & 0x1F), 0
+    if (fixed := _FIXED.get(kind)) is not None:
+        return position + fixed, 0
+    try:
+        if kind in _SIZED:
+            form, besides = _SIZED[kind]
+            return position + struct.calcsize(form) + besides + struct.unpack_from(form, view, position)[0], 0
+        if kind in _CONTAINERS:
+            form, factor = _CONTAINERS[kind]
+            return position + struct.calcsize(form), factor * struct.unpack_from(form, view, position)[0]
+    except struct.error:
+        raise ValueError("it is cut off") from None
+    raise ValueError(f"it has the byte {kind:#x}, which begins nothing")
