@@ -27,6 +27,7 @@ class RawClient:
         token: str = "",
         headers: dict[str, str] | None = None,
         query: str = "",
+        find: bool = True,
     ) -> None:
         """
         Args:
@@ -36,6 +37,7 @@ class RawClient:
             token: anonymous without.
             headers: further ones of the connection's request.
             query: of the address, for imjoy-rpc, instead of what follows from the others.
+            find: whether the service is looked for, which a server without Triton has not.
         """
         self._sessions = itertools.count()
         self._open = contextlib.ExitStack()
@@ -43,14 +45,15 @@ class RawClient:
         if generation == "imjoy-rpc":
             address = f"{address}?{query or f'client_id={client_id}' + (f'&token={token}' if token else '')}"
             self.socket = self._open.enter_context(connect(address, compression=None, max_size=None, additional_headers=headers))
-            self.own_id, self.end = client_id, "workspace-manager"
-            service = self.call("services.default.get_service", "triton-client")
-            self.service = "services." + service["id"].split(":")[-1]
+            self.own_id, self.end, self.manager = client_id, "workspace-manager", ""
+            if find:
+                service = self.call("services.default.get_service", "triton-client")
+                self.service = "services." + service["id"].split(":")[-1]
         else:
             self.socket = self._open.enter_context(connect(address, compression=None, max_size=None, additional_headers=headers))
             self.socket.send(json.dumps({"client_id": client_id, "token": token or None}))
             info = json.loads(self.socket.recv(10))
-            self.own_id = f"{info['workspace']}/{client_id}"
+            self.own_id, self.manager = f"{info['workspace']}/{client_id}", f"*/{info['manager_id']}"
             # The end that the service is at.
             self.end, self.service = "public/bioengine", "services.triton-client"
 
@@ -66,10 +69,11 @@ class RawClient:
 
     def frame(self, method: str, *args: Any, session: str = "", **more: Any) -> bytes:
         """The frame of a call."""
+        keywords = more.pop("with_kwargs", None)
         main = {"type": "method", "from": self.own_id, "to": self.end, "method": method, **more}
         if session:
             main["session"] = session
-        extra: dict[str, Any] = {"args": list(args)}
+        extra: dict[str, Any] = {"args": list(args), **({} if keywords is None else {"with_kwargs": keywords})}
         if session:
             extra["promise"] = {
                 name: {"_rtype": "method", "_rtarget": self.own_id, "_rmethod": f"{session}.{name}", "_rpromise": False}
@@ -81,10 +85,10 @@ class RawClient:
     def send(self, frame: bytes) -> None:
         self.socket.send(frame)
 
-    def call(self, method: str, *args: Any, timeout: float = 30, **keywords: Any) -> Any:
+    def call(self, method: str, *args: Any, timeout: float = 30, to: str = "", **keywords: Any) -> Any:
         """The answer of a call; RuntimeError with the text that the server answers when it refuses."""
         session = f"session{next(self._sessions)}"
-        more = {"with_kwargs": True} if keywords else {}
+        more: dict[str, Any] = {**({"with_kwargs": True} if keywords else {}), **({"to": to} if to else {})}
         self.send(self.frame(method, *args, *([keywords] if keywords else []), session=session, **more))
         while True:
             unpacker = msgpack.Unpacker(strict_map_key=False)

@@ -42,6 +42,8 @@ def guard_legacy_rpc() -> None:
     """Have every end of imjoy-rpc look names up among what was offered alone. Raises LibraryChanged."""
     require("imjoy-rpc", _VERSION, _PARTS)
     imjoy_rpc.hypha.rpc.index_object = names.find
+    # It writes a traceback for each message that names nothing, as any client may send.
+    imjoy_rpc.hypha.rpc.logger.setLevel(logging.CRITICAL)
 
 
 class LegacyRPC(RPC):
