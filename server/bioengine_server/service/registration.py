@@ -16,6 +16,9 @@ from bioengine_server.service.triton_client import TritonClient
 
 logger = logging.getLogger(__name__)
 
+# Who offers the service, in the process of the server itself.
+_WORKSPACE, _CLIENT = "public", "bioengine"
+
 # How often a connection of our own is asked whether it still stands and still offers the service.
 _CHECK_INTERVAL = 3.0  # seconds
 _CHECK_TIMEOUT = 10.0  # seconds
@@ -97,7 +100,7 @@ class LocalRegistration:
         if self._registration is None:
             return
         await self._disconnect()
-        api = await self._connection.enter_async_context(self._interface("bioengine"))
+        api = await self._connection.enter_async_context(self._interface(_CLIENT))
         self._id = await self._registration.register(api)
         self._on_registered(self._id)
 
@@ -116,7 +119,7 @@ class LocalRegistration:
                             return
                         continue
                     manager_failures = 0
-                    if self._id and (problem := await _problem(api.get_service(self._id))):
+                    if self._id and (problem := self._unconnected() or await _problem(api.get_service(self._id))):
                         logger.warning("The service is not offered any more (%s), registering it again", problem)
                         with contextlib.suppress(Exception):  # it is tried again
                             async with asyncio.timeout(_LOCAL_TIMEOUT):
@@ -124,8 +127,12 @@ class LocalRegistration:
         finally:
             await self._disconnect()
 
+    def _unconnected(self) -> str:
+        """To ask an end that is not connected any more would take until nobody waits."""
+        return "" if self._store.get_event_bus().is_local_client(_WORKSPACE, _CLIENT) else "its connection is gone"
+
     def _interface(self, client_id: str) -> Any:
-        return self._store.get_workspace_interface(self._store.get_root_user(), "public", client_id=client_id, silent=True)
+        return self._store.get_workspace_interface(self._store.get_root_user(), _WORKSPACE, client_id=client_id, silent=True)
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, contextlib.AsyncExitStack()
