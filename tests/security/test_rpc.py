@@ -290,3 +290,42 @@ def test_the_servers_own_ends_take_no_services(attacker: RawClient, step: str) -
     for end in (attacker.end, manager(attacker)):
         attacker.send(attacker.frame(f"services.built-in.{step}", service, True, False, session="asked", to=end))
     assert str(heard(attacker)).count("asked.reject") == 2
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize("id", ["triton-client", "public/triton-client", "public/bioengine:triton-client", "~", "VICTIM:open"])
+def test_nobody_withdraws_the_service_of_another(stack: Stack, attacker: RawClient, victim: Victim, id: str) -> None:
+    registered = stack.log.count("Registered public/bioengine:triton-client")
+    attacker.send(
+        attacker.frame(
+            "services.default.unregister_service", id.replace("VICTIM", victim.id), session="asked", to=manager(attacker)
+        )
+    )
+    assert "asked.reject" in str(heard(attacker))
+    assert stack.log.count("Registered public/bioengine:triton-client") == registered
+
+
+@pytest.mark.parametrize("generation", ["hypha-rpc"])
+def test_the_manager_calls_nobody_for_a_client_that_has_no_part_in_it(stack: Stack, attacker: RawClient, victim: Victim) -> None:
+    """Also not for one that has the name under which Hypha itself asks."""
+    with RawClient(stack, "hypha-rpc", "check-client-exists") as other:
+        for client in (attacker, other):
+            for id in (victim.id, "public/bioengine", f"{victim.id.partition('/')[0]}/*"):
+                assert "Permission denied" in str(client.call("services.default.ping", id, to=manager(client)))
+            with pytest.raises(RuntimeError, match="is not the id of a client"):
+                client.call("services.default.ping", "*", to=manager(client))
+
+
+@pytest.mark.parametrize("generation", ["hypha-rpc"])
+def test_what_is_kept_of_a_clients_services_is_bounded(attacker: RawClient) -> None:
+    def register(number: int, description: str) -> Any:
+        config = {"visibility": "protected"}
+        service = {"id": f"attacker:s{number}", "name": "s", "type": "x", "description": description, "config": config}
+        return attacker.call("services.default.register_service", service, to=manager(attacker))
+
+    attacker.send(attacker.frame("services.built-in.ping", "ping"))
+    with pytest.raises(RuntimeError, match=r"characters\. Expected 300,000 at most"):
+        register(0, "x" * 400_000)
+    for method in ("get_service", "get_service_info"):
+        with pytest.raises(RuntimeError):
+            attacker.call(f"services.default.{method}", "triton-client", {"timeout": -1, "mode": "x"}, to=manager(attacker))

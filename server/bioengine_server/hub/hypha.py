@@ -31,6 +31,8 @@ from bioengine_server.settings import Settings
 _MESSAGE_RATE = 20_000
 _MESSAGE_BURST = 200_000
 
+_MOST_SERVICES = 100  # that one client may offer; Hypha keeps all of each in memory
+
 # How long connections may take to end when the server stops.
 _GRACE = 2  # seconds
 
@@ -45,7 +47,11 @@ def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI
     replace_login()
     confine_clients()
     check_scopes()
-    os.environ.update(HYPHA_WS_MSG_RATE_LIMIT=str(_MESSAGE_RATE), HYPHA_WS_MSG_BURST_LIMIT=str(_MESSAGE_BURST))
+    os.environ.update(
+        HYPHA_WS_MSG_RATE_LIMIT=str(_MESSAGE_RATE),
+        HYPHA_WS_MSG_BURST_LIMIT=str(_MESSAGE_BURST),
+        HYPHA_MAX_SERVICES_PER_CLIENT=str(_MOST_SERVICES),
+    )
     use_secret(jwt_secret)
     database = settings.node_folder / "hypha.sqlite"
     database.unlink(missing_ok=True)  # event logs and the like, of one run only

@@ -1,4 +1,4 @@
-"""Other libraries' inner names, which this server changes: known by what they were when they were looked at, or it does not start.
+"""Other libraries' inner names, which this server changes: known by what they were when they were looked at, or no start.
 
 A newer version may do elsewhere what is closed here. So each module that touches inner names of a library lists them, with a
 digest of the source of each, and the exact version; docs/developers.md says how to move one.

@@ -31,6 +31,11 @@ _SERVICE_TYPE = re.compile(r"[A-Za-z0-9_.#/ -]{1,100}")
 _SERVICE_ID = re.compile(r"[A-Za-z0-9_.|~/-]{1,300}:[A-Za-z0-9_.|~ -]{1,200}")
 _APP_ID = re.compile(r"\*|[A-Za-z0-9_.-]{1,100}")
 
+_CLIENT_ID = re.compile(r"[A-Za-z0-9_.|~-]{1,200}")
+_LARGEST_SERVICE = 300_000  # characters of what is kept of one, its methods' descriptions among it
+_TIMEOUTS = ("timeout", "select_timeout")
+_LONGEST_WAIT = 60.0  # seconds that the manager waits for a client
+
 # Of several services of one name, the one to take; Hypha can also call a function of each, in its own name, to find out.
 _MODES = re.compile(r"random|first|last|exact|min_load|native(:[a-z_]+)?|select:(min|max|first_success):get_load")
 
@@ -49,6 +54,9 @@ def confine_clients() -> None:
         ("get_workspace_info", _describing),
         ("create_workspace", _making),
         ("register_service", _offering),
+        ("unregister_service", _withdrawing),
+        ("ping_client", _pinging),
+        ("get_service", _getting),
         ("subscribe", _listening),
         ("log", _logging),
         ("create_service", _opening),
@@ -100,8 +108,60 @@ def _offering(method: Method) -> Method:
     return register_service
 
 
+def _withdrawing(method: Method) -> Method:
+    """Hypha finds every public service for this, and would remove it for anybody."""
+
+    async def unregister_service(self: Any, service_id: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
+        if not _is_own_user(context):
+            found = await self.get_service_info(service_id, {"mode": "exact"}, context=context)
+            if not str(found.id).startswith(f"{context['ws']}/"):
+                raise PermissionError(f"Permission denied for the service {str(service_id)[:80]!r}: it is not yours.")
+        return await method(self, service_id, *args, context=context, **kwargs)
+
+    return unregister_service
+
+
+def _pinging(method: Method) -> Method:
+    """Hypha pings in its own name, and asks the services of a client that does not answer."""
+
+    async def ping_client(self: Any, client_id: Any, timeout: Any = 5, context: Any = None, **kwargs: Any) -> Any:
+        own = str(context["ws"])
+        workspace, _, client = str(client_id).rpartition("/")
+        if not _is_own_user(context) and (workspace or own) != own:
+            return f"Failed to ping client: Permission denied for workspace {workspace[:80]!r}"
+        if not _CLIENT_ID.fullmatch(client):
+            raise ValueError(f"{str(client_id)[:80]!r} is not the id of a client.")
+        return await method(self, client_id, _seconds(timeout), context=context, **kwargs)
+
+    return ping_client
+
+
+def _getting(method: Method) -> Method:
+    """How long the manager waits for somebody's service is bounded, whatever a client says."""
+
+    async def get_service(self: Any, service_id: Any, config: Any = None, context: Any = None, **kwargs: Any) -> Any:
+        if isinstance(config, dict):
+            config = {**config, **{name: _seconds(config[name]) for name in _TIMEOUTS if config.get(name) is not None}}
+        elif config is not None:
+            given = {name: _seconds(getattr(config, name)) for name in _TIMEOUTS if getattr(config, name, None) is not None}
+            config = config.model_copy(update=given)
+        return await method(self, service_id, config, context=context, **kwargs)
+
+    return get_service
+
+
+def _seconds(given: Any) -> float:
+    """Raises ValueError."""
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not given > 0:
+        raise ValueError(f"The timeout is {str(given)[:80]!r}. Expected seconds, up to {_LONGEST_WAIT:.0f}.")
+    return min(float(given), _LONGEST_WAIT)
+
+
 def _check_service(service: Any) -> None:
     """Raises ValueError."""
+    size = len(str(service))
+    if size > _LARGEST_SERVICE:
+        raise ValueError(f"The service's description has {size:,} characters. Expected {_LARGEST_SERVICE:,} at most.")
     read: Callable[[str], Any] = service.get if isinstance(service, dict) else lambda name: getattr(service, name, None)
     for name, pattern, needed in (("type", _SERVICE_TYPE, False), ("id", _SERVICE_ID, True), ("app_id", _APP_ID, False)):
         value = read(name)
