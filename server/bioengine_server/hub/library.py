@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -45,3 +46,16 @@ def require(library: str, expected: str, parts: Mapping[str, tuple[Any, str]]) -
     changed = [name for name, (part, digest) in parts.items() if part is None or digest_of(part) != digest]
     if found != expected or changed:
         raise LibraryChanged(library, expected, found, changed)
+
+
+def main() -> None:
+    """Print what differs, with the digests to put in place of the known ones once it has been looked at."""
+    for name in ("bioengine_server.hub.guard", "bioengine_server.hub.hypha_parts", "bioengine_server.gateway.rpc"):
+        for part, (found, digest) in import_module(name)._PARTS.items():
+            now = "is not there any more" if found is None else digest_of(found)
+            if now != digest:
+                print(f"{name}: {part}: {digest} -> {now}")
+
+
+if __name__ == "__main__":
+    main()
