@@ -18,7 +18,7 @@ from hypha.core import UserInfo, UserPermission
 from hypha.core.auth import create_scope, generate_anonymous_user, update_user_scope
 from hypha.core.store import RedisStore
 from starlette.routing import Match, WebSocketRoute
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bioengine_server.access.door import Doorkeeper, is_legacy
@@ -88,7 +88,7 @@ class LegacyGateway:
             if self._refused is not None:
                 self._refused.add(client_id)
                 raise Stopping
-            if not client_id.replace("-", "").replace("_", "").isalnum() or len(client_id) > 128:
+            if not _is_client_id(client_id):
                 raise PermissionError("the client_id is not one")
             user = self._keeper.admit(websocket.scope, query.get("reconnection_token") or query.get("token"))
             user, workspace = await _in_workspace(self._store(), user, query)
@@ -127,6 +127,20 @@ class LegacyGateway:
         if died.done():
             await answer_with(died.result(), rpc, listening)
             await _close(websocket)
+
+
+async def refuse_page(error: BioEngineError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse the connection of a page, which is told the reason when it calls something."""
+    websocket = WebSocket(scope, receive, send)
+    client_id = websocket.query_params.get("client_id", "")
+    if _is_client_id(client_id):
+        await _refuse(websocket, client_id, error, is_new=True)
+    else:
+        await _close(websocket)
+
+
+def _is_client_id(name: str) -> bool:
+    return name.replace("-", "").replace("_", "").isalnum() and len(name) <= 128
 
 
 def _is_page(websocket: WebSocket) -> bool:

@@ -21,9 +21,12 @@ from hypha.server import create_application, get_argparser
 from bioengine_server.access.rules import Access
 from bioengine_server.access.tokens import check_scopes, use_secret
 from bioengine_server.errors import PortInUse
+from bioengine_server.hub.connections import Connections, raise_file_limit
 from bioengine_server.hub.guard import guard_rpc
 from bioengine_server.hub.login import replace_login
+from bioengine_server.hub.protocol import check_uvicorn, protocols
 from bioengine_server.hub.reach import confine_clients
+from bioengine_server.hub.version import hide_version
 from bioengine_server.settings import Settings
 
 # Messages in a second, and in a burst, that one client may send: an image of 1 GB is 4,000 messages.
@@ -40,6 +43,7 @@ def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI
     replace_login()
     confine_clients()
     check_scopes()
+    hide_version()
     os.environ.update(HYPHA_WS_MSG_RATE_LIMIT=str(_MESSAGE_RATE), HYPHA_WS_MSG_BURST_LIMIT=str(_MESSAGE_BURST))
     use_secret(jwt_secret)
     database = settings.node_folder / "hypha.sqlite"
@@ -101,11 +105,19 @@ def listen(host: str, port: int) -> socket.socket:
 class HttpServer:
     """uvicorn on a socket of ours; signals are handled by whoever runs it."""
 
-    def __init__(self, app: Any, listener: socket.socket) -> None:
+    def __init__(self, app: Any, listener: socket.socket, peer_connections: int) -> None:
+        """
+        Args:
+            app: to serve.
+            listener: where.
+            peer_connections: that one address may have open at once.
+        """
         self._listener = listener
         self._server = _Uvicorn(
             uvicorn.Config(
                 app,
+                **protocols(Connections(peer_connections, raise_file_limit())),
+                server_header=False,
                 log_config=None,
                 access_log=False,
                 ws_per_message_deflate=False,
@@ -120,6 +132,8 @@ class HttpServer:
 
     async def start(self) -> None:
         """Serve; returns when requests are answered."""
+        self._server.config.load()
+        check_uvicorn(self._server.config)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         while not self._server.started:
             if self._task.done():
