@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bioengine_server.settings import Settings
 
 _NAME = r"[a-z0-9_]([a-z0-9._-]{0,251}[a-z0-9_])?"
-_HOST = re.compile(rf"(?P<name>{_NAME}|\[[0-9a-f:.]{{2,45}}\])(:(?P<port>[0-9]{{1,5}}))?", re.IGNORECASE)
+_HOST = re.compile(rf"(?P<name>{_NAME}|\[[0-9a-f]*:[0-9a-f:.]{{1,44}}\])(:(?P<port>[0-9]{{1,5}}))?", re.IGNORECASE)
 _LAST_PORT = 65535
 _EVERY_ADDRESS = ("", "0.0.0.0", "::")
 _PATIENCE = 2.0  # seconds for the name service to tell this machine's full name
