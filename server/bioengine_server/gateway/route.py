@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 _PATH = "/ws"
 
+# How long a client may say nothing after it has connected: its library asks for the services at once.
+_FIRST_WORD = 15.0  # seconds
+
 # How long clients may take to come back and be refused when the server stops.
 _FAREWELL = 1.0  # seconds
 
@@ -199,13 +202,19 @@ class _Connection:
         await self._websocket.send_bytes(data)
 
     async def listen(self) -> None:
-        """Hand on frames until the client goes. A frame that is not one ends the connection."""
+        """Hand on frames until the client goes. A frame that is not one, or none at the beginning, ends the connection."""
         assert self._handle is not None
+        patience: float | None = _FIRST_WORD
         while True:
             try:
-                data = await self._websocket.receive_bytes()
+                async with asyncio.timeout(patience):
+                    data = await self._websocket.receive_bytes()
+            except TimeoutError:
+                await _close(self._websocket)
+                return
             except (WebSocketDisconnect, RuntimeError, KeyError):
                 return
+            patience = None
             try:
                 self._handle(data)
             except Exception as error:
