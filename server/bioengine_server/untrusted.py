@@ -6,7 +6,7 @@ import logging
 import reprlib
 
 _LIMIT = 100  # characters
-_LONGEST_MESSAGE = 10_000  # characters of a log record's message
+_LONGEST_MESSAGE = 2_000  # characters of a log record's message
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = _LIMIT
@@ -52,5 +52,5 @@ class LogFormatter(logging.Formatter):
         return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        first, *more = super().format(record).split("\n")
-        return "\n".join([first, *("  " + printable(line[:_LONGEST_MESSAGE]) for line in more)])
+        first, *traceback = super().format(record).split("\n")
+        return "\n".join([first, *("  " + printable(line[:_LONGEST_MESSAGE]) for line in traceback)])
