@@ -298,6 +298,10 @@ def test_the_log_says_once_who_was_refused(stack: Stack) -> None:
         ask(stack, "GET", "/health/liveness", Origin=origin)
     wait_for(lambda: origin in stack.log, 5, "the refusal is in the log")
     assert stack.log.count(origin) == 1
+    # A refused handshake is no error of the server's.
+    with socket.create_connection(("127.0.0.1", stack.port)) as raw, pytest.raises(InvalidStatus):
+        connect("ws://evil.example/ws", sock=raw)
+    assert " ERROR " not in stack.log
 
 
 def test_what_a_client_names_forges_no_line_of_the_log(stack: Stack) -> None:

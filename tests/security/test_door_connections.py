@@ -244,13 +244,16 @@ def test_whose_addresses_are_one_peer_s(addresses: tuple[str, str], are_one: boo
 
 
 async def test_another_uvicorn_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = uvicorn.Config(app, **protocol.protocols(Connections(1, 1)))
+    config = uvicorn.Config(app, log_config=None, **protocol.protocols(Connections(1, 1)))
     config.load()
     protocol.check_uvicorn(config)
-    monkeypatch.setattr(protocol, "_METHODS", ("gone",))
-    monkeypatch.setattr(protocol, "_ATTRIBUTES", ("vanished",))
-    with pytest.raises(StackError, match=r"its HTTP protocol has no gone, vanished\. Install"):
-        protocol.check_uvicorn(config)
+    for names, missing in (
+        ("_HTTP_NAMES", "H11Protocol has no gone"),
+        ("_WEBSOCKET_NAMES", "WebSocketsSansIOProtocol has no gone"),
+    ):
+        with monkeypatch.context() as patched, pytest.raises(StackError, match=missing):
+            patched.setattr(protocol, names, ("transport", "gone"))
+            protocol.check_uvicorn(config)
 
 
 MANY = 1100

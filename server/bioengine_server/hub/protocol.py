@@ -22,8 +22,11 @@ from bioengine_server.web.headers import SAFE_HEADERS
 HEADER_TIMEOUT = 15.0
 """Seconds that the header of a request may take, from the connection or its first byte to its last."""
 
-_METHODS = ("connection_made", "connection_lost", "data_received", "on_response_complete", "send_400_response")
-_ATTRIBUTES = ("conn", "transport", "loop", "client", "logger")
+_HTTP_NAMES = (
+    "connection_made", "connection_lost", "data_received", "on_response_complete", "send_400_response",
+    "conn", "transport", "loop", "client", "scope",
+)  # fmt: skip
+_WEBSOCKET_NAMES = ("connection_lost", "send", "transport", "handshake_complete")
 
 
 def protocols(connections: Connections) -> dict[str, Any]:
@@ -41,16 +44,13 @@ def protocols(connections: Connections) -> dict[str, Any]:
 
 def check_uvicorn(config: uvicorn.Config) -> None:
     """Raises StackError where uvicorn is not as this module expects it."""
-    made = config.http_protocol_class(  # type: ignore[call-arg]
-        config=config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop()
-    )
-    missing = [name for name in _METHODS if not callable(getattr(H11Protocol, name, None))]
-    missing += [name for name in _ATTRIBUTES if not hasattr(made, name)]
-    if missing:
-        raise StackError(
-            f"uvicorn {uvicorn.__version__} is not the version that this server was made for: its HTTP protocol has no "
-            f"{', '.join(missing)}. Install the version that server/requirements.txt names."
-        )
+    made: dict[str, Any] = {"config": config, "server_state": ServerState(), "app_state": {}, "_loop": asyncio.get_running_loop()}
+    for protocol, names in ((H11Protocol(**made), _HTTP_NAMES), (WebSocketsSansIOProtocol(**made), _WEBSOCKET_NAMES)):
+        if missing := [name for name in names if not hasattr(protocol, name)]:
+            raise StackError(
+                f"uvicorn {uvicorn.__version__} is not the version that this server was made for: its {type(protocol).__name__} "
+                f"has no {', '.join(missing)}. Install the version that server/requirements.txt names."
+            )
 
 
 class _GuardedHttp(H11Protocol):
@@ -136,3 +136,8 @@ class _GuardedWebSocket(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.open_connections.close(self.transport)
         super().connection_lost(exc)
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True  # or uvicorn 0.54 takes every refusal for an error, and logs it

@@ -17,7 +17,6 @@ from bioengine_server.access.hosts import Hosts
 from bioengine_server.access.origins import Origins
 from bioengine_server.errors import BioEngineError
 from bioengine_server.gateway.route import refuse_page
-from bioengine_server.untrusted import shown
 from bioengine_server.web.answers import refusal
 
 logger = logging.getLogger(__name__)
@@ -76,7 +75,7 @@ class Gate:
         """Say so in the log, once for each sentence."""
         if str(error) not in self._logged and len(self._logged) < _MOST_LOGGED:
             self._logged.add(str(error))
-            logger.info("Refused: %s", shown(str(error), 500))
+            logger.info("Refused: %s", error)
 
 
 async def _refuse_websocket(error: BioEngineError, scope: Scope, receive: Receive, send: Send) -> None:
