@@ -74,8 +74,9 @@ def test_exactly_one_host_is_named() -> None:
 @pytest.mark.parametrize(
     ("settings", "known", "unknown"),
     [
-        (Settings(), [], ["ws7", "ws7.lab.example", HERE]),
-        (Settings(host="192.168.7.5"), [HERE, f"{HERE}:9520"], ["ws7", "192.168.7.6", "evil.example"]),
+        (Settings(), [], ["ws7", "ws7.lab.example", "192.168.7.6", "10.0.0.1"]),
+        (Settings(host="192.168.7.5"), [HERE, f"{HERE}:9520", "ws7"], ["192.168.7.6", "evil.example"]),
+        (Settings(host="bioengine.lab"), ["bioengine.lab", HERE, "ws7.local"], ["192.168.7.6", "x.bioengine.lab"]),
         (
             Settings(host="0.0.0.0"),
             [HERE, f"{HERE}:9520", "[::ffff:192.168.7.5]", "ws7", "WS7:9520", "ws7.local", "ws7.lab.example"],
@@ -95,7 +96,7 @@ def test_exactly_one_host_is_named() -> None:
         ),
         (Settings(allow_hosts="*"), ["evil.example", "8.8.8.8"], ["evil.example@localhost", "", "a b", "evil.example:0"]),
     ],
-    ids=["loopback", "an address", "every address", "container", "public URL", "list", "all"],
+    ids=["loopback", "an address", "a name", "every address", "container", "public URL", "list", "all"],
 )
 def test_which_names_a_server_has(settings: Settings, known: Sequence[str], unknown: Sequence[str]) -> None:
     hosts = Hosts(settings)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from bioengine_server.access.errors import HostNotAllowed
+from bioengine_server.access.peers import is_loopback
 
 if TYPE_CHECKING:
     from bioengine_server.settings import Settings
@@ -33,10 +34,9 @@ class Hosts:
         told = urlsplit(settings.told_url).hostname or ""
         named = [name for name in (told, settings.host, settings.bind_address) if name not in _EVERY_ADDRESS]
         self._patterns = HostPatterns([*named, *parse_hosts(settings.allow_hosts)])
-        self._takes_every_address = settings.bind_address in _EVERY_ADDRESS
         # In a container: the addresses by which the machine around it is reached are not known.
         self._is_behind = bool(settings.listen)
-        self._own_names = frozenset(own_names()) if self._takes_every_address else frozenset()
+        self._own_names = frozenset() if is_loopback(settings.bind_address) else frozenset(own_names())
 
     @property
     def names(self) -> list[str]:
@@ -73,7 +73,7 @@ class Hosts:
             return name == "localhost"
         if address.is_loopback:
             return True
-        return self._takes_every_address and (self._is_behind or address == as_address(here))
+        return self._is_behind or address == as_address(here)
 
 
 class HostPatterns:

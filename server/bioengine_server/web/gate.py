@@ -8,6 +8,7 @@ Origin    where there is one, allowed, or 403: a stranger's page cannot drive so
 from __future__ import annotations
 
 import logging
+import time
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -27,7 +28,9 @@ _OTHER_SITES = (b"cross-site", b"same-site")
 # What a link on a page of anybody may lead to, since to look at it changes nothing.
 _DOCUMENTS = ("/health/liveness", "/health/readiness", "/public/services", "/public/services/", "/public/services/triton-client")
 
-_MOST_LOGGED = 100  # different refusals; a stranger does not fill the log
+# Different refusals that are logged in a while: a stranger does not fill the log.
+_MOST_LOGGED = 100
+_WHILE = 600.0  # seconds
 
 
 class Gate:
@@ -44,6 +47,7 @@ class Gate:
         self._hosts = hosts
         self._origins = origins
         self._logged: set[str] = set()
+        self._logged_since = time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -72,7 +76,10 @@ class Gate:
                 raise CrossSiteRequest
 
     def _log(self, error: BioEngineError) -> None:
-        """Say so in the log, once for each sentence."""
+        """Say so in the log, once in a while for each sentence."""
+        if time.monotonic() - self._logged_since > _WHILE:
+            self._logged.clear()
+            self._logged_since = time.monotonic()
         if str(error) not in self._logged and len(self._logged) < _MOST_LOGGED:
             self._logged.add(str(error))
             logger.info("Refused: %s", error)
