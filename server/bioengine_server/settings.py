@@ -14,6 +14,8 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from bioengine_server.access.hosts import parse_hosts
+from bioengine_server.access.origins import DEFAULT_ORIGINS, parse_origins
 from bioengine_server.store.trust import parse_trusted
 
 
@@ -100,8 +102,16 @@ class Settings(BaseSettings):
     """Seconds that an HTTP client may send nothing of a request that it has begun, or take nothing of an answer, before it
     counts as gone."""
 
-    allow_origins: str = "*"
-    """Origins, separated by commas, whose web pages may call the server over HTTP, without credentials. `*`: any."""
+    allow_hosts: str = ""
+    """Further names and addresses by which clients reach the server, separated by commas: those of a proxy in front, aliases.
+    `*.lab.example`: every name below that one. `*`: any, so that web pages can use the server by DNS rebinding."""
+
+    allow_origins: str = DEFAULT_ORIGINS
+    """Origins, separated by commas, whose web pages may use the server, beside its own. `loopback`: pages that are served from
+    this machine. `https://*.imjoy.io`: all below a host; `http://lab.example:*`: of any port. `*`: any page. Empty: none."""
+
+    peer_connections: int = Field(default=2000, ge=16)
+    """Connections that one address may have open at once. A proxy in front counts as one."""
 
     run_timeout: float = Field(default=3000.0, gt=0)
     """Seconds that one run of a model may take before it is ended."""
@@ -160,6 +170,18 @@ class Settings(BaseSettings):
     @classmethod
     def _entries(cls, value: str) -> str:
         parse_trusted(value)
+        return value
+
+    @field_validator("allow_hosts")
+    @classmethod
+    def _hosts(cls, value: str) -> str:
+        parse_hosts(value)
+        return value
+
+    @field_validator("allow_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        parse_origins(value)
         return value
 
     @field_validator("accelerator", mode="before")

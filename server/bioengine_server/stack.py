@@ -80,7 +80,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
                 service = await parts.enter_async_context(_service_on_triton(settings, access, stop, readiness, on_start))
             served = add_web(app, settings, keeper, service)
             on_start(f"Hypha on {settings.told_url}")
-            server = HttpServer(served, listener)
+            server = HttpServer(served, listener, settings.peer_connections)
             parts.push_async_callback(server.stop)
             await server.start()
             store = hypha_store(app)

@@ -32,7 +32,9 @@ def installed(folder: str) -> tuple[str, str]:
     return package["name"], package["version"]
 
 
-def run_page(html: str, stack: Stack, until: str = "window.report", seconds: float = 60) -> dict[str, Any]:
+def run_page(
+    html: str, stack: Stack, until: str = "window.report", seconds: float = 60, host: str = "127.0.0.1"
+) -> dict[str, Any]:
     """What became of a page, which finds the stack at the server's usual address.
 
     Libraries come from `https://cdn.jsdelivr.net/npm/<package>@<version>/<path>`, as in the docs; the files are those that
@@ -43,11 +45,12 @@ def run_page(html: str, stack: Stack, until: str = "window.report", seconds: flo
         stack: the server that it calls.
         until: a JavaScript expression that is true once the page has its result, and then is that.
         seconds: to wait for it.
+        host: the name that the page is served under, which the browser finds on this machine.
 
     Returns `{"result", "console": [str], "errors": [str]}`: what was written to the console, and what no code has caught.
     """
     program = chromium()
-    with _Origin(html.replace(USUAL_URL, stack.url)) as address:
+    with _Origin(html.replace(USUAL_URL, stack.url), host) as address:
         drive = ["node", str(ROOT / "tests" / "clients" / "javascript" / "drive.mjs"), str(_MODULES), program, address]
         run = subprocess.run([*drive, until, str(seconds)], capture_output=True, text=True, timeout=seconds + 60)
     assert run.returncode == 0, run.stderr
@@ -61,13 +64,13 @@ def run_page(html: str, stack: Stack, until: str = "window.report", seconds: flo
 class _Origin(ThreadingHTTPServer):
     """A web server of one page while the context lasts, which gives its address."""
 
-    def __init__(self, html: str) -> None:
-        self.page = html.encode()
+    def __init__(self, html: str, host: str) -> None:
+        self.page, self._host = html.encode(), host
         super().__init__(("127.0.0.1", 0), _Page)
 
     def __enter__(self) -> str:  # type: ignore[override]
         threading.Thread(target=self.serve_forever).start()
-        return f"http://127.0.0.1:{self.server_port}/"
+        return f"http://{self._host}:{self.server_port}/"
 
     def __exit__(self, *arguments: Any) -> None:
         self.shutdown()

@@ -126,3 +126,13 @@ def test_the_compose_file_is_valid_without_an_engine(profile: tuple[str, ...]) -
     run = subprocess.run(["docker-compose", *profile, "config", "--services"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert {"server", "triton", *(["proxy"] if profile else [])} <= set(run.stdout.split())
+
+
+def test_https_answers_to_its_names_and_to_addresses(project: Project) -> None:
+    """What the proxy hands on: the name that it is set up for, any address; no other name, and no stranger's page."""
+    assert '"OK"' in project.curl("/health/liveness")
+    address = ("--resolve", f"192.0.2.5:{project.https_port}:127.0.0.1")
+    assert '"OK"' in project.curl("/health/liveness", *address, host="192.0.2.5")
+    assert "BIOENGINE_ALLOW_HOSTS" in project.curl("/health/liveness", "--header", "Host: evil.example")
+    assert "BIOENGINE_ALLOW_ORIGINS" in project.curl("/health/liveness", "--header", "Origin: https://evil.example")
+    assert '"OK"' in project.curl("/health/liveness", "--header", f"Origin: {project.https_url}")

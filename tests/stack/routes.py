@@ -43,7 +43,7 @@ async def main(home: Path, file: Path) -> None:
     app = create_hypha(settings, keeper.access, new_secret())
     add_health_routes(app, Readiness(), Liveness())
     with contextlib.closing(listen(settings.host, port)) as listener:
-        server = HttpServer(add_web(app, settings, keeper, None), listener)
+        server = HttpServer(add_web(app, settings, keeper, None), listener, settings.peer_connections)
         await server.start()  # Hypha adds most of its routes when it starts
         file.write_text(json.dumps(list(routes_below(app.routes))))
         await server.stop()

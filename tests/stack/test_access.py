@@ -202,7 +202,7 @@ def test_a_request_counts_while_its_body_comes(limited: Stack, path: str) -> Non
     config = f"{limited.url}/triton/v2/models/conscientious-seashell/config"
     service = f"{limited.url}/public/services/triton-client/get_config?model_name=conscientious-seashell"
     with socket.create_connection(("127.0.0.1", limited.port)) as half:
-        lines = [f"POST {path} HTTP/1.1", "Host: x", "Content-Length: 1000000", "Content-Type: application/msgpack"]
+        lines = [f"POST {path} HTTP/1.1", "Host: localhost", "Content-Length: 1000000", "Content-Type: application/msgpack"]
         half.sendall("\r\n".join([*lines, f"Authorization: {headers['Authorization']}", "", "x"]).encode())
         time.sleep(1)
         answers = [

@@ -306,7 +306,7 @@ def test_large_bodies_pass_without_being_in_the_servers_memory(stack: Stack, enc
     sent = gzip.compress(body, 1) if encoding == "gzip" else body
     with socket.create_connection(("127.0.0.1", stack.port), 120) as connection:
         connection.sendall(
-            f"POST /triton/v2/models/cellpose-like/infer HTTP/1.1\r\nHost: x\r\nContent-Encoding: {encoding}\r\n"
+            f"POST /triton/v2/models/cellpose-like/infer HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: {encoding}\r\n"
             f"Inference-Header-Content-Length: {len(header)}\r\nContent-Length: {len(sent)}\r\n\r\n".encode()
         )
         connection.sendall(sent[:-1000])

@@ -138,7 +138,7 @@ def test_a_client_that_reads_nothing_of_its_answer_takes_no_place(strict: Stack)
     with socket.create_connection(("127.0.0.1", strict.port), 60) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.sendall(
-            f"POST /triton/v2/models/cellpose-like/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+            f"POST /triton/v2/models/cellpose-like/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
             f"Inference-Header-Content-Length: {len(start)}\r\n\r\n".encode()
         )
         connection.sendall(body)

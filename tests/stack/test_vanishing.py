@@ -41,7 +41,7 @@ def execute_by_http(stack: Stack, image: np.ndarray) -> Callable[[], None]:
     inputs = [{"model_id": "slow-snail", "inputs": [message.represent(image)]}]
     body = msgpack.packb({"inputs": inputs, "model_name": ROUTER, "serialization": "imjoy"})
     connection = socket.create_connection(("127.0.0.1", stack.port))
-    head = f"POST /public/services/triton-client/execute HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    head = f"POST /public/services/triton-client/execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
     connection.sendall(head.encode() + b"Content-Type: application/msgpack\r\n\r\n" + body)
     return connection.close
 

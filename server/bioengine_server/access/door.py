@@ -142,7 +142,7 @@ class Door:
                 except BioEngineError as error:
                     logger.info("Refused a client: %s", error)
                     reason = NotLetIn() if isinstance(error, AccessDenied) else error
-                    await send({"type": "websocket.send", "text": json.dumps({"type": "error", "message": str(reason)})})
+                    await _tell(send, reason)
                     close(reason)
                 else:
                     life.enter_context(self._keeper.connected(user, close))
@@ -158,6 +158,12 @@ class Door:
             finally:
                 if closing:
                     await asyncio.wait(closing)
+
+
+async def turn_away(send: Send, error: BioEngineError) -> None:
+    """Tell a client of Hypha's own, whose websocket has just been accepted, why it is refused; and close."""
+    await _tell(send, error)
+    await _close(send, error)
 
 
 def is_legacy(scope: Scope) -> bool:
@@ -189,6 +195,11 @@ def _named_token(event: Message) -> str | None:
     if token is not None and not isinstance(token, str):
         raise AccessDenied
     return token
+
+
+async def _tell(send: Send, error: BioEngineError) -> None:
+    with contextlib.suppress(RuntimeError):  # the client has gone
+        await send({"type": "websocket.send", "text": json.dumps({"type": "error", "message": str(error)})})
 
 
 async def _close(send: Send, error: Exception) -> None:

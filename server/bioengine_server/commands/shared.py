@@ -16,6 +16,7 @@ from rich.console import Console
 
 from bioengine_server.errors import BioEngineError
 from bioengine_server.settings import Settings
+from bioengine_server.untrusted import LogFormatter
 
 console = Console(highlight=False)
 
@@ -34,9 +35,9 @@ def load_settings(**flags: Any) -> Settings:
 
 def configure_logging(settings: Settings) -> None:
     level = logging.DEBUG if settings.debug else logging.INFO
-    logging.basicConfig(
-        level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("bioengine_server").setLevel(level)
     # Hypha's modules set their loggers' levels from here when they are imported.
     os.environ.setdefault("HYPHA_LOGLEVEL", "DEBUG" if settings.debug else "ERROR")

@@ -19,6 +19,8 @@ EXAMINATIONS: tuple[Examination, ...] = (
     gpu.driver,
     gpu.docker,
     network.port,
+    network.names,
+    network.pages,
     network.certificate,
     installation.env_file,
     installation.versions,

@@ -13,6 +13,9 @@ import psutil
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from bioengine_server.access.hosts import Hosts
+from bioengine_server.access.origins import parse_origins
+from bioengine_server.access.peers import is_loopback
 from bioengine_server.doctor.finding import Finding
 from bioengine_server.doctor.setup import Setup
 from bioengine_server.errors import PortInUse
@@ -34,6 +37,31 @@ def port(setup: Setup) -> Iterator[Finding]:
         yield _who_has(setup, subject)
     else:
         yield Finding(subject, "ok", "free")
+
+
+def names(setup: Setup) -> Iterator[Finding]:
+    """By which names the server is reached: others are refused."""
+    hosts = Hosts(setup.settings)
+    if hosts.takes_all:
+        advice = "Name those that clients use in BIOENGINE_ALLOW_HOSTS: web pages can reach this server by DNS rebinding."
+        yield Finding("names", "note", "every name is taken for the server's (BIOENGINE_ALLOW_HOSTS=*)", advice)
+    elif is_loopback(setup.settings.bind_address):
+        yield Finding("names", "ok", ", ".join(dict.fromkeys(["localhost", *hosts.names])))
+    else:
+        advice = "Clients that use another name are refused, with 421: add it to BIOENGINE_ALLOW_HOSTS."
+        yield Finding("names", "note", f"{', '.join(['localhost', *hosts.names])}, and addresses of this machine", advice)
+
+
+def pages(setup: Setup) -> Iterator[Finding]:
+    """Which web pages may use the server."""
+    entries = parse_origins(setup.settings.allow_origins)
+    if "*" in entries:
+        advice = "Name the pages that should in BIOENGINE_ALLOW_ORIGINS; docs/access.md has the default."
+        yield Finding("web pages", "note", "every page in a browser on this network may use the server", advice)
+    else:
+        yield Finding(
+            "web pages", "ok", f"may use it: its own, {', '.join(entries)}" if entries else "its own may use it, no others"
+        )
 
 
 def certificate(setup: Setup) -> Iterator[Finding]:

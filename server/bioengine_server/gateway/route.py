@@ -18,7 +18,7 @@ from hypha.core import UserInfo, UserPermission
 from hypha.core.auth import create_scope, generate_anonymous_user, update_user_scope
 from hypha.core.store import RedisStore
 from starlette.routing import Match, WebSocketRoute
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bioengine_server.access.door import Doorkeeper, is_legacy
@@ -30,10 +30,14 @@ from bioengine_server.gateway.session import LegacySession, hypha_client
 from bioengine_server.hub.envelope import NotAMessage
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.caller import Caller
+from bioengine_server.untrusted import shown
 
 logger = logging.getLogger(__name__)
 
 _PATH = "/ws"
+
+# How long a client may say nothing after it has connected: its library asks for the services at once.
+_FIRST_WORD = 15.0  # seconds
 
 # How long clients may take to come back and be refused when the server stops.
 _FAREWELL = 1.0  # seconds
@@ -92,7 +96,7 @@ class LegacyGateway:
             if self._refused is not None:
                 self._refused.add(client_id)
                 raise Stopping
-            if not client_id.replace("-", "").replace("_", "").isalnum() or len(client_id) > 128:
+            if not _is_client_id(client_id):
                 raise PermissionError("the client_id is not one")
             user = self._keeper.admit(websocket.scope, query.get("reconnection_token") or query.get("token"))
             user, workspace = await _in_workspace(self._store(), user, query)
@@ -133,6 +137,20 @@ class LegacyGateway:
             await _close(websocket)
 
 
+async def refuse_page(error: BioEngineError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse the connection of a page, which is told the reason when it calls something."""
+    websocket = WebSocket(scope, receive, send)
+    client_id = websocket.query_params.get("client_id", "")
+    if _is_client_id(client_id):
+        await _refuse(websocket, client_id, error, is_new=True)
+    else:
+        await _close(websocket)
+
+
+def _is_client_id(name: str) -> bool:
+    return name.replace("-", "").replace("_", "").isalnum() and len(name) <= 128
+
+
 def _is_page(websocket: WebSocket) -> bool:
     return "origin" in websocket.headers
 
@@ -171,7 +189,7 @@ async def _in_workspace(store: RedisStore, user: UserInfo | None, query: dict[st
     info = await store.load_or_create_workspace(user, workspace)
     user.scope = update_user_scope(user, info)
     if not user.check_permission(info.id, UserPermission.read):
-        raise PermissionError(f"no permission for the workspace {workspace}")
+        raise PermissionError(f"no permission for the workspace {shown(workspace)}")
     return user, str(info.id)
 
 
@@ -189,13 +207,19 @@ class _Connection:
         await self._websocket.send_bytes(data)
 
     async def listen(self) -> None:
-        """Hand on frames until the client goes. A frame that is not one ends the connection."""
+        """Hand on frames until the client goes. A frame that is not one, or none at the beginning, ends the connection."""
         assert self._handle is not None
+        patience: float | None = _FIRST_WORD
         while True:
             try:
-                data = await self._websocket.receive_bytes()
+                async with asyncio.timeout(patience):
+                    data = await self._websocket.receive_bytes()
+            except TimeoutError:
+                await _close(self._websocket)
+                return
             except (WebSocketDisconnect, RuntimeError, KeyError):
                 return
+            patience = None
             try:
                 self._handle(data)
             except Exception as error:

@@ -22,8 +22,10 @@ from bioengine_server.access.rules import Access
 from bioengine_server.access.tokens import check_scopes, use_secret
 from bioengine_server.errors import PortInUse
 from bioengine_server.hub import hypha_parts
+from bioengine_server.hub.connections import Connections, raise_file_limit
 from bioengine_server.hub.guard import guard_rpc
 from bioengine_server.hub.login import replace_login
+from bioengine_server.hub.protocol import check_uvicorn, protocols
 from bioengine_server.hub.reach import confine_clients
 from bioengine_server.settings import Settings
 
@@ -32,6 +34,9 @@ _MESSAGE_RATE = 20_000
 _MESSAGE_BURST = 200_000
 
 _MOST_SERVICES = 100  # that one client may offer; Hypha keeps all of each in memory
+
+# Clients send chunks of at most half a megabyte. uvicorn keeps an unfinished message of each connection.
+_LARGEST_FRAME = 4 << 20  # bytes
 
 # How long connections may take to end when the server stops.
 _GRACE = 2  # seconds
@@ -47,6 +52,7 @@ def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI
     replace_login()
     confine_clients()
     check_scopes()
+    hypha_parts.hide_version()
     os.environ.update(
         HYPHA_WS_MSG_RATE_LIMIT=str(_MESSAGE_RATE),
         HYPHA_WS_MSG_BURST_LIMIT=str(_MESSAGE_BURST),
@@ -112,14 +118,23 @@ def listen(host: str, port: int) -> socket.socket:
 class HttpServer:
     """uvicorn on a socket of ours; signals are handled by whoever runs it."""
 
-    def __init__(self, app: Any, listener: socket.socket) -> None:
+    def __init__(self, app: Any, listener: socket.socket, peer_connections: int) -> None:
+        """
+        Args:
+            app: to serve.
+            listener: where.
+            peer_connections: that one address may have open at once.
+        """
         self._listener = listener
         self._server = _Uvicorn(
             uvicorn.Config(
                 app,
+                **protocols(Connections(peer_connections, raise_file_limit())),
+                server_header=False,
                 log_config=None,
                 access_log=False,
                 ws_per_message_deflate=False,
+                ws_max_size=_LARGEST_FRAME,
                 # As in Hypha's own launcher: it has its own idle timeout, and a busy client may miss pings.
                 ws_ping_interval=None,
                 ws_ping_timeout=None,
@@ -131,6 +146,8 @@ class HttpServer:
 
     async def start(self) -> None:
         """Serve; returns when requests are answered."""
+        self._server.config.load()
+        check_uvicorn(self._server.config)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         while not self._server.started:
             if self._task.done():

@@ -74,6 +74,12 @@ def wrap_scope(wrap: Callable[[Callable[[Any], str]], Callable[[Any], str]]) -> 
     hypha.core.auth.generate_jwt_scope = wrap(hypha.core.auth.generate_jwt_scope)
 
 
+def hide_version() -> None:
+    """Have Hypha tell no client its version, which says which holes it has. The key stays, for clients that show it."""
+    for module in (hypha.core.store, hypha.websocket):
+        module.__version__ = ""
+
+
 def use_secret(secret: str) -> None:
     """Sign and verify tokens with a secret from now on."""
     hypha.core.auth.set_jwt_secret(secret)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import JSONResponse
 
+from bioengine_server.access.errors import HostNotAllowed
 from bioengine_server.errors import (
     BadBody,
     BioEngineError,
@@ -22,6 +23,7 @@ from bioengine_server.memory import give_back_soon
 from bioengine_server.triton.api import TritonError
 
 _STATUS: list[tuple[type[Exception], int]] = [
+    (HostNotAllowed, 421),
     (TooLarge, 413),
     (BadBody, 400),
     (Busy, 429),

@@ -1,10 +1,12 @@
-"""Pages of other origins may call this server: which ones, and which headers they may send and read."""
+"""Pages of other origins may call this server: which headers they may send and read. Which pages, `Origins` decides."""
 
 from __future__ import annotations
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
+
+from bioengine_server.access.origins import Origins
 
 _METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "POST")
 _MAY_SEND = (
@@ -21,17 +23,26 @@ _MAY_SEND = (
 _MAY_READ = ("Inference-Header-Content-Length", "Content-Type", "Range", "Origin")
 
 
-def allow_origins(app: FastAPI, origins: list[str]) -> ASGIApp:
-    """`app` for pages of `origins` ("*": of any), without credentials, on every route; instead of Hypha's own rules.
+def answer_pages(app: FastAPI, origins: Origins) -> ASGIApp:
+    """`app` for pages of `origins`, without credentials, on every route; instead of Hypha's own rules.
 
     Around all of it: an error that nobody caught is answered outside of the middleware of `app`.
     """
     app.user_middleware = [item for item in app.user_middleware if "CORS" not in getattr(item.cls, "__name__", "")]
-    return CORSMiddleware(
-        app,
-        allow_origins=origins,
-        allow_methods=_METHODS,
-        allow_headers=_MAY_SEND,
-        expose_headers=_MAY_READ,
-        allow_credentials=False,
-    )
+    return _Pages(app, origins)
+
+
+class _Pages(CORSMiddleware):
+    def __init__(self, app: ASGIApp, origins: Origins) -> None:
+        super().__init__(
+            app,
+            allow_origins=["*"] if origins.takes_all else [],
+            allow_methods=_METHODS,
+            allow_headers=_MAY_SEND,
+            expose_headers=_MAY_READ,
+            allow_credentials=False,
+        )
+        self._origins = origins
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        return self._origins.match(origin)

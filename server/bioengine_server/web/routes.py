@@ -7,13 +7,17 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from bioengine_server.access.door import Door, Doorkeeper
+from bioengine_server.access.hosts import Hosts
+from bioengine_server.access.origins import Origins
 from bioengine_server.hub.frames import CheckedFrames
 from bioengine_server.hub.guard import is_own_end
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.triton_client import TritonClient
 from bioengine_server.settings import Settings
 from bioengine_server.web.body import BoundedBodies
-from bioengine_server.web.cors import allow_origins
+from bioengine_server.web.cors import answer_pages
+from bioengine_server.web.gate import Gate
+from bioengine_server.web.headers import SafeAnswers
 from bioengine_server.web.patience import Patience
 from bioengine_server.web.service_route import service_routes, services_route
 from bioengine_server.web.surface import Surface
@@ -41,4 +45,5 @@ def add_web(app: FastAPI, settings: Settings, keeper: Doorkeeper, service: Trito
     app.add_middleware(Door, keeper=keeper)
     app.add_middleware(Surface, own=triton, most=settings.max_request_size)
     app.add_middleware(Patience, seconds=settings.client_timeout)
-    return allow_origins(app, [origin.strip() for origin in settings.allow_origins.split(",") if origin.strip()])
+    origins = Origins(settings.allow_origins, settings.told_url)
+    return SafeAnswers(Gate(answer_pages(app, origins), Hosts(settings), origins))

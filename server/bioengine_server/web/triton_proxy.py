@@ -94,6 +94,8 @@ class _Proxy:
         try:
             kind, model, version, path = _allowed(request)
             caller = caller_of(request, self._keeper)
+            if path == "/v2":
+                return await self._about()
             if kind == "server":
                 return _TritonAnswer(await self._api.open("GET", path, None, {}))
             if kind == "infer":
@@ -111,6 +113,18 @@ class _Proxy:
         except Exception:
             logger.exception("A request for Triton failed")
             return refusal(RuntimeError())
+
+    async def _about(self) -> Response:
+        """Triton's metadata of itself, without its version, which says which holes it has."""
+        answer = await self._api.open("GET", "/v2", None, {})
+        try:
+            about = await answer.json(content_type=None)
+        except (ValueError, aiohttp.ClientError):
+            about = {}
+        finally:
+            answer.release()
+        known = {key: about[key] for key in ("name", "extensions") if key in about} if isinstance(about, dict) else {}
+        return JSONResponse({**known, "version": ""}, status_code=answer.status)
 
     async def _config(self, model: str, version: str, caller: Any) -> dict[str, Any]:
         try:

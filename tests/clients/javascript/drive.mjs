@@ -23,7 +23,8 @@ const installed = new Map(
 
 const report = { result: null, console: [], errors: [], refused: [] };
 
-const isHere = (url) => new URL(url).hostname === "127.0.0.1";
+const { hostname: host } = new URL(address);
+const isHere = (url) => ["127.0.0.1", host].includes(new URL(url).hostname);
 
 function answer(route) {
   const url = route.request().url();
@@ -37,7 +38,7 @@ function answer(route) {
 }
 
 // The sandbox does not work for root. The rules are for websockets, which do not come by `answer`.
-const rules = "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1";
+const rules = `MAP ${host} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1`;
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", `--host-resolver-rules=${rules}`] });
 try {
   const page = await browser.newPage();

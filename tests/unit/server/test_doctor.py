@@ -324,3 +324,30 @@ def test_secrets(tmp_path: Path) -> None:
     file.chmod(0o644)
     finding = only(installation.secrets(home))
     assert finding.verdict == "problem" and finding.advice == f"chmod 600 {file}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "verdict", "text"),
+    [
+        ({}, "ok", "localhost, 127.0.0.1"),
+        ({"allow_hosts": "bioengine.lab"}, "ok", "bioengine.lab"),
+        ({"host": "0.0.0.0"}, "note", socket.gethostname().lower()),
+        ({"allow_hosts": "*"}, "note", "every name"),
+    ],
+    ids=str,
+)
+def test_the_names_of_the_server(tmp_path: Path, settings: dict[str, str], verdict: str, text: str) -> None:
+    finding = only(network.names(setup(tmp_path, **settings)))
+    assert finding.verdict == verdict and text in finding.found
+    assert verdict == "ok" or "BIOENGINE_ALLOW_HOSTS" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("origins", "verdict", "text"),
+    [(None, "ok", "https://bioimage.io"), ("", "ok", "no others"), ("https://a.lab,*", "note", "every page")],
+    ids=str,
+)
+def test_the_pages_that_may_use_the_server(tmp_path: Path, origins: str | None, verdict: str, text: str) -> None:
+    finding = only(network.pages(setup(tmp_path, **({} if origins is None else {"allow_origins": origins}))))
+    assert finding.verdict == verdict and text in finding.found
+    assert verdict == "ok" or "BIOENGINE_ALLOW_ORIGINS" in finding.advice

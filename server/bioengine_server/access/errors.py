@@ -1,0 +1,38 @@
+"""What is refused at the server's entrance, before anything else looks at it."""
+
+from __future__ import annotations
+
+from bioengine_server.errors import BioEngineError, Forbidden
+from bioengine_server.untrusted import shown
+
+
+class HostNotAllowed(BioEngineError):
+    """The Host header does not name this server: a web page may have had its own name point here (DNS rebinding)."""
+
+    def __init__(self, host: str | None) -> None:
+        name = "The request has no valid Host header" if host is None else f"This server is not known as {shown(host)}"
+        super().__init__(
+            f"{name}. Use the address that its admin gave you, or ask the admin to add the name to BIOENGINE_ALLOW_HOSTS."
+        )
+
+
+class OriginNotAllowed(Forbidden):
+    """A web page of an origin that may not use the server."""
+
+    def __init__(self, origin: str) -> None:
+        BioEngineError.__init__(
+            self,
+            f"Web pages of the origin {shown(origin)} may not use this server. Its admin can allow them with the setting "
+            "BIOENGINE_ALLOW_ORIGINS.",
+        )
+
+
+class CrossSiteRequest(Forbidden):
+    """A request that a browser sends for a page of another site without saying which, such as for an image."""
+
+    def __init__(self) -> None:
+        BioEngineError.__init__(
+            self,
+            "A web page of another site asked for this without an Origin header. Pages that BIOENGINE_ALLOW_ORIGINS allows use "
+            "fetch() in its mode 'cors'.",
+        )
