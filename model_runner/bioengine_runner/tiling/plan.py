@@ -11,13 +11,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from bioengine_runner.errors import CannotTile, TileNotPossible
+from bioengine_runner.errors import CannotTile, TileNotPossible, TooManyTiles
 from bioengine_runner.store.manifest import IMAGE_AXES
 from bioengine_runner.tiling.geometry import Follows, Geometry, InputAxis, OutputAxis
-from bioengine_runner.tiling.spans import Span, smallest_block, spans, stride_of
+from bioengine_runner.tiling.spans import Span, count_spans, smallest_block, spans, stride_of
 
 # Pixels of the input at a cut, for a model that says nothing of a halo; less where its size leaves no room.
 DEFAULT_HALO = 32
+
+# Passes through the model for one request: tiles times pieces of the batch. 16384 x 16384 pixels in tiles of 256 make 7,396.
+MAX_PASSES = 10_000
 
 Sizes = Mapping[str, Mapping[str, int]]
 """By tensor and axis."""
@@ -82,8 +85,14 @@ class _Group:
 
     def cut(self, block: int) -> Cut:
         """The spans of the whole size. The last one may end beyond it."""
-        end = max(block, block + math.ceil((self.size - block) / self.align) * self.align)
-        return Cut(self.size, tuple(spans(end, block, self.halo_for(block), self.align)))
+        return Cut(self.size, tuple(spans(self._end(block), block, self.halo_for(block), self.align)))
+
+    def count(self, block: int) -> int:
+        """How many spans `cut` makes."""
+        return count_spans(self._end(block), block, self.halo_for(block), self.align)
+
+    def _end(self, block: int) -> int:
+        return max(block, block + math.ceil((self.size - block) / self.align) * self.align)
 
 
 Tile = list[tuple[_Group, Cut, int]]
@@ -167,7 +176,7 @@ class Planner:
                 model's halo allows.
             tile: the wanted size of tiles by axis, for those that are to be cut whatever there is of memory.
 
-        Raises CannotTile, TileNotPossible.
+        Raises CannotTile, TileNotPossible, TooManyTiles.
         """
         groups = self._groups(sizes)
         blocks = [self._wanted(group, tile) if tile and group.leader.id in tile else self._largest(group) for group in groups]
@@ -184,6 +193,7 @@ class Planner:
             chunk = max(1, int(min(batch, most_pixels / math.prod(blocks))))
         for group, block in zip(groups, blocks):
             self._check(group, block)
+        self._check_count(groups, blocks, math.ceil(batch / chunk))
         return Plan([(group, group.cut(block)) for group, block in zip(groups, blocks)], batch, chunk, fill)
 
     def smallest_tile(self, sizes: Sizes) -> dict[str, int]:
@@ -291,6 +301,25 @@ class Planner:
                 self._model_id,
                 f"{leader.id} is {group.size}, the model takes {block}, and its halo of {group.halo} leaves nothing of a tile",
             )
+
+    def _check_count(self, groups: list[_Group], blocks: list[int], pieces: int) -> None:
+        """Refuse more passes through the model than one request may have, before any tile is made. Raises TooManyTiles."""
+        tiles = math.prod(group.count(block) for group, block in zip(groups, blocks))
+        if tiles * pieces <= MAX_PASSES:
+            return
+        larger, fitting = list(blocks), tiles
+        while fitting * pieces > MAX_PASSES:
+            grown = [
+                min(group.leader.valid(2 * block), self._largest(group)) if group.leader.is_free else block
+                for group, block in zip(groups, larger)
+            ]
+            if grown == larger:
+                break
+            larger = grown
+            fitting = math.prod(group.count(block) for group, block in zip(groups, larger))
+        helps = fitting * pieces <= MAX_PASSES
+        tile = {group.leader.id: block for group, block in zip(groups, larger) if group.leader.is_free and block < group.size}
+        raise TooManyTiles(self._model_id, tiles, pieces, MAX_PASSES, tile if helps else {})
 
     def _image_outputs(self) -> Iterator[OutputAxis]:
         return (axis for axes in self._geometry.outputs.values() for axis in axes if axis.type in IMAGE_AXES)
