@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from bioengine_server.service.probe import PROBE_MODEL, test_input, test_output
+from bioengine_server.service.probe import PROBE_MODEL, probe_image, probe_result
 from bioengine_server.service.triton_client import SERVICE_ID
 from bioengine_server.triton.api import ROUTER
 
@@ -47,7 +47,7 @@ class Readiness:
         self._repairing = False
         self._unended, self._until_stuck = 0, _STUCK_AT_START
         self._on_stuck: Callable[[], None] | None = None
-        self._test_input, self._test_output = test_input(), test_output()
+        self._test_input, self._test_output = probe_image(), probe_result()
         self.became_ready = asyncio.Event()
 
     @property

@@ -36,13 +36,13 @@ class ReservedModel(RefusedArgument):
         )
 
 
-def test_input() -> np.ndarray:
+def probe_image() -> np.ndarray:
     """The probe's image."""
     image: np.ndarray = np.load(_PACKAGE / "test_input.npy")
     return image
 
 
-def test_output() -> np.ndarray:
+def probe_result() -> np.ndarray:
     """What the model makes of it."""
     image: np.ndarray = np.load(_PACKAGE / "test_output.npy")
     return image
@@ -58,7 +58,7 @@ class ProbeLane:
 
     def __init__(self, router: Router) -> None:
         self._router = router
-        self._image = test_input()
+        self._image = probe_image()
         self._running = asyncio.Lock()
         self._next: asyncio.Task[tuple[dict[str, Any], dict[str, Any]]] | None = None
 

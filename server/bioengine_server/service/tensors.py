@@ -63,7 +63,7 @@ def checked_outputs(select_outputs: Any, config: dict[str, Any]) -> Sequence[str
         or not all(isinstance(name, str) and name in names for name in select_outputs)
         or len(set(select_outputs)) < len(select_outputs)
     ):
-        raise RefusedArgument("select_outputs", f"it is not a list out of {', '.join(names)}, each once.")
+        raise RefusedArgument("select_outputs", f"{str(select_outputs)[:80]} is not a list out of {', '.join(names)}, each once.")
     return list(select_outputs)
 
 

@@ -160,9 +160,9 @@ async def counted(parts: AsyncIterator[bytes | bytearray], segments: Sequence[Se
     """
     counter, held = Counter(segments), b""
     async for part in parts:
+        counter.feed(part)  # first: what is too much shows before the rest has gone
         if held:
             yield held
-        counter.feed(part)
         held = bytes(part)
     counter.end()
     yield held

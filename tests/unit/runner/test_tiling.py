@@ -116,7 +116,7 @@ def test_tiles_that_leave_nothing_beside_the_halo(tile: dict[str, int], problem:
 
 
 @settings(deadline=None)
-@given(size=st.tuples(st.integers(1, 150), st.integers(1, 150)), step=st.integers(1, 8), halo=st.integers(0, 12))
+@given(size=st.tuples(st.integers(1, 110), st.integers(1, 110)), step=st.integers(1, 8), halo=st.integers(0, 12))
 def test_the_smallest_tiles(size: tuple[int, int], step: int, halo: int) -> None:
     """They are several, and no smaller ones are possible; where there are none, the reason names the sizes."""
     geometry, image = model(16, step, halo), np.random.default_rng(0).random(size)
