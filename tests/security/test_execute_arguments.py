@@ -55,7 +55,7 @@ CONFIG = {
 
 @pytest.mark.parametrize("wanted", ["mask", ["mask", "mask"], ["mask"] * 10_000, [["mask"]], [5], ["other"], {"mask": 1}])
 def test_outputs_that_the_model_has_not_or_twice(wanted: Any) -> None:
-    with pytest.raises(RefusedArgument, match="'select_outputs' is refused: .* is not a list out of mask, info, each once"):
+    with pytest.raises(RefusedArgument, match=r"'select_outputs' is refused: .* is not a list out of mask, info, each once"):
         checked_outputs(wanted, CONFIG)
 
 
