@@ -114,12 +114,16 @@ class StoreService:
         raise DownloadNotAllowed(id, _NOT_ALLOWED[policy])
 
     async def _fetch(self, id: str, progress: Progress) -> None:
-        async with self._alone(id), self._downloader() as downloader:
+        async with self._downloader() as downloader:
             if self._store.contains(id):
                 return
+            # Before the lock, which is a file: names that the collection does not have leave nothing in the store.
             description = await self._found(id, downloader)
-            logger.info("Downloading %s from %s", id, description.url)
-            await pull(self._store, downloader, description, self._settings.max_package_size, progress)
+            async with self._alone(id):
+                if self._store.contains(id):
+                    return
+                logger.info("Downloading %s from %s", id, description.url)
+                await pull(self._store, downloader, description, self._settings.max_package_size, progress)
 
     async def _describe(self, id: str) -> Manifest:
         async with self._downloader() as downloader:
