@@ -16,8 +16,8 @@ import fcntl
 import hashlib
 import logging
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,8 @@ class StoreService:
         raise DownloadNotAllowed(id, _NOT_ALLOWED[policy])
 
     async def _fetch(self, id: str, progress: Progress) -> None:
+        with self._writing_errors():
+            self._locks.mkdir(parents=True, exist_ok=True)
         async with self._downloader() as downloader:
             if self._store.contains(id):
                 return
@@ -144,19 +146,27 @@ class StoreService:
         trusted = [settings.collection_url, settings.collection_listing_url, settings.id_map_url]
         return Downloader([url for url in trusted if url], settings.download_timeout)
 
+    @property
+    def _locks(self) -> Path:
+        return self._settings.store / ".downloads"
+
     @asynccontextmanager
     async def _alone(self, id: str) -> AsyncIterator[None]:
         """Of several processes on one store, one downloads `id`; the others wait for it."""
-        folder = self._settings.store / ".downloads"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            stream = (folder / hashlib.sha256(id.encode()).hexdigest()[:24]).open("w")
-        except OSError as error:
-            raise StoreNotWritable(self._settings.store, error.strerror or str(error)) from error
+        with self._writing_errors():
+            stream = (self._locks / hashlib.sha256(id.encode()).hexdigest()[:24]).open("w")
         with stream:
             while not _try_lock(stream):
                 await asyncio.sleep(0.2)
             yield
+
+    @contextmanager
+    def _writing_errors(self) -> Iterator[None]:
+        """Raises StoreNotWritable for what the system says of the store."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreNotWritable(self._settings.store, error.strerror or str(error)) from error
 
 
 def _try_lock(stream: Any) -> bool:

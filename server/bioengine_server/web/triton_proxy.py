@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
@@ -48,6 +49,7 @@ _ALLOWED = [
     ("POST", re.compile(_MODEL + "/infer"), "infer"),
 ]
 _HEADER_LENGTH = "inference-header-content-length"
+_GRACE, _LEAST_RATE = 30.0, 100_000  # seconds, and bytes a second after them, in which a body has to come
 _AT_ONCE = 1 << 18  # bytes that are parsed or packed without a thread
 
 T = TypeVar("T")
@@ -133,7 +135,7 @@ class _Proxy:
         async with self._service.admit_for_triton(model, model_id, caller) as name:
             # Triton answers when the model has run; to send the answer, however slowly it is read, takes no place.
             path = f"/v2/models/{name}{suffix}/infer"
-            return _TritonAnswer(await self._api.open("POST", path, _body(packed + made, tensors), headers))
+            return _TritonAnswer(await self._api.open("POST", path, _at_pace(_body(packed + made, tensors)), headers))
 
 
 class _TritonAnswer(StreamingResponse):
@@ -252,6 +254,16 @@ async def _body(first: bytes, tensors: AsyncIterator[bytes | bytearray]) -> Asyn
             yield held
             held = part
     yield held
+
+
+async def _at_pace(body: AsyncIterator[bytes | bytearray]) -> AsyncIterator[bytes | bytearray]:
+    """`body`, for which a place of the model is held meanwhile: who sends too slowly gives it up. Raises BadBody."""
+    begun, size = time.monotonic(), 0
+    async for part in body:
+        size += len(part)
+        if time.monotonic() - begun > _GRACE + size / _LEAST_RATE:
+            raise BadBody(f"it came too slowly, with less than {_LEAST_RATE // 1000} kB in a second; send it once more")
+        yield part
 
 
 def _metadata(config: dict[str, Any]) -> dict[str, Any]:
