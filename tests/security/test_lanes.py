@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from bioengine_server.errors import Busy, TritonUnavailable
+from bioengine_server.errors import BadBody, Busy, NotInCollection, TritonUnavailable
 from bioengine_server.service.admission import Admission
 from bioengine_server.service.caller import OWN_USER, Caller
 from bioengine_server.service.lanes import Lane, LaneLimits, OwnRequestsWait, SharedWork
@@ -20,6 +20,9 @@ from bioengine_server.settings import Settings
 from bioengine_server.store.service import StoreService
 from bioengine_server.triton.api import InferOptions, TritonError
 from bioengine_server.triton.router import Router, Watcher
+from bioengine_server.web import triton_proxy
+
+from tests.mirror import Mirror, drip
 
 LIMITS = LaneLimits(places=4, queue=20, caller_places=2, caller_queue=8, anonymous_places=3, patience=30)
 
@@ -271,3 +274,47 @@ async def test_who_pretends_to_be_the_server_gets_nothing_into_the_probes_lane_a
     assert api.most_at_once == 1 and len(api.asked) <= 3
     for asked in api.asked:
         assert set(asked) == {"model_id", "inputs"} and np.array_equal(asked["inputs"][0], probe_image())
+
+
+def of_mirror(mirror: Mirror, home: Path) -> Settings:
+    names = {key.removeprefix("BIOENGINE_").lower(): value for key, value in mirror.environment.items()}
+    return Settings(home=home, **names)  # type: ignore[arg-type]
+
+
+async def test_names_that_the_collection_does_not_have_leave_nothing_in_the_store(packages: Path, tmp_path: Path) -> None:
+    with Mirror(packages) as mirror:
+        store = StoreService(of_mirror(mirror, tmp_path))
+        asked = [store.fetch(f"no-such-model-{number}", anonymous(f"client {number}")) for number in range(20)]
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(outcome, NotInCollection) for outcome in outcomes)
+    assert list((tmp_path / "models" / ".downloads").iterdir()) == []
+
+
+async def test_a_description_that_does_not_come_holds_nobody_up(
+    packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bioengine_server.store.service._DESCRIPTION_TIMEOUT", 2.0)
+    with Mirror(packages) as mirror:
+        mirror.faults["conscientious-seashell/files/rdf.yaml"] = drip
+        store, slow = StoreService(of_mirror(mirror, tmp_path)), anonymous("slow")
+        waiting = [asyncio.create_task(store.describe("conscientious-seashell", slow)) for _ in range(20)]
+        await asyncio.sleep(0.2)
+        started = time.monotonic()
+        assert (await store.describe("old-otter", anonymous("honest"))).id == "old-otter"
+        assert time.monotonic() - started < 1.5
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all("had not come after 2 s" in str(outcome) for outcome in outcomes), outcomes[0]
+
+
+async def test_who_sends_too_slowly_gives_up_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_proxy, "_GRACE", 0.05)
+
+    async def body(pause: float) -> AsyncIterator[bytes]:
+        for _ in range(5):
+            await asyncio.sleep(pause)
+            yield bytes(1000)
+
+    assert len([part async for part in triton_proxy._at_pace(body(0.001))]) == 5
+    with pytest.raises(BadBody, match="it came too slowly, with less than 100 kB in a second"):
+        async for _ in triton_proxy._at_pace(body(0.04)):
+            pass

@@ -197,13 +197,14 @@ class Planner:
         return Plan([(group, group.cut(block)) for group, block in zip(groups, blocks)], batch, chunk, fill)
 
     def smallest_tile(self, sizes: Sizes) -> dict[str, int]:
-        """The smallest tiles of inputs of `sizes`, by axis, for those axes that make more than one.
+        """The smallest tiles of inputs of `sizes`, by axis, for those axes that make more than one; no more than are allowed.
 
         Raises CannotTile where there is no such axis.
         """
         tile: dict[str, int] = {}
         problems: dict[str, None] = {}
-        for group in self._groups(sizes):
+        groups = self._groups(sizes)
+        for group in groups:
             leader, least = group.leader, group.least_block
             if not group.can_be_cut:
                 problems["not all of its outputs are images that could be put together from tiles"] = None
@@ -215,7 +216,10 @@ class Planner:
                 tile[leader.id] = least
         if not tile:
             raise CannotTile(self._model_id, "; ".join(problems) or "its inputs are no images")
-        return tile
+        batch, chunk = self._batch(sizes)
+        blocks = [tile.get(group.leader.id, self._largest(group)) for group in groups]
+        allowed = self._larger(groups, blocks, math.ceil(batch / (chunk or batch)))
+        return {group.leader.id: block for group, block in zip(groups, allowed) if group.leader.id in tile}
 
     def _groups(self, sizes: Sizes) -> list[_Group]:
         groups: list[_Group] = []
@@ -304,22 +308,30 @@ class Planner:
 
     def _check_count(self, groups: list[_Group], blocks: list[int], pieces: int) -> None:
         """Refuse more passes through the model than one request may have, before any tile is made. Raises TooManyTiles."""
-        tiles = math.prod(group.count(block) for group, block in zip(groups, blocks))
+        tiles = _count(groups, blocks)
         if tiles * pieces <= MAX_PASSES:
             return
-        larger, fitting = list(blocks), tiles
-        while fitting * pieces > MAX_PASSES:
-            grown = [
-                min(group.leader.valid(2 * block), self._largest(group)) if group.leader.is_free else block
-                for group, block in zip(groups, larger)
-            ]
-            if grown == larger:
-                break
-            larger = grown
-            fitting = math.prod(group.count(block) for group, block in zip(groups, larger))
-        helps = fitting * pieces <= MAX_PASSES
+        larger = self._larger(groups, blocks, pieces)
+        helps = _count(groups, larger) * pieces <= MAX_PASSES
         tile = {group.leader.id: block for group, block in zip(groups, larger) if group.leader.is_free and block < group.size}
         raise TooManyTiles(self._model_id, tiles, pieces, MAX_PASSES, tile if helps else {})
 
+    def _larger(self, groups: list[_Group], blocks: list[int], pieces: int) -> list[int]:
+        """Blocks of at least these sizes that make no more passes than one request may have, or the largest that there are."""
+        while _count(groups, blocks) * pieces > MAX_PASSES:
+            larger = [
+                min(group.leader.valid(2 * block), self._largest(group)) if group.leader.is_free else block
+                for group, block in zip(groups, blocks)
+            ]
+            if larger == blocks:
+                break
+            blocks = larger
+        return blocks
+
     def _image_outputs(self) -> Iterator[OutputAxis]:
         return (axis for axes in self._geometry.outputs.values() for axis in axes if axis.type in IMAGE_AXES)
+
+
+def _count(groups: list[_Group], blocks: list[int]) -> int:
+    """How many tiles there are of blocks of these sizes."""
+    return math.prod(group.count(block) for group, block in zip(groups, blocks))

@@ -135,7 +135,7 @@ class _Proxy:
         async with self._service.admit_for_triton(model, model_id, caller) as name:
             # Triton answers when the model has run; to send the answer, however slowly it is read, takes no place.
             path = f"/v2/models/{name}{suffix}/infer"
-            return _TritonAnswer(await self._api.open("POST", path, _at_pace(_body(packed + made, tensors)), headers))
+            return _TritonAnswer(await self._api.open("POST", path, _at_pace(_body([packed, made], tensors)), headers))
 
 
 class _TritonAnswer(StreamingResponse):
@@ -246,9 +246,13 @@ async def _joined(first: bytes, stream: AsyncIterator[bytes]) -> AsyncIterator[b
         yield chunk
 
 
-async def _body(first: bytes, tensors: AsyncIterator[bytes | bytearray]) -> AsyncIterator[bytes | bytearray]:
+async def _body(first: list[bytes], tensors: AsyncIterator[bytes | bytearray]) -> AsyncIterator[bytes | bytearray]:
     """What Triton gets: all but the end goes at once, and the end when it is known to be right."""
-    held: bytes | bytearray = first
+    held: bytes | bytearray = b""
+    for own in filter(None, first):
+        if held:
+            yield held
+        held = own
     async for part in tensors:
         if part:
             yield held

@@ -218,6 +218,11 @@ def test_large_images_in_usual_tiles_are_far_below_the_limit(halo: int) -> None:
     assert len(Planner("x", model(256, 0, halo)).plan(whole_slide, float("inf"))) < MAX_PASSES
 
 
+def test_the_smallest_tiles_are_no_more_than_the_limit() -> None:
+    planner, sizes = Planner("x", model(1, 1, 0)), sizes_of(1, 1000, 1000)
+    assert MAX_PASSES / 16 < len(planner.plan(sizes, float("inf"), planner.smallest_tile(sizes))) <= MAX_PASSES
+
+
 @given(st.integers(0, 20), st.integers(1, 8), st.integers(0, 30), st.integers(0, 200))
 def test_spans_are_counted_as_they_are_made(halo: int, align: int, more: int, blocks: int) -> None:
     block = smallest_block(halo, align) + more
