@@ -6,10 +6,8 @@ After each of them Triton and all of its processes are the same, readiness was O
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -17,67 +15,10 @@ import numpy as np
 import pytest
 import requests
 
-from tests.stack.harness import ROUTER, Client, Stack, example_input, get
+from tests.security.witness import PROBE, Witness
+from tests.stack.harness import ROUTER, Stack
 
-PROBE = "bioengine-probe"
 MSGPACK = {"Content-Type": "application/msgpack"}
-
-
-class Witness:
-    """Another client, and whoever looks at readiness, while something is tried."""
-
-    def __init__(self, stack: Stack, packages: Path) -> None:
-        self.stack = stack
-        self._input = example_input(packages, "conscientious-seashell")
-        self._expected = np.load(packages / "conscientious-seashell" / "test_output.npy")
-        self.not_ready: list[dict[str, Any]] = []
-        self.looked = 0
-        self._stop = threading.Event()
-        self._watcher = threading.Thread(target=self._watch)
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.1):
-            status, reason = get(f"{self.stack.url}/health/readiness")
-            self.looked += 1
-            if status != 200:
-                self.not_ready.append(reason)
-
-    def _processes(self) -> set[int]:
-        """Triton, its routers and the probe's model; other models may be loaded meanwhile."""
-        stubs = [*self.stack.stubs(ROUTER), *self.stack.stubs(PROBE), *self.stack.stubs("conscientious-seashell")]
-        return {self.stack.triton().pid, *(process.pid for process in stubs)}
-
-    def is_right(self, client: Client) -> None:
-        result = client.run("conscientious-seashell", self._input)
-        assert result["success"], result
-        np.testing.assert_allclose(result["outputs"][0], self._expected, atol=1e-3)
-
-    def __enter__(self) -> Witness:
-        self.client = self.stack.client()
-        self.is_right(self.client)
-        self.stack.wait_until_ready()
-        self._before = self._processes()
-        self._watcher.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self.is_right(self.client)
-                time.sleep(0.3)
-        finally:
-            self._stop.set()
-            self._watcher.join()
-            self.client.close()
-        if kind is None:
-            assert self.looked and not self.not_ready, self.not_ready[:3]
-            assert self._processes() == self._before
-
-
-@pytest.fixture
-def witness(stack: Stack, packages: Path) -> Iterator[Witness]:
-    with Witness(stack, packages) as watching:
-        yield watching
 
 
 def call(stack: Stack, body: bytes | dict[str, Any]) -> tuple[int, Any]:
@@ -101,7 +42,7 @@ def infer(stack: Stack, model: str, header: Any, data: bytes = b"") -> tuple[int
     packed = header if isinstance(header, bytes) else json.dumps(header).encode()
     headers = {"Inference-Header-Content-Length": str(len(packed))}
     answer = requests.post(f"{stack.url}/triton/v2/models/{model}/infer", data=packed + data, headers=headers, timeout=120)
-    return answer.status_code, answer.text
+    return answer.status_code, answer.content.decode(errors="replace")
 
 
 def tensor(name: str, shape: list[int], size: int, datatype: str = "FP32") -> dict[str, Any]:
@@ -153,6 +94,10 @@ DEEP = b'{"inputs": [{"name": "image", "datatype": "FP32", "shape": [1], "data":
 PADDED = json.dumps({"inputs": [RIGHT]}).encode() + b" " * 2_000_000
 MANY = {"inputs": [RIGHT], "outputs": [{"name": f"o{number}"} for number in range(10_000)]}
 SESSION = {"inputs": [tensor("value", [1, 1], 4)], "parameters": {"sequence_id": "x" * 100_000}}
+CLASSES = {
+    "inputs": [tensor("image", [1, 4, 4], 64)],
+    "outputs": [{"name": "info", "parameters": {"classification": 1}}],
+}
 ELEMENTS = "more elements than any tensor can have"
 ONE = "takes one input, `kwargs`"
 
@@ -177,6 +122,7 @@ WRONG: dict[str, tuple[str, Any, bytes, str]] = {
     "10000 outputs": (SEASHELL, MANY, IMAGE.tobytes(), "it has 10000 outputs, expected at most 64"),
     "unknown output": (SEASHELL, {"inputs": [RIGHT], "outputs": [{"name": "other"}]}, IMAGE.tobytes(), "other"),
     "unknown input": (SEASHELL, {"inputs": [RIGHT, tensor("other", [0], 0)]}, IMAGE.tobytes(), "input"),
+    "classes of texts": ("cellpose-like", CLASSES, bytes(64), "sorts no outputs into classes"),
     "no input": (SEASHELL, {"inputs": []}, b"", "input"),
     "large header": (SEASHELL, PADDED, IMAGE.tobytes(), "expected at most 1000000"),
     "empty image": (SEASHELL, image([1, 3, 0, 32], 0), b"", "an empty array of shape (1, 3, 0, 32)"),
@@ -273,6 +219,14 @@ def test_a_key_that_is_there_twice_is_read_once(witness: Witness) -> None:
     header, data = kwargs(files)
     status, text = infer(witness.stack, ROUTER, header, data)
     assert status == 400 and "kwargs" in text
+
+
+@pytest.mark.parametrize("parameters", [{}, {"binary_data": False}, {"binary_data": True}])
+def test_results_that_are_no_text_do_no_harm_where_text_is_asked_for(witness: Witness, parameters: dict[str, bool]) -> None:
+    header, data = ASKED
+    outputs = [{"name": "result", "parameters": parameters}]
+    status, _ = infer(witness.stack, ROUTER, {**header, "outputs": outputs, "id": "mine"}, data)
+    assert status == 200 if parameters.get("binary_data") else status in (200, 400)
 
 
 def test_a_client_in_a_loop_of_refused_requests_never_takes_readiness(witness: Witness) -> None:

@@ -203,7 +203,8 @@ def test_tensors_that_are_wrong(changes: dict[str, Any], reason: str) -> None:
         ({"model_name": "other"}, "the request has the unknown key 'model_name'"),
         ({"outputs": [{"name": f"o{number}"} for number in range(10_000)]}, "it has 10000 outputs, expected at most 64"),
         ({"outputs": [{"name": "mask"}, {"name": "mask"}]}, "the tensor 'mask' is named twice"),
-        ({"outputs": [{"name": "mask", "parameters": {"classification": 10**9}}]}, "expected a whole number up to 1000"),
+        ({"outputs": [{"name": "mask", "parameters": {"classification": 1}}]}, "sorts no outputs into classes"),
+        ({"outputs": [{"name": "mask", "parameters": {"classification": -1}}]}, "sorts no outputs into classes"),
         ({"outputs": [{"name": "mask", "parameters": {"binary_data": 1}}]}, "expected true or false"),
         ({"outputs": [{"name": "mask", "shape": [1]}]}, "has the unknown key 'shape'"),
         ({"inputs": header()["inputs"] * 2}, "the tensor 'image' is named twice"),
@@ -264,13 +265,13 @@ def test_what_tritonclient_sends_is_right(binary: bool) -> None:
     inputs[0].set_data_from_numpy(image, binary_data=binary)
     inputs[1].set_data_from_numpy(text, binary_data=binary)
     body, length = _get_inference_request(
-        inputs=inputs, request_id="mine", outputs=[InferRequestedOutput("mask", binary_data=binary, class_count=3)],
+        inputs=inputs, request_id="mine", outputs=[InferRequestedOutput("mask", binary_data=binary)],
         sequence_id="session", sequence_start=True, sequence_end=False, priority=3, timeout=1_000_000, custom_parameters=None,
     )  # fmt: skip
     request = parsed(body if length is None else body[:length], has_length=length is not None)
     data = request.from_json if length is None else body[length:]
     assert data == image.tobytes() + in_bytes([text[0]])
-    assert request.id == "mine" and request.outputs[0].classification == 3 and request.outputs[0].binary_data is binary
+    assert request.id == "mine" and request.outputs[0].binary_data is binary
     assert request.parameters["sequence_id"] == "session" and request.parameters["timeout"] == 1_000_000
 
 
