@@ -26,7 +26,8 @@ SHAPES: list[list[int]] = [
 NAMES = ["image", "value", "param", "kwargs", "mask", "START", "CORRID", "other"]
 RIGHT = {
     "conscientious-seashell": ([1, 3, 32, 32], ["mask"]), "counter": ([1, 1], ["sum"]),
-    "cellpose-like": ([1, 4, 4], ["mask", "info"]), "old-otter": ([1, 1, 32, 48], ["output"]), "two-inputs": ([1, 1, 4, 8, 8], ["mask"]), ROUTER: ([1], ["result"]),
+    "cellpose-like": ([1, 4, 4], ["mask", "info"]), "old-otter": ([1, 1, 32, 48], ["output"]),
+    "two-inputs": ([1, 1, 4, 8, 8], ["mask"]), ROUTER: ([1], ["result"]),
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from bioengine_server.triton.tensor_bytes import DATATYPES, MAX_ELEMENTS, MAX_TE
 
 MAX_HEADER = 1_000_000  # bytes of a header that binary tensors follow
 MAX_JSON = 16_000_000  # bytes of a request whose tensors are JSON, which is unpacked here
-MAX_JSON_VALUES = 4_000_000
+MAX_JSON_VALUES = 2_000_000
 MAX_JSON_CONTAINERS = 200_000
 MAX_TENSORS = 64  # inputs of a request, and outputs
 MAX_AXES = 32
