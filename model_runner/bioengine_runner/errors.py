@@ -2,8 +2,8 @@
 
     bytes -> request -> package -> tensors -> prediction -> result -> bytes
           |          |          |          |
-          |          |          |          CannotTile, TileNotPossible, ModelNotLoaded, ModelFailed, ModelProcessDied,
-          |          |          |          RunTookTooLong
+          |          |          |          CannotTile, TileNotPossible, TooManyTiles, ModelNotLoaded, ModelFailed,
+          |          |          |          ModelProcessDied, RunTookTooLong
           |          |          Misfit: WrongInputCount, NotAnArray, BadAxes, WrongAxes, WrongSize, BadTile, LossyCast
           |          BadModelId, ModelNotFound, PackageRunsCode, PackageUnreadable, WeightsNotAvailable, NoWeightsWork,
           |          WeightsDamaged, WeightsNotOpened, NoGpu
@@ -211,6 +211,17 @@ class TileNotPossible(RequestError):
         super().__init__(
             f"A tile of {wanted} along {axis} is not possible for model '{model_id}': it can be {allowed}. "
             "Give such a size as `tile`, or leave `tile` out."
+        )
+
+
+class TooManyTiles(RequestError):
+    def __init__(self, model_id: str, tiles: int, pieces: int, most: int, tile: Mapping[str, int]) -> None:
+        """`pieces`: of the batch. `tile`: sizes that would do; empty where there are none, or none is needed."""
+        count = f"{tiles} tiles" if pieces == 1 else f"{tiles} tiles for each of {pieces} pieces of the batch"
+        remedy = f"Ask for a larger tile, such as tile={dict(tile)}, or send" if tile else "Send"
+        super().__init__(
+            f"Model '{model_id}' would have to work on {count}, and one request has at most {most} of them. "
+            f"{remedy} the image in parts."
         )
 
 

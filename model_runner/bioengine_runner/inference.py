@@ -21,7 +21,7 @@ from bioimageio.core.digest_spec import get_member_id
 from bioimageio.spec import InvalidDescr, load_description
 from bioimageio.spec.model import v0_4, v0_5
 
-from bioengine_runner.errors import PackageUnreadable
+from bioengine_runner.errors import PackageUnreadable, RequestError
 from bioengine_runner.rundir import Boot
 from bioengine_runner.store.manifest import IMAGE_AXES, RDF, Manifest
 from bioengine_runner.tiling import memory
@@ -75,7 +75,7 @@ class Pipeline:
 
         Returns one array for each output, with the model's output axes.
 
-        Raises CannotTile, TileNotPossible, and whatever the model raises.
+        Raises CannotTile, TileNotPossible, TooManyTiles, and whatever the model raises.
         """
         most = self._most_pixels(arrays)
         while True:
@@ -86,7 +86,7 @@ class Pipeline:
                 return run.result()
             except Exception as error:
                 smaller = most / 4
-                if not _is_out_of_memory(error) or len(self._plan(arrays, smaller, tile)) <= len(run.plan):
+                if not _is_out_of_memory(error) or not self._makes_more_tiles(arrays, smaller, tile, len(run.plan)):
                     raise
                 logger.warning("%s: out of memory, trying smaller tiles", self._manifest.id)
                 most = smaller
@@ -96,9 +96,10 @@ class Pipeline:
 
         Pre- and post-processing is of each request alone.
         """
-        if len(requests) > 1 and self._batches_freely(requests):
+        if len(requests) > 1:
             try:
-                return list(self._predict_as_batch(requests))
+                if self._batches_freely(requests):
+                    return list(self._predict_as_batch(requests))
             except Exception as error:
                 # One of them, or all together: each finds out for itself.
                 logger.info("%s: %d requests in one batch failed (%s)", self._manifest.id, len(requests), error)
@@ -159,6 +160,13 @@ class Pipeline:
 
     def _plan(self, arrays: Sequence[np.ndarray], most_pixels: float, tile: Mapping[str, int] | None) -> Plan:
         return self._planner.plan(self._sizes(arrays), most_pixels, tile)
+
+    def _makes_more_tiles(self, arrays: Sequence[np.ndarray], most: float, tile: Mapping[str, int] | None, than: int) -> bool:
+        """Whether images can be cut into more tiles than before, where fewer pixels go through the model at once."""
+        try:
+            return len(self._plan(arrays, most, tile)) > than
+        except RequestError:
+            return False
 
     def _sizes(self, arrays: Sequence[np.ndarray]) -> Sizes:
         return {id: {str(axis): size for axis, size in zip(axes, array.shape)} for (id, axes), array in zip(self._inputs, arrays)}

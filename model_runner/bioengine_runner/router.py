@@ -68,12 +68,16 @@ class Router:
         return [await self._respond(request) for request in requests]
 
     async def _respond(self, request: Any) -> Any:
-        data = pb_utils.get_input_tensor_by_name(request, "kwargs").as_numpy()
-        result = await self._answer(data.flat[0] if data.size == 1 else b"")
+        task_id = str(uuid.uuid4())
+        try:
+            data = pb_utils.get_input_tensor_by_name(request, "kwargs").as_numpy()
+            result = await self._answer(data.flat[0] if data.size == 1 else b"", task_id)
+        except Exception:
+            # An exception would reach the server as a failure of this instance, which it repairs.
+            result = message.encode(self._fault(task_id))
         return pb_utils.InferenceResponse([pb_utils.Tensor("result", np.array([result], dtype=object))])
 
-    async def _answer(self, data: bytes) -> bytes:
-        task_id = str(uuid.uuid4())
+    async def _answer(self, data: bytes, task_id: str) -> bytes:
         try:
             request = message.decode(data, self._boot.shared_tensors)
         except BadRequest as error:
@@ -96,9 +100,13 @@ class Router:
         except RequestError as error:
             return self._failed(error, task_id)
         except Exception:
-            logger.exception("Task %s failed", task_id)
-            text = f"The server failed while it worked on this request. Ask its admin to look for task {task_id} in its log."
-            return {"task_id": task_id, "success": False, "error": text + self._traceback()}
+            return self._fault(task_id)
+
+    def _fault(self, task_id: str) -> dict[str, Any]:
+        """What the client gets for an exception that is no error of the request's; the log has all of it."""
+        logger.exception("Task %s failed", task_id)
+        text = f"The server failed while it worked on this request. Ask its admin to look for task {task_id} in its log."
+        return {"task_id": task_id, "success": False, "error": text + self._traceback()}
 
     def _failed(self, error: RequestError, task_id: str) -> dict[str, Any]:
         return {"task_id": task_id, "success": False, "error": str(error) + self._traceback()}

@@ -1,7 +1,8 @@
 """Is the stack alive, and does it work? `GET /health/liveness` and `GET /health/readiness`.
 
 Ready means: a small model that comes with the project was run through the service, as a client would, with success,
-within the last minute and since the last failure. The probe runs in a lane of its own, so busy models do not disturb it.
+within the last minute and since the last failure. The probe has a lane of its own (`service.probe`), so busy models do not
+disturb it, and no client gets anything of his own into that lane.
 """
 
 from __future__ import annotations
@@ -19,13 +20,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from bioengine_server.service.triton_client import PROBE_MODEL, SERVICE_ID
-from bioengine_server.store.model_store import SHIPPED_PACKAGES
+from bioengine_server.service.probe import PROBE_MODEL, probe_image, probe_result
+from bioengine_server.service.triton_client import SERVICE_ID
 from bioengine_server.triton.api import ROUTER
 
 logger = logging.getLogger(__name__)
 
-_PROBE_PACKAGE = SHIPPED_PACKAGES / PROBE_MODEL
 _VALID_FOR = 60.0  # seconds
 _PROBE_TIMEOUT = 50.0  # seconds; generous, a machine at full load is busy and not broken
 
@@ -47,8 +47,7 @@ class Readiness:
         self._repairing = False
         self._unended, self._until_stuck = 0, _STUCK_AT_START
         self._on_stuck: Callable[[], None] | None = None
-        self._test_input = np.load(_PROBE_PACKAGE / "test_input.npy")
-        self._test_output = np.load(_PROBE_PACKAGE / "test_output.npy")
+        self._test_input, self._test_output = probe_image(), probe_result()
         self.became_ready = asyncio.Event()
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from bioengine_server.access.rules import Access
-from bioengine_server.service.triton_client import PROBE_MODEL
+from bioengine_server.service.probe import PROBE_MODEL
 from bioengine_server.settings import Settings
 from bioengine_server.store.manifest import Axis
 from bioengine_server.store.model_store import ModelStore

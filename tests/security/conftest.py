@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
-from tests.stack.conftest import filled_home, guarded, own_home, stack
+from collections.abc import Iterator
+from pathlib import Path
 
-__all__ = ["filled_home", "guarded", "own_home", "stack"]
+import pytest
+
+from tests.security.witness import Witness
+from tests.stack.conftest import filled_home, guarded, own_home, stack
+from tests.stack.harness import Stack
+
+__all__ = ["filled_home", "guarded", "own_home", "stack", "witness"]
+
+
+@pytest.fixture
+def witness(stack: Stack, packages: Path) -> Iterator[Witness]:  # noqa: F811
+    with Witness(stack, packages) as watching:
+        yield watching

@@ -35,7 +35,7 @@ def decode(data: bytes, root: Path | None = None) -> Any:
         return _restore(value, SharedFolder.named(root, value.get("shared")) if isinstance(value, dict) else None)
     except (ValueError, TypeError, OSError, msgpack.UnpackException, RecursionError) as error:
         raise BadRequest(
-            f"The request cannot be read ({error}). Expected MessagePack of a dict in imjoy-rpc's encoding; "
+            f"The request cannot be read ({str(error)[:200]}). Expected MessagePack of a dict in imjoy-rpc's encoding; "
             "the triton-client service makes it for you."
         ) from error
 
@@ -90,5 +90,5 @@ def _restore_array(value: dict[str, Any]) -> np.ndarray:
     if len(shape) > _MOST_AXES or not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError(f"the shape {shorten(shape)} is not a list of at most {_MOST_AXES} sizes")
     if math.prod(shape) * np.dtype(dtype).itemsize != len(data):
-        raise ValueError(f"an array of shape {tuple(shape)} and dtype {dtype} cannot have {len(data)} bytes")
+        raise ValueError(f"an array of shape {shorten(shape)} and dtype {dtype} cannot have {len(data)} bytes")
     return np.frombuffer(data, dtype=dtype).reshape(shape)

@@ -24,6 +24,8 @@ from bioengine_runner.errors import (
 from bioengine_runner.store.manifest import IMAGE_AXES, Manifest, Tensor
 from bioengine_runner.tensors.axes import arranged, axes_of_inputs, letter, letters
 
+_MAX_TILE = 2**31  # pixels along an axis
+
 
 def fit_inputs(manifest: Manifest, inputs: Any, axes: Any = None) -> list[np.ndarray]:
     """The model's input arrays, one for each input, with the model's axes in order and in the model's dtype.
@@ -55,11 +57,13 @@ def fit_inputs(manifest: Manifest, inputs: Any, axes: Any = None) -> list[np.nda
 
 
 def check_shapes(manifest: Manifest, shapes: Sequence[Sequence[int]]) -> None:
-    """Every shape against its input's axes, as for `fit_inputs`. Raises WrongAxes, WrongSize."""
+    """Every shape against its input's axes, as for `fit_inputs`. Raises WrongAxes, WrongSize, NotAnArray."""
     try:
         for spec, shape in zip(manifest.inputs, shapes):
             if len(shape) != len(spec.axes):
                 raise WrongAxes(spec.id, shape, f"It has {len(shape)} axes, the model {len(spec.axes)}.")
+            if 0 in shape:
+                raise NotAnArray(spec.id, f"an empty array of shape {tuple(shape)}")
         check_sizes(manifest.inputs, shapes)
     except Misfit as error:
         raise error.with_help(usage(manifest)) from None
@@ -97,7 +101,8 @@ def fit_tile(manifest: Manifest, tile: Any) -> dict[str, int] | None:
         tile = dict.fromkeys(axes, tile)
     names: dict[Any, str] = {short: id for id, short in axes.items()}
     if not isinstance(tile, dict) or not all(
-        (name in axes or name in names) and type(size) is int and size > 0 for name, size in tile.items()
+        isinstance(name, str) and (name in axes or name in names) and type(size) is int and 0 < size <= _MAX_TILE
+        for name, size in tile.items()
     ):
         raise BadTile(shorten(tile), list(axes)).with_help(usage(manifest))
     return {str(names.get(name, name)): size for name, size in tile.items()}

@@ -11,13 +11,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from bioengine_runner.errors import CannotTile, TileNotPossible
+from bioengine_runner.errors import CannotTile, TileNotPossible, TooManyTiles
 from bioengine_runner.store.manifest import IMAGE_AXES
 from bioengine_runner.tiling.geometry import Follows, Geometry, InputAxis, OutputAxis
-from bioengine_runner.tiling.spans import Span, smallest_block, spans, stride_of
+from bioengine_runner.tiling.spans import Span, count_spans, smallest_block, spans, stride_of
 
 # Pixels of the input at a cut, for a model that says nothing of a halo; less where its size leaves no room.
 DEFAULT_HALO = 32
+
+# Passes through the model for one request: tiles times pieces of the batch. 16384 x 16384 pixels in tiles of 256 make 7,396.
+MAX_PASSES = 10_000
 
 Sizes = Mapping[str, Mapping[str, int]]
 """By tensor and axis."""
@@ -82,8 +85,14 @@ class _Group:
 
     def cut(self, block: int) -> Cut:
         """The spans of the whole size. The last one may end beyond it."""
-        end = max(block, block + math.ceil((self.size - block) / self.align) * self.align)
-        return Cut(self.size, tuple(spans(end, block, self.halo_for(block), self.align)))
+        return Cut(self.size, tuple(spans(self._end(block), block, self.halo_for(block), self.align)))
+
+    def count(self, block: int) -> int:
+        """How many spans `cut` makes."""
+        return count_spans(self._end(block), block, self.halo_for(block), self.align)
+
+    def _end(self, block: int) -> int:
+        return max(block, block + math.ceil((self.size - block) / self.align) * self.align)
 
 
 Tile = list[tuple[_Group, Cut, int]]
@@ -167,7 +176,7 @@ class Planner:
                 model's halo allows.
             tile: the wanted size of tiles by axis, for those that are to be cut whatever there is of memory.
 
-        Raises CannotTile, TileNotPossible.
+        Raises CannotTile, TileNotPossible, TooManyTiles.
         """
         groups = self._groups(sizes)
         blocks = [self._wanted(group, tile) if tile and group.leader.id in tile else self._largest(group) for group in groups]
@@ -184,16 +193,18 @@ class Planner:
             chunk = max(1, int(min(batch, most_pixels / math.prod(blocks))))
         for group, block in zip(groups, blocks):
             self._check(group, block)
+        self._check_count(groups, blocks, math.ceil(batch / chunk))
         return Plan([(group, group.cut(block)) for group, block in zip(groups, blocks)], batch, chunk, fill)
 
     def smallest_tile(self, sizes: Sizes) -> dict[str, int]:
-        """The smallest tiles of inputs of `sizes`, by axis, for those axes that make more than one.
+        """The smallest tiles of inputs of `sizes`, by axis, for those axes that make more than one; no more than are allowed.
 
         Raises CannotTile where there is no such axis.
         """
         tile: dict[str, int] = {}
         problems: dict[str, None] = {}
-        for group in self._groups(sizes):
+        groups = self._groups(sizes)
+        for group in groups:
             leader, least = group.leader, group.least_block
             if not group.can_be_cut:
                 problems["not all of its outputs are images that could be put together from tiles"] = None
@@ -205,7 +216,10 @@ class Planner:
                 tile[leader.id] = least
         if not tile:
             raise CannotTile(self._model_id, "; ".join(problems) or "its inputs are no images")
-        return tile
+        batch, chunk = self._batch(sizes)
+        blocks = [tile.get(group.leader.id, self._largest(group)) for group in groups]
+        allowed = self._larger(groups, blocks, math.ceil(batch / (chunk or batch)))
+        return {group.leader.id: block for group, block in zip(groups, allowed) if group.leader.id in tile}
 
     def _groups(self, sizes: Sizes) -> list[_Group]:
         groups: list[_Group] = []
@@ -292,5 +306,32 @@ class Planner:
                 f"{leader.id} is {group.size}, the model takes {block}, and its halo of {group.halo} leaves nothing of a tile",
             )
 
+    def _check_count(self, groups: list[_Group], blocks: list[int], pieces: int) -> None:
+        """Refuse more passes through the model than one request may have, before any tile is made. Raises TooManyTiles."""
+        tiles = _count(groups, blocks)
+        if tiles * pieces <= MAX_PASSES:
+            return
+        larger = self._larger(groups, blocks, pieces)
+        helps = _count(groups, larger) * pieces <= MAX_PASSES
+        tile = {group.leader.id: block for group, block in zip(groups, larger) if group.leader.is_free and block < group.size}
+        raise TooManyTiles(self._model_id, tiles, pieces, MAX_PASSES, tile if helps else {})
+
+    def _larger(self, groups: list[_Group], blocks: list[int], pieces: int) -> list[int]:
+        """Blocks of at least these sizes that make no more passes than one request may have, or the largest that there are."""
+        while _count(groups, blocks) * pieces > MAX_PASSES:
+            larger = [
+                min(group.leader.valid(2 * block), self._largest(group)) if group.leader.is_free else block
+                for group, block in zip(groups, blocks)
+            ]
+            if larger == blocks:
+                break
+            blocks = larger
+        return blocks
+
     def _image_outputs(self) -> Iterator[OutputAxis]:
         return (axis for axes in self._geometry.outputs.values() for axis in axes if axis.type in IMAGE_AXES)
+
+
+def _count(groups: list[_Group], blocks: list[int]) -> int:
+    """How many tiles there are of blocks of these sizes."""
+    return math.prod(group.count(block) for group, block in zip(groups, blocks))

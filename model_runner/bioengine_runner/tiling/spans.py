@@ -37,6 +37,16 @@ def spans(size: int, block: int, halo: int, align: int) -> list[Span]:
     return [Span(start, start + block, *kept) for start, *kept in zip(starts, cuts, cuts[1:])]
 
 
+def count_spans(size: int, block: int, halo: int, align: int) -> int:
+    """How many `spans` there are, without making them. Raises ValueError where the block is too small."""
+    if block >= size:
+        return 1
+    stride = stride_of(block, halo, align)
+    if stride <= 0:
+        raise ValueError(f"blocks of {block} with a halo of {halo} and steps of {align} make no way")
+    return math.ceil((size - block) / stride) + 1
+
+
 def stride_of(block: int, halo: int, align: int) -> int:
     """How far a span begins after the one before, at most. Not positive where the block is too small."""
     return (block - halo - _up(halo, align)) // align * align

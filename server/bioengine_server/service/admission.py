@@ -27,9 +27,8 @@ class Admission:
 
     def __init__(self, total: int, per_model: int, queue_size: int) -> None:
         self._total = _Door(total)
-        self._questions = _Door(1)
         self._per_model = per_model
-        self._queue_size = queue_size
+        self.queue_size = queue_size
         self._models: dict[str, _Door] = {}
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = asyncio.Event()
@@ -53,7 +52,7 @@ class Admission:
         """
         door = self._models.setdefault(model, _Door(self._per_model))
         # Half of the queue at most for one model, so that a stuck one leaves room to wait for the others.
-        if (waiting := self.waiting) >= self._queue_size or door.users >= max(self._queue_size // 2, self._per_model):
+        if (waiting := self.waiting) >= self.queue_size or door.users >= max(self.queue_size // 2, self._per_model):
             raise Busy(waiting)
         door.users += 1
         try:
@@ -64,14 +63,6 @@ class Admission:
             door.users -= 1
             if not door.users:
                 self._models.pop(model, None)
-
-    @contextlib.asynccontextmanager
-    async def ask(self) -> AsyncIterator[None]:
-        """Hold the one place of requests that run no model, which has a queue of its own. Raises Busy."""
-        if (waiting := self._questions.waiting) >= self._queue_size:
-            raise Busy(waiting)
-        async with self._questions.place(_unmoved):
-            yield
 
     async def run(self, model: str, work: Callable[[], Awaitable[T]], on_move: OnMove = _unmoved) -> T:
         """`await work()` in a place of `model`. Raises Busy, Stopping, and what `work` raises.

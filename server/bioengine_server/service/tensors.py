@@ -12,6 +12,8 @@ from tritonclient.utils import triton_to_np_dtype
 from bioengine_server.errors import RefusedArgument
 from bioengine_server.triton import message
 
+_MOST_AXES = 32
+
 
 def to_triton(inputs: Any, config: dict[str, Any], serialization: str) -> list[tuple[str, np.ndarray]]:
     """The arrays for a model's inputs.
@@ -55,23 +57,33 @@ def checked_outputs(select_outputs: Any, config: dict[str, Any]) -> Sequence[str
     if select_outputs is None:
         return None
     names = [spec["name"] for spec in config["output"]]
-    if not isinstance(select_outputs, (list, tuple)) or not set(select_outputs) <= set(names):
-        raise RefusedArgument("select_outputs", f"{select_outputs!r} is not a list out of {', '.join(names)}.")
+    if (
+        not isinstance(select_outputs, (list, tuple))
+        or len(select_outputs) > len(names)
+        or not all(isinstance(name, str) and name in names for name in select_outputs)
+        or len(set(select_outputs)) < len(select_outputs)
+    ):
+        raise RefusedArgument("select_outputs", f"{str(select_outputs)[:80]} is not a list out of {', '.join(names)}, each once.")
     return list(select_outputs)
 
 
-def _array(spec: dict[str, Any], value: Any) -> np.ndarray:
+def _array(spec: dict[str, Any], value: Any, depth: int = 0) -> np.ndarray:
     name, wanted = spec["name"], spec["data_type"].removeprefix("TYPE_")
     if isinstance(value, (list, tuple)) and value:
-        parts = [_array(spec, item) for item in value]
+        if depth == _MOST_AXES:
+            raise TypeError(f"Input '{name}' is a list nested deeper than {_MOST_AXES}; expected an array.")
+        parts = [_array(spec, item, depth + 1) for item in value]
         if len({part.shape for part in parts}) > 1:
             raise TypeError(f"Input '{name}' is a list of arrays of different shapes; expected one shape.")
         return np.stack(parts)
     if wanted in ("STRING", "BYTES"):
         if isinstance(value, np.ndarray):
             return value if value.dtype == np.object_ else value.astype(np.object_)
-        text = value if isinstance(value, (str, bytes)) else json.dumps(value)
-        return _bytes(text.encode() if isinstance(text, str) else text)
+        try:
+            text = value if isinstance(value, (str, bytes)) else json.dumps(value)
+        except (ValueError, RecursionError) as error:
+            raise TypeError(f"Input '{name}' cannot be sent as JSON ({error}).") from error
+        return _bytes(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
     dtype = np.dtype(triton_to_np_dtype(wanted))
     if not isinstance(value, np.ndarray):
         raise TypeError(f"Input '{name}' is a {type(value).__name__}; expected an array of {dtype.name}.")

@@ -8,29 +8,21 @@ arguments that are refused raise, naming the argument.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
 
 from bioengine_server.access.rules import Access
-from bioengine_server.errors import (
-    Busy,
-    CallerGone,
-    ModelNotLoaded,
-    NoSuchModel,
-    RefusedArgument,
-    Stopping,
-    StoreError,
-    TooLarge,
-    TritonUnavailable,
-)
+from bioengine_server.errors import Busy, CallerGone, RefusedArgument, Stopping, TooLarge, TritonUnavailable
 from bioengine_server.service.admission import Admission
 from bioengine_server.service.caller import Caller
-from bioengine_server.service.known import KnownModel, KnownModels
+from bioengine_server.service.infer_options import checked_version, infer_options
+from bioengine_server.service.probe import ReservedModel, names_probe
 from bioengine_server.service.progress import Progress
+from bioengine_server.service.run_request import RunRequest
+from bioengine_server.service.stored import Call, StoredModels
 from bioengine_server.service.tensors import checked_outputs, from_triton, to_triton
 from bioengine_server.store.service import StoreService
 from bioengine_server.triton.api import ROUTER, InferOptions, InferResult, TritonApi, TritonError
@@ -40,24 +32,9 @@ logger = logging.getLogger(__name__)
 
 SERVICE_ID = "triton-client"
 
-PROBE_MODEL = "bioengine-probe"  # which the readiness probe runs, shipped with the project
 RESERVED_ROUTERS = 2  # instances that no admitted request takes: one for questions about models, one for the probe
 
 _SERIALIZATIONS = ("triton", "imjoy")
-
-RouterAnswer = tuple[dict[str, Any], dict[str, Any]]
-"""A result, and Triton's response info."""
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Call:
-    """Who asks, how, and who is told of it."""
-
-    caller: Caller
-    options: InferOptions
-    steps: Progress
 
 
 class TritonClient:
@@ -75,10 +52,8 @@ class TritonClient:
         self._router = router
         self.access = access
         self._admission = admission
-        self._store = store
+        self._stored = StoredModels(router, admission, store)
         self._public_url = public_url
-        self._probes = asyncio.Semaphore(1)
-        self._known = KnownModels()
         self._is_connected: Callable[[str, str], bool] | None = None
 
     def watch_clients(self, is_connected: Callable[[str, str], bool]) -> None:
@@ -155,25 +130,26 @@ class TritonClient:
         caller = self._caller(context)
         _refuse(server_url, unknown)
         if serialization not in _SERIALIZATIONS:
-            raise RefusedArgument("serialization", f"{serialization!r} is not 'imjoy' or 'triton'.")
+            raise RefusedArgument("serialization", f"{str(serialization)[:40]!r} is not 'imjoy' or 'triton'.")
         if model_name == ROUTER and serialization != "imjoy":
             raise RefusedArgument("serialization", f"{ROUTER!r} takes 'imjoy' only: say serialization=\"imjoy\".")
-        options = InferOptions(
-            model_version=str(model_version) if isinstance(model_version, int) else (model_version or ""),
-            request_id=request_id or "",
-            sequence_id=sequence_id or 0,
-            sequence_start=bool(sequence_start),
-            sequence_end=bool(sequence_end),
-            priority=priority or 0,
+        if names_probe(model_name):
+            raise ReservedModel("model_name")
+        options = infer_options(
+            model_version=model_version,
+            request_id=request_id,
+            sequence_id=sequence_id,
+            sequence_start=sequence_start,
+            sequence_end=sequence_end,
+            priority=priority,
             timeout=timeout,
             compression_algorithm=compression_algorithm,
         )
-        logger.log(logging.INFO if verbose else logging.DEBUG, "%s runs %s", caller, model_name)
+        logger.log(logging.INFO if verbose else logging.DEBUG, "%s runs %.80r", caller, model_name)
         async with self.access.request(caller), Progress(progress) as steps:
-            call = _Call(caller, options, steps)
             if model_name == ROUTER:
-                return await self._run_stored_model(inputs, call)
-            config = await self._triton_config(model_name, options.model_version, use_cache=cache_config)
+                return await self._run_stored_model(inputs, Call(caller, _for_router(options), steps))
+            config = await self._triton_config(model_name, options.model_version, use_cache=bool(cache_config))
             outputs = checked_outputs(select_outputs, config)
             self.access.check_size(inputs, caller)
             tensors = to_triton(inputs, config, serialization)
@@ -182,7 +158,7 @@ class TritonClient:
                 steps.tell("running")
                 return await self._router.api.infer(model_name, tensors, outputs, options)
 
-            result = await self._in_place(f"triton:{model_name}", call, infer)
+            result = await self._stored.in_place(f"triton:{model_name}", Call(caller, options, steps), infer)
             return {**from_triton(result.outputs, serialization, decode_json, decode_bytes), "__info__": result.info}
 
     async def get_config(
@@ -202,7 +178,7 @@ class TritonClient:
         caller = self._caller(context)
         _refuse(server_url, unknown)
         async with self.access.request(caller):
-            config = await self._config(model_name, str(model_version or ""), caller)
+            config = await self._config(model_name, checked_version(model_version), caller)
             return {**config, "server_url": f"{self._public_url}/triton", "model_name": model_name}
 
     @property
@@ -211,7 +187,7 @@ class TritonClient:
         return self._router.api
 
     @contextlib.asynccontextmanager
-    async def admit_for_triton(self, model_name: str, model_id: Any, caller: Caller) -> AsyncIterator[str]:
+    async def admit_for_triton(self, model_name: str, model_id: str, caller: Caller) -> AsyncIterator[str]:
         """Hold a place for an inference that goes to Triton itself; yields the name of the Triton model, loaded.
 
         Args:
@@ -219,38 +195,11 @@ class TritonClient:
             model_id: for the router, the model that the request is about.
             caller: who asks.
 
-        Raises NoAccess, TooManyRequests, NoSuchModel, ModelNotLoaded, Busy, TritonUnavailable.
+        Raises NoAccess, TooManyRequests, NoSuchModel, ModelNotLoaded, ReservedModel, Busy, TritonUnavailable.
         """
         logger.debug("%s infers with %s", caller, model_name)
-        async with self.access.request(caller), self._admitted(model_name, model_id, caller) as name:
+        async with self.access.request(caller), self._stored.admitted(model_name, model_id, caller) as name:
             yield name
-
-    @contextlib.asynccontextmanager
-    async def _admitted(self, model_name: str, model_id: Any, caller: Caller) -> AsyncIterator[str]:
-        if model_name == ROUTER:
-            answer, _ = await self._resolved_or_fetched(model_id, caller)
-            # What is wrong with the id is for the router to say, as data.
-            place = f"{answer['id']}/{answer['version']}" if "id" in answer else f"triton:{ROUTER}"
-            async with self._admission.admit(place):
-                yield ROUTER
-            return
-        question = {"operation": "resolve", "model_id": model_name}
-        answer, _ = await self._question(question)
-        if "id" not in answer and await self.triton.is_ready(model_name):
-            async with self._admission.admit(f"triton:{model_name}"):
-                yield model_name
-            return
-        if "id" not in answer:
-            answer, _ = await self._resolved_or_fetched(model_name, caller)
-        if "id" not in answer:
-            raise NoSuchModel(answer["error"])
-        place = f"{answer['id']}/{answer['version']}"
-        async with self._admission.admit(place):
-            loaded, _ = await self._router.ask({"operation": "load", "model_id": model_name})
-            if "name" not in loaded:
-                raise ModelNotLoaded(loaded["error"])
-            yield loaded["name"]
-            self._store.used(place)
 
     def _caller(self, context: dict[str, Any] | None) -> Caller:
         """The caller; whether it is still there is known of those who are connected to the Hypha of this process.
@@ -263,113 +212,31 @@ class TritonClient:
             return caller
         return replace(caller, connected=lambda: is_connected(caller.workspace, caller.client))
 
-    async def _run_stored_model(self, inputs: Any, call: _Call) -> dict[str, Any]:
+    async def _run_stored_model(self, inputs: Any, call: Call) -> dict[str, Any]:
         """A request of the router: what goes wrong is data."""
         if not isinstance(inputs, (list, tuple)) or len(inputs) != 1 or not isinstance(inputs[0], dict):
             raise RefusedArgument("inputs", 'expected a list with one dict, [{"model_id": "affable-shark", "inputs": [image]}].')
-        request = {key: value for key, value in inputs[0].items() if key != "operation"}
+        request = RunRequest.from_client(inputs[0])
         try:
-            self.access.check_size(request, call.caller)
-            result, info = await self._answered(request, call)
-        except (Busy, CallerGone, Stopping, TooLarge, TritonUnavailable) as error:
+            self.access.check_size(request.inputs, call.caller)
+            result, info = await self._stored.run(request, call)
+        except (Busy, CallerGone, ReservedModel, Stopping, TooLarge, TritonError, TritonUnavailable) as error:
             result, info = {"success": False, "error": str(error)}, {"model_name": ROUTER}
         if result.get("success") is False:
-            logger.info("%s: %s", call.caller, result["error"])
+            logger.info("%s: %.400r", call.caller, result["error"])
         return {"result": result, "__info__": info}
-
-    async def _answered(self, request: dict[str, Any], call: _Call) -> RouterAnswer:
-        model_id: Any = request.get("model_id")
-        if model_id == PROBE_MODEL:
-            async with self._probes:
-                return await self._router.ask(request, call.options)
-        if request.get("inputs") is None:
-            return await self._described(request, call)
-        state = self._store.state()
-        model = self._known.get(model_id, state)
-        if model is None:
-            answer, info = await self._resolved_or_fetched(model_id, call.caller, call.steps)
-            if "id" not in answer:
-                return answer, info
-            model = KnownModel(f"{answer['id']}/{answer['version']}", state, answer.get("triton_model"))
-            self._known.add(model_id, model)
-        # All names of one model share its places.
-        result, info = await self._in_place(model.place, call, lambda: self._loaded_and_run(request, call, model))
-        if result.get("success"):
-            self._store.used(model.place)
-        return result, info
-
-    async def _in_place(self, model: str, call: _Call, work: Callable[[], Awaitable[T]]) -> T:
-        """`await work()` when the request's turn has come, unless its caller has gone meanwhile. Raises Busy, CallerGone."""
-
-        async def if_wanted() -> T:
-            if not call.caller.connected():
-                raise CallerGone(call.caller)
-            return await work()
-
-        return await self._admission.run(model, if_wanted, call.steps.queued)
-
-    async def _loaded_and_run(self, request: dict[str, Any], call: _Call, model: KnownModel) -> RouterAnswer:
-        """The run; for those who want to be told, after a request of its own that loads the model."""
-        if call.steps.wanted:
-            call.steps.tell("loading")
-            wanted: dict[str, Any] = {key: request[key] for key in ("model_id", "weight_format") if key in request}
-            loaded, _ = await self._router.ask({"operation": "load", **wanted})
-            if "name" in loaded:  # what is wrong otherwise, the run itself says
-                call.steps.tell("running")
-        # In the queue the model may have become another one.
-        is_plain = call.options == InferOptions() and self._store.state() == model.state
-        if is_plain and (inputs := model.plain_inputs(request)) is not None:
-            try:
-                return await model.run(self._router, request["model_id"], inputs)
-            except (TritonError, TritonUnavailable) as error:
-                logger.debug("%s failed, and is run once more through the router: %s", model.place, error)
-        result, info = await self._router.ask(request, call.options)
-        model.ran(request, result, info)
-        return result, info
-
-    async def _described(self, request: dict[str, Any], call: _Call) -> RouterAnswer:
-        """The description alone: of a stored model, or from the collection without its weights."""
-        answer, info = await self._question(request, call.options)
-        if "not_stored" not in answer:
-            return answer, info
-        try:
-            return {"rdf": (await self._store.describe(answer["not_stored"], call.caller)).rdf}, info
-        except StoreError as error:
-            return _failure(answer, error), info
-
-    async def _resolved_or_fetched(self, model_id: Any, caller: Caller, steps: Progress = Progress(None)) -> RouterAnswer:
-        """`{"id", "version"}` of the package that `model_id` names, which is downloaded where it is not stored."""
-        question = {"operation": "resolve", "model_id": model_id}
-        answer, info = await self._question(question)
-        if "not_stored" not in answer:
-            return answer, info
-        steps.tell("downloading")
-        try:
-            await self._store.fetch(answer["not_stored"], caller)
-        except StoreError as error:
-            return _failure(answer, error), info
-        return await self._question(question)
-
-    async def _question(self, request: dict[str, Any], options: InferOptions = InferOptions()) -> RouterAnswer:
-        """A request that runs no model, in a lane of its own. Raises Busy."""
-        async with self._admission.ask():
-            return await self._router.ask(request, options)
 
     async def _config(self, model_name: Any, model_version: str, caller: Caller) -> dict[str, Any]:
         """Triton's configuration of a model: of a bioimage.io model, stored or not, or of another model of Triton."""
-        answer = {} if model_name == ROUTER else (await self._question({"operation": "config", "model_id": model_name}))[0]
+        answer, _ = await self._stored.config(model_name, caller)
         if "config" in answer:
             return dict(answer["config"])
         try:
             return await self._triton_config(model_name, model_version, use_cache=False)
-        except RefusedArgument as error:
+        except RefusedArgument:
             if "not_stored" not in answer:
                 raise
-            try:
-                manifest = await self._store.describe(answer["not_stored"], caller)
-            except StoreError as reason:
-                raise RefusedArgument("model_name", f"{answer['error']} {reason}") from error
-            return {"name": manifest.id, **manifest.triton_config}
+            return await self._stored.config_of_description(answer, caller)
 
     async def _triton_config(self, model_name: Any, model_version: str, use_cache: bool) -> dict[str, Any]:
         if model_name is None:
@@ -377,16 +244,25 @@ class TritonClient:
         try:
             return await self._router.api.model_config(model_name, model_version, from_cache=use_cache)
         except TritonError as error:
+            version = f" with the version {model_version}" if model_version else ""
             raise RefusedArgument(
                 "model_name",
-                f"this server's Triton has no model {model_name!r}. To run a bioimage.io model, "
+                f"this server's Triton has no model {model_name!r}{version}. To run a bioimage.io model, "
                 f"name {ROUTER!r} and give the model's id in the inputs.",
             ) from error
 
 
-def _failure(answer: dict[str, Any], error: StoreError) -> dict[str, Any]:
-    """The router's answer for a model that is not stored, and why the collection did not help."""
-    return {"task_id": answer.get("task_id", ""), "success": False, "error": f"{answer['error']} {error}"}
+def _for_router(options: InferOptions) -> InferOptions:
+    """What a client may ask for where the router runs a model: its own name for the request. The rest has no meaning there.
+
+    Raises RefusedArgument.
+    """
+    if options.model_version not in ("", "1"):
+        raise RefusedArgument(
+            "model_version",
+            f"{ROUTER!r} has the version 1 alone. That of a bioimage.io model goes with its id, as in 'affable-shark/1.1'.",
+        )
+    return InferOptions(request_id=options.request_id)
 
 
 def _refuse(server_url: Any, unknown: dict[str, Any]) -> None:
@@ -394,4 +270,4 @@ def _refuse(server_url: Any, unknown: dict[str, Any]) -> None:
     if server_url is not None:
         raise RefusedArgument("server_url", "this service speaks to its own Triton only. Leave it out.")
     for name in unknown:
-        raise RefusedArgument(name, "there is no such argument. Check its spelling.")
+        raise RefusedArgument(name[:60], "there is no such argument. Check its spelling.")

@@ -1,6 +1,9 @@
 """The store service: what the server does about models that are asked for and not stored.
 
-    id -> may this caller cause a download? -> one download, however many wait for it -> the store
+    id -> may this caller cause a download? -> his turn -> one download, however many wait for it -> the store
+
+Downloads and descriptions each have a lane, with so many at once in all and for each caller: a client who asks for a thousand
+models neither fills the disk with them at once nor keeps the others waiting.
 
 It is asked by the server, not by the routers: a router instance would be taken for as long as a download lasts, and
 Triton's side needs neither the internet nor a secret this way.
@@ -13,13 +16,14 @@ import fcntl
 import hashlib
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bioengine_server.errors import DownloadNotAllowed, Offline, StoreNotWritable
+from bioengine_server.errors import DownloadFailed, DownloadNotAllowed, Offline, StoreNotWritable
 from bioengine_server.service.caller import Caller
+from bioengine_server.service.lanes import Lane, LaneLimits, SharedWork
 from bioengine_server.settings import Settings
 from bioengine_server.store import layout
 from bioengine_server.store.collection import Collection, Description, Listed
@@ -33,6 +37,11 @@ from bioengine_server.store.usage import UsageLog
 logger = logging.getLogger(__name__)
 
 _MOST_DESCRIPTIONS = 256
+
+# A download may last for hours, and its packages have tens of gigabytes: few at once, and one left for those with a token.
+_DOWNLOADS = LaneLimits(places=4, queue=64, caller_places=2, caller_queue=16, anonymous_places=3, patience=600)
+_DESCRIBING = LaneLimits(places=4, queue=128, caller_places=2, caller_queue=32, anonymous_places=3, patience=60)
+_DESCRIPTION_TIMEOUT = 60.0  # seconds that the collection may take to describe one model
 _NOT_ALLOWED = {
     "token": "only clients with a token may have models downloaded",
     "admin": "only its admin downloads models",
@@ -48,7 +57,7 @@ class StoreService:
         self._store = ModelStore(settings.store, settings.max_package_size)
         self._usage = UsageLog(settings.store)
         self._writing: asyncio.Future[None] | None = None
-        self._under_way: dict[str, asyncio.Task[Any]] = {}
+        self._downloads, self._describing = SharedWork(Lane(_DOWNLOADS)), SharedWork(Lane(_DESCRIBING))
         self._descriptions: dict[str, Manifest] = {}
 
     async def fetch(self, id: str, caller: Caller | None, progress: Progress = nobody) -> None:
@@ -59,16 +68,19 @@ class StoreService:
             caller: who asks; None for the admin, at the command line.
             progress: told of each file; of one download only the first who asked is told.
 
-        Raises StoreError.
+        Raises StoreError, Busy.
         """
         self._check(id, caller)
-        await self._once(f"fetch {id}", lambda: self._fetch(id, progress))
+        await self._downloads.once(id, caller, lambda: self._fetch(id, progress))
 
     async def describe(self, id: str, caller: Caller | None) -> Manifest:
-        """What is known of a model that is not stored from its description alone; no weights are fetched. Raises StoreError."""
+        """What is known of a model that is not stored from its description alone; no weights are fetched.
+
+        Raises StoreError, Busy.
+        """
         self._check(id, caller)
         if id not in self._descriptions:
-            manifest = await self._once(f"describe {id}", lambda: self._describe(id))
+            manifest = await self._describing.once(id, caller, lambda: self._describe(id))
             if len(self._descriptions) >= _MOST_DESCRIPTIONS:
                 self._descriptions.clear()
             self._descriptions[id] = manifest
@@ -101,46 +113,60 @@ class StoreService:
             return
         raise DownloadNotAllowed(id, _NOT_ALLOWED[policy])
 
-    async def _once(self, key: str, work: Callable[[], Awaitable[Any]]) -> Any:
-        """The result of `work`, done once for all who ask for `key` meanwhile; goes on when one of them gives up."""
-        task = self._under_way.get(key)
-        if task is None:
-            task = asyncio.ensure_future(work())
-            self._under_way[key] = task
-            task.add_done_callback(lambda _: self._under_way.pop(key, None))
-        return await asyncio.shield(task)
-
     async def _fetch(self, id: str, progress: Progress) -> None:
-        async with self._alone(id), self._downloader() as downloader:
+        with self._writing_errors():
+            self._locks.mkdir(parents=True, exist_ok=True)
+        async with self._downloader() as downloader:
             if self._store.contains(id):
                 return
-            description = await Collection(self._settings, downloader).description(id)
-            logger.info("Downloading %s from %s", id, description.url)
-            await pull(self._store, downloader, description, self._settings.max_package_size, progress)
+            # Before the lock, which is a file: names that the collection does not have leave nothing in the store.
+            description = await self._found(id, downloader)
+            async with self._alone(id):
+                if self._store.contains(id):
+                    return
+                logger.info("Downloading %s from %s", id, description.url)
+                await pull(self._store, downloader, description, self._settings.max_package_size, progress)
 
     async def _describe(self, id: str) -> Manifest:
         async with self._downloader() as downloader:
-            found = await Collection(self._settings, downloader).description(id)
+            found = await self._found(id, downloader)
         return await asyncio.to_thread(_manifest_of, found)
+
+    async def _found(self, id: str, downloader: Downloader) -> Description:
+        """The collection's description of a model. Raises NotInCollection, DownloadFailed."""
+        try:
+            async with asyncio.timeout(_DESCRIPTION_TIMEOUT):
+                return await Collection(self._settings, downloader).description(id)
+        except TimeoutError:
+            url = self._settings.collection_url
+            raise DownloadFailed(url, f"the description of {id!r} had not come after {_DESCRIPTION_TIMEOUT:.0f} s") from None
 
     def _downloader(self) -> Downloader:
         settings = self._settings
         trusted = [settings.collection_url, settings.collection_listing_url, settings.id_map_url]
         return Downloader([url for url in trusted if url], settings.download_timeout)
 
+    @property
+    def _locks(self) -> Path:
+        return self._settings.store / ".downloads"
+
     @asynccontextmanager
     async def _alone(self, id: str) -> AsyncIterator[None]:
         """Of several processes on one store, one downloads `id`; the others wait for it."""
-        folder = self._settings.store / ".downloads"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            stream = (folder / hashlib.sha256(id.encode()).hexdigest()[:24]).open("w")
-        except OSError as error:
-            raise StoreNotWritable(self._settings.store, error.strerror or str(error)) from error
+        with self._writing_errors():
+            stream = (self._locks / hashlib.sha256(id.encode()).hexdigest()[:24]).open("w")
         with stream:
             while not _try_lock(stream):
                 await asyncio.sleep(0.2)
             yield
+
+    @contextmanager
+    def _writing_errors(self) -> Iterator[None]:
+        """Raises StoreNotWritable for what the system says of the store."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreNotWritable(self._settings.store, error.strerror or str(error)) from error
 
 
 def _try_lock(stream: Any) -> bool:

@@ -31,8 +31,7 @@ SECRET_HEADER = "bioengine-secret"
 _TIMEOUT_MARGIN = 600.0  # seconds
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-_MODEL_VERSION = re.compile(r"[0-9]{0,18}")
-_COMPRESSIONS = (None, "gzip", "deflate")
+_DEAD = re.compile(r"Stub process .* is not healthy")
 
 # aiohttp asks for gzip otherwise, and Triton then takes half a second to zip 16 MB. Where a client wants it zipped,
 # tritonclient puts that in its place.
@@ -54,32 +53,28 @@ class TritonError(BioEngineError):
     def __init__(self, text: str, status: int) -> None:
         super().__init__(message.plain_error(text))
         self.status = status
+        self.process_died = _DEAD.search(text) is not None
+        """Whether a process of the model has ended, which Triton does not start again."""
+
+    @property
+    def is_of_request(self) -> bool:
+        """Whether the request was wrong: whoever sends it again gets the same answer, and nothing is to be repaired."""
+        return 400 <= self.status < 500 and not self.process_died
 
 
 @dataclass(frozen=True)
 class InferOptions:
-    """What a client may ask of Triton besides the inputs, named as in Triton's inference request."""
+    """What Triton is asked for besides the inputs, named as in its inference request (a client's: `service.infer_options`)."""
 
     model_version: str = ""
     request_id: str = ""
-    sequence_id: int = 0
+    sequence_id: int | str = 0
     sequence_start: bool = False
     sequence_end: bool = False
     priority: int = 0
     timeout: int | None = None
     """Microseconds that the request may wait in Triton's queue."""
     compression_algorithm: str | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.model_version, str) or not _MODEL_VERSION.fullmatch(self.model_version):
-            raise RefusedArgument("model_version", f"{self.model_version!r} is not a number in a string, such as '1'.")
-        if self.compression_algorithm not in _COMPRESSIONS:
-            raise RefusedArgument("compression_algorithm", f"{self.compression_algorithm!r} is not gzip, deflate or None.")
-        for name, types in (("request_id", str), ("sequence_id", (int, str)), ("priority", int)):
-            if not isinstance(getattr(self, name), types):
-                raise RefusedArgument(name, f"{getattr(self, name)!r} has the wrong type.")
-        if self.timeout is not None and not isinstance(self.timeout, int):
-            raise RefusedArgument("timeout", f"{self.timeout!r} is not a whole number of microseconds.")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ _DTYPES = frozenset("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 floa
 _SPELLINGS = {np.dtype(order + np.dtype(name).str[1:]).str for name in _DTYPES for order in "<>"}
 _MOST_AXES = 32  # as NumPy 1 has it
 
+MAX_VALUES = 200_000
+"""Values in lists and dicts of one request of a client: each takes many times the memory of its byte. Arrays are one value."""
+
 
 def encode(value: Any, shared: SharedFolder | None = None) -> bytes:
     """`value` as bytes, large arrays by reference to `shared`.
@@ -50,6 +53,28 @@ def decode(data: bytes | memoryview, shared: SharedFolder | None = None) -> Any:
         return shared.read(item["_rfile"], item["_rshape"]) if shared is not None and "_rfile" in item else restore(item)
 
     return msgpack.unpackb(data, raw=False, strict_map_key=False, object_hook=by_reference)
+
+
+def decode_request(data: bytes | memoryview) -> Any:
+    """`decode` for what a client sent, with a bound on what is unpacked. Raises as `decode` does."""
+    values = 0
+
+    def counted(items: Any) -> Any:
+        nonlocal values
+        values += len(items) + 1
+        if values > MAX_VALUES:
+            raise ValueError(f"it has more than {MAX_VALUES} values; send numbers as arrays")
+        return restore(items) if isinstance(items, dict) else items
+
+    return msgpack.unpackb(
+        data,
+        raw=False,
+        strict_map_key=False,
+        object_hook=counted,
+        list_hook=counted,
+        max_array_len=MAX_VALUES,
+        max_map_len=MAX_VALUES,
+    )
 
 
 def plain_error(text: str) -> str:

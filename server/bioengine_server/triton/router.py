@@ -2,12 +2,17 @@
 
 Triton neither restarts a dead instance of a Python model nor says that it is dead; requests that meet it fail. The
 repair is to replace all instances (1 to 2 s); those that live go on answering meanwhile.
+
+Nobody else's request causes a repair unless an instance is dead: what Triton says of a request that is wrong (4xx) is that
+request's error, and another failure is looked into first. Requests cause so many repairs a minute; `watch` goes on after that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import deque
 from typing import Any
 
 from bioengine_server.errors import TritonUnavailable
@@ -19,6 +24,9 @@ logger = logging.getLogger(__name__)
 RECOVERY = 20.0  # seconds
 
 _REPLACE_TIMEOUT = 6.0  # seconds; 1 to 2 are usual
+
+# Repairs that requests may cause within some seconds.
+_REPAIRS, _REPAIRS_WITHIN = 5, 60.0
 
 # How long a Triton that is there may take to say so. One in a container that has ended may never answer: its name and its
 # address are gone, and the system asks for both for half a minute.
@@ -46,11 +54,14 @@ class Router:
         self._watcher = watcher
         self._repair = asyncio.Lock()
         self._repairs = 0
+        self._caused: deque[float] = deque(maxlen=_REPAIRS)
 
     async def ask(self, request: dict[str, Any], options: InferOptions = InferOptions()) -> tuple[dict[str, Any], dict[str, Any]]:
-        """`TritonApi.ask_router`, once more after a repair where an instance, or Triton, died. Raises TritonUnavailable.
+        """`TritonApi.ask_router`, once more after a repair where an instance, or Triton, died.
 
         A request may thus be worked on twice; inference changes nothing, so the answer is the same.
+
+        Raises TritonUnavailable; TritonError for a request that Triton finds wrong.
         """
         repairs = self._repairs
         try:
@@ -58,15 +69,35 @@ class Router:
         except TritonUnavailable:
             await self._wait_until_ready()
         except TritonError as error:
-            logger.warning("The router failed: %s", error)
+            if error.is_of_request:
+                raise
+            logger.warning("The router failed: %.400r", str(error))
             try:
-                await self.repair(repairs)
+                if error.process_died or await self._has_dead_instances():
+                    await self._repair_for_request(repairs)
             except TritonUnavailable:
                 await self._wait_until_ready()
         try:
             return await self.api.ask_router(request, options)
         except TritonError as error:
             raise TritonUnavailable("it failed twice") from error
+
+    async def _has_dead_instances(self) -> bool:
+        """Whether instances have died, as another one says; also where none can say."""
+        try:
+            status, _ = await self.api.ask_router({"operation": "status"})
+        except TritonError:
+            return True
+        return bool(status.get("dead_routers"))
+
+    async def _repair_for_request(self, seen: int) -> None:
+        """`repair`, as often as requests may cause it. Raises TritonUnavailable."""
+        if seen == self._repairs and not self._repair.locked():
+            now = time.monotonic()
+            if len(self._caused) == _REPAIRS and now - self._caused[0] < _REPAIRS_WITHIN:
+                raise TritonUnavailable("the model runner has ended repeatedly")
+            self._caused.append(now)
+        await self.repair(seen)
 
     async def repair(self, seen: int | None = None) -> None:
         """Replace the router's instances, unless that was done since `seen` repairs. Raises TritonUnavailable."""

@@ -124,9 +124,9 @@ async def _arguments(request: Request, rest: Rest, kind: str, limit: SizeLimit) 
         if not body:
             arguments: Any = {}
         elif kind == _MSGPACK:
-            arguments = message.decode(body)
+            arguments = message.decode_request(body)
         elif kind == _JSON:
-            arguments = json.loads(body, object_hook=_from_json)
+            arguments = _json(body)
         else:
             raise BadBody(f"its Content-Type is {kind[:40]!r}, expected {_MSGPACK} or {_JSON}")
     except (ValueError, TypeError, KeyError, RecursionError, msgpack.UnpackException) as error:
@@ -141,6 +141,13 @@ def _answer(result: Any, kind: str) -> Response:
     if kind == _MSGPACK:
         return Response(message.encode(result), media_type=_MSGPACK)
     return Response(json.dumps(_finite(result), default=_to_json, allow_nan=False), media_type=_JSON)
+
+
+def _json(body: bytes) -> Any:
+    """What a body of JSON says, if it does not take many times its own memory. Raises ValueError and what `_from_json` does."""
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > message.MAX_VALUES:
+        raise ValueError(f"it has more than {message.MAX_VALUES} values; send numbers as arrays")
+    return json.loads(body, object_hook=_from_json)
 
 
 def _from_json(value: dict[str, Any]) -> Any:

@@ -1,19 +1,20 @@
 """`/triton/*`: Triton for the clients of its own protocol, behind an allow-list.
 
-    path -> allowed? -> caller -> counted -> header of the body read -> admitted -> loaded -> streamed to Triton, and back
+    path -> allowed? -> caller -> counted -> header parsed -> admitted -> loaded -> tensors counted, to Triton, and back
 
-Health, metadata, configuration and inference; nothing else. What shares memory or files with Triton is refused in the JSON
-header of a request, and the header that Triton gets is the one that was read here, written anew, so that no two readings of it
-can differ.
+Health, metadata, configuration and inference; nothing else. The header that Triton gets is written anew from what was parsed
+(`triton.request`), and it gets the end of a request only when the tensors are what that header says. A request of the router is
+built anew as a whole, as `execute` does it.
 """
 
 from __future__ import annotations
 
-import json
+import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator
-from typing import Any
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
 
 import aiohttp
 from starlette.requests import Request
@@ -23,9 +24,13 @@ from starlette.types import Receive, Scope, Send
 
 from bioengine_server.access.door import Doorkeeper
 from bioengine_server.errors import BadBody, BioEngineError, Forbidden, NoSuchModel, RefusedArgument, TooLarge
+from bioengine_server.limits import SizeLimit
+from bioengine_server.service.run_request import RunRequest
 from bioengine_server.service.triton_client import TritonClient
 from bioengine_server.triton import message
 from bioengine_server.triton.api import ROUTER, TritonApi
+from bioengine_server.triton.request import MAX_HEADER, MAX_JSON, BadInference, InferRequest, Input, parse
+from bioengine_server.triton.tensor_bytes import counted
 from bioengine_server.web.answers import refusal
 from bioengine_server.web.body import Rest, chunks
 from bioengine_server.web.callers import caller_of
@@ -44,21 +49,11 @@ _ALLOWED = [
     ("POST", re.compile(_MODEL + "/infer"), "infer"),
 ]
 _HEADER_LENGTH = "inference-header-content-length"
-_MOST_HEADER = 64_000_000  # bytes of JSON, which are unpacked here
-_EXPECTED = "send what Triton's inference protocol has, as tritonclient does"
+_GRACE, _LEAST_RATE = 30.0, 100_000  # seconds, and bytes a second after them, in which a body has to come
+_AT_ONCE = 1 << 18  # bytes that are parsed or packed without a thread
 
-# What a request may ask of Triton beside its tensors; shared memory is among the rest.
-_PARAMETERS = {
-    "binary_data",
-    "binary_data_output",
-    "binary_data_size",
-    "classification",
-    "priority",
-    "sequence_end",
-    "sequence_id",
-    "sequence_start",
-    "timeout",
-}
+T = TypeVar("T")
+
 _KEPT_HEADERS = ("content-type", "content-length", _HEADER_LENGTH)
 
 
@@ -135,20 +130,26 @@ class _Proxy:
 
     async def _infer(self, request: Request, stream: AsyncIterator[bytes], model: str, version: str, caller: Any) -> Response:
         header, rest = await _read_header(request, stream)
-        checked = json.dumps(_checked(header)).encode()
-        asked: Any = None
+        asked = await _aside(len(header), parse, header, _HEADER_LENGTH in request.headers)
+        if asked.streamed and len(header) > MAX_HEADER:
+            raise BadInference(f"its header has {len(header)} bytes beside binary tensors, expected at most {MAX_HEADER}")
+        _check_length(request, asked, len(header), self._keeper.access.size_limit(caller))
+        tensors = counted(_joined(rest, stream), asked.streamed)
+        model_id = ""
         if model == ROUTER:
-            # The model that it is about is in the body: all of it is read, to admit it as any other request.
-            content = bytearray(rest)
-            async for chunk in stream:
-                content += chunk
-            asked, rest = _model_in(memoryview(content)), content
+            run, asked = await _for_router(asked, tensors)
+            model_id, tensors = run.model_id, counted(_joined(b"", stream), [])
         suffix = f"/versions/{version}" if version else ""
-        headers = {_HEADER_LENGTH: str(len(checked)), "content-type": "application/octet-stream"}
-        async with self._service.admit_for_triton(model, asked, caller) as name:
+        packed, made = asked.header(), asked.from_json
+        headers = {
+            _HEADER_LENGTH: str(len(packed)),
+            "content-type": "application/octet-stream",
+            "content-length": str(len(packed) + len(made) + sum(segment.size for segment in asked.streamed)),
+        }
+        async with self._service.admit_for_triton(model, model_id, caller) as name:
             # Triton answers when the model has run; to send the answer, however slowly it is read, takes no place.
             path = f"/v2/models/{name}{suffix}/infer"
-            return _TritonAnswer(await self._api.open("POST", path, _joined(checked, rest, stream), headers))
+            return _TritonAnswer(await self._api.open("POST", path, _at_pace(_body([packed, made], tensors)), headers))
 
 
 class _TritonAnswer(StreamingResponse):
@@ -185,65 +186,102 @@ def _allowed(request: Request) -> tuple[str, str, str, str]:
     )
 
 
-async def _read_header(request: Request, stream: AsyncIterator[bytes]) -> tuple[dict[str, Any], bytes | bytearray]:
+async def _read_header(request: Request, stream: AsyncIterator[bytes]) -> tuple[bytes, bytes]:
     """The JSON header of an inference request, and what came of the body after it. Raises BadBody."""
     given = request.headers.get(_HEADER_LENGTH)
-    if given is not None and (not given.isdecimal() or int(given) > _MOST_HEADER):
-        raise BadBody(f"Inference-Header-Content-Length is {given[:40]!r}, expected a number up to {_MOST_HEADER}")
+    if given is not None and (not given.isdecimal() or not given.isascii() or len(given) > 18 or int(given) > MAX_JSON):
+        raise BadBody(f"Inference-Header-Content-Length is {given[:40]!r}, expected a number up to {MAX_JSON}")
     data = bytearray()
     async for chunk in stream:
         data += chunk
         if given is not None and len(data) >= int(given):
             break
-        if given is None and len(data) > _MOST_HEADER:
-            raise BadBody(f"it is JSON of more than {_MOST_HEADER // 1_000_000} MB; send tensors as binary data after it")
+        if given is None and len(data) > MAX_JSON:
+            raise BadBody(f"it is JSON of more than {MAX_JSON // 1_000_000} MB; send tensors as binary data after it")
     length = len(data) if given is None else int(given)
     if len(data) < length:
         raise BadBody(f"it ends within its JSON header, which has {length} bytes, as Inference-Header-Content-Length says")
+    return bytes(data[:length]), bytes(data[length:])
+
+
+def _check_length(request: Request, asked: InferRequest, header: int, limit: SizeLimit) -> None:
+    """Refuse a request of another length than its header says before anything of it goes on. Raises BadBody, TooLarge.
+
+    Where the length is not known beforehand, it shows on the way.
+    """
+    size = header + sum(segment.size for segment in asked.streamed)
+    zipped = request.headers.get("content-encoding", "identity").strip().lower() not in ("identity", "")
+    given = request.headers.get("content-length", "")
+    if not zipped and given.isdecimal() and int(given) != size:
+        raise BadBody(f"it has {given[:20]} bytes, and its header and its tensors, as the header has them, {size}")
+    if size > limit.bytes:
+        raise TooLarge(size, limit)
+
+
+async def _for_router(asked: InferRequest, tensors: AsyncIterator[bytes | bytearray]) -> tuple[RunRequest, InferRequest]:
+    """A request of the router, all of it read and built anew: what it is about, and as Triton gets it.
+
+    Raises BadInference, BadBody, RefusedArgument.
+    """
+    if [(tensor.name, tensor.datatype) for tensor in asked.inputs] != [("kwargs", "BYTES")] or asked.inputs[0].segment.texts != 1:
+        raise BadInference(f"{ROUTER} takes one input, `kwargs`, of the datatype BYTES with one element")
+    content = bytearray(asked.from_json)
+    async for part in tensors:
+        content += part
+    run, data = await _aside(len(content), _run_request, content)
+    shape = asked.inputs[0].shape
+    parameters = {key: value for key, value in asked.parameters.items() if key == "binary_data_output"}
+    return run, InferRequest((Input("kwargs", "BYTES", shape, len(data), data),), asked.outputs, asked.id, parameters)
+
+
+def _run_request(content: bytearray) -> tuple[RunRequest, bytes]:
+    """The request in an element of BYTES, and another such element with it, built anew. Raises BadBody, RefusedArgument."""
     try:
-        header = json.loads(bytes(data[:length]))
-    except (ValueError, RecursionError) as error:
-        raise BadBody(f"its header is not JSON; {_EXPECTED}") from error
-    if not isinstance(header, dict):
-        raise BadBody(f"its header is not a JSON object; {_EXPECTED}")
-    return header, bytes(data[length:])
-
-
-def _checked(header: dict[str, Any]) -> dict[str, Any]:
-    """The header, if all of its parameters are known ones. Raises Forbidden, BadBody."""
-    tensors: list[Any] = []
-    for key in ("inputs", "outputs"):
-        items = header.get(key, [])
-        if not isinstance(items, list):
-            raise BadBody(f"its {key} are not a list")
-        tensors += items
-    for item in [header, *tensors]:
-        parameters = item.get("parameters", {}) if isinstance(item, dict) else None
-        if not isinstance(parameters, dict):
-            raise BadBody("an input, output or parameters is not an object")
-        if refused := sorted(set(parameters) - _PARAMETERS):
-            raise Forbidden(
-                f"The parameter {refused[0][:60]!r}", "send tensors in the request; memory is not shared with clients."
-            )
-    return header
-
-
-def _model_in(content: memoryview) -> Any:
-    """The model id within a request of the router: BYTES, a length of four bytes before them. Raises BadBody."""
-    try:
-        request = message.decode(content[4 : 4 + int.from_bytes(content[:4], "little")])
+        value = message.decode_request(memoryview(content)[4:])
     except Exception as error:  # whatever MessagePack makes of a hostile body
         raise BadBody("`kwargs` is not a MessagePack of a dict") from error
-    if not isinstance(request, dict) or "operation" in request:
-        raise BadBody("`kwargs` is not a dict with model_id and inputs")
-    return request.get("model_id")
+    try:
+        run = RunRequest.from_client(value)
+    except RefusedArgument as error:
+        raise BadBody(f"`kwargs` is not a dict with model_id and inputs: {error.advice.rstrip('.')}") from error
+    data = message.encode(run.to_router())
+    return run, len(data).to_bytes(4, "little") + data
 
 
-async def _joined(header: bytes, rest: bytes | bytearray, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes | bytearray]:
-    yield header
-    yield rest
+async def _aside(size: int, work: Callable[..., T], *arguments: Any) -> T:
+    """`work(*arguments)` on so many bytes, without keeping other requests waiting for it."""
+    return work(*arguments) if size < _AT_ONCE else await asyncio.to_thread(work, *arguments)
+
+
+async def _joined(first: bytes, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if first:
+        yield first
     async for chunk in stream:
         yield chunk
+
+
+async def _body(first: list[bytes], tensors: AsyncIterator[bytes | bytearray]) -> AsyncIterator[bytes | bytearray]:
+    """What Triton gets: all but the end goes at once, and the end when it is known to be right."""
+    held: bytes | bytearray = b""
+    for own in filter(None, first):
+        if held:
+            yield held
+        held = own
+    async for part in tensors:
+        if part:
+            yield held
+            held = part
+    yield held
+
+
+async def _at_pace(body: AsyncIterator[bytes | bytearray]) -> AsyncIterator[bytes | bytearray]:
+    """`body`, for which a place of the model is held meanwhile: who sends too slowly gives it up. Raises BadBody."""
+    begun, size = time.monotonic(), 0
+    async for part in body:
+        size += len(part)
+        if time.monotonic() - begun > _GRACE + size / _LEAST_RATE:
+            raise BadBody(f"it came too slowly, with less than {_LEAST_RATE // 1000} kB in a second; send it once more")
+        yield part
 
 
 def _metadata(config: dict[str, Any]) -> dict[str, Any]:

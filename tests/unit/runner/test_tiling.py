@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import re
+import time
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from bioengine_runner.errors import CannotTile, TileNotPossible
+from bioengine_runner.errors import CannotTile, TileNotPossible, TooManyTiles
 from bioengine_runner.tiling.geometry import Follows, Geometry, InputAxis, OutputAxis
 from bioengine_runner.tiling.memory import available, watched
-from bioengine_runner.tiling.plan import Planner
-from bioengine_runner.tiling.spans import smallest_block, spans
+from bioengine_runner.tiling.plan import MAX_PASSES, Planner
+from bioengine_runner.tiling.spans import count_spans, smallest_block, spans
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -116,7 +119,7 @@ def test_tiles_that_leave_nothing_beside_the_halo(tile: dict[str, int], problem:
 
 
 @settings(deadline=None)
-@given(size=st.tuples(st.integers(1, 150), st.integers(1, 150)), step=st.integers(1, 8), halo=st.integers(0, 12))
+@given(size=st.tuples(st.integers(1, 110), st.integers(1, 110)), step=st.integers(1, 8), halo=st.integers(0, 12))
 def test_the_smallest_tiles(size: tuple[int, int], step: int, halo: int) -> None:
     """They are several, and no smaller ones are possible; where there are none, the reason names the sizes."""
     geometry, image = model(16, step, halo), np.random.default_rng(0).random(size)
@@ -175,3 +178,53 @@ def test_memory_is_measured() -> None:
     with watched() as peak:
         np.ones(50_000_000, np.uint8)
     assert peak.bytes == 0 or 40_000_000 < peak.bytes < 400_000_000
+
+
+def sizes_of(batch: int, y: int, x: int) -> dict[str, dict[str, int]]:
+    return {"in": {"batch": batch, "channel": 1, "y": y, "x": x}}
+
+
+@pytest.mark.parametrize("tile", [{"y": 1, "x": 1}, {"y": 16, "x": 16}, {"y": 2, "x": 4096}, {"y": 8}])
+def test_no_more_tiles_than_the_limit_which_the_error_names(tile: dict[str, int]) -> None:
+    """Counted, not made: the answer comes at once. Whatever size it recommends is taken."""
+    planner, sizes = Planner("x", model(1, 1, 0)), sizes_of(1, 4096 * 16, 4096)
+    started = time.monotonic()
+    with pytest.raises(TooManyTiles) as refused:
+        planner.plan(sizes, float("inf"), tile)
+    assert time.monotonic() - started < 0.1
+    text = str(refused.value)
+    assert "one request has at most 10000 of them" in text and "or send the image in parts" in text
+    (recommended,) = re.findall(r"tile=(\{.*?\})", text)
+    assert len(planner.plan(sizes, float("inf"), ast.literal_eval(recommended))) <= MAX_PASSES
+
+
+def test_the_limit_is_for_the_batch_too_and_for_tiles_that_nobody_asked_for() -> None:
+    one_size = Planner("x", model(64, 0, 0))
+    with pytest.raises(TooManyTiles, match=r"would have to work on .* tiles, and one request has at most 10000"):
+        one_size.plan(sizes_of(1, 10**6, 10**6), float("inf"))
+    fixed = model(64, 0, 0)
+    fixed.inputs["in"] = (InputAxis("batch", "batch", 1, 0), *fixed.inputs["in"][1:])
+    with pytest.raises(TooManyTiles, match=r"4 tiles for each of 5000 pieces of the batch.*Send the image in parts"):
+        Planner("x", fixed).plan(sizes_of(5000, 100, 100), float("inf"))
+    free = Planner("x", model(16, 16, 8))
+    with pytest.raises(TooManyTiles, match="Ask for a larger tile"):
+        free.plan(sizes_of(1, 10**5, 10**5), 2000)
+
+
+@pytest.mark.parametrize("halo", [0, 16, 32])
+def test_large_images_in_usual_tiles_are_far_below_the_limit(halo: int) -> None:
+    whole_slide = sizes_of(1, 16_384, 16_384)
+    assert len(Planner("x", model(64, 16, halo)).plan(whole_slide, 1_500_000)) < MAX_PASSES / 20
+    assert len(Planner("x", model(256, 0, halo)).plan(whole_slide, float("inf"))) < MAX_PASSES
+
+
+def test_the_smallest_tiles_are_no_more_than_the_limit() -> None:
+    planner, sizes = Planner("x", model(1, 1, 0)), sizes_of(1, 1000, 1000)
+    assert MAX_PASSES / 16 < len(planner.plan(sizes, float("inf"), planner.smallest_tile(sizes))) <= MAX_PASSES
+
+
+@given(st.integers(0, 20), st.integers(1, 8), st.integers(0, 30), st.integers(0, 200))
+def test_spans_are_counted_as_they_are_made(halo: int, align: int, more: int, blocks: int) -> None:
+    block = smallest_block(halo, align) + more
+    size = block + blocks * align
+    assert count_spans(size, block, halo, align) == len(spans(size, block, halo, align))

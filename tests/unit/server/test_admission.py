@@ -43,27 +43,6 @@ async def test_a_full_queue_refuses_at_once() -> None:
     await asyncio.gather(*tasks)
 
 
-async def test_questions_have_a_place_and_a_bounded_queue_of_their_own() -> None:
-    admission = Admission(total=1, per_model=1, queue_size=3)
-    release, asked = asyncio.Event(), list[int]()
-
-    async def ask(number: int) -> None:
-        async with admission.ask():
-            asked.append(number)
-            await release.wait()
-
-    tasks = [asyncio.create_task(ask(number)) for number in range(4)]
-    await asyncio.sleep(0.01)
-    assert asked == [0] and admission.waiting == 0
-    with pytest.raises(Busy, match="3 requests are waiting"):
-        await ask(4)
-    async with admission.admit("a"):
-        pass
-    release.set()
-    await asyncio.gather(*tasks)
-    assert asked == [0, 1, 2, 3]
-
-
 async def test_who_gives_up_frees_the_place() -> None:
     admission = Admission(total=1, per_model=1, queue_size=10)
     release, entered = asyncio.Event(), list[str]()

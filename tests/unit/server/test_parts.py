@@ -20,11 +20,11 @@ from bioengine_server.hub.secrets import checked_secret, home_secret, new_secret
 from bioengine_server.hub.uploads import Uploads
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.caller import Caller
+from bioengine_server.service.infer_options import infer_options
 from bioengine_server.service.tensors import from_triton, to_triton
 from bioengine_server.settings import Settings
 from bioengine_server.stack import external_secret, own_home
 from bioengine_server.triton import message
-from bioengine_server.triton.api import InferOptions
 from pydantic import SecretStr
 
 CONFIG = {
@@ -64,7 +64,7 @@ def test_outputs_of_other_triton_models() -> None:
 )
 def test_options_that_are_refused_are_named(name: str, value: Any) -> None:
     with pytest.raises(RefusedArgument, match=f"'{name}' is refused"):
-        InferOptions(**{name: value})
+        infer_options(**{name: value})
 
 
 def test_what_cannot_be_sent_is_refused() -> None:

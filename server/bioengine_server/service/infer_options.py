@@ -1,0 +1,96 @@
+"""The arguments of `execute` that become options of Triton's inference request: each of its type and within its range."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from bioengine_server.errors import RefusedArgument
+from bioengine_server.triton.api import InferOptions
+from bioengine_server.triton.request import MAX_PRIORITY, MAX_SEQUENCE_ID, MAX_TIMEOUT, is_text, is_whole
+
+_VERSION = re.compile(r"[0-9]{1,18}")
+_COMPRESSIONS = ("gzip", "deflate")
+_SHOWN = 60  # characters of a value in an error
+
+
+def infer_options(
+    *,
+    model_version: Any = "",
+    request_id: Any = "",
+    sequence_id: Any = 0,
+    sequence_start: Any = False,
+    sequence_end: Any = False,
+    priority: Any = 0,
+    timeout: Any = None,
+    compression_algorithm: Any = None,
+) -> InferOptions:
+    """The options, of which None stands for what Triton does without. Raises RefusedArgument, naming the argument."""
+    return InferOptions(
+        model_version=checked_version(model_version),
+        request_id=_text("request_id", request_id),
+        sequence_id=_sequence_id(sequence_id),
+        sequence_start=_flag("sequence_start", sequence_start),
+        sequence_end=_flag("sequence_end", sequence_end),
+        priority=_whole("priority", priority, MAX_PRIORITY),
+        # Triton knows no timeout of 0.
+        timeout=_whole("timeout", timeout, MAX_TIMEOUT, " of microseconds") or None,
+        compression_algorithm=_compression(compression_algorithm),
+    )
+
+
+def checked_version(value: Any) -> str:
+    """The version of a Triton model, empty for the newest. Raises RefusedArgument."""
+    if value is None or value == "":
+        return ""
+    text = str(value) if is_whole(value, 10**18 - 1) else value
+    if not isinstance(text, str) or not _VERSION.fullmatch(text):
+        raise RefusedArgument("model_version", f"{_shown(value)} is not a number in a string, such as '1'.")
+    return text
+
+
+def _text(name: str, value: Any) -> str:
+    if value is None or value == "":
+        return ""
+    if not is_text(value):
+        raise RefusedArgument(name, f"{_shown(value)} is not a text of at most 128 printable ASCII characters.")
+    return str(value)
+
+
+def _sequence_id(value: Any) -> int | str:
+    if value is None or value == "":
+        return 0
+    if not (is_whole(value, MAX_SEQUENCE_ID) or is_text(value)):
+        raise RefusedArgument(
+            "sequence_id",
+            f"{_shown(value)} is neither a whole number from 0 to {MAX_SEQUENCE_ID} nor a text of at most 128 printable ASCII "
+            "characters.",
+        )
+    return value  # type: ignore[no-any-return]
+
+
+def _flag(name: str, value: Any) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise RefusedArgument(name, f"{_shown(value)} is not True or False.")
+    return bool(value)
+
+
+def _whole(name: str, value: Any, most: int, unit: str = "") -> int:
+    if value is None:
+        return 0
+    if not is_whole(value, most):
+        raise RefusedArgument(name, f"{_shown(value)} is not a whole number{unit} from 0 to {most}.")
+    return int(value)
+
+
+def _compression(value: Any) -> str | None:
+    if value is not None and not (isinstance(value, str) and value in _COMPRESSIONS):
+        raise RefusedArgument("compression_algorithm", f"{_shown(value)} is not gzip, deflate or None.")
+    return value or None
+
+
+def _shown(value: Any) -> str:
+    """The value in an error, or its type where that would be long."""
+    if isinstance(value, (str, bytes)):
+        return repr(value[:_SHOWN])
+    return str(value)[:_SHOWN] if isinstance(value, (bool, float)) or is_whole(value, 10**30) else f"a {type(value).__name__}"

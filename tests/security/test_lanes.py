@@ -1,0 +1,320 @@
+"""Lanes: bounded in all and for each caller, and nobody waits for all that another one wants."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bioengine_server.errors import BadBody, Busy, NotInCollection, TritonUnavailable
+from bioengine_server.service.admission import Admission
+from bioengine_server.service.caller import OWN_USER, Caller
+from bioengine_server.service.lanes import Lane, LaneLimits, OwnRequestsWait, SharedWork
+from bioengine_server.service.probe import PROBE_MODEL, ProbeLane, probe_image
+from bioengine_server.service.stored import StoredModels
+from bioengine_server.settings import Settings
+from bioengine_server.store.service import StoreService
+from bioengine_server.triton.api import InferOptions, TritonError
+from bioengine_server.triton.router import Router, Watcher
+from bioengine_server.web import triton_proxy
+
+from tests.mirror import Mirror, drip
+
+LIMITS = LaneLimits(places=4, queue=20, caller_places=2, caller_queue=8, anonymous_places=3, patience=30)
+
+
+def anonymous(name: str) -> Caller:
+    return Caller(name, "ws", "client")
+
+
+def known(name: str) -> Caller:
+    return Caller(name, "ws", "client", token=name)
+
+
+class Work:
+    """Work that lasts until it is released, and who has begun it."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.begun: list[str] = []
+        self.tasks: list[asyncio.Task[None]] = []
+        self.release = asyncio.Event()
+
+    async def _one(self, caller: Caller) -> None:
+        async with self.lane.place(caller):
+            self.begun.append(caller.user)
+            await self.release.wait()
+
+    async def ask(self, caller: Caller, times: int = 1) -> None:
+        self.tasks += [asyncio.create_task(self._one(caller)) for _ in range(times)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    async def end(self) -> None:
+        self.release.set()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        assert self.lane.waiting == 0
+        async with asyncio.timeout(1):
+            for _ in range(10):
+                async with self.lane.place(known("later")):
+                    pass
+
+
+async def test_one_caller_has_his_share_of_places_and_anonymous_ones_leave_one() -> None:
+    work = Work(Lane(LIMITS))
+    await work.ask(anonymous("greedy"), 8)
+    assert work.begun == ["greedy"] * 2
+    await work.ask(anonymous("other"), 3)
+    assert work.begun == ["greedy"] * 2 + ["other"], "three of four places are the most for callers without a token"
+    await work.ask(known("ada"))
+    assert work.begun[-1] == "ada"
+    await work.end()
+
+
+async def test_callers_take_turns() -> None:
+    lane, order = Lane(LaneLimits(1, 100, 1, 50, 1, 30)), list[str]()
+
+    async def ask(caller: Caller) -> None:
+        async with lane.place(caller):
+            order.append(caller.user)
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.create_task(ask(anonymous("greedy"))) for _ in range(40)]
+    await asyncio.sleep(0)
+    tasks += [asyncio.create_task(ask(anonymous(f"other {number}"))) for number in range(3)]
+    await asyncio.gather(*tasks)
+    assert all(order.index(f"other {number}") < 6 for number in range(3)), order[:10]
+
+
+async def test_queues_are_bounded_for_each_and_for_all() -> None:
+    work = Work(Lane(LIMITS))
+    await work.ask(anonymous("greedy"), 10)
+    with pytest.raises(OwnRequestsWait, match="8 of your requests are waiting already"):
+        await work.lane.enter(anonymous("greedy"))
+    for number in range(20):
+        await work.ask(anonymous(f"other {number}"))
+    assert work.lane.waiting == 20
+    with pytest.raises(Busy, match="20 requests are waiting already"):
+        await work.lane.enter(known("late"))
+    await work.end()
+
+
+async def test_who_gives_up_or_waits_too_long_leaves_nothing_behind() -> None:
+    work = Work(Lane(LaneLimits(1, 20, 1, 8, 1, patience=0.05)))
+    await work.ask(known("holder"))
+    with pytest.raises(Busy):
+        await work.lane.enter(known("patient"))
+    waiting = asyncio.create_task(work.lane.enter(known("impatient")))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert work.lane.waiting == 0
+    await work.end()
+
+
+async def test_work_that_several_want_is_done_once_and_survives_its_first_caller() -> None:
+    lane, release, done = Lane(LIMITS), asyncio.Event(), list[str]()
+    shared = SharedWork(lane)
+
+    def work(name: str) -> Callable[[], Awaitable[str]]:
+        async def run() -> str:
+            await release.wait()
+            done.append(name)
+            return name
+
+        return run
+
+    first = asyncio.create_task(shared.once("model", anonymous("first"), work("model")))
+    others = [asyncio.create_task(shared.once("model", anonymous(f"other {n}"), work("model"))) for n in range(50)]
+    await asyncio.sleep(0.01)
+    assert lane.waiting == 0, "who finds it under way needs no place"
+    first.cancel()
+    await asyncio.sleep(0)
+    release.set()
+    assert await asyncio.gather(*others) == ["model"] * 50 and done == ["model"]
+
+
+async def test_a_thousand_downloads_of_one_client_are_few_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The collection is not reached: what a download itself does is not tried here."""
+    store, release, running = StoreService(Settings(home=tmp_path)), asyncio.Event(), list[str]()
+
+    async def download(id: str, _: Any) -> None:
+        running.append(id)
+        await release.wait()
+
+    monkeypatch.setattr(store, "_fetch", download)
+    greedy = [asyncio.create_task(store.fetch(f"model-{number}", anonymous("greedy"))) for number in range(1000)]
+    others = [asyncio.create_task(store.fetch("wanted", anonymous("honest"))) for _ in range(3)]
+    others.append(asyncio.create_task(store.fetch("other", known("ada"))))
+    await asyncio.sleep(0.05)
+    assert len(running) == 4 and {"wanted", "other"} < set(running), running
+    refused = [task for task in greedy if task.done()]
+    assert len(refused) == 1000 - 2 - 16 and all(isinstance(task.exception(), Busy) for task in refused)
+    release.set()
+    await asyncio.gather(*others)
+    await asyncio.gather(*greedy, return_exceptions=True)
+    assert len(running) == 2 + 16 + 2
+
+
+class Api:
+    """Stands in for Triton's API, which a test cannot make fail at will: answers of the router in turn."""
+
+    def __init__(self, *answers: Any, delay: float = 0) -> None:
+        self.answers = list(answers)
+        self.asked: list[dict[str, Any]] = []
+        self.replaced = 0
+        self.delay = delay
+        self.at_once, self.most_at_once = 0, 0
+
+    async def ask_router(self, request: dict[str, Any], options: InferOptions = InferOptions()) -> Any:
+        self.asked.append(request)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(self.delay)
+        self.at_once -= 1
+        answer = self.answers.pop(0) if self.answers else ({"success": True}, {})
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def is_ready(self, _: str) -> bool:
+        return True
+
+    async def replace_router(self) -> None:
+        self.replaced += 1
+
+
+DEAD = TritonError("Failed to process the request(s) for model instance 'x', message: Stub process 'x' is not healthy.", 500)
+
+
+async def test_questions_of_one_client_do_not_hold_the_others_up(tmp_path: Path) -> None:
+    api = Api(delay=0.01)
+    stored = StoredModels(Router(api, Watcher()), Admission(14, 4, 256), StoreService(Settings(home=tmp_path)))  # type: ignore[arg-type]
+    greedy = [asyncio.create_task(stored.question("resolve", f"id-{n}", anonymous("greedy"))) for n in range(1000)]
+    await asyncio.sleep(0.03)
+    started = time.monotonic()
+    await stored.question("config", "affable-shark", anonymous("honest"))
+    assert time.monotonic() - started < 0.3
+    assert sum(task.done() and isinstance(task.exception(), Busy) for task in greedy) > 800
+    await asyncio.gather(*greedy, return_exceptions=True)
+    assert api.most_at_once == 1, "questions take the one router that is theirs"
+    api.asked.clear()
+    await asyncio.gather(*(stored.question("resolve", "affable-shark", anonymous("batch")) for _ in range(500)))
+    assert len(api.asked) == 1, "the same question of many requests is asked once"
+
+
+@pytest.mark.parametrize("status", [400, 404, 413])
+async def test_what_triton_refuses_repairs_nothing(status: int) -> None:
+    api = Api(*[TritonError("unexpected shape for input 'kwargs'", status)] * 20)
+    router = Router(api, Watcher())  # type: ignore[arg-type]
+    for _ in range(20):
+        with pytest.raises(TritonError, match="unexpected shape"):
+            await router.ask({"model_id": "x"})
+    assert api.replaced == 0 and len(api.asked) == 20
+
+
+async def test_a_dead_instance_is_replaced_and_the_request_answered() -> None:
+    api = Api(DEAD)
+    assert (await Router(api, Watcher()).ask({"model_id": "x"}))[0]["success"]  # type: ignore[arg-type]
+    assert api.replaced == 1
+
+
+async def test_a_failure_while_all_instances_live_repairs_nothing() -> None:
+    api = Api(TritonError("no room in shared memory", 500), ({"dead_routers": []}, {}))
+    assert (await Router(api, Watcher()).ask({"model_id": "x"}))[0]["success"]  # type: ignore[arg-type]
+    assert api.replaced == 0 and api.asked[1] == {"operation": "status"}
+
+
+async def test_requests_cause_few_repairs_and_the_watch_goes_on() -> None:
+    api = Api(*[DEAD] * 1000)
+    router = Router(api, Watcher())  # type: ignore[arg-type]
+    for _ in range(20):
+        with pytest.raises(TritonUnavailable):
+            await router.ask({"model_id": "x"})
+    assert api.replaced == 5
+    api.answers = [({"dead_routers": ["x"]}, {})]
+    await router.check()
+    assert api.replaced == 6
+
+
+ROOT = Caller(OWN_USER, "public", "readiness-probe")
+
+
+@pytest.mark.parametrize(
+    ("model_id", "inputs", "caller"),
+    [
+        (PROBE_MODEL, [probe_image()], anonymous("client")),
+        (PROBE_MODEL, [probe_image()], known("ada")),
+        (PROBE_MODEL, [np.zeros((1, 1, 4096, 1024), np.float32)], ROOT),
+        (PROBE_MODEL, [probe_image() + 1], ROOT),
+        (PROBE_MODEL, [probe_image(), probe_image()], ROOT),
+        (PROBE_MODEL, None, ROOT),
+        (f"{PROBE_MODEL}/1.0.0", [probe_image()], ROOT),
+    ],
+)
+def test_nothing_but_the_servers_own_call_is_its_probe(model_id: str, inputs: Any, caller: Caller) -> None:
+    lane = ProbeLane(Router(Api(), Watcher()))  # type: ignore[arg-type]
+    assert lane.is_asked(PROBE_MODEL, [probe_image()], ROOT)
+    assert not lane.is_asked(model_id, inputs, caller)
+
+
+async def test_who_pretends_to_be_the_server_gets_nothing_into_the_probes_lane_and_delays_nobody() -> None:
+    api = Api(delay=0.05)
+    lane = ProbeLane(Router(api, Watcher()))  # type: ignore[arg-type]
+    flood = [asyncio.create_task(lane.run()) for _ in range(1000)]
+    await asyncio.sleep(0.01)
+    started = time.monotonic()
+    await lane.run()
+    assert time.monotonic() - started < 1
+    await asyncio.gather(*flood)
+    assert api.most_at_once == 1 and len(api.asked) <= 3
+    for asked in api.asked:
+        assert set(asked) == {"model_id", "inputs"} and np.array_equal(asked["inputs"][0], probe_image())
+
+
+def of_mirror(mirror: Mirror, home: Path) -> Settings:
+    names = {key.removeprefix("BIOENGINE_").lower(): value for key, value in mirror.environment.items()}
+    return Settings(home=home, **names)  # type: ignore[arg-type]
+
+
+async def test_names_that_the_collection_does_not_have_leave_nothing_in_the_store(packages: Path, tmp_path: Path) -> None:
+    with Mirror(packages) as mirror:
+        store = StoreService(of_mirror(mirror, tmp_path))
+        asked = [store.fetch(f"no-such-model-{number}", anonymous(f"client {number}")) for number in range(20)]
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(outcome, NotInCollection) for outcome in outcomes)
+    assert list((tmp_path / "models" / ".downloads").iterdir()) == []
+
+
+async def test_a_description_that_does_not_come_holds_nobody_up(
+    packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bioengine_server.store.service._DESCRIPTION_TIMEOUT", 2.0)
+    with Mirror(packages) as mirror:
+        mirror.faults["conscientious-seashell/files/rdf.yaml"] = drip
+        store, slow = StoreService(of_mirror(mirror, tmp_path)), anonymous("slow")
+        waiting = [asyncio.create_task(store.describe("conscientious-seashell", slow)) for _ in range(20)]
+        await asyncio.sleep(0.2)
+        started = time.monotonic()
+        assert (await store.describe("old-otter", anonymous("honest"))).id == "old-otter"
+        assert time.monotonic() - started < 1.5
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all("had not come after 2 s" in str(outcome) for outcome in outcomes), outcomes[0]
+
+
+async def test_who_sends_too_slowly_gives_up_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_proxy, "_GRACE", 0.05)
+
+    async def body(pause: float) -> AsyncIterator[bytes]:
+        for _ in range(5):
+            await asyncio.sleep(pause)
+            yield bytes(1000)
+
+    assert len([part async for part in triton_proxy._at_pace(body(0.001))]) == 5
+    with pytest.raises(BadBody, match="it came too slowly, with less than 100 kB in a second"):
+        async for _ in triton_proxy._at_pace(body(0.04)):
+            pass
