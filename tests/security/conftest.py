@@ -15,6 +15,6 @@ __all__ = ["filled_home", "guarded", "own_home", "stack", "witness"]
 
 
 @pytest.fixture
-def witness(stack: Stack, packages: Path) -> Iterator[Witness]:  # noqa: F811
+def witness(stack: Stack, packages: Path) -> Iterator[Witness]:
     with Witness(stack, packages) as watching:
         yield watching
