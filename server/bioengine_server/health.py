@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from bioengine_server.service.triton_client import PROBE_MODEL, SERVICE_ID
-from bioengine_server.store.model_store import SHIPPED_PACKAGES
+from bioengine_server.store.names import SHIPPED_PACKAGES
 from bioengine_server.triton.api import ROUTER
 
 logger = logging.getLogger(__name__)
