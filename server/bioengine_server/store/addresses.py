@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+# What older releases of Python take for public: special assignments, and the relays of 6to4.
+_SPECIAL = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"))
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
+_DOCUMENTATION = IPv6Network("3fff::/20")
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052; networks with IPv6 alone reach the public IPv4 internet by it
 # They tunnel to an IPv4 address, by a relay of anybody's: 6to4 and Teredo, both given up long ago.
 _TUNNELS = (IPv6Network("2002::/16"), IPv6Network("2001::/32"))
@@ -39,7 +42,8 @@ def numeric_host(host: str) -> str | None:
 
 
 def _is_public_4(address: IPv4Address) -> bool:
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    special = address.is_multicast or address.is_reserved or any(address in network for network in _SPECIAL)
+    return address.is_global and not special
 
 
 def _is_public_6(address: IPv6Address) -> bool:
@@ -48,7 +52,9 @@ def _is_public_6(address: IPv6Address) -> bool:
     last = IPv4Address(int(address) & 0xFFFFFFFF)
     if address in _NAT64:
         return _is_public_4(last)
-    if address not in _GLOBAL_UNICAST or not address.is_global or any(address in tunnel for tunnel in _TUNNELS):
+    if address not in _GLOBAL_UNICAST or not address.is_global:
+        return False
+    if any(address in network for network in (*_TUNNELS, _DOCUMENTATION)):
         return False
     is_isatap = (int(address) >> 32) & 0xFFFFFFFF in _ISATAP
     return not is_isatap or _is_public_4(last)

@@ -14,7 +14,7 @@ from bioengine_server.store.download import Downloader, NotThere
 from bioengine_server.store.reader import apart, look_up, read_raw, search_listing
 from bioengine_server.untrusted import shown
 
-_LIST_LIMIT = 64_000_000  # bytes
+_LIST_LIMIT = 40_000_000  # bytes
 
 
 @dataclass(frozen=True)

@@ -54,10 +54,11 @@ def _file_of(onnx: str, tensor: External, declared: set[str], files: dict[str, s
         )
     name = str(PurePosixPath(onnx).parent / path)
     if name not in declared:
-        beside = "lies beside it, but is not declared in the description" if name in files else "the description does not declare"
+        beside = "lies beside it and which " if name in files else ""
         raise BadWeights(
-            f"{what}, which {beside}. Add `external_data: {{source: {shown(name)}, sha256: ...}}` to `weights.onnx` in rdf.yaml, "
-            "or in format 0.4 the file to `attachments.files`."
+            f"{what}, which {beside}the description does not declare. Declare it in rdf.yaml: with `external_data: "
+            f"{{source: {shown(name)}, sha256: ...}}` in `weights.onnx` (format 0.5, for a name that ends with .data), or among "
+            "the `attachments`."
         )
     if name not in files:
         raise BadWeights(f"{what}, which the package lacks. Add the file, or get the package again from where it came.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import logging
 import os
 import zipfile
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ from bioengine_server.store.names import (
 )
 from bioengine_server.store.package import copy_package, hash_files, read_rdf, verify_hashes
 from bioengine_server.store.usage import last_uses
+
+logger = logging.getLogger(__name__)
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONG_AGO = datetime.datetime.min.replace(tzinfo=datetime.UTC)
@@ -145,9 +148,9 @@ class ModelStore:
                 is_there = self.find(package.name).manifest.files == hash_files(package)
             except (OSError, ValueError, NotStored):
                 is_there = False
+            self._remove_impostors(package.name, is_there)
             if not is_there:
                 self.import_package(package, package.name, replace=True)
-            self._remove_impostors(package.name)
 
     def models(self) -> list[StoredModel]:
         """Every stored package, by id and version."""
@@ -285,16 +288,21 @@ class ModelStore:
         except (OSError, ValueError):
             return None
 
-    def _remove_impostors(self, id: str) -> None:
-        """Remove other packages that have a shipped id in some way: those of an older version of the project, or somebody's."""
+    def _remove_impostors(self, id: str, is_there: bool) -> None:
+        """Remove what else has a shipped id, in whatever case: packages, as of an older version of the project, and names.
+
+        `is_there`: whether the id means the shipped package.
+        """
         aliases = layout.read_aliases(self.folder)
-        own = aliases[id]
-        for place in sorted({place for place in aliases.values() if place.split("/")[0].casefold() == id and place != own}):
+        own = aliases[id] if is_there else None
+        wrong = {name: place for name, place in aliases.items() if place != own}
+        for place in sorted({place for place in wrong.values() if place.split("/")[0].casefold() == id}):
+            logger.warning("Removed %s: its id is that of a model that comes with this server", place)
             self.remove(place)
-        wrong = {name for name, place in aliases.items() if name.split("/")[0].casefold() == id and place != own}
-        if wrong:
+        if any(name.split("/")[0].casefold() == id for name in wrong):
             with self._writing(self.folder), layout.lock(self.folder):
-                left = {name: place for name, place in layout.read_aliases(self.folder).items() if name not in wrong}
+                aliases = layout.read_aliases(self.folder)
+                left = {name: aliases[name] for name in aliases if aliases[name] == own or name.split("/")[0].casefold() != id}
                 layout.write_aliases(self.folder, left)
 
     def _put(self, folder: Path, manifest: Manifest) -> None:
@@ -333,10 +341,12 @@ def _place(model: StoredModel) -> str:
 def _read(source: Path | str, folder: Path, id: str | None) -> tuple[Manifest, dict[str, Any]]:
     """The manifest and the plain data of a package's description; its files are verified. Raises NotAPackage, InvalidPackage."""
     raw = reader.read_raw(source, read_rdf(folder))
+    if id is None:
+        fallback = "" if isinstance(source, str) else source.stem if source.is_file() else source.resolve().name
+        id = layout.check_id(proposed_id(raw) or fallback)
     files = hash_files(folder)
     verify_hashes(source, raw, files)
-    fallback = "" if isinstance(source, str) else source.stem if source.is_file() else source.resolve().name
-    manifest = reader.read_package(source, folder, id or proposed_id(raw) or fallback, files)
+    manifest = reader.read_package(source, folder, id, files)
     if not manifest.weights and not manifest.unsupported_weights:
         raise NotAPackage(source, "none of its weight files is there")
     return manifest, raw

@@ -26,7 +26,7 @@ from bioengine_server.store.external_data import RefusedWeights
 from bioengine_server.store.manifest import Manifest
 
 _PROCESSES = 2
-_PATIENCE = 60.0  # seconds for one answer, of which it may compute 20
+_PATIENCE = 60.0  # seconds for one answer, of which it may compute some
 _MAX_ANSWER = 20_000_000  # bytes
 
 T = TypeVar("T")
@@ -34,6 +34,10 @@ T = TypeVar("T")
 
 class _NoAnswer(Exception):
     """The process has ended, or had to be ended."""
+
+
+class _Idle(_NoAnswer):
+    """It had ended itself just when the request came."""
 
 
 def read_raw(source: Path | str, content: bytes) -> dict[str, Any]:
@@ -100,13 +104,10 @@ class _Process:
 
     def answer(self, request: bytes) -> dict[str, Any]:
         """Raises _NoAnswer."""
-        is_fresh = self._process is None or self._process.poll() is not None
         try:
             return self._answer(request)
-        except _NoAnswer:
-            if is_fresh:
-                raise
-        return self._answer(request)  # it may have ended itself just when the request came
+        except _Idle:
+            return self._answer(request)
 
     def _answer(self, request: bytes) -> dict[str, Any]:
         if self._process is None or self._process.poll() is not None:
@@ -121,8 +122,7 @@ class _Process:
                 raise _NoAnswer
             answer: dict[str, Any] = json.loads(read.exactly(size))
         except (_NoAnswer, OSError, ValueError) as error:
-            self._end()
-            raise _NoAnswer from error
+            raise _Idle if self._end() == 0 else _NoAnswer from error
         return answer
 
     def _start(self) -> None:
@@ -140,17 +140,20 @@ class _Process:
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
 
-    def _end(self) -> None:
+    def _end(self) -> int:
+        """End the process, and the fork of it that works; its exit status, 0 where it had ended itself, since it was idle."""
         process, self._process = self._process, None
-        if process is None:
-            return
+        assert process is not None
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            process.wait(0.1)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # with the fork that works
-        process.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+        status = process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+        return status
 
     @staticmethod
     def _write(file: int, content: bytes, deadline: float) -> None:

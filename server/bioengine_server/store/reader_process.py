@@ -24,8 +24,7 @@ from typing import Any
 from bioengine_server.store.description import Invalid, Unreadable, build, parse
 from bioengine_server.store.external_data import BadWeights
 
-_MEMORY = 2 << 30  # bytes of address space; a fork that has done nothing has some 200 MB
-_SECONDS = 20  # of computing
+_MEMORY = 1 << 30  # bytes of a fork; one that has done nothing has some 80 MB
 _MAX_ANSWER = 16_000_000  # bytes
 _IDLE_SECONDS = 60.0  # after which it ends, to give its memory back
 
@@ -66,17 +65,18 @@ def look_up(content: bytes, ids: list[str]) -> dict[str, str]:
     return found
 
 
-_OPERATIONS: dict[str, Callable[..., Any]] = {
-    "read_raw": read_raw,
-    "read_package": read_package,
-    "search_listing": search_listing,
-    "look_up": look_up,
+# Each operation, and the seconds that it may compute.
+_OPERATIONS: dict[str, tuple[Callable[..., Any], int]] = {
+    "read_raw": (read_raw, 3),
+    "read_package": (read_package, 12),
+    "search_listing": (search_listing, 12),
+    "look_up": (look_up, 12),
 }
 
 
 def _answer(operation: str, content: bytes, arguments: dict[str, Any]) -> bytes:
     try:
-        answer = {"result": _OPERATIONS[operation](content, **arguments)}
+        answer = {"result": _OPERATIONS[operation][0](content, **arguments)}
         encoded = json.dumps(answer, ensure_ascii=False).encode()
         if len(encoded) <= _MAX_ANSWER:
             return encoded
@@ -94,10 +94,10 @@ def _answer(operation: str, content: bytes, arguments: dict[str, Any]) -> bytes:
     return json.dumps(answer).encode("utf-8", "backslashreplace")
 
 
-def _confine() -> None:
+def _confine(seconds: int) -> None:
     for limit, value in (
-        (resource.RLIMIT_AS, _MEMORY),
-        (resource.RLIMIT_CPU, _SECONDS),
+        (resource.RLIMIT_DATA, _MEMORY),  # and not RLIMIT_AS: weights that are mapped to be looked at take no memory
+        (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, 32),
         (resource.RLIMIT_CORE, 0),
@@ -121,8 +121,9 @@ def main() -> None:
         if worker == 0:
             status = 1
             try:
-                _confine()
-                answer = _answer(request.pop("operation"), content, request)
+                operation = request.pop("operation")
+                _confine(_OPERATIONS[operation][1])
+                answer = _answer(operation, content, request)
                 answers.write(b"%d\n" % len(answer) + answer)
                 answers.flush()
                 status = 0
