@@ -2,7 +2,7 @@
 
     <runner environment>/bin/python -m tests.security.onnx_variants FOLDER
 
-writes `FOLDER/<place>.onnx`; each names the file `outside.data`.
+writes `FOLDER/<place>.onnx`; each names the file `outside.data`. With a FILE instead, it moves that model's own tensors there.
 """
 
 from __future__ import annotations
@@ -83,6 +83,15 @@ def variants() -> dict[str, onnx.ModelProto]:
     }
 
 
+def externalize(file: Path) -> None:
+    """Move the tensors of a model to `outside.data` beside it."""
+    onnx.save_model(onnx.load(file), file, save_as_external_data=True, location=LOCATION, size_threshold=0)
+
+
 if __name__ == "__main__":
-    for place, made in variants().items():
-        (Path(sys.argv[1]) / f"{place}.onnx").write_bytes(made.SerializeToString())
+    target = Path(sys.argv[1])
+    if target.is_file():
+        externalize(target)
+    else:
+        for place, made in variants().items():
+            (target / f"{place}.onnx").write_bytes(made.SerializeToString())

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -30,7 +32,7 @@ from bioengine_server.store.names import NameTaken, ReservedName
 from bioengine_server.store.service import StoreService
 
 from tests.mirror import Mirror, redirect
-from tests.stack.harness import Stack, example_input, get
+from tests.stack.harness import ROOT, Stack, example_input, get, python
 
 ID = "conscientious-seashell"
 ANONYMOUS = Caller("somebody", "ws-anonymous", "client")
@@ -342,6 +344,28 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 
 
+def external_data_is_read(stack: Stack, packages: Path, tmp_path: Path) -> None:
+    """A model whose tensors lie in a file that its description declares gives what it should."""
+    folder = Path(shutil.copytree(packages / ID, tmp_path / "external"))
+    file = folder / "weights.onnx"
+    subprocess.run([python("runner"), "-m", "tests.security.onnx_variants", str(file)], cwd=ROOT, check=True)
+    rdf = yaml.safe_load((folder / "rdf.yaml").read_text())
+    del rdf["weights"]["torchscript"]
+    rdf["weights"]["onnx"] |= {
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "external_data": {
+            "source": "outside.data",
+            "sha256": hashlib.sha256((folder / "outside.data").read_bytes()).hexdigest(),
+        },
+    }
+    (folder / "rdf.yaml").write_text(yaml.safe_dump(rdf, sort_keys=False))
+    ModelStore(stack.home / "models").import_package(folder, "external-eel")
+    with stack.client() as client:
+        result = client.run("external-eel", example_input(packages, ID))
+    assert result["success"] and result["weight_format"] == "onnx", result
+    np.testing.assert_allclose(result["outputs"][0], np.load(packages / ID / "test_output.npy"), atol=1e-3)
+
+
 def test_a_hostile_collection_keeps_nobody_waiting(packages: Path, tmp_path: Path) -> None:
     """Clients ask for models whose descriptions are bombs; meanwhile the server answers others as ever."""
     copy = Path(shutil.copytree(packages, tmp_path / "mirror"))
@@ -368,6 +392,7 @@ def test_a_hostile_collection_keeps_nobody_waiting(packages: Path, tmp_path: Pat
                 threads[0].join(0.05)
             assert client.run("old-otter", example_input(packages, "old-otter"))["success"]
         assert max(waits) < 2, max(waits)
+        external_data_is_read(stack, packages, tmp_path)
         assert "takes too much time" in errors["long-llama"] and "larger than 1 MB" in errors["large-lynx"]
         assert "stands for more than" in errors["laughing-hyena"]
         assert str(tmp_path) not in "".join(errors.values())

@@ -17,7 +17,7 @@ from bioengine_server.store import layout
 from bioengine_server.untrusted import shown
 
 MAX_SIZE = 1_000_000  # bytes; descriptions of the collection have at most some tens of kB
-_MAX_VALUES = 50_000  # keys and values, those that are repeated by an alias counted each time
+_MAX_VALUES = 20_000  # keys and values, those that are repeated by an alias counted each time; long texts count more
 _MAX_DEPTH = 40
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -114,7 +114,7 @@ def _check_size(root: Any) -> None:
             return sizes[id(node)]
         sizes[id(node)] = 0
         parts = getattr(node, "value", None)
-        total = 1
+        total = 1 + (len(parts) // 100 if isinstance(parts, str) else 0)
         for part in parts if isinstance(parts, list) else ():
             total += sum(size(each, depth + 1) for each in (part if isinstance(part, tuple) else (part,)))
             if total > _MAX_VALUES:

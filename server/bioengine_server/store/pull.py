@@ -96,14 +96,19 @@ async def pull(
                 names[source] = name
             file.holder[file.key] = names[source] + file.suffix
         as_it_came = raw == description.raw
-        dumped = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True).encode()
-        (folder / RDF).write_bytes(description.content if as_it_came else dumped)
+        (folder / RDF).write_bytes(description.content if as_it_came else await asyncio.to_thread(_dumped, raw))
         try:
             return await asyncio.to_thread(store.adopt, folder, description.url, ids[0], further_names)
         except (NameTaken, ReservedName):
             if len(ids) == 1:
                 raise
             return await asyncio.to_thread(store.adopt, folder, description.url, ids[1], further_names)
+
+
+def _dumped(raw: dict[str, Any]) -> bytes:
+    """A description as YAML; by libyaml where it is there, which takes a tenth of the time."""
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(raw, Dumper=dumper, sort_keys=False, allow_unicode=True)).encode()
 
 
 async def _names(collection: Collection, description: Description) -> tuple[list[str], frozenset[str]]:

@@ -34,7 +34,7 @@ from bioengine_server.untrusted import shown
 
 logger = logging.getLogger(__name__)
 
-_MOST_DESCRIPTIONS = 256
+_MOST_DESCRIPTIONS = 64
 _NOT_ALLOWED = {
     "token": "only clients with a token may have models downloaded",
     "admin": "only its admin downloads models",
