@@ -129,8 +129,9 @@ def without_platform(text: str) -> str:
 def lock_javascript(upgrade: list[str] | None) -> None:
     """Write `package-lock.json`, without the addresses of the registry that it was made with."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for file in ("package.json", *(["package-lock.json"] if upgrade is None else [])):
+        folder = Path(name) / JAVASCRIPT.name  # npm writes its name down
+        folder.mkdir()
+        for file in ("package.json", *(["package-lock.json"] if upgrade != [] else [])):
             if (JAVASCRIPT / file).exists():
                 shutil.copyfile(JAVASCRIPT / file, folder / file)
         subprocess.run(
