@@ -67,45 +67,42 @@ def environments_folder() -> Path:
     return Path(os.environ.get("BIOENGINE_ENVIRONMENTS") or ROOT / ".environments").absolute()
 
 
-def virtual_environment(*requirements: Path, editable: Path | None = None) -> Callable[[Path], Iterator[str]]:
+def virtual_environment(*requirements: Path, sources: Path | None = None) -> Callable[[Path], Iterator[str]]:
+    """An environment with the packages of these files, one after the other, and with the project's own in the folder `sources`.
+
+    Lock files (`deploy/lock.py`) name all that they need, with the hashes of its files; nothing else is installed. Other files
+    hold what has no hash, since it is another file on each machine.
+    """
+
     def build(folder: Path) -> Iterator[str]:
         yield "creating the environment"
         run([sys.executable, "-m", "venv", str(folder)])
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-        # Together, so that no file's packages undo another's pins; but without dependencies, and at last, packages whose own pins
-        # contradict the environment (their files say why).
-        together = [file for file in requirements if "no-deps" not in file.name]
-        alone = [file for file in requirements if "no-deps" in file.name]
-        for files, options in ((together, []), (alone, ["--no-deps"])):
-            if files:
-                yield f"installing {', '.join(str(file.relative_to(ROOT)) for file in files)}"
-                run([*pip, *options, *(word for file in files for word in ("-r", str(file)))])
-        if editable is not None:
-            yield f"installing {editable.relative_to(ROOT)}"
-            run([*pip, "--no-deps", "--editable", str(editable)])
+        python = str(folder / "bin" / "python")
+        for file in requirements:
+            yield f"installing {file.relative_to(ROOT)}"
+            run(pip_install([python], file))
+        if sources is not None:
+            (packages,) = (folder / "lib").glob("python3.*/site-packages")
+            (packages / "bioengine.pth").write_text(f"{sources}\n")
 
     return build
+
+
+def pip_install(python: list[str], file: Path) -> list[str]:
+    """The command that installs what `file` names and nothing else, with the hashes that a lock file has."""
+    # From wheels alone: a source distribution would be built with packages that no lock file names.
+    hashes = ["--require-hashes", "--only-binary=:all:"] if file.suffix == ".lock" else []
+    return [
+        *(*python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-deps"),
+        *(*hashes, "-r", str(file)),
+    ]
 
 
 def triton_installation(requirements: Path) -> Callable[[Path], Iterator[str]]:
     def build(folder: Path) -> Iterator[str]:
         yield "downloading Triton Inference Server"
-        pip = (
-            [sys.executable, "-I", "-m", "pip"] if has_pip() else [str(environments_folder() / "server/bin/python"), "-m", "pip"]
-        )
-        run(
-            [
-                *pip,
-                "install",
-                "--disable-pip-version-check",
-                "--no-input",
-                "--no-deps",
-                "--target",
-                str(folder / "wheel"),
-                "-r",
-                str(requirements),
-            ]
-        )
+        python = [sys.executable, "-I"] if has_pip() else [str(environments_folder() / "server/bin/python")]
+        run([*pip_install(python, requirements), "--target", str(folder / "wheel")])
         yield "placing the Python backend"
         server = folder / "wheel" / "pytriton" / "tritonserver"
         backend = folder / "backends" / "python"
@@ -124,12 +121,13 @@ def triton_installation(requirements: Path) -> Callable[[Path], Iterator[str]]:
     return build
 
 
-def npm_packages(description: Path) -> Callable[[Path], Iterator[str]]:
+def npm_packages(description: Path, lock: Path) -> Callable[[Path], Iterator[str]]:
     def build(folder: Path) -> Iterator[str]:
-        yield f"installing {description.relative_to(ROOT)}"
+        yield f"installing {lock.relative_to(ROOT)}"
         folder.mkdir()
-        shutil.copy2(description, folder)
-        run(["npm", "install", "--prefix", str(folder), "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"])
+        for file in (description, lock):
+            shutil.copy2(file, folder)
+        run(["npm", "ci", "--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund"])
 
     return build
 
@@ -141,34 +139,32 @@ def has_pip() -> bool:
 def catalogue() -> dict[str, Environment]:
     """Every environment by name. The test environments are built by `bioengine test` only."""
     server, runner, tests = ROOT / "server", ROOT / "model_runner", ROOT / "tests"
-    runner_set = runner / f"requirements-{accelerator()}.txt"
 
-    def environment(name: str, title: str, *files: Path, editable: Path | None = None) -> Environment:
-        sources = files if editable is None else (*files, editable / "pyproject.toml")
-        return Environment(name, title, sources, virtual_environment(*files, editable=editable))
+    def environment(name: str, title: str, *files: Path, sources: Path | None = None) -> Environment:
+        return Environment(name, title, files, virtual_environment(*files, sources=sources))
 
-    packages = tests / "clients" / "javascript" / "package.json"
-    triton_files = (server / "requirements-triton.txt",)
+    packages = tuple(tests / "clients" / "javascript" / name for name in ("package.json", "package-lock.json"))
+    triton_lock = server / "requirements-triton.lock"
     environments = (
         environment(
             "server",
             "server environment",
-            *(server / f"requirements{part}.txt" for part in ("", "-no-deps", "-test")),
-            editable=server,
+            *(server / f"requirements-{part}.lock" for part in ("test", "no-deps")),
+            sources=server,
         ),
         environment(
             "runner",
             f"model runner environment ({accelerator()})",
-            *(runner / "requirements.txt", runner_set, runner / "requirements-test.txt"),
-            editable=runner,
+            *(runner / f"requirements-{accelerator()}-test.lock", runner / "requirements-torch.txt"),
+            sources=runner,
         ),
-        Environment("triton", "Triton Inference Server", triton_files, triton_installation(*triton_files)),
+        Environment("triton", "Triton Inference Server", (triton_lock,), triton_installation(triton_lock)),
         *(
             environment(f"client-{name}", f"test client environment ({name})", file)
-            for file in sorted((tests / "clients").glob("requirements-*.txt"))
+            for file in sorted((tests / "clients").glob("requirements-*.lock"))
             for name in [file.stem.removeprefix("requirements-")]
         ),
-        Environment("client-javascript", "test client packages (JavaScript)", (packages,), npm_packages(packages)),
+        Environment("client-javascript", "test client packages (JavaScript)", packages, npm_packages(*packages)),
     )
     return {environment.name: environment for environment in environments}
 

@@ -34,7 +34,7 @@ class NumpyTooNew(StartError):
     def __init__(self, version: str) -> None:
         super().__init__(
             f"The model runner's environment has NumPy {version}, and this Triton needs NumPy 1: with 2 it silently corrupts "
-            "tensors. Install model_runner/requirements.txt."
+            "tensors. Install model_runner/requirements-cpu.lock."
         )
 
 

@@ -20,6 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from bioengine_server.untrusted import shown
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -70,7 +72,7 @@ class StoreError(BioEngineError):
 class NotAPackage(StoreError):
     def __init__(self, source: Path | str, reason: str) -> None:
         super().__init__(
-            f"{source} is not a bioimage.io model package: {reason}. "
+            f"{shown(source, 300)} is not a bioimage.io model package: {reason}. "
             "Expected a folder or a .zip with an rdf.yaml and the files that it names."
         )
 
@@ -78,7 +80,7 @@ class NotAPackage(StoreError):
 class InvalidPackage(StoreError):
     def __init__(self, source: Path | str, summary: str) -> None:
         super().__init__(
-            f"The description in {source} is not valid, so nothing was imported:\n{summary}\n"
+            f"The description in {shown(source, 300)} is not valid, so nothing was imported:\n{summary}\n"
             "Correct rdf.yaml, or get the package again from where it came."
         )
 
@@ -86,8 +88,8 @@ class InvalidPackage(StoreError):
 class BadId(StoreError):
     def __init__(self, id: str) -> None:
         super().__init__(
-            f"{id!r} cannot be a model's id. Expected letters, digits, '.', '_' and single '-', beginning with a letter or "
-            "digit, at most 128, and not the model runner's own name. Name one with --id ID."
+            f"'{shown(id)}' cannot be a model's id. Expected letters, digits, '.', '_' and single '-', beginning with a letter "
+            "or digit, at most 128, not the model runner's own name nor half a DOI. Name one with --id ID."
         )
 
 
@@ -139,15 +141,15 @@ class DownloadFailed(StoreError):
         parts = urlsplit(url)
         file = PurePosixPath(parts.path).name or "The file"
         super().__init__(
-            f"{file} could not be downloaded from {parts.hostname or url[:80]}: {reason}. Nothing was stored. Try again in a "
-            "while; if it lasts, get the package elsewhere and import it with `./bioengine models import`."
+            f"{shown(file)} could not be downloaded from {shown(parts.hostname or url)}: {reason}. Nothing was stored. Try again "
+            "in a while; if it lasts, get the package elsewhere and import it with `./bioengine models import`."
         )
 
 
 class NotInCollection(StoreError):
     def __init__(self, id: str, places: Sequence[str], offers: str = "") -> None:
         super().__init__(
-            f"There is no model {id!r} in the collection (asked: {', '.join(places) or 'nobody'}){offers}. "
+            f"There is no model {id!r} in the collection (asked: {shown(', '.join(places) or 'nobody', 300)}){offers}. "
             "Check the spelling, `./bioengine models search WORDS` finds ids; a package of your own is imported with "
             "`./bioengine models import`."
         )

@@ -32,9 +32,7 @@ from bioengine_server.service.admission import Admission
 from bioengine_server.service.registration import LocalRegistration, Registration
 from bioengine_server.service.triton_client import RESERVED_ROUTERS, SERVICE_ID, TritonClient
 from bioengine_server.settings import Settings
-from bioengine_server.store import layout
-from bioengine_server.store.model_store import SHIPPED_PACKAGES, ModelStore
-from bioengine_server.store.package import read_raw
+from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.service import StoreService
 from bioengine_server.triton.api import TritonApi
 from bioengine_server.triton.process import TritonProcess
@@ -234,11 +232,7 @@ def external_secret(settings: Settings) -> str:
 
 def install_shipped_models(settings: Settings) -> None:
     """Have the models that come with the project in the store: the readiness probe's, and one for a first result."""
-    store = ModelStore(settings.store)
-    for package in sorted(SHIPPED_PACKAGES.iterdir()):
-        version = layout.version_folder(read_raw(package, package).get("version"))
-        if not store.contains(f"{package.name}/{version}"):
-            store.import_package(package, package.name)
+    ModelStore(settings.store).install_shipped()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,6 @@
-"""Text that a client chose, made safe to log and to print: short, on one line, without terminal escapes or hidden characters."""
+"""Text that clients, packages and collections choose, made safe to log, to print and to put into messages: short, on one line,
+without terminal escapes or hidden characters.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,15 @@ _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = _LIMIT
 
 
-def shown(value: object, limit: int = _LIMIT) -> str:
-    """A client's value as log lines and errors show it: as Python would write it, shortened.
+def shown(value: object, limit: int = 80) -> str:
+    """`value` as one line of printable characters, at most `limit` of them; what is too long ends with `…`."""
+    text = str(value)
+    safe = printable(text[:limit])
+    return safe[: limit - 1] + "…" if len(text) > limit or len(safe) > limit else safe
+
+
+def quoted(value: object, limit: int = _LIMIT) -> str:
+    """`value` as Python would write it, with quotes where it is text, shortened.
 
     Args:
         value: as it came.

@@ -62,18 +62,20 @@ def _debootstrap(folder: Path) -> None:
 def _fill_wheelhouse(folder: Path) -> None:
     """What the images' environments are made of, as pip finds it on this machine."""
     runner = ROOT / "model_runner"
-    for environment, files, options in (
-        ("server", [ROOT / "server" / "requirements.txt"], []),
-        ("server", [ROOT / "server" / "requirements-no-deps.txt"], ["--no-deps"]),
-        ("runner", [runner / f"requirements{part}.txt" for part in ("", "-cpu", "-commands")], []),
+    for environment, file in (
+        ("server", ROOT / "server" / "requirements.lock"),
+        ("server", ROOT / "server" / "requirements-no-deps.lock"),
+        ("runner", runner / "requirements-cpu.lock"),
+        ("runner", runner / "requirements-torch.txt"),
     ):
-        _download(environment, folder, *options, *(word for file in files for word in ("-r", str(file))))
-    # The base's Python is 3.11.2, and for that one redis wants it.
-    _download("server", folder, "--no-deps", "async-timeout")
+        _download(environment, folder, "-r", str(file))
+    # The base's Python is 3.11.2, and for that one redis wants it, in the version of the lock file.
+    (wanted,) = re.findall(r"^async-timeout==\S+", (ROOT / "server" / "requirements.lock").read_text(), re.MULTILINE)
+    _download("server", folder, wanted)
 
 
 def _download(environment: str, folder: Path, *arguments: str) -> None:
-    command = [python(environment), "-m", "pip", "download", "--quiet", "--dest", str(folder), *arguments]
+    command = [python(environment), "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), *arguments]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
 

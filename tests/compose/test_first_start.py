@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from bioengine_server.store.model_store import SHIPPED_PACKAGES
+from bioengine_server.store.names import SHIPPED_PACKAGES
 
 from tests.clients.libraries import call
 from tests.compose.project import SERVICES, Project

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from bioengine_server.store.model_store import SHIPPED_PACKAGES
+from bioengine_server.store.names import SHIPPED_PACKAGES
 
 from tests.compose.engine import Engine
 from tests.compose.project import Project

@@ -9,7 +9,7 @@ import sys
 import pytest
 from bioengine_server.commands.shared import configure_logging
 from bioengine_server.settings import Settings
-from bioengine_server.untrusted import LogFormatter, printable, shown
+from bioengine_server.untrusted import LogFormatter, printable, quoted, shown
 
 HOSTILE = [
     "\n", "\r", "\r\n", "\v", "\f", "\x00", "\x07", "\x08", "\x1b[2J", "\x1b]0;title\x07", "\x7f", "\x85", "\x9b31m",
@@ -20,7 +20,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
 def test_what_hides_or_controls_is_escaped(text: str) -> None:
-    for safe in (shown(f"a{text}b"), printable(f"a{text}b")):
+    for safe in (shown(f"a{text}b"), quoted(f"a{text}b"), printable(f"a{text}b")):
         assert safe.isprintable() and "a" in safe and "b" in safe and text not in safe
         safe.encode()
         assert safe.splitlines() == [safe]
@@ -29,7 +29,7 @@ def test_what_hides_or_controls_is_escaped(text: str) -> None:
 @pytest.mark.parametrize("text", ["affable-shark", "Zellkern µ 核 😀", "C:\\images", "it's"])
 def test_other_text_stays_readable(text: str) -> None:
     assert printable(text) == text
-    assert shown(text) == repr(text)
+    assert shown(text) == text and quoted(text) == repr(text)
 
 
 @pytest.mark.parametrize(
@@ -44,16 +44,20 @@ def test_other_text_stays_readable(text: str) -> None:
     ],
     ids=["long", "very long", "bytes", "many bytes", "none", "dict"],
 )
-def test_how_a_value_is_shown(value: object, text: str) -> None:
-    assert shown(value) == text
+def test_how_a_value_is_quoted(value: object, text: str) -> None:
+    assert quoted(value) == text
+
+
+def test_what_is_long_is_cut() -> None:
+    assert shown("x" * 81) == "x" * 79 + "…" and shown("\x1b" * 80, 10) == r"\x1b\x1b\x"[:9] + "…"
 
 
 def test_large_and_deep_values_are_shown_shortly() -> None:
     deep: list[object] = []
     deep.append(deep)
     for value in (list(range(10**6)), {str(key): "x" * 10**5 for key in range(1000)}, 10**4000, deep, [["\x1b[2J" * 10**6]]):
-        assert len(shown(value)) <= 100 and shown(value).isprintable()
-    assert len(shown("x" * 1000, limit=20)) == 22
+        assert len(quoted(value)) <= 100 and quoted(value).isprintable()
+    assert len(quoted("x" * 1000, limit=20)) == 22
 
 
 def logged(message: str, *arguments: object, error: Exception | None = None) -> str:

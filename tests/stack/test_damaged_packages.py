@@ -46,7 +46,7 @@ def test_damaged_weights_and_descriptions(own_home: Path, packages: Path) -> Non
             assert result["success"] and result["weight_format"] == "torchscript", result
             assert_right(result, packages, id)
         for id in expected:
-            ModelStore(own_home / "models").import_package(packages / id)
+            ModelStore(own_home / "models").import_package(packages / id, replace=True)
             result = client.run(id, example_input(packages, id))
             assert result["success"] is True, result
             assert_right(result, packages, id)
@@ -62,7 +62,7 @@ def test_when_no_weights_can_be_opened_each_has_its_reason(own_home: Path, packa
         "source": "weights.h5", "sha256": hashlib.sha256(b"keras").hexdigest(), "tensorflow_version": "2.10"
     }  # fmt: skip
     (package / "rdf.yaml").write_text(yaml.safe_dump(rdf))
-    folder = ModelStore(own_home / "models").import_package(package).folder
+    folder = ModelStore(own_home / "models").import_package(package, replace=True).folder
     (folder / "weights.onnx").write_bytes(b"")
     (folder / "weights.pt").unlink()
     with Stack(own_home) as stack, stack.client() as client:

@@ -133,14 +133,18 @@ def test_how_far_tiles_are_from_the_whole_is_told(all_kinds: Path, tmp_path: Pat
 
 
 def test_versions(packages: Path, tmp_path: Path) -> None:
-    """The plain id names the version that was imported last; removing it gives the name back to the one before."""
+    """The plain id comes to mean another version by --replace alone; removing that gives the name back to the one before."""
     home = str(tmp_path / "home")
     first = packages / "old-otter"
     second = Path(shutil.copytree(first, tmp_path / "second"))
     (second / "rdf.yaml").write_text((second / "rdf.yaml").read_text().replace("version: 1.0.0", "version: 2.0.0"))
-    for package in (first, second):
-        assert bioengine("models", "import", str(package), "--home", home).returncode == 0
+    assert bioengine("models", "import", str(first), "--home", home).returncode == 0
     aliases = tmp_path / "home" / "models" / "aliases.json"
+    before = aliases.read_text()
+    asked = bioengine("models", "import", str(second), "--home", home)
+    assert asked.returncode == 1 and "The name 'old-otter' means the package old-otter/1.0.0" in asked.stderr
+    assert "--replace" in asked.stderr and "--id ID" in asked.stderr and aliases.read_text() == before
+    assert bioengine("models", "import", str(second), "--replace", "--home", home).returncode == 0
     assert json.loads(aliases.read_text())["old-otter"] == "old-otter/2.0.0"
     assert "1.0.0 (older)" in bioengine("models", "list", "--home", home).stdout
     assert bioengine("models", "remove", "old-otter/2.0.0", "--home", home).returncode == 0

@@ -97,11 +97,11 @@ def test_another_package_of_the_same_name(own_stack: Stack, client: Client, pack
     assert description.count("name: sigmoid") == 1
     (other / "rdf.yaml").write_text(description.replace("name: sigmoid", "{name: binarize, kwargs: {threshold: 0.5}}"))
     store = ModelStore(own_stack.home / "models")
-    store.import_package(other)
+    store.import_package(other, replace=True)
     inputs = example_input(packages, "old-otter")
     for _ in range(2):
         result = client.run("old-otter", inputs)
         assert set(np.unique(result["outputs"][0])) == {0.0, 1.0}, result
-    store.import_package(packages / "old-otter")
+    store.import_package(packages / "old-otter", replace=True)
     right(client, packages)
     right(client, packages)

@@ -35,15 +35,15 @@ def test_trusted_code_runs_until_the_package_changes(own_home: Path, packages: P
         MARK.unlink()
         changed = copy_package(packages, "custom-crab", tmp_path)
         (changed / "README.md").write_text("Other content; the code is the same.")
-        ModelStore(own_home / "models").import_package(changed)
+        ModelStore(own_home / "models").import_package(changed, replace=True)
         error = client.run("custom-crab", example_input(packages, "custom-crab"))["error"]
         assert "trusted it with another content, before it was imported again" in error
         assert "`./bioengine models show custom-crab`" in error and not MARK.exists()
         # The content that was trusted is trusted again; a file that is changed in the store is not what was imported.
-        ModelStore(own_home / "models").import_package(packages / "custom-crab")
+        ModelStore(own_home / "models").import_package(packages / "custom-crab", replace=True)
         assert client.run("custom-crab", example_input(packages, "custom-crab"))["success"] and MARK.exists()
         MARK.unlink()
-        ModelStore(own_home / "models").import_package(packages / "custom-crab")
+        ModelStore(own_home / "models").import_package(packages / "custom-crab", replace=True)
         steps = own_home / "models" / "custom-crab" / "1.0.0" / "steps.py"
         steps.write_text(steps.read_text().replace("+ add", "- add"))
         error = client.run("custom-crab", example_input(packages, "custom-crab"))["error"]

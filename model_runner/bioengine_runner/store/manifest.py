@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,15 +72,16 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of one format: the file, by its path within the package, its SHA-256, and where its tensors lie if not in it."""
+    """Weights of one format: the file, by its path within the package, its SHA-256, and the files of its tensors if not in it."""
 
     source: str
     sha256: str
     external_data: str | None = None
+    more_external_data: Sequence[str] = ()
 
     @property
     def files(self) -> tuple[str, ...]:
-        return (self.source,) if self.external_data is None else (self.source, self.external_data)
+        return (self.source, *filter(None, (self.external_data, *self.more_external_data)))
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from bioengine_server.errors import BioEngineError, Forbidden
-from bioengine_server.untrusted import shown
+from bioengine_server.untrusted import quoted
 
 
 class HostNotAllowed(BioEngineError):
     """The Host header does not name this server: a web page may have had its own name point here (DNS rebinding)."""
 
     def __init__(self, host: str | None) -> None:
-        name = "The request has no valid Host header" if host is None else f"This server is not known as {shown(host)}"
+        name = "The request has no valid Host header" if host is None else f"This server is not known as {quoted(host)}"
         super().__init__(
             f"{name}. Use the address that its admin gave you, or ask the admin to add the name to BIOENGINE_ALLOW_HOSTS."
         )
@@ -22,7 +22,7 @@ class OriginNotAllowed(Forbidden):
     def __init__(self, origin: str) -> None:
         BioEngineError.__init__(
             self,
-            f"Web pages of the origin {shown(origin)} may not use this server. Its admin can allow them with the setting "
+            f"Web pages of the origin {quoted(origin)} may not use this server. Its admin can allow them with the setting "
             "BIOENGINE_ALLOW_ORIGINS.",
         )
 

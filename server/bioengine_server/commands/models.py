@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Column, Table
 
-from bioengine_server.commands.shared import HomeOption, OfflineOption, console, fail, load_settings, told
+from bioengine_server.commands.shared import HomeOption, OfflineOption, console, fail, load_settings, safe, told
 from bioengine_server.errors import BioEngineError
 from bioengine_server.store.layout import is_read_only
 from bioengine_server.store.trust import code_of, trust_entry, usable_weights
+from bioengine_server.untrusted import shown
 
 if TYPE_CHECKING:
     from bioengine_server.store.download import Progress as Report
@@ -63,13 +63,19 @@ def pull(
 def import_model(
     package: Annotated[Path, typer.Argument(help="A package folder, or a .zip; - takes a .zip from standard input.")],
     id: Annotated[Optional[str], typer.Option(help="The id to store it under, instead of its own.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Take a name that means another package so far.")] = False,
     home: HomeOption = None,
 ) -> None:
-    """Import a bioimage.io package."""
+    """Import a bioimage.io package. A name that means another package, or another version, needs --replace."""
     store = _store_to_change(home)
-    with told(), console.status(f"Importing {package} ..."), _package_file(package, store.folder) as source:
-        model = store.import_package(source, id)
+    with told(), console.status(f"Importing {safe(package)} ..."), _package_file(package, store.folder) as source:
+        model = store.import_package(source, id, replace)
     _tell(model.manifest, "Imported")
+    if further := sorted(store.names(model) - {model.manifest.id, f"{model.manifest.id}/{model.manifest.version}"}):
+        console.print(f"  also called: {', '.join(further)}", markup=False)
+    if model.refused:
+        refused = ", ".join(shown(name) for name in model.refused)
+        console.print(f"  not called {refused}, as it says itself: that is taken, or reserved.", style="yellow", markup=False)
 
 
 @app.command()
@@ -83,9 +89,9 @@ def export(
     with told():
         model = store.find(id)
         target = output or Path(f"{model.manifest.id}-{model.manifest.version}.zip")
-        with console.status(f"Writing {target} ..."):
+        with console.status(f"Writing {safe(target)} ..."):
             store.export(model, target)
-    console.print(f"Wrote {target} ({target.stat().st_size / 1e6:.1f} MB).")
+    console.print(f"Wrote {target} ({target.stat().st_size / 1e6:.1f} MB).", markup=False)
 
 
 @app.command("list")
@@ -106,7 +112,7 @@ def list_models(home: HomeOption = None) -> None:
         version = manifest.version if model.is_default else f"{manifest.version} (older)"
         used = uses.get(f"{manifest.id}/{manifest.version}")
         weights, size = _weights(manifest, trusted), _megabytes(manifest.size)
-        table.add_row(manifest.id, version, weights, size, _ago(used) if used else "never", manifest.name)
+        table.add_row(manifest.id, version, weights, size, _ago(used) if used else "never", safe(manifest.name))
     console.print(table)
 
 
@@ -117,17 +123,17 @@ def show(id: IdArgument, home: HomeOption = None) -> None:
     with told():
         model = store.find(id)
     manifest = model.manifest
-    console.print(f"[bold]{manifest.id}[/] {manifest.version}: {manifest.name}")
-    if text := str(manifest.rdf.get("description") or "").strip():
-        console.print(f"  {text}", markup=False)
+    console.print(f"[bold]{manifest.id}[/] {manifest.version}: {safe(manifest.name)}")
+    if text := " ".join(str(manifest.rdf.get("description") or "").split()):
+        console.print(f"  {shown(text, 2000)}", markup=False)
     for title, tensors in (("goes in", manifest.inputs), ("comes out", manifest.outputs)):
         for tensor in tensors:
             console.print(f"  {title}: {_in_words(tensor)}", markup=False)
     console.print(f"  weights: {_weights(manifest, settings.trusted)}")
     _tell_trust(manifest, settings.trusted)
     names = sorted(store.names(model) - {manifest.id})
-    console.print(f"  also called: {', '.join(names)}")
-    console.print(f"  from: {manifest.origin}", markup=False)
+    console.print(f"  also called: {', '.join(names)}", markup=False)
+    console.print(f"  from: {shown(manifest.origin, 300)}", markup=False)
     console.print(f"  in: {model.folder} ({_megabytes(manifest.size)})", markup=False)
 
 
@@ -148,7 +154,7 @@ def search(words: Annotated[list[str], typer.Argument(help="Words that the model
         return
     table = Table(Column("id", no_wrap=True), "name", Column("description", overflow="ellipsis", no_wrap=True), box=None)
     for item in found:
-        table.add_row(item.id, item.name, " ".join(item.description.split()))
+        table.add_row(safe(item.id), safe(item.name), safe(" ".join(item.description.split()), 500))
     console.print(table)
 
 
@@ -179,7 +185,7 @@ def test_models(
             for result in results:
                 failed = failed or result.status == "failed"
                 color = {"passed": "green", "failed": "red"}.get(result.status, "yellow")
-                told_too = escape("\n".join(text for text in (result.detail, result.tiles) if text))
+                told_too = "\n".join(safe(text, 500) for text in (result.detail, result.tiles) if text)
                 table.add_row(model.manifest.id, model.manifest.version, result.weights, f"[{color}]{result.status}[/]", told_too)
     console.print(table)
     if is_read_only(store.folder):
@@ -211,7 +217,7 @@ def _store(home: Path | None) -> ModelStore:
     from bioengine_server.store.model_store import ModelStore
 
     settings = load_settings(home=home)
-    return ModelStore(settings.store, settings.max_package_size)
+    return ModelStore(settings.store, settings.max_package_size, settings.triton_models)
 
 
 def _store_to_change(home: Path | None) -> ModelStore:
@@ -235,14 +241,14 @@ def _package_file(package: Path, store: Path) -> Iterator[Path]:
 
 
 def _tell(manifest: Manifest, what: str) -> None:
-    console.print(f"{what} [bold]{manifest.id}[/] {manifest.version} ({_megabytes(manifest.size)}): {manifest.name}")
+    console.print(f"{what} [bold]{manifest.id}[/] {manifest.version} ({_megabytes(manifest.size)}): {safe(manifest.name)}")
     usable = usable_weights(manifest, load_settings().trusted)
     if usable:
         console.print(f"  Weights: {', '.join(usable)}")
         for tensor in manifest.inputs:
             console.print(f"  goes in: {_in_words(tensor)}", markup=False)
     elif code := code_of(manifest):
-        console.print(f"  It brings Python code of its own: {'; '.join(code)}.", style="yellow", markup=False)
+        console.print(f"  It brings Python code of its own: {shown('; '.join(code), 500)}.", style="yellow", markup=False)
         advice = f"./bioengine models show {manifest.id}/{manifest.version}"
         console.print(f"  It will not be run unless you trust it: {advice} says how.", style="yellow")
     else:
@@ -252,7 +258,7 @@ def _tell(manifest: Manifest, what: str) -> None:
 def _tell_trust(manifest: Manifest, trusted: frozenset[str]) -> None:
     if not (code := code_of(manifest)):
         return
-    console.print(f"  brings Python code of its own: {'; '.join(code)}", markup=False)
+    console.print(f"  brings Python code of its own: {shown('; '.join(code), 500)}", markup=False)
     if (entry := trust_entry(manifest)) in trusted:
         console.print("  you trust it, with the content that it has now (BIOENGINE_TRUSTED_MODELS)")
         return
@@ -268,7 +274,7 @@ def _weights(manifest: Manifest, trusted: frozenset[str]) -> str:
 
 
 def _in_words(tensor: Tensor) -> str:
-    return f"'{tensor.id}', {tensor.dtype}, with the axes {', '.join(_axis_in_words(axis) for axis in tensor.axes)}"
+    return shown(f"'{tensor.id}', {tensor.dtype}, with the axes {', '.join(_axis_in_words(axis) for axis in tensor.axes)}", 1000)
 
 
 def _axis_in_words(axis: Axis) -> str:
@@ -306,7 +312,7 @@ def _download_bars() -> Iterator[Report]:
 
         def report(name: str, done: int, total: int | None) -> None:
             if name not in tasks:
-                tasks[name] = progress.add_task(name, total=total)
+                tasks[name] = progress.add_task(safe(name), total=total)
             progress.update(tasks[name], completed=done, total=total)
 
         yield report

@@ -13,15 +13,21 @@ from typing import Annotated, Any, NoReturn, Optional
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 
 from bioengine_server.errors import BioEngineError
 from bioengine_server.settings import Settings
-from bioengine_server.untrusted import LogFormatter
+from bioengine_server.untrusted import LogFormatter, shown
 
 console = Console(highlight=False)
 
 HomeOption = Annotated[Optional[Path], typer.Option(envvar="BIOENGINE_HOME", help="Folder of models and secrets. [~/.bioengine]")]
 OfflineOption = Annotated[Optional[bool], typer.Option("--offline", envvar="BIOENGINE_OFFLINE", help="Never go to the internet.")]
+
+
+def safe(text: object, limit: int = 200) -> str:
+    """What packages and collections say of themselves, for the console: no terminal escapes, and no markup of rich's."""
+    return escape(shown(text, limit))
 
 
 def load_settings(**flags: Any) -> Settings:
@@ -53,5 +59,6 @@ def told() -> Iterator[None]:
 
 
 def fail(text: str) -> NoReturn:
-    print(f"bioengine: {text}", file=sys.stderr)
+    lines = [shown(line, 2000) for line in text.split("\n")]  # what is in it may be a package's own words
+    print("bioengine: " + "\n".join(lines), file=sys.stderr)
     raise SystemExit(1)

@@ -30,7 +30,7 @@ from bioengine_server.gateway.session import LegacySession, hypha_client
 from bioengine_server.hub.envelope import NotAMessage
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.caller import Caller
-from bioengine_server.untrusted import shown
+from bioengine_server.untrusted import quoted
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ async def _in_workspace(store: RedisStore, user: UserInfo | None, query: dict[st
     info = await store.load_or_create_workspace(user, workspace)
     user.scope = update_user_scope(user, info)
     if not user.check_permission(info.id, UserPermission.read):
-        raise PermissionError(f"no permission for the workspace {shown(workspace)}")
+        raise PermissionError(f"no permission for the workspace {quoted(workspace)}")
     return user, str(info.id)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from bioengine_server.errors import RefusedArgument
 from bioengine_server.service.caller import OWN_USER, Caller
-from bioengine_server.store.model_store import SHIPPED_PACKAGES
+from bioengine_server.store.names import SHIPPED_PACKAGES
 from bioengine_server.triton.router import Router
 
 PROBE_MODEL = "bioengine-probe"

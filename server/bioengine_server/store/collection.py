@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from bioengine_server.errors import NotInCollection
+from bioengine_server.errors import DownloadFailed, NotAPackage, NotInCollection
 from bioengine_server.settings import Settings
+from bioengine_server.store.description import MAX_SIZE
 from bioengine_server.store.download import Downloader, NotThere
-from bioengine_server.store.package import parse_rdf
+from bioengine_server.store.reader import apart, look_up, read_raw, search_listing
+from bioengine_server.untrusted import shown
 
-_RDF_LIMIT = 10_000_000  # bytes
-_LIST_LIMIT = 200_000_000  # bytes
+_LIST_LIMIT = 40_000_000  # bytes
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Collection:
     def __init__(self, settings: Settings, downloader: Downloader) -> None:
         self._settings = settings
         self._downloader = downloader
+        self._id_map: bytes | None = None
 
     async def description(self, id: str) -> Description:
         """The description of `id`: a nickname, with a version or without, or a DOI. Raises NotInCollection, DownloadFailed.
@@ -62,7 +63,7 @@ class Collection:
                 offered = str(unversioned.raw.get("version"))
                 if offered == version:
                     found = unversioned
-                offers = f"; it offers {nickname!r} in version {offered}"
+                offers = f"; it offers {nickname!r} in version {shown(offered)}"
         if found is None:
             raise NotInCollection(id, asked, offers)
         return found
@@ -73,36 +74,52 @@ class Collection:
         if not url:
             return None
         try:
-            document = json.loads(await self._downloader.fetch(url, _LIST_LIMIT))
-        except (NotThere, ValueError):
+            content = await self._downloader.fetch(url, _LIST_LIMIT)
+            return [Listed(**item) for item in await apart(search_listing, url, content, words)]
+        except (NotThere, NotAPackage):
             return None
-        items = document.get("items", document.get("collection", [])) if isinstance(document, dict) else document
-        found = []
-        for item in items if isinstance(items, list) else []:
-            if not isinstance(item, dict) or item.get("type", "model") != "model":
-                continue
-            text = json.dumps(item, ensure_ascii=False).casefold()
-            if all(word.casefold() in text for word in words):
-                about = item.get("manifest") if isinstance(item.get("manifest"), dict) else item
-                id = str(item.get("alias") or item.get("nickname") or item.get("id") or "").rsplit("/", maxsplit=1)[-1]
-                found.append(Listed(id, str(about.get("name") or ""), str(about.get("description") or "")))  # type: ignore[union-attr]
-        return found
+
+    async def confirms(self, name: str, description: Description, is_pinned: bool) -> bool:
+        """Whether the collection itself says that `name` is the model of `description`, which says so of itself.
+
+        It does where it has the same description under that name, at the same URL, or with the same content somewhere else.
+
+        Args:
+            name: a nickname or DOI.
+            description: that was found under another name.
+            is_pinned: whether the description has the hashes of its files, so that the same text is the same model.
+        """
+        own = self._settings.collection_url.replace("{id}", quote(name))
+        try:
+            mapped = await self._mapped(name)
+            if description.url in (own, mapped):
+                return True
+            if not is_pinned:
+                return False
+            for url in filter(None, (own, mapped)):
+                try:
+                    return await self._downloader.fetch(url, MAX_SIZE) == description.content
+                except NotThere:
+                    continue
+        except DownloadFailed:
+            pass  # then it is not confirmed; the model comes without this name
+        return False
 
     async def _read(self, id: str, url: str) -> Description | None:
         try:
-            content = await self._downloader.fetch(url, _RDF_LIMIT)
+            content = await self._downloader.fetch(url, MAX_SIZE)
         except NotThere:
             return None
-        return Description(id, url, content, parse_rdf(url, content))
+        return Description(id, url, content, await apart(read_raw, url, content))
 
     async def _mapped(self, id: str) -> str | None:
-        """Where the id map says that the description is."""
-        if not self._settings.id_map_url:
+        """Where the id map says that the description is. The map is fetched once."""
+        url = self._settings.id_map_url
+        if not url:
             return None
         try:
-            document = json.loads(await self._downloader.fetch(self._settings.id_map_url, _LIST_LIMIT))
-        except (NotThere, ValueError):
+            if self._id_map is None:
+                self._id_map = await self._downloader.fetch(url, _LIST_LIMIT)
+            return (await apart(look_up, url, self._id_map, [id])).get(id)
+        except (NotThere, NotAPackage):
             return None
-        entry = document.get(id) if isinstance(document, dict) else None
-        source = entry.get("source") if isinstance(entry, dict) else entry
-        return source if isinstance(source, str) else None

@@ -2,8 +2,10 @@
 
     URL -> allowed? -> address -> allowed? -> bytes, bounded in size and time -> SHA-256 compared
 
-An address on this machine or in the private network is refused, for each redirect anew, since a description could else make
-the server read what only it can reach. The collection's own host is trusted: an admin named it.
+An address on this machine or in the private network is refused, since a description could else make the server read what only
+it can reach. What counts is the address that a socket is about to be connected to, after all that URLs, redirects and DNS make
+of a name. The collection's own host is trusted: an admin named it; and so is a proxy of the environment, which then looks up the
+names itself: there, keep it from the private network.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
-import ipaddress
 import logging
 import shutil
 import socket
@@ -19,13 +20,16 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential
+from yarl import URL
 
 from bioengine_server.errors import DownloadFailed
+from bioengine_server.store.addresses import is_public, numeric_host
+from bioengine_server.untrusted import shown
 
 logger = logging.getLogger(__name__)
 
@@ -60,25 +64,27 @@ class Downloader:
             trusted_urls: their hosts may have any address, and be asked over plain HTTP.
             timeout: seconds that one file may take in all.
         """
-        self._trusted = {(urlsplit(url).hostname, urlsplit(url).port) for url in trusted_urls}
+        self._trusted = {(URL(url).host, URL(url).explicit_port) for url in trusted_urls}
         self._timeout = timeout
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def __aenter__(self) -> Downloader:
-        proxies = {urlsplit(url).hostname for url in urllib.request.getproxies().values()}
-        resolver = _PublicResolver({host for host, _ in self._trusted} | proxies)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=resolver),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=min(_IDLE_TIMEOUT, self._timeout)),
-            headers={"User-Agent": "bioengine-server", "Accept-Encoding": "identity"},
-            auto_decompress=False,
-            trust_env=True,
-        )
+        gate = _Gate()
+        for is_trusted in (True, False):
+            self._sessions[is_trusted] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector()
+                if is_trusted
+                else aiohttp.TCPConnector(resolver=gate, socket_factory=gate.open_socket),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=min(_IDLE_TIMEOUT, self._timeout)),
+                headers={"User-Agent": "bioengine-server", "Accept-Encoding": "identity"},
+                auto_decompress=False,
+                trust_env=True,
+            )
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._session is not None
-        await self._session.close()
+        for session in self._sessions.values():
+            await session.close()
 
     async def fetch(self, url: str, limit: int) -> bytes:
         """The content of a small file, at most `limit` bytes. Raises NotThere, DownloadFailed."""
@@ -87,7 +93,7 @@ class Downloader:
         async def read() -> None:
             parts.clear()
             async with self._open(url) as (response, _):
-                async for chunk in _bounded(response, url, limit):
+                async for chunk in _bounded(response, url, limit, "which is the most that is read of it"):
                     parts.extend(chunk)
 
         await self._with_retries(url, read)
@@ -115,7 +121,7 @@ class Downloader:
                 if total is not None:
                     _check_disk(target, total)
                 with target.open("wb") as file:
-                    async for chunk in _bounded(response, url, limit):
+                    async for chunk in _bounded(response, url, limit, "the limit of BIOENGINE_MAX_PACKAGE_SIZE"):
                         _check_disk(target, len(chunk))
                         digest.update(chunk)
                         await asyncio.to_thread(file.write, chunk)
@@ -152,20 +158,21 @@ class Downloader:
     @asynccontextmanager
     async def _open(self, url: str) -> AsyncIterator[tuple[aiohttp.ClientResponse, int | None]]:
         """The response for `url`, behind its redirects, and how many bytes it has where it says so."""
-        assert self._session is not None
         try:
             for _ in range(_MOST_REDIRECTS + 1):
-                self._check(url)
-                async with self._session.get(url, allow_redirects=False) as response:
+                # Parsed once: what is checked is what is connected to.
+                target = URL(url)
+                session = self._sessions[self._check(target)]
+                async with session.get(target, allow_redirects=False) as response:
                     if response.status in (301, 302, 303, 307, 308) and "Location" in response.headers:
-                        url = urljoin(url, response.headers["Location"])
+                        url = str(target.join(URL(response.headers["Location"])))
                         continue
                     if response.status in (404, 410):
                         raise NotThere(url)
                     if response.status >= 500 or response.status == 429:
-                        raise _Interrupted(f"the host answered {response.status} {response.reason}")
+                        raise _Interrupted(f"the host answered {response.status} {shown(response.reason)}")
                     if response.status != 200:
-                        raise DownloadFailed(url, f"the host answered {response.status} {response.reason}")
+                        raise DownloadFailed(url, f"the host answered {response.status} {shown(response.reason)}")
                     if response.headers.get("Content-Encoding", "identity") != "identity":
                         raise DownloadFailed(url, "the host compressed it, which was not asked for")
                     yield response, response.content_length
@@ -179,54 +186,68 @@ class Downloader:
             raise DownloadFailed(url, f"the host cannot be reached ({error.os_error.strerror or error.os_error})") from error
         except aiohttp.ConnectionTimeoutError as error:
             raise DownloadFailed(url, "the host cannot be reached (it does not answer)") from error
+        except (ValueError, UnicodeError) as error:  # of yarl, and of what is made of a name before it is looked up
+            raise DownloadFailed(url, "that is not a URL") from error
         except (TimeoutError, aiohttp.ClientError) as error:
-            if isinstance(error, aiohttp.InvalidURL):
+            if isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)):
                 raise DownloadFailed(url, "that is not a URL") from error
             raise _Interrupted(f"the transfer was cut off ({type(error).__name__})") from error
 
-    def _check(self, url: str) -> None:
-        parts = urlsplit(url)
-        if (parts.hostname, parts.port) in self._trusted and parts.scheme in ("http", "https"):
-            return
-        if parts.scheme != "https" or not parts.hostname:
-            raise DownloadFailed(url, "only https URLs are followed")
-        try:
-            address = ipaddress.ip_address(parts.hostname)
-        except ValueError:
-            return  # a name: its addresses are looked at when it is resolved
-        if not address.is_global:
-            raise DownloadFailed(url, f"{address} is not an address of the public internet")
+    def _check(self, url: URL) -> bool:
+        """Whether a URL is of a host that is trusted. Raises DownloadFailed for one that is not followed."""
+        if (url.host, url.explicit_port) in self._trusted and url.scheme in ("http", "https"):
+            return True
+        if url.scheme != "https" or not url.host:
+            raise DownloadFailed(str(url), "only https URLs are followed")
+        # A proxy would be asked for it by its name; without one, the socket decides.
+        if (address := numeric_host(url.host)) is not None and not is_public(address):
+            raise DownloadFailed(str(url), f"{address} is not an address of the public internet")
+        return False
 
 
 class _Refused(OSError):
     """A host's address is not one to go to."""
 
 
-class _PublicResolver(AbstractResolver):
-    """Resolves names, and refuses those with private addresses; the connection then goes to the very address looked at."""
+class _Gate(AbstractResolver):
+    """Lets connections go to addresses of the public internet alone, and to the proxies of the environment.
 
-    def __init__(self, trusted_hosts: set[str | None]) -> None:
-        self._trusted = trusted_hosts
+    Every connection is made by `open_socket`, with the very address it is connected to. The resolver refuses the same earlier,
+    and names the host: a name with one private address among others is refused altogether.
+    """
+
+    def __init__(self) -> None:
         self._resolver = aiohttp.ThreadedResolver()
+        self._proxies = {(url.host, url.port) for url in map(URL, urllib.request.getproxies().values()) if url.host}
+        self._of_proxies = {(numeric_host(host or ""), port) for host, port in self._proxies}
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
         found = await self._resolver.resolve(host, port, family)
-        if host not in self._trusted:
-            for result in found:
-                if not ipaddress.ip_address(result["host"].partition("%")[0]).is_global:
-                    raise _Refused(f"{host} has the address {result['host']}, which is not one of the public internet")
+        if (host, port) in self._proxies:
+            self._of_proxies |= {(result["host"], result["port"]) for result in found}
+            return found
+        for result in found:
+            if not is_public(result["host"]):
+                raise _Refused(f"{shown(host)} has the address {result['host']}, which is not one of the public internet")
         return found
+
+    def open_socket(self, address: tuple[int, int, int, str, tuple[Any, ...]]) -> socket.socket:
+        """The socket for a connection. Raises _Refused."""
+        family, kind, protocol, _, (host, port, *_) = address
+        if (host, port) not in self._of_proxies and not is_public(host):
+            raise _Refused(f"{shown(host)} is not an address of the public internet")
+        return socket.socket(family, kind, protocol)
 
     async def close(self) -> None:
         await self._resolver.close()
 
 
-async def _bounded(response: aiohttp.ClientResponse, url: str, limit: int) -> AsyncIterator[bytes]:
+async def _bounded(response: aiohttp.ClientResponse, url: str, limit: int, meaning: str) -> AsyncIterator[bytes]:
     done = 0
     async for chunk in response.content.iter_chunked(_CHUNK):
         done += len(chunk)
         if done > limit:
-            raise DownloadFailed(url, f"it is larger than {limit / 1e6:,.0f} MB, the limit of BIOENGINE_MAX_PACKAGE_SIZE")
+            raise DownloadFailed(url, f"it is larger than {limit / 1e6:,.0f} MB, {meaning}")
         yield chunk
 
 

@@ -30,14 +30,16 @@ _MODEL_ID = re.compile(
     r"|10\.[0-9]{4,9}/[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[0-9]{1,20})?"
 )
 _ROUTER = "bioengine-model-runner"
+_DOI_PREFIX = re.compile(r"10\.[0-9]{4,9}")
 
 
 def check_id(id: str) -> str:
     """`id`, if it can be the name of a folder and of a Triton model of its own. Raises BadId.
 
-    `--` sets a version or weights apart in the name of a Triton model.
+    `--` sets a version or weights apart in the name of a Triton model. The first half of a DOI, with a version behind it, would
+    be the whole DOI of another model.
     """
-    if not _NAME.fullmatch(id) or "--" in id or id == _ROUTER:
+    if not _NAME.fullmatch(id) or "--" in id or id.casefold() == _ROUTER or _DOI_PREFIX.fullmatch(id):
         raise BadId(id)
     return id
 

@@ -9,69 +9,97 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import logging
 import os
-import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bioengine_server.errors import FileExists, NotAPackage, NotStored, StoreError, StoreNotWritable, StoreReadOnly
-from bioengine_server.store import layout
-from bioengine_server.store.manifest import FILE_NAME, Manifest, build_manifest
-from bioengine_server.store.package import copy_package, hash_files, read_description, read_raw, verify_hashes
+from bioengine_server.errors import BadId, FileExists, NotAPackage, NotStored, StoreError, StoreNotWritable, StoreReadOnly
+from bioengine_server.store import layout, reader
+from bioengine_server.store.manifest import FILE_NAME, Manifest
+from bioengine_server.store.names import (
+    SHIPPED_PACKAGES,
+    NameTaken,
+    ReservedName,
+    claimed_names,
+    is_doi,
+    proposed_id,
+    same_but_for_case,
+    shipped_package,
+)
+from bioengine_server.store.package import copy_package, hash_files, read_rdf, verify_hashes
 from bioengine_server.store.usage import last_uses
 
-# Packages that come with the project, one folder for each id.
-SHIPPED_PACKAGES = Path(__file__).resolve().parents[1] / "packages"
+logger = logging.getLogger(__name__)
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONG_AGO = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 
-_DOI = re.compile(r"(10\.[0-9]{4,9}/[A-Za-z0-9][A-Za-z0-9._-]{0,127})(/[0-9]{1,20})?")
-
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A package of the store. `is_default`: whether the plain id names this version."""
+    """A package of the store. `is_default`: whether the plain id names this version.
+
+    `refused`: after an import, names that the package says it has and that mean another package, or may mean none.
+    """
 
     manifest: Manifest
     folder: Path
     is_default: bool
+    refused: tuple[str, ...] = ()
 
 
 class ModelStore:
     """The models of one home."""
 
-    def __init__(self, folder: Path, max_size: int = 20 * 1024**3) -> None:
+    def __init__(self, folder: Path, max_size: int = 20 * 1024**3, triton_models: Path | None = None) -> None:
         """
         Args:
             folder: of the store.
             max_size: bytes of a package, at most.
+            triton_models: folder of the admin's own Triton models, whose names no package may have.
         """
         self.folder = folder
         self._max_size = max_size
+        self._triton_models = triton_models
 
     def check_writable(self) -> None:
         """Raises StoreReadOnly where the store is on a file system that is mounted read-only."""
         if layout.is_read_only(self.folder):
             raise StoreReadOnly(self.folder)
 
-    def import_package(self, source: Path, id: str | None = None) -> StoredModel:
-        """Import a package folder or zip; the version that was there before under the same name is replaced.
+    def import_package(self, source: Path, id: str | None = None, replace: bool = False) -> StoredModel:
+        """Import a package folder or zip, for the admin. What it says of its own names is taken where they are free.
 
         Args:
             source: the folder or zip.
             id: the id to store it under; by default the one of its description, or its name.
+            replace: whether its name may mean another package than before: other content, or another version.
 
-        Raises NotAPackage, InvalidPackage, BadId, StoreNotWritable.
+        Raises NotAPackage, InvalidPackage, BadId, NameTaken, ReservedName, StoreNotWritable.
         """
         if id is not None:
             layout.check_id(id)
         with self.incoming(source) as folder:
             copy_package(source, folder, self._max_size)
-            return self.adopt(folder, source, id or _id_of(folder, source), own_names=id is None)
+            manifest, raw = _read(source, folder, id)
+            place = f"{manifest.id}/{manifest.version}"
+            with self._writing(source), layout.lock(self.folder):
+                layout.sweep(self.folder)
+                aliases = layout.read_aliases(self.folder)
+                self._check_id(manifest, aliases)
+                if not replace:
+                    self._check_meaning(manifest, aliases)
+                self._put(folder, manifest)
+                aliases |= {place: place, manifest.id: place}
+                claims = claimed_names(raw) - {manifest.id, place} if id is None else set()
+                refused = {name for name in claims if not self._is_free(name, manifest.id, aliases)}
+                aliases |= dict.fromkeys(claims - refused, place)
+                layout.write_aliases(self.folder, aliases)
+        return StoredModel(manifest, self.folder / place, is_default=True, refused=tuple(sorted(refused)))
 
     @contextlib.contextmanager
     def incoming(self, source: Path | str) -> Iterator[Path]:
@@ -84,50 +112,45 @@ class ModelStore:
             with layout.held_folder(self.folder) as folder:
                 yield folder
 
-    def adopt(
-        self,
-        folder: Path,
-        source: Path | str,
-        id: str,
-        own_names: bool = True,
-        names: frozenset[str] = frozenset(),
-        make_default: bool = True,
-    ) -> StoredModel:
-        """Take a complete package from the incoming `folder` into the store.
+    def adopt(self, folder: Path, source: str, id: str, names: frozenset[str]) -> StoredModel:
+        """Take a complete package that was downloaded to the incoming `folder` into the store. No name changes its meaning.
 
         Args:
             folder: of `incoming`.
             source: where it came from, for messages and the manifest.
-            id: to store it under.
-            own_names: whether its nickname and DOIs name it too.
-            names: further names of it.
-            make_default: whether the plain id names it from now on, also where it names another version.
+            id: to store it under, as the client asked or the collection says.
+            names: further names of it, of which the same holds.
 
-        Raises NotAPackage, InvalidPackage, BadId, StoreNotWritable.
+        Raises NotAPackage, InvalidPackage, BadId, NameTaken, ReservedName, StoreNotWritable.
         """
         layout.check_id(id)
-        description, raw = read_description(source, folder)
-        files = hash_files(folder)
-        verify_hashes(source, raw, files)
-        version = layout.version_folder(raw.get("version"))
-        manifest = build_manifest(description, raw, id, version, folder, files, origin=str(source))
-        if not manifest.weights and not manifest.unsupported_weights:
-            raise NotAPackage(source, "none of its weight files is there")
-        place = f"{id}/{version}"
+        manifest, _ = _read(source, folder, id)
+        place = f"{id}/{manifest.version}"
         with self._writing(source), layout.lock(self.folder):
             layout.sweep(self.folder)
-            layout.write_json(folder / FILE_NAME, manifest.model_dump(mode="json"))
-            self._replace(self.folder / place, folder)
             aliases = layout.read_aliases(self.folder)
-            aliases[place] = place
-            if make_default or id not in aliases:
-                aliases[id] = place
-            for name in (names | other_names(raw) if own_names else names) - {id, place}:
-                # A name of another model stays with that one.
-                if aliases.get(name, place).split("/")[0] == id:
-                    aliases[name] = place
+            self._check_id(manifest, aliases)
+            if place not in aliases:
+                self._put(folder, manifest)
+            elif not manifest.files.items() <= self.find(place).manifest.files.items():
+                raise NameTaken(
+                    place, "another package in this server's store", "Its admin can import this one under another id."
+                )
+            wanted = {id, place, *(name for name in names if self._is_free(name, id, aliases))}
+            aliases = dict.fromkeys(wanted, place) | aliases
             layout.write_aliases(self.folder, aliases)
-            return StoredModel(manifest, self.folder / place, is_default=aliases[id] == place)
+        return StoredModel(manifest, self.folder / place, is_default=aliases[id] == place)
+
+    def install_shipped(self) -> None:
+        """Have the models that come with the project in the store, with the content that they came with and under their names."""
+        for package in sorted(SHIPPED_PACKAGES.iterdir()):
+            try:
+                is_there = self.find(package.name).manifest.files == hash_files(package)
+            except (OSError, ValueError, NotStored):
+                is_there = False
+            self._remove_impostors(package.name, is_there)
+            if not is_there:
+                self.import_package(package, package.name, replace=True)
 
     def models(self) -> list[StoredModel]:
         """Every stored package, by id and version."""
@@ -224,10 +247,71 @@ class ModelStore:
     def contains(self, name: str) -> bool:
         return name in layout.read_aliases(self.folder)
 
-    def _replace(self, folder: Path, incoming: Path) -> None:
-        self._discard(folder)
-        folder.parent.mkdir(exist_ok=True)
-        os.rename(incoming, folder)
+    def _check_id(self, manifest: Manifest, aliases: dict[str, str]) -> None:
+        """Raises BadId, ReservedName, NameTaken for an id that no package may have, or not this one."""
+        id = layout.check_id(manifest.id)
+        if (shipped := shipped_package(id)) is not None and (id != shipped.name or manifest.files != hash_files(shipped)):
+            raise ReservedName(id)
+        if (other := same_but_for_case(id, aliases)) is not None:
+            raise NameTaken(other, "another package, and differs in nothing but its case", "Name another with --id ID.")
+        if self._is_triton_model(id):
+            raise NameTaken(id, "a Triton model of this server's admin", "Name another with --id ID.")
+
+    def _check_meaning(self, manifest: Manifest, aliases: dict[str, str]) -> None:
+        """Raises NameTaken where the package's names mean something else at present."""
+        remedy = "Import it with --replace to have the name mean this package from now on, or under another name with --id ID."
+        for name in (f"{manifest.id}/{manifest.version}", manifest.id):
+            if name in aliases and (stored := self._stored(aliases[name])) is not None and stored.files != manifest.files:
+                differs = "a package with other content" if aliases[name] == name else f"the package {aliases[name]}"
+                raise NameTaken(name, differs, remedy)
+
+    def _is_free(self, name: str, id: str, aliases: dict[str, str]) -> bool:
+        """Whether `name` may be a further name of the package `id`: it is nobody's, or already a name of this one."""
+        return (
+            shipped_package(name) is None
+            and same_but_for_case(name, aliases) is None
+            and not self._is_triton_model(name)
+            and aliases.get(name, id).split("/")[0] == id
+            and _may_be_id(name)
+        )
+
+    def _is_triton_model(self, name: str) -> bool:
+        folder = self._triton_models
+        if folder is None or not folder.is_dir():
+            return False
+        return any(model.name.casefold() == name.casefold() and model.is_dir() for model in folder.iterdir())
+
+    def _stored(self, place: str) -> Manifest | None:
+        """The manifest at `<id>/<version>`, where there is one that can be read."""
+        try:
+            return Manifest.model_validate_json((self.folder / place / FILE_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def _remove_impostors(self, id: str, is_there: bool) -> None:
+        """Remove what else has a shipped id, in whatever case: packages, as of an older version of the project, and names.
+
+        `is_there`: whether the id means the shipped package.
+        """
+        aliases = layout.read_aliases(self.folder)
+        own = aliases[id] if is_there else None
+        wrong = {name: place for name, place in aliases.items() if place != own}
+        for place in sorted({place for place in wrong.values() if place.split("/")[0].casefold() == id}):
+            logger.warning("Removed %s: its id is that of a model that comes with this server", place)
+            self.remove(place)
+        if any(name.split("/")[0].casefold() == id for name in wrong):
+            with self._writing(self.folder), layout.lock(self.folder):
+                aliases = layout.read_aliases(self.folder)
+                left = {name: aliases[name] for name in aliases if aliases[name] == own or name.split("/")[0].casefold() != id}
+                layout.write_aliases(self.folder, left)
+
+    def _put(self, folder: Path, manifest: Manifest) -> None:
+        """Move a package from the incoming `folder` to its place."""
+        layout.write_json(folder / FILE_NAME, manifest.model_dump(mode="json"))
+        target = self.folder / manifest.id / manifest.version
+        self._discard(target)
+        target.parent.mkdir(exist_ok=True)
+        os.rename(folder, target)
 
     def _discard(self, folder: Path) -> None:
         """Move a package aside and delete it: whoever reads it by its name finds all of it or nothing."""
@@ -254,32 +338,22 @@ def _place(model: StoredModel) -> str:
     return f"{model.manifest.id}/{model.manifest.version}"
 
 
-def _id_of(folder: Path, source: Path) -> str:
-    """The id to store a package under: its nickname, its id, or the name of where it came from."""
-    return own_id(read_raw(source, folder)) or (source.stem if source.is_file() else source.resolve().name)
+def _read(source: Path | str, folder: Path, id: str | None) -> tuple[Manifest, dict[str, Any]]:
+    """The manifest and the plain data of a package's description; its files are verified. Raises NotAPackage, InvalidPackage."""
+    raw = reader.read_raw(source, read_rdf(folder))
+    if id is None:
+        fallback = "" if isinstance(source, str) else source.stem if source.is_file() else source.resolve().name
+        id = layout.check_id(proposed_id(raw) or fallback)
+    files = hash_files(folder)
+    verify_hashes(source, raw, files)
+    manifest = reader.read_package(source, folder, id, files)
+    if not manifest.weights and not manifest.unsupported_weights:
+        raise NotAPackage(source, "none of its weight files is there")
+    return manifest, raw
 
 
-def own_id(raw: dict[str, Any]) -> str | None:
-    """The nickname or id in a description, where it can be an id of ours."""
-    nickname = (raw.get("config") or {}).get("bioimageio", {}).get("nickname")
-    for candidate in (nickname, raw.get("id")):
-        if isinstance(candidate, str) and candidate and "/" not in candidate:
-            return candidate
-    return None
-
-
-def other_names(raw: dict[str, Any]) -> set[str]:
-    """What else clients may call a package: its id in the description and its DOI, with and without the record."""
-    config = (raw.get("config") or {}).get("bioimageio", {})
-    names = set()
-    for candidate in (
-        raw.get("id"),
-        config.get("nickname"),
-        config.get("doi"),
-        (raw.get("config") or {}).get("_deposit", {}).get("doi"),
-    ):
-        if isinstance(candidate, str) and (found := _DOI.fullmatch(candidate)):
-            names |= {candidate, found[1]}
-        elif isinstance(candidate, str) and candidate and "/" not in candidate:
-            names.add(candidate)
-    return names
+def _may_be_id(name: str) -> bool:
+    try:
+        return is_doi(name) or "/" in name or bool(layout.check_id(name))
+    except BadId:
+        return False

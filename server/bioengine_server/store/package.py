@@ -1,9 +1,8 @@
-"""Take a bioimage.io package from a folder or a zip: copy, validate, verify. Packages are data; nothing in them is run."""
+"""Take a bioimage.io package from a folder or a zip: copy it and verify its files. Packages are data; nothing in them is run."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import shutil
 import stat
@@ -13,12 +12,10 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-from bioimageio.spec import InvalidDescr, load_description
-from bioimageio.spec.model import v0_4, v0_5
-
-from bioengine_server.errors import InvalidPackage, NotAPackage
-from bioengine_server.store.manifest import FILE_NAME, ModelDescription
+from bioengine_server.errors import NotAPackage
+from bioengine_server.store.description import MAX_SIZE
+from bioengine_server.store.manifest import FILE_NAME
+from bioengine_server.untrusted import shown
 
 RDF = "rdf.yaml"
 RDF_NAMES = (RDF, "bioimageio.yaml", "model.yaml")
@@ -56,7 +53,7 @@ def _copy_folder(source: Path, target: Path, max_size: int) -> None:
             file = Path(folder) / name
             status = file.lstat()
             if not stat.S_ISREG(status.st_mode):
-                raise NotAPackage(source, f"{file.relative_to(source)} is not a regular file")
+                raise NotAPackage(source, f"{shown(file.relative_to(source))} is not a regular file")
             count, size = count + 1, size + status.st_size
             _check_bounds(source, count, size, max_size)
             destination = target / file.relative_to(source)
@@ -79,13 +76,15 @@ def _unzip(source: Path, target: Path, max_size: int) -> None:
                 path = PurePosixPath(entry.filename)
                 kind = stat.S_IFMT(entry.external_attr >> 16)
                 if path.is_absolute() or ".." in path.parts or "\\" in entry.filename or kind not in (0, stat.S_IFREG):
-                    raise NotAPackage(source, f"the zip has an entry that is not a plain file inside it ({entry.filename!r})")
+                    raise NotAPackage(
+                        source, f"the zip has an entry that is not a plain file inside it ({shown(entry.filename)!r})"
+                    )
                 destination = target / path
                 destination.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(entry) as compressed, open(destination, "wb") as file:
                     shutil.copyfileobj(compressed, file)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise NotAPackage(source, f"the zip cannot be read ({error})") from error
+        raise NotAPackage(source, f"the zip cannot be read ({shown(error, 200)})") from error
 
 
 def _check_bounds(source: Path, count: int, size: int, max_size: int) -> None:
@@ -115,48 +114,10 @@ def _bring_rdf_to_top(source: Path, target: Path) -> None:
     shutil.rmtree(target / REPORTS, ignore_errors=True)
 
 
-def read_raw(source: Path | str, folder: Path) -> dict[str, Any]:
-    """The plain data of the description in `folder`. Raises NotAPackage."""
-    return parse_rdf(source, (folder / RDF).read_bytes())
-
-
-def parse_rdf(source: Path | str, content: bytes) -> dict[str, Any]:
-    """The plain data of a model's description. Raises NotAPackage."""
-    try:
-        raw = yaml.safe_load(content.decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise NotAPackage(source, f"{RDF} is not YAML ({str(error).splitlines()[0]})") from error
-    if not isinstance(raw, dict):
-        raise NotAPackage(source, f"{RDF} is not a description")
-    if raw.get("type", "model") != "model":
-        raise NotAPackage(source, f"it describes a {raw.get('type')}, not a model")
-    plain: dict[str, Any] = jsonable(raw)
-    return plain
-
-
-def read_description(source: Path | str, folder: Path) -> tuple[ModelDescription, dict[str, Any]]:
-    """The validated description in `folder` and its plain data. Raises NotAPackage, InvalidPackage.
-
-    Without the checks that would fetch what the description links to.
-    """
-    raw = read_raw(source, folder)
-    try:
-        description: Any = load_description(folder / RDF, perform_io_checks=False)
-    except Exception as error:  # whatever a hostile description makes of the validation
-        raise InvalidPackage(source, f"  {type(error).__name__}: {error}") from error
-    if isinstance(description, InvalidDescr):
-        details = [
-            f"  {'.'.join(map(str, entry.loc)) or RDF}: {entry.msg}"
-            for detail in description.validation_summary.details
-            for entry in detail.errors
-        ]
-        raise InvalidPackage(source, "\n".join(details[:10]) or "  unknown format")
-    if not isinstance(description, (v0_4.ModelDescr, v0_5.ModelDescr)):
-        raise NotAPackage(source, f"it describes a {type(description).__name__}, not a model")
-    for spec in description.inputs:
-        if getattr(spec, "output_of", None):
-            raise NotAPackage(source, f"its input '{spec.id}' is the output of another model, which is not supported")  # type: ignore[union-attr]
-    return description, raw
+def read_rdf(folder: Path) -> bytes:
+    """The description of the package in `folder`; of one that is too large, enough to be refused by `reader.read_raw`."""
+    with open(folder / RDF, "rb") as file:
+        return file.read(MAX_SIZE + 1)
 
 
 def hash_files(folder: Path, progress: Callable[[str], None] = lambda name: None) -> dict[str, str]:
@@ -177,23 +138,11 @@ def verify_hashes(source: Path | str, raw: Any, files: dict[str, str]) -> None:
         name, wanted = raw.get("source"), raw.get("sha256")
         if isinstance(name, str) and name in files and isinstance(wanted, str) and files[name] != wanted.lower():
             raise NotAPackage(
-                source, f"{name} is damaged: its SHA-256 is {files[name][:12]}…, the description says {wanted[:12]}…"
+                source,
+                f"{shown(name)} is damaged: its SHA-256 is {files[name][:12]}…, the description says {shown(wanted[:12])}…",
             )
         for value in raw.values():
             verify_hashes(source, value, files)
     elif isinstance(raw, list):
         for value in raw:
             verify_hashes(source, value, files)
-
-
-def jsonable(value: Any) -> Any:
-    """Plain data of YAML as plain data of JSON: dates become text, not-finite numbers too."""
-    if isinstance(value, dict):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    return str(value)

@@ -8,6 +8,7 @@ is fetched as the data that it is; the runner runs it only where the admin trust
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,13 +19,17 @@ from urllib.parse import quote, urljoin, urlsplit
 import yaml
 
 from bioengine_server.errors import DownloadFailed, NotAPackage
-from bioengine_server.store.collection import Description
+from bioengine_server.store import layout
+from bioengine_server.store.collection import Collection, Description
 from bioengine_server.store.download import Downloader, NotThere, Progress, nobody
 from bioengine_server.store.manifest import RUNNABLE_WEIGHTS
-from bioengine_server.store.model_store import ModelStore, StoredModel, own_id
+from bioengine_server.store.model_store import ModelStore, StoredModel
+from bioengine_server.store.names import NameTaken, ReservedName, claimed_names, is_doi, proposed_id, shipped_package
 from bioengine_server.store.package import RDF
 from bioengine_server.store.trust import CODE_WEIGHTS
+from bioengine_server.untrusted import shown
 
+_MAX_CLAIMS = 4  # names that a description claims and the collection is asked about
 _PROCESSING = {"inputs": "preprocessing", "outputs": "postprocessing"}
 
 
@@ -37,6 +42,8 @@ class _File:
     sha256: str | None
     required: bool
     suffix: str = ""
+    computes: bool = False
+    """Whether it is a part of what the model computes."""
 
     @property
     def source(self) -> str:
@@ -44,19 +51,26 @@ class _File:
 
 
 async def pull(
-    store: ModelStore, downloader: Downloader, description: Description, max_size: int, progress: Progress = nobody
+    store: ModelStore,
+    downloader: Downloader,
+    collection: Collection,
+    description: Description,
+    max_size: int,
+    progress: Progress = nobody,
 ) -> StoredModel:
-    """Download the package of `description` into the store.
+    """Download the package of `description` into the store, under the name that was asked for and what the collection confirms.
 
     Args:
         store: to put it in.
         downloader: to fetch with.
-        description: from the collection.
+        collection: that the description is from.
+        description: what is asked for.
         max_size: bytes of the package, at most.
         progress: told of each file.
 
-    Raises DownloadFailed, NotAPackage, InvalidPackage, BadId, StoreNotWritable.
+    Raises DownloadFailed, NotAPackage, InvalidPackage, BadId, NameTaken, ReservedName, StoreNotWritable.
     """
+    ids, further_names = await _names(collection, description)
     raw = copy.deepcopy(description.raw)
     with store.incoming(description.url) as folder:
         names: dict[str, str] = {}
@@ -82,13 +96,44 @@ async def pull(
                 names[source] = name
             file.holder[file.key] = names[source] + file.suffix
         as_it_came = raw == description.raw
-        dumped = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True).encode()
-        (folder / RDF).write_bytes(description.content if as_it_came else dumped)
-        nickname, _, version = description.id.partition("/")
-        is_doi = nickname.startswith("10.")
-        id = (own_id(raw) or description.id.replace("/", "_")) if is_doi else nickname
-        # Asking for one version does not change what the plain nickname means.
-        return store.adopt(folder, description.url, id, names=frozenset({description.id}), make_default=is_doi or not version)
+        (folder / RDF).write_bytes(description.content if as_it_came else await asyncio.to_thread(_dumped, raw))
+        try:
+            return await asyncio.to_thread(store.adopt, folder, description.url, ids[0], further_names)
+        except (NameTaken, ReservedName):
+            if len(ids) == 1:
+                raise
+            return await asyncio.to_thread(store.adopt, folder, description.url, ids[1], further_names)
+
+
+def _dumped(raw: dict[str, Any]) -> bytes:
+    """A description as YAML; by libyaml where it is there, which takes a tenth of the time."""
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(raw, Dumper=dumper, sort_keys=False, allow_unicode=True)).encode()
+
+
+async def _names(collection: Collection, description: Description) -> tuple[list[str], frozenset[str]]:
+    """The id to store a model under, with the one to take where that means another package, and its further names.
+
+    What the description says of itself counts where the collection confirms it.
+    """
+    asked, raw = description.id, description.raw
+    is_pinned = all(file.sha256 is not None for file in _files(raw) if file.computes)
+    confirmed = {
+        name
+        for name in sorted(claimed_names(raw) - {asked})[:_MAX_CLAIMS]
+        if await collection.confirms(name, description, is_pinned)
+    }
+    if not is_doi(asked):
+        ids = [asked.partition("/")[0]]
+    else:
+        ids = [asked.replace("/", "_")]
+        if (proposed := proposed_id(raw)) in confirmed and proposed is not None:
+            ids.insert(0, proposed)
+    for id in ids:
+        layout.check_id(id)
+        if shipped_package(id) is not None:
+            raise ReservedName(id)
+    return ids, frozenset({asked} | confirmed)
 
 
 def _files(raw: dict[str, Any]) -> Iterator[_File]:
@@ -102,7 +147,7 @@ def _files(raw: dict[str, Any]) -> Iterator[_File]:
                     yield _File(held, "source", held.get("sha256"), required=key == "test_tensor")
             for step in _list(tensor.get(_PROCESSING[kind])) if isinstance(tensor, dict) else []:
                 if isinstance(step, dict) and step.get("id") == "custom" and isinstance(step.get("source"), str):
-                    yield _File(step, "source", step.get("sha256"), required=True)
+                    yield _File(step, "source", step.get("sha256"), required=True, computes=True)
         for key in (f"test_{kind}", f"sample_{kind}"):
             yield from _entries(raw, key, required=key.startswith("test"))
     yield from _entries(raw, "covers", required=False)
@@ -121,16 +166,16 @@ def _weights_files(raw: dict[str, Any]) -> Iterator[_File]:
     for name in [name for name in runnable if name not in CODE_WEIGHTS] or runnable:
         entry = entries[name]
         if not isinstance(entry.get("sha256"), str):
-            raise NotAPackage(f"The description of {raw.get('name')!r}", f"it gives no sha256 for its {name} weights")
-        yield _File(entry, "source", entry["sha256"], required=True)
+            raise NotAPackage(f"The description of {shown(raw.get('name'))!r}", f"it gives no sha256 for its {name} weights")
+        yield _File(entry, "source", entry["sha256"], required=True, computes=True)
         extra, architecture = entry.get("external_data"), entry.get("architecture")
         if isinstance(extra, dict) and isinstance(extra.get("source"), str):
-            yield _File(extra, "source", extra.get("sha256"), required=True)
+            yield _File(extra, "source", extra.get("sha256"), required=True, computes=True)
         if isinstance(architecture, dict) and isinstance(architecture.get("source"), str):
-            yield _File(architecture, "source", architecture.get("sha256"), required=True)
+            yield _File(architecture, "source", architecture.get("sha256"), required=True, computes=True)
         elif isinstance(architecture, str) and ":" in architecture:  # format 0.4: `network.py:Network`
             name_in_file = architecture.rpartition(":")[2]
-            yield _File(entry, "architecture", entry.get("architecture_sha256"), required=True, suffix=f":{name_in_file}")
+            yield _File(entry, "architecture", entry.get("architecture_sha256"), True, f":{name_in_file}", computes=True)
 
 
 def _entries(raw: dict[str, Any], key: str, required: bool) -> Iterator[_File]:
@@ -162,7 +207,7 @@ def _local_name(description_url: str, source: str, taken: set[str]) -> str:
     path = PurePosixPath(PurePosixPath(urlsplit(source).path).name) if _is_url(source) else PurePosixPath(source)
     parts = path.parts
     if not parts or path.is_absolute() or ".." in parts or "\\" in str(path) or "\0" in str(path) or path.name.startswith("."):
-        raise NotAPackage(description_url, f"it names a file that is not one of the package ({source[:80]!r})")
+        raise NotAPackage(description_url, f"it names a file that is not one of the package ({shown(source)!r})")
     name = str(path)
     number = 1
     while name in taken or name == RDF:

@@ -25,18 +25,20 @@ from bioengine_server.errors import DownloadFailed, DownloadNotAllowed, Offline,
 from bioengine_server.service.caller import Caller
 from bioengine_server.service.lanes import Lane, LaneLimits, SharedWork
 from bioengine_server.settings import Settings
-from bioengine_server.store import layout
+from bioengine_server.store import reader
 from bioengine_server.store.collection import Collection, Description, Listed
 from bioengine_server.store.download import Downloader, Progress, nobody
-from bioengine_server.store.manifest import Manifest, build_manifest
-from bioengine_server.store.model_store import ModelStore, own_id
-from bioengine_server.store.package import RDF, read_description
+from bioengine_server.store.manifest import Manifest
+from bioengine_server.store.model_store import ModelStore
+from bioengine_server.store.names import is_doi
+from bioengine_server.store.package import RDF
 from bioengine_server.store.pull import pull
 from bioengine_server.store.usage import UsageLog
+from bioengine_server.untrusted import shown
 
 logger = logging.getLogger(__name__)
 
-_MOST_DESCRIPTIONS = 256
+_MOST_DESCRIPTIONS = 64
 
 # A download may last for hours, and its packages have tens of gigabytes: few at once, and one left for those with a token.
 _DOWNLOADS = LaneLimits(places=4, queue=64, caller_places=2, caller_queue=16, anonymous_places=3, patience=600)
@@ -54,7 +56,7 @@ class StoreService:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._store = ModelStore(settings.store, settings.max_package_size)
+        self._store = ModelStore(settings.store, settings.max_package_size, settings.triton_models)
         self._usage = UsageLog(settings.store)
         self._writing: asyncio.Future[None] | None = None
         self._downloads, self._describing = SharedWork(Lane(_DOWNLOADS)), SharedWork(Lane(_DESCRIBING))
@@ -124,13 +126,14 @@ class StoreService:
             async with self._alone(id):
                 if self._store.contains(id):
                     return
-                logger.info("Downloading %s from %s", id, description.url)
-                await pull(self._store, downloader, description, self._settings.max_package_size, progress)
+                logger.info("Downloading %s from %s", shown(id), shown(description.url, 200))
+                collection = Collection(self._settings, downloader)
+                await pull(self._store, downloader, collection, description, self._settings.max_package_size, progress)
 
     async def _describe(self, id: str) -> Manifest:
         async with self._downloader() as downloader:
             found = await self._found(id, downloader)
-        return await asyncio.to_thread(_manifest_of, found)
+        return await reader.apart(_manifest_of, found)
 
     async def _found(self, id: str, downloader: Downloader) -> Description:
         """The collection's description of a model. Raises NotInCollection, DownloadFailed."""
@@ -181,7 +184,5 @@ def _manifest_of(found: Description) -> Manifest:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / RDF).write_bytes(found.content)
-        description, raw = read_description(found.url, folder)
-        id = own_id(raw) or found.id.replace("/", "_") if found.id.startswith("10.") else found.id.partition("/")[0]
-        version = layout.version_folder(raw.get("version"))
-        return build_manifest(description, raw, id, version, folder, {}, origin=found.url)
+        id = found.id.replace("/", "_") if is_doi(found.id) else found.id.partition("/")[0]
+        return reader.read_package(found.url, folder, id, {})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from bioengine_runner.errors import BadModelId, ModelNotFound, PackageUnreadable
+from bioengine_runner.store import manifest
 from bioengine_runner.store.resolve import parse, resolve
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,3 +57,10 @@ def test_resolution_goes_through_the_aliases_only(tmp_path: Path) -> None:
         resolve(tmp_path, "hidden")
     with pytest.raises(PackageUnreadable):
         resolve(tmp_path, "broken")
+
+
+def test_all_files_that_weights_are_read_from_are_verified() -> None:
+    """An ONNX file may keep its tensors in several files; an old `model.json` names one at most."""
+    assert manifest.Weights("a.onnx", "0" * 64).files == ("a.onnx",)
+    assert manifest.Weights("a.onnx", "0" * 64, "b.data").files == ("a.onnx", "b.data")
+    assert manifest.Weights("a.onnx", "0" * 64, "b.data", ["c.data"]).files == ("a.onnx", "b.data", "c.data")

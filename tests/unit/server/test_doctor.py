@@ -21,7 +21,8 @@ from bioengine_server.doctor.finding import Finding
 from bioengine_server.doctor.setup import Setup
 from bioengine_server.hub.secrets import home_secret
 from bioengine_server.settings import Settings
-from bioengine_server.store.model_store import SHIPPED_PACKAGES, ModelStore
+from bioengine_server.store.model_store import ModelStore
+from bioengine_server.store.names import SHIPPED_PACKAGES
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec

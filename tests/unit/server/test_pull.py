@@ -165,7 +165,7 @@ async def test_a_passing_fault_is_tried_again(mirror: Mirror, tmp_path: Path, fa
         ("weights.onnx", endless, "it is larger than 2 MB, the limit of BIOENGINE_MAX_PACKAGE_SIZE"),
         ("weights.onnx", drip, "it had not come after 3 s, the limit of BIOENGINE_DOWNLOAD_TIMEOUT"),
         ("rdf.yaml", status(503), "the host answered 503"),
-        ("rdf.yaml", endless, "it is larger than 10 MB"),
+        ("rdf.yaml", endless, "it is larger than 1 MB, which is the most"),
         ("rdf.yaml", drip, "it had not come after 3 s"),
         ("weights.onnx", redirect("http://127.0.0.1:1/x"), "only https URLs are followed"),
         ("weights.onnx", redirect("https://127.0.0.1:1/x"), "127.0.0.1 is not an address of the public internet"),

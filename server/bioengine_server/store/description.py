@@ -1,0 +1,138 @@
+"""Read a model's description: `rdf.yaml` -> plain data -> validated -> the content of `model.json`.
+
+Whoever wrote the description may mean harm, so this runs in a process of its own (`bioengine_server.store.reader`), which bounds
+memory and time. What is bounded here is what the text may become: YAML that names a part of itself again and again has a
+few bytes and billions of values.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bioengine_server.store import layout
+from bioengine_server.untrusted import shown
+
+MAX_SIZE = 1_000_000  # bytes; descriptions of the collection have at most some tens of kB
+_MAX_VALUES = 20_000  # keys and values, those that are repeated by an alias counted each time; long texts count more
+_MAX_DEPTH = 40
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Unreadable(Exception):
+    """This is no description of a model; the message says why, as the end of a sentence."""
+
+
+class Invalid(Exception):
+    """The description breaks the specification; the message has a line for each problem."""
+
+
+def parse(content: bytes) -> dict[str, Any]:
+    """The plain data (as of JSON) of a description. Raises Unreadable."""
+    if len(content) > MAX_SIZE:
+        raise Unreadable(f"its description is larger than {MAX_SIZE / 1e6:g} MB")
+    try:
+        loader = _Loader(content.decode("utf-8"))
+        try:
+            node = loader.get_single_node()
+            _check_size(node)
+            raw = None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise Unreadable(f"rdf.yaml is not YAML ({shown(lines[0], 200)})") from error
+    if not isinstance(raw, dict):
+        raise Unreadable("rdf.yaml is not a description")
+    if raw.get("type", "model") != "model":
+        raise Unreadable(f"it describes a {shown(raw.get('type'))}, not a model")
+    plain: dict[str, Any] = _jsonable(raw)
+    return plain
+
+
+def build(folder: Path, id: str, files: dict[str, str], origin: str) -> dict[str, Any]:
+    """Validate the description in `folder`, and the ONNX file beside it; the content of `model.json`.
+
+    Without the checks that would fetch what the description links to.
+
+    Args:
+        folder: of the package.
+        id: that it is stored under.
+        files: SHA-256 of each file, by its path within the package.
+        origin: where it came from.
+
+    Raises Unreadable, Invalid, BadWeights.
+    """
+    # Imported here, since reading alone needs none of it.
+    from bioimageio.spec import InvalidDescr, load_description
+    from bioimageio.spec.model import v0_4, v0_5
+
+    from bioengine_server.store.external_data import check_onnx
+    from bioengine_server.store.manifest_builder import build_manifest
+
+    with open(folder / "rdf.yaml", "rb") as file:
+        raw = parse(file.read(MAX_SIZE + 1))
+    try:
+        description: Any = load_description(folder / "rdf.yaml", perform_io_checks=False)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a hostile description makes of the validation
+        raise Invalid(f"  {type(error).__name__}: {shown(error, 500)}") from error
+    if isinstance(description, InvalidDescr):
+        details = [
+            f"  {shown('.'.join(map(str, entry.loc)) or 'rdf.yaml', 200)}: {shown(entry.msg, 500)}"
+            for detail in description.validation_summary.details
+            for entry in detail.errors
+        ]
+        raise Invalid("\n".join(details[:10]) or "  unknown format")
+    if not isinstance(description, (v0_4.ModelDescr, v0_5.ModelDescr)):
+        raise Unreadable(f"it describes a {type(description).__name__}, not a model")
+    for spec in description.inputs:
+        if getattr(spec, "output_of", None):
+            raise Unreadable(f"its input '{shown(spec.id)}' is the output of another model, which is not supported")  # type: ignore[union-attr]
+    version = layout.version_folder(raw.get("version"))
+    manifest = build_manifest(description, raw, id, version, folder, files, origin)
+    if (weights := manifest.weights.get("onnx")) is not None:
+        manifest.weights["onnx"] = check_onnx(folder, weights, files, raw)
+    return manifest.model_dump(mode="json")
+
+
+def _check_size(root: Any) -> None:
+    """Raises ValueError for more values than any description has. Every alias counts as all that it stands for."""
+    sizes: dict[int, int] = {}
+
+    def size(node: Any, depth: int) -> int:
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
+        if id(node) in sizes:
+            if sizes[id(node)] == 0:
+                raise ValueError("a part of it contains itself")
+            return sizes[id(node)]
+        sizes[id(node)] = 0
+        parts = getattr(node, "value", None)
+        total = 1 + (len(parts) // 100 if isinstance(parts, str) else 0)
+        for part in parts if isinstance(parts, list) else ():
+            total += sum(size(each, depth + 1) for each in (part if isinstance(part, tuple) else (part,)))
+            if total > _MAX_VALUES:
+                raise ValueError(f"it stands for more than {_MAX_VALUES:,} values")
+        sizes[id(node)] = total
+        return total
+
+    size(root, 0)
+
+
+def _jsonable(value: Any) -> Any:
+    """Plain data of YAML as plain data of JSON: dates become text, not-finite numbers too."""
+    if isinstance(value, dict):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    return str(value)

@@ -1,0 +1,80 @@
+"""Tensors outside an ONNX file: each must lie in a file of the package that its description declares. Checked at import."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bioengine_server.errors import StoreError
+from bioengine_server.store.manifest import Weights
+from bioengine_server.store.onnx_files import External, NotOnnx, external_tensors
+from bioengine_server.untrusted import shown
+
+
+class BadWeights(Exception):
+    """An ONNX file that may not be imported; the message says why, as whole sentences."""
+
+
+class RefusedWeights(StoreError):
+    def __init__(self, source: Path | str, reason: str) -> None:
+        super().__init__(f"The package {shown(source, 300)} was not imported: {reason}")
+
+
+def check_onnx(folder: Path, weights: Weights, files: dict[str, str], raw: dict[str, Any]) -> Weights:
+    """The entry of `model.json` for ONNX weights, with all the files that they read. Raises BadWeights.
+
+    Args:
+        folder: of the package.
+        weights: as the description has them.
+        files: SHA-256 of each file, by its path within the package.
+        raw: the plain data of the description.
+    """
+    name = shown(weights.source)
+    try:
+        tensors = external_tensors(folder / weights.source)
+    except NotOnnx as error:
+        raise BadWeights(f"{name} is not an ONNX file: {error}. Get the package again from where it came.") from error
+    if weights.external_data is not None:
+        for tensor in tensors:
+            _file_of(weights.source, tensor, {weights.external_data}, files, folder)
+        return weights
+    declared = _named_files(raw)
+    needed = sorted({_file_of(weights.source, tensor, declared, files, folder) for tensor in tensors})
+    return weights.model_copy(update={"external_data": needed[0] if needed else None, "more_external_data": needed[1:]})
+
+
+def _file_of(onnx: str, tensor: External, declared: set[str], files: dict[str, str], folder: Path) -> str:
+    """The file of the package that a tensor lies in. Raises BadWeights."""
+    what = f"{shown(onnx)} keeps tensors in {shown(tensor.location)!r}"
+    path = PurePosixPath(tensor.location)
+    is_plain = tensor.location == str(path) and not path.is_absolute() and ".." not in path.parts
+    if not tensor.location or not is_plain or "\\" in tensor.location or "\0" in tensor.location:
+        raise BadWeights(
+            f"{what}, which is not a path within the package. Export the model with its tensors in a file beside it."
+        )
+    name = str(PurePosixPath(onnx).parent / path)
+    if name not in declared:
+        beside = "lies beside it and which " if name in files else ""
+        raise BadWeights(
+            f"{what}, which {beside}the description does not declare. Declare it in rdf.yaml: with `external_data: "
+            f"{{source: {shown(name)}, sha256: ...}}` in `weights.onnx` (format 0.5, for a name that ends with .data), or among "
+            "the `attachments`."
+        )
+    if name not in files:
+        raise BadWeights(f"{what}, which the package lacks. Add the file, or get the package again from where it came.")
+    size = (folder / name).stat().st_size
+    numbers = [text for text in (tensor.offset, tensor.length) if text is not None]
+    if not all(text.isascii() and text.isdigit() and len(text) < 20 for text in numbers) or sum(map(int, numbers)) > size:
+        raise BadWeights(
+            f"{what}, at a place that this file of {size} bytes does not have. Get the package again from where it came."
+        )
+    return name
+
+
+def _named_files(value: Any) -> set[str]:
+    """Every text in a description; those that are files of the package are what it declares."""
+    if isinstance(value, dict):
+        return set().union(*(_named_files(item) for item in value.values()))
+    if isinstance(value, list):
+        return set().union(*(_named_files(item) for item in value))
+    return {value.removeprefix("./")} if isinstance(value, str) else set()

@@ -1,0 +1,190 @@
+"""From a validated description to the content of `model.json`."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from bioimageio.spec.model import v0_4, v0_5
+
+from bioengine_server.store.legacy_rdf import legacy_rdf
+from bioengine_server.store.manifest import RUNNABLE_WEIGHTS, Axis, Manifest, SizeReference, Tensor, Weights
+
+ModelDescription: TypeAlias = v0_4.ModelDescr | v0_5.ModelDescr
+
+_AXIS_NAMES_0_4 = {"b": "batch", "t": "time", "i": "index", "c": "channel"}
+_AXIS_TYPES_0_4 = {"b": "batch", "t": "time", "i": "index", "c": "channel", "z": "space", "y": "space", "x": "space"}
+
+# Triton's names of the dtypes that bioimage.io knows.
+_TRITON_TYPES = {
+    "bool": "TYPE_BOOL",
+    **{f"{sign.lower()}int{bits}": f"TYPE_{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)},
+    "float16": "TYPE_FP16",
+    "float32": "TYPE_FP32",
+    "float64": "TYPE_FP64",
+}
+
+
+def build_manifest(
+    description: ModelDescription,
+    raw: dict[str, Any],
+    id: str,
+    version: str,
+    folder: Path,
+    files: dict[str, str],
+    origin: str,
+) -> Manifest:
+    """The manifest of a package that was validated.
+
+    Args:
+        description: the package's description.
+        raw: its rdf.yaml as plain data.
+        id: the id that it is stored under.
+        version: its version.
+        folder: where its files are now.
+        files: SHA-256 of each file, by its path within the package.
+        origin: where it came from.
+    """
+    inputs = [_tensor(spec, {}) for spec in description.inputs]
+    scales = {
+        (spec.id, axis.id): _scale(axis)
+        for spec in description.inputs
+        if isinstance(spec, v0_5.InputTensorDescr)
+        for axis in spec.axes
+    }
+    if isinstance(description, v0_5.ModelDescr):
+        inputs = [_tensor(spec, scales) for spec in description.inputs]
+    outputs = [_tensor(spec, scales) for spec in description.outputs]
+    entries = {name: entry for name, entry in description.weights if entry is not None}
+    weights = {
+        name: Weights(source=_path(entry.source), sha256=files[_path(entry.source)], external_data=_external_data(entry))
+        for name, entry in entries.items()
+        if name in RUNNABLE_WEIGHTS and _path(entry.source) in files
+    }
+    return Manifest(
+        id=id,
+        version=version,
+        name=description.name,
+        imported=datetime.datetime.now(datetime.UTC),
+        origin=origin,
+        size=sum((folder / name).stat().st_size for name in files),
+        inputs=inputs,
+        outputs=outputs,
+        weights=weights,
+        unsupported_weights=[name for name in entries if name not in weights],
+        code=_code(description),
+        files=files,
+        test_inputs=_test_tensors(description, "inputs"),
+        test_outputs=_test_tensors(description, "outputs"),
+        triton_config=_triton_config(inputs, outputs),
+        rdf=legacy_rdf(description, raw, id, inputs, outputs),
+    )
+
+
+def _path(source: Any) -> str:
+    """A file source of a description as a path within the package."""
+    return Path(str(getattr(source, "path", source))).name if Path(str(source)).is_absolute() else str(source)
+
+
+def _external_data(entry: Any) -> str | None:
+    external = getattr(entry, "external_data", None)
+    return None if external is None else _path(external.source)
+
+
+def _tensor(spec: Any, scales: dict[tuple[str, str], float]) -> Tensor:
+    if isinstance(spec, (v0_4.InputTensorDescr, v0_4.OutputTensorDescr)):
+        return Tensor(id=str(spec.name), dtype=_dtype(spec), axes=_axes_0_4(spec))
+    return Tensor(id=str(spec.id), dtype=_dtype(spec), axes=[_axis_0_5(axis, scales) for axis in spec.axes])
+
+
+def _dtype(spec: Any) -> str:
+    """What an input has to be, and what an output is: the postprocessing decides that, not `data_type` or `data`."""
+    if isinstance(spec, v0_4.InputTensorDescr):
+        return str(spec.data_type)
+    if isinstance(spec, v0_4.OutputTensorDescr):
+        return "float32"  # bioimageio.core applies `data_type` before the postprocessing, and this after it
+    if isinstance(spec, v0_5.OutputTensorDescr):
+        last = spec.postprocessing[-1]  # always one of these two: the specification adds it
+        return str(last.kwargs.dtype) if isinstance(last, v0_5.EnsureDtypeDescr) else "bool"
+    return str(spec.dtype)
+
+
+def _axes_0_4(spec: v0_4.InputTensorDescr | v0_4.OutputTensorDescr) -> list[Axis]:
+    shape = spec.shape
+    axes = []
+    for index, letter in enumerate(spec.axes):
+        reference = None
+        if isinstance(shape, v0_4.ParameterizedInputShape):
+            # "The batch dimension can always be increased", says the specification, which wants its step to be 0.
+            smallest, step = int(shape.min[index]), 1 if letter == "b" else int(shape.step[index])
+        elif isinstance(shape, v0_4.ImplicitOutputShape):
+            # Outputs only; none of them is checked, so what cannot be expressed stays free.
+            smallest, step = 1, 1
+        else:
+            smallest, step = int(shape[index]), 0
+        axes.append(
+            Axis(
+                id=_AXIS_NAMES_0_4.get(letter, letter), type=_AXIS_TYPES_0_4[letter], min=smallest, step=step, reference=reference
+            )
+        )
+    return axes
+
+
+def _axis_0_5(axis: Any, scales: dict[tuple[str, str], float]) -> Axis:
+    size = axis.size
+    if size is None:  # a batch axis that takes any number of samples
+        smallest, step, reference = 1, 1, None
+    elif isinstance(size, v0_5.ParameterizedSize):
+        smallest, step, reference = size.min, size.step, None
+    elif isinstance(size, v0_5.SizeReference):
+        scale = scales.get((str(size.tensor_id), str(size.axis_id)), 1.0) / _scale(axis)
+        reference = SizeReference(tensor=str(size.tensor_id), axis=str(size.axis_id), scale=scale, offset=size.offset)
+        smallest, step = 1, 1
+    elif isinstance(size, v0_5.DataDependentSize):
+        smallest, step, reference = size.min, 1, None
+    else:
+        smallest, step, reference = int(size), 0, None
+    return Axis(id=str(axis.id), type=axis.type, min=smallest, step=step, reference=reference)
+
+
+def _scale(axis: Any) -> float:
+    return float(getattr(axis, "scale", 1.0) or 1.0)
+
+
+def _code(description: ModelDescription) -> list[str]:
+    """Where the package runs Python of its own even with weights that need none."""
+    reasons = []
+    steps = [("preprocessing", spec) for spec in description.inputs] + [("postprocessing", spec) for spec in description.outputs]
+    for kind, spec in steps:
+        for step in getattr(spec, kind):
+            if str(getattr(step, "id", getattr(step, "name", ""))) == "custom":
+                reasons.append(f"custom {kind} of '{getattr(spec, 'id', None) or getattr(spec, 'name', '')}'")
+    return reasons
+
+
+def _test_tensors(description: ModelDescription, kind: Literal["inputs", "outputs"]) -> list[str]:
+    if isinstance(description, v0_4.ModelDescr):
+        return [_path(source) for source in getattr(description, f"test_{kind}")]
+    return [_path(spec.test_tensor.source) for spec in getattr(description, kind) if spec.test_tensor is not None]
+
+
+def _triton_config(inputs: list[Tensor], outputs: list[Tensor]) -> dict[str, Any]:
+    """Triton's model configuration: one dim for each axis of the RDF, batch included, -1 where the size is free."""
+
+    def tensors(specs: list[Tensor]) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": spec.id,
+                "data_type": _TRITON_TYPES[spec.dtype],
+                "dims": [axis.min if axis.step == 0 and axis.reference is None else -1 for axis in spec.axes],
+            }
+            for spec in specs
+        ]
+
+    return {
+        "backend": "python",
+        "max_batch_size": 0,
+        "input": tensors(inputs),
+        "output": tensors(outputs),
+    }

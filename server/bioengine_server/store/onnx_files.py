@@ -1,0 +1,122 @@
+"""Which other files an ONNX file reads its tensors from, found without ONNX itself.
+
+An ONNX file may keep tensors in files beside it, by any path that it likes: that of a secret of the server's, for one. ONNX
+Runtime reads them and the model gives them back as an image. So each is looked for here, at import, and must be a file that the
+package's description declares (`bioengine_server.store.external_data`).
+
+The format is protobuf: a message is a row of fields, each a number, a wire type and a value. Only the messages on the way to a
+tensor are entered; everything else, weights included, is skipped without being read. Field numbers are those of onnx.proto3.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+_Buffer: TypeAlias = "mmap.mmap | bytes"
+
+# From each kind of message to the fields that lead to a tensor, and the kind of message that they hold.
+_FIELDS = {
+    "Model": {7: "Graph", 20: "Training", 25: "Function"},
+    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
+    "Node": {5: "Attribute"},
+    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
+    "SparseTensor": {1: "Tensor", 2: "Tensor"},
+    "Function": {7: "Node", 11: "Attribute"},
+    "Training": {1: "Graph", 2: "Graph"},
+    "Tensor": {13: "Entry"},
+}
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_MAX_DEPTH = 100  # protobuf's own limit
+
+
+class NotOnnx(Exception):
+    """The file is not what protobuf can read."""
+
+
+@dataclass(frozen=True)
+class External:
+    """A tensor outside the ONNX file: `location` as it stands there, `offset` and `length` in bytes where they are given."""
+
+    location: str
+    offset: str | None
+    length: str | None
+
+
+def external_tensors(file: Path) -> set[External]:
+    """Every reference of an ONNX file to another file. Raises NotOnnx, OSError."""
+    with open(file, "rb") as stream:
+        if file.stat().st_size == 0:
+            raise NotOnnx("it is empty")
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            found: set[External] = set()
+            _visit(content, 0, len(content), "Model", found, 0)
+            return found
+
+
+def _visit(content: _Buffer, start: int, end: int, kind: str, found: set[External], depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise NotOnnx(f"its messages are nested more than {_MAX_DEPTH} levels deep")
+    entries: list[tuple[str, str]] = []
+    inner = _FIELDS[kind]
+    for number, wire_type, first, last in _fields(content, start, end):
+        if number not in inner:
+            continue
+        if wire_type != _LENGTH:
+            raise NotOnnx(f"field {number} of a {kind} is not a message")
+        if inner[number] == "Entry":
+            entries.append(_entry(content, first, last))
+        else:
+            _visit(content, first, last, inner[number], found, depth + 1)
+    if entries:
+        values = dict(entries)
+        if len(values) < len(entries):  # readers differ in which one they take
+            raise NotOnnx("a tensor says twice where it lies")
+        found.add(External(values.get("location", ""), values.get("offset"), values.get("length")))
+
+
+def _entry(content: _Buffer, start: int, end: int) -> tuple[str, str]:
+    texts = {1: "", 2: ""}
+    for number, wire_type, first, last in _fields(content, start, end):
+        if number in texts and wire_type == _LENGTH:
+            try:
+                texts[number] = bytes(content[first:last]).decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise NotOnnx("the name of a file is not text") from error
+    return texts[1], texts[2]
+
+
+def _fields(content: _Buffer, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Number, wire type, and first and last byte of the value of every field of a message."""
+    position = start
+    while position < end:
+        tag, position = _varint(content, position, end)
+        number, wire_type = tag >> 3, tag & 7
+        if wire_type == _VARINT:
+            first = position
+            _, position = _varint(content, position, end)
+        elif wire_type in (_FIXED64, _FIXED32):
+            first, position = position, position + (8 if wire_type == _FIXED64 else 4)
+        elif wire_type == _LENGTH:
+            length, first = _varint(content, position, end)
+            position = first + length
+        else:
+            raise NotOnnx(f"it has a field of the unknown wire type {wire_type}")
+        if number == 0 or position > end:
+            raise NotOnnx("a field is longer than the message that it is in")
+        yield number, wire_type, first, position
+
+
+def _varint(content: _Buffer, position: int, end: int) -> tuple[int, int]:
+    value = shift = 0
+    while position < end and shift < 70:
+        byte = content[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFFFFFFFFFFFFFF, position
+        shift += 7
+    raise NotOnnx("it ends in the middle of a number")
