@@ -48,8 +48,8 @@ class Settings(BaseSettings):
     """Docker's runtime, in a container: with `nvidia` there has to be a GPU."""
 
     triton_sockets: Path | None = None
-    """Folder of the Unix sockets that Triton listens on, `http` and `metrics`, closed to other users. Without it, it listens on the
-    TCP ports below."""
+    """Folder of the Unix sockets that Triton listens on, `http` and `metrics`, closed to other users. Without it, Triton listens
+    on the TCP ports below."""
 
     triton_host: str = "127.0.0.1"
     """Address that Triton listens on: loopback, or a private network that clients cannot reach."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
+import httpx
 import numpy as np
 import psutil
 import pytest

@@ -10,22 +10,14 @@ from bioengine_runner.confinement import available, confine
 from bioengine_runner.confinement.landlock import Access
 from bioengine_runner.gpu import gpus
 
-# What Triton's processes have of the environment that it is started in: how to find programs and libraries, language and time, and
-# how to compute.
+# What Triton's processes have of the environment that it is started in: how to find programs and libraries, language and time,
+# and how to compute.
 _INHERITED = (
-    "LANG",
-    "LANGUAGE",
-    "LD_LIBRARY_PATH",
-    "LD_PRELOAD",
-    "LOGNAME",
-    "PYTHONDONTWRITEBYTECODE",
-    "PYTHONUNBUFFERED",
-    "TZ",
-    "USER",
-)
+    "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LD_PRELOAD", "LOGNAME", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "TZ", "USER",
+)  # fmt: skip
 _INHERITED_PREFIXES = (
-    "LC_", "CUDA_", "NVIDIA_", "CUBLAS_", "CUDNN_", "NCCL_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ORT_", "PYTORCH_", "TORCH_",
-    "NUMEXPR_", "NUMBA_", "MALLOC_", "GLIBC_",
+    "LC_", "CUDA_", "NVIDIA_", "CUBLAS_", "CUDNN_", "NCCL_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ORT_", "PYTORCH_",
+    "TORCH_", "NUMEXPR_", "NUMBA_", "MALLOC_", "GLIBC_",
 )  # fmt: skip
 
 
@@ -53,7 +45,7 @@ def confine_as_set(wish: str, accelerator: str, accesses: Iterable[Access], tcp_
     if wish == "require" and lacks:
         raise NotConfined(lacks)
     if accelerator != "cpu":
-        # Asked for the first time since the machine's start, NVIDIA's driver makes its device files, by a program with set-user-id.
+        # Asked for the first time since the machine's start, NVIDIA's driver makes its device files, by a set-user-id program.
         gpus()
     protection = confine(accesses, tcp_ports)
     print(f"Confined by {protection}." + (f" Models can still {'; '.join(lacks)}." if lacks else ""), flush=True)

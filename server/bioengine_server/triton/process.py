@@ -157,7 +157,7 @@ class TritonProcess:
             "ACCELERATOR": settings.accelerator,
             "CONFINE": settings.confine,
             "DIE_WITH_PARENT": 1,
-            **(self._ports or {"TRITON_SOCKETS": settings.triton_sockets}),
+            **self._listens_on,
         }
         inherited = {
             key: value for key, value in os.environ.items() if not key.startswith(("BIOENGINE_", "HYPHA_", "JWT_SECRET"))
