@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Column, Table
 
-from bioengine_server.commands.shared import HomeOption, OfflineOption, console, fail, load_settings, told
+from bioengine_server.commands.shared import HomeOption, OfflineOption, console, fail, keep_files_private, load_settings, told
 from bioengine_server.errors import BioEngineError
 from bioengine_server.store.layout import is_read_only
 from bioengine_server.store.trust import code_of, trust_entry, usable_weights
@@ -215,6 +215,7 @@ def _store(home: Path | None) -> ModelStore:
 
 
 def _store_to_change(home: Path | None) -> ModelStore:
+    keep_files_private()
     store = _store(home)
     with told():
         store.check_writable()
