@@ -19,8 +19,8 @@ IMAGE = np.zeros((1, 1, 4, 4), np.float32)
 
 @pytest.fixture(scope="module")
 def hostile(siege: Siege, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Packages that reach for the file `secret` of the home, in its store. Each is run when it is made, where nothing confines it:
-    there it succeeds, but for paths that ONNX Runtime itself refuses.
+    """Packages that reach for the file `secret` of the home, in its store. Each is run when it is made, where nothing confines
+    it, and succeeds there, but for paths that ONNX Runtime itself refuses.
     """
     folder = tmp_path_factory.mktemp("hostile")
     command = [

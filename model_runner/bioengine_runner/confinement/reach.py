@@ -16,7 +16,6 @@ from bioengine_runner.confinement.landlock import (
     READ,
     READ_DIR,
     READ_FILE,
-    REMOVE_DIR,
     REMOVE_FILE,
     TRUNCATE,
     WRITE_FILE,
@@ -79,8 +78,8 @@ def of_triton(
     yield from (Access(folder, CHANGE) for folder in writable)
     # Segments have their names at the top of it: those of other programs of the same user can be opened, too.
     yield Access(SHARED_MEMORY, READ | WRITE_FILE | TRUNCATE | CHANGE & ~MAKE_DIR)
-    # At each start the Python backend makes a folder /tmp/python_env_... and removes it at the end; the place is fixed.
-    yield Access(Path("/tmp"), MAKE_DIR | REMOVE_DIR)
+    # At each start the Python backend makes a folder /tmp/python_env_..., and leaves it; the place is fixed.
+    yield Access(Path("/tmp"), MAKE_DIR)
     if sockets is not None:
         yield Access(sockets, MAKE_SOCK | REMOVE_FILE)
 

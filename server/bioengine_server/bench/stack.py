@@ -17,6 +17,7 @@ from bioengine_server.hub.ports import free_ports
 from bioengine_server.own_server import own_server
 from bioengine_server.settings import Settings
 from bioengine_server.store.model_store import ModelStore
+from bioengine_server.triton.connection import socket_url
 from bioengine_server.triton.leftovers import processes_of, processes_of_model
 
 LIBRARIES = ("imjoy-rpc", "hypha-rpc")
@@ -43,6 +44,12 @@ class BenchStack:
     def triton_user(self, address: str) -> Client:
         """A client of Triton's own protocol."""
         return self._client("server", "tritonclient", address)
+
+    @property
+    def triton_address(self) -> str:
+        """Where Triton itself listens: a Unix socket, or the port that the settings name."""
+        port = self.settings.triton_port
+        return f"127.0.0.1:{port}" if port else socket_url(self.settings.triton_sockets / "http")
 
     def floor_user(self, address: str) -> Client:
         """A client of `floor.echo_server`."""
@@ -88,7 +95,7 @@ def bench_stack(settings: Settings) -> Iterator[BenchStack]:
     """
     with ExitStack() as parts:
         folder = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="bioengine-bench-")))
-        port, triton_port = free_ports(2)
+        (port,) = free_ports(1)
         own = settings.model_copy(
             update={
                 "home": folder / "home",
@@ -96,7 +103,6 @@ def bench_stack(settings: Settings) -> Iterator[BenchStack]:
                 "host": "127.0.0.1",
                 "port": port,
                 "triton": "embedded",
-                "triton_port": triton_port,
                 "offline": True,
                 "access": "auto",
                 "anonymous_requests": 0,
