@@ -9,8 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from bioengine_server.doctor.protection import confinement
+from bioengine_server.doctor.setup import Setup
+from bioengine_server.settings import Settings
 
-from tests.stack.harness import Stack, bioengine, free_port, get, python
+from tests.stack.harness import ENVIRONMENTS, Stack, free_port, get, python
 
 TRIES = """
 import errno, os, socket, sys
@@ -114,15 +117,16 @@ def test_a_stack_with_triton_on_a_port_is_confined_too(tmp_path: Path) -> None:
     with Stack(home, BIOENGINE_TRITON_PORT=str(port)) as stack:
         assert get(f"http://127.0.0.1:{port}/v2")[1]["name"] == "triton"
         assert "Confined by Landlock" in (stack.settings.node_folder / "triton.log").read_text()
-        found = doctor(home, BIOENGINE_TRITON_PORT=str(port))
-        assert "models reach neither the user's files nor the network" in found and "is not confined" not in found
-        assert f"could reach Triton on port {port}" in found or f"reach Triton on port {port}" in found
+        (here,) = found(home)
+        assert here.startswith("ok: the kernel has Landlock") and "neither the user's files nor the network" in here
     with Stack(home, BIOENGINE_CONFINE="off") as stack:
         assert "Not confined" in (stack.settings.node_folder / "triton.log").read_text()
-        assert "switched off by BIOENGINE_CONFINE=off" in doctor(home, BIOENGINE_CONFINE="off")
-        assert "is not confined" in doctor(home), "of the one that runs"
-        assert "a socket that they cannot open" in doctor(home) or "other users" in doctor(home)
+        assert found(home, confine="off") == ["note: switched off by BIOENGINE_CONFINE=off"]
+        running = f"the Triton that runs now (process {stack.triton().pid}) is not confined"
+        assert found(home)[1] == f"problem: {running}", "what a restart would do is not what there is"
 
 
-def doctor(home: Path, **environment: str) -> str:
-    return " ".join(bioengine("doctor", "--home", str(home), "--offline", COLUMNS="400", **environment).stdout.split())
+def found(home: Path, **settings: str) -> list[str]:
+    """What the doctor says of confinement."""
+    setup = Setup(Settings(home=home, environments=ENVIRONMENTS, **settings), {})  # type: ignore[arg-type]
+    return [f"{finding.verdict}: {finding.found}" for finding in confinement(setup)]
