@@ -59,7 +59,10 @@ def prepare(settings: Settings) -> Boot:
         folder.mkdir(parents=True)
     for model in own_models(settings.triton_models, settings.store):
         (boot.own_repository / model.name).symlink_to(model.resolve())
-    shutil.copytree(settings.model_repository / ROUTER, boot.router_repository / ROUTER)
+    for file in ("config.pbtxt", "1/model.py"):
+        copy = boot.router_repository / ROUTER / file
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes((settings.model_repository / ROUTER / file).read_bytes())  # and not its mode, which is open to others
     config = boot.router_repository / ROUTER / "config.pbtxt"
     config.write_text(re.sub(r"count: \d+", f"count: {settings.concurrency}", config.read_text()))
     return boot

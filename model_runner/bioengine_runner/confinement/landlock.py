@@ -2,8 +2,8 @@
 
 The numbers are those of linux/landlock.h; https://docs.kernel.org/userspace-api/landlock.html explains them. A right that the
 kernel is told to handle is refused everywhere but under the paths that are named. What it does not handle at all, in any version
-yet, is to ask for names, sizes and modes (stat), to change modes, owners and times, and to connect to a Unix socket that has a
-path: the last four are refused by `bioengine_runner.confinement.seccomp`.
+yet, is to ask for names, sizes and modes (stat), to change times, modes and owners, and to connect to a Unix socket that has a
+path: `bioengine_runner.confinement.seccomp` refuses the last three.
 """
 
 from __future__ import annotations

@@ -59,12 +59,9 @@ _BY_PATH = {
 # Connections, to a Unix socket such as Docker's as well.
 _CONNECT = {"connect": 42}
 
-# Modes and times stay as they are, and whoever changes them is told that all is well: Python's shutil would fail else, and Boost
-# in Triton's Python backend would open its shared memory to others (it makes it 0644 whatever the umask is).
-_WITHOUT_EFFECT = {
-    "chmod": 90, "fchmod": 91, "fchmodat": 268, "fchmodat2": 452, "utime": 132, "utimes": 235, "futimesat": 261,
-    "utimensat": 280,
-}  # fmt: skip
+# Modes stay as they are, and whoever changes them is told that all is well: Python's shutil would fail else, and Boost in
+# Triton's Python backend would open its shared memory to others (it makes it 0644 whatever the umask is).
+_WITHOUT_EFFECT = {"chmod": 90, "fchmod": 91, "fchmodat": 268, "fchmodat2": 452}
 # A filter cannot see through the structures that these are given; who calls them takes the older call where they are missing.
 _NOT_THERE = {"clone3": 435, "openat2": 437, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
 
