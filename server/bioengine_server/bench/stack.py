@@ -95,13 +95,15 @@ def bench_stack(settings: Settings) -> Iterator[BenchStack]:
     """
     with ExitStack() as parts:
         folder = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="bioengine-bench-")))
-        (port,) = free_ports(1)
+        port, triton_port = free_ports(2)
         own = settings.model_copy(
             update={
                 "home": folder / "home",
                 "run_dir": folder / "run",
                 "host": "127.0.0.1",
                 "port": port,
+                # As the settings have it, on a port or a Unix socket; but not on the port of a server that runs.
+                "triton_port": triton_port if settings.triton_port else None,
                 "triton": "embedded",
                 "offline": True,
                 "access": "auto",
