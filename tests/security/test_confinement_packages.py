@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,18 @@ def hostile(siege: Siege, tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(siege.home / "made"),
     ]
     subprocess.run(command, cwd=ROOT, check=True)
-    store = ModelStore(siege.home / "models")
     for id in ("reading-raven", "writing-weasel", "borrowing-bat"):
-        store.import_package(folder / id, id)
+        import_package(siege, folder, id)
     return folder
+
+
+def import_package(siege: Siege, folder: Path, id: str) -> None:
+    """As `models import` does it."""
+    umask = os.umask(0o077)
+    try:
+        ModelStore(siege.home / "models").import_package(folder / id, id)
+    finally:
+        os.umask(umask)
 
 
 def run(siege: Siege, id: str) -> dict[str, Any]:
@@ -69,7 +78,7 @@ def test_nor_does_it_in_the_test_of_a_package(siege: Siege, hostile: Path) -> No
 
 def borrow(siege: Siege, hostile: Path, kind: str) -> dict[str, Any]:
     """The result of weights whose data is elsewhere. An import refuses such weights: they are put into the store by hand."""
-    ModelStore(siege.home / "models").import_package(hostile / "borrowing-bat", "borrowing-bat")
+    import_package(siege, hostile, "borrowing-bat")
     replace_weights(siege.home / "models" / "borrowing-bat" / "1.0.0", (hostile / "borrowed" / f"{kind}.onnx").read_bytes())
     return run(siege, "borrowing-bat")
 
