@@ -167,6 +167,7 @@ def test_models(
 
     if (id is None) != all:
         fail("Name a model to test, or all of them with --all.")
+    keep_files_private()
     settings = load_settings(home=home)
     store = _store(home)
     table = Table(Column("id", no_wrap=True), "version", "weights", "result", "", box=None, pad_edge=False)
