@@ -1,4 +1,4 @@
-"""Start Triton with the router: prepare the run dir, then become tritonserver.
+"""Start Triton with the router: prepare the run dir, give up what models do not need, then become tritonserver.
 
     python -m bioengine_runner.launch
 
@@ -22,6 +22,8 @@ from typing import NoReturn
 from pydantic import ValidationError
 
 from bioengine_runner.checks import SecretMissing, StartError, check_numpy
+from bioengine_runner.confinement.reach import of_triton
+from bioengine_runner.confinement.start import confine_as_set, inherited_variables
 from bioengine_runner.rundir import Boot
 from bioengine_runner.settings import Settings
 from bioengine_runner.store.trust import parse_trusted
@@ -52,11 +54,15 @@ def prepare(settings: Settings) -> Boot:
         accelerator=settings.accelerator,
         shared_tensors=settings.shared_tensors,
     )
-    for folder in (boot.folder, boot.model_repository, boot.own_repository, boot.locks):
+    own = (boot.model_repository, boot.own_repository, boot.locks, boot.working_directory, boot.home, boot.temporary)
+    for folder in (boot.folder, *own):
         folder.mkdir(parents=True)
     for model in own_models(settings.triton_models, settings.store):
         (boot.own_repository / model.name).symlink_to(model.resolve())
-    shutil.copytree(settings.model_repository / ROUTER, boot.router_repository / ROUTER)
+    for file in ("config.pbtxt", "1/model.py"):
+        copy = boot.router_repository / ROUTER / file
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes((settings.model_repository / ROUTER / file).read_bytes())  # and not its mode, which is open to others
     config = boot.router_repository / ROUTER / "config.pbtxt"
     config.write_text(re.sub(r"count: \d+", f"count: {settings.concurrency}", config.read_text()))
     return boot
@@ -79,17 +85,20 @@ def command(settings: Settings, boot: Boot, secret: str) -> list[str]:
         f"--backend-directory={settings.backends}",
         f"--backend-config=python,shm-region-prefix-name={settings.shm_prefix}",
         "--disable-auto-complete-config",
-        f"--http-address={settings.triton_host}",
-        f"--http-port={settings.triton_http_port}",
-        f"--grpc-address={settings.triton_host}",
-        f"--grpc-port={settings.triton_grpc_port}",
-        f"--metrics-address={settings.triton_host}",
-        f"--metrics-port={settings.triton_metrics_port}",
+        *listens_on("http", settings, settings.triton_http_port),
+        *listens_on("metrics", settings, settings.triton_metrics_port),
+        "--allow-grpc=false",
         f"--http-restricted-api={closed}",
-        f"--grpc-restricted-protocol={closed}",
         f"--exit-timeout-secs={EXIT_TIMEOUT}",
         "--log-format=ISO8601",
     ]
+
+
+def listens_on(what: str, settings: Settings, port: int) -> list[str]:
+    """Where Triton offers `what`: in its folder of sockets, or on its host."""
+    if settings.triton_sockets is not None:
+        return [f"--{what}-address=unix:{settings.triton_sockets / what}"]
+    return [f"--{what}-address={settings.triton_host}", f"--{what}-port={port}"]
 
 
 def own_models(folder: Path | None, store: Path) -> list[Path]:
@@ -112,14 +121,14 @@ def own_models(folder: Path | None, store: Path) -> list[Path]:
     return models
 
 
-def environment(settings: Settings, boot: Boot) -> dict[str, str]:
+def environment(boot: Boot) -> dict[str, str]:
     """tritonserver's environment. Its Python processes find this environment's packages by the first `python3` on PATH."""
-    secret = {"BIOENGINE_TRITON_SECRET"}
-    inherited = {key: value for key, value in os.environ.items() if key not in secret}
     return {
-        **inherited,
+        **inherited_variables(),
         **boot.to_environment(),
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+        "HOME": str(boot.home),
+        "TMPDIR": str(boot.temporary),
         # bioimageio must not go to the network for anything: packages are complete in the store.
         "BIOIMAGEIO_CACHE_PATH": str(boot.folder / "bioimageio-cache"),
     }
@@ -162,13 +171,32 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def confine_triton(settings: Settings, boot: Boot) -> None:
+    """Give up what Triton, its processes and models do not need. Raises NotConfined."""
+    accesses = of_triton(
+        installation=(settings.tritonserver.parents[1], settings.tritonserver.resolve().parents[1], settings.backends),
+        readable=(settings.store,),
+        own_models=(settings.triton_models or boot.own_repository, *(link.resolve() for link in boot.own_repository.iterdir())),
+        writable=(boot.folder, *([settings.shared_tensors] if settings.shared_tensors else [])),
+        sockets=settings.triton_sockets,
+    )
+    by_socket = settings.triton_sockets is not None
+    ports = () if by_socket else (settings.triton_http_port, settings.triton_metrics_port)
+    confine_as_set(settings.confine, settings.accelerator, accesses, ports)
+
+
 def start(settings: Settings) -> NoReturn:
     """Become tritonserver. Raises StartError."""
+    # Nobody else's: what is made here, and what Triton and its processes make.
+    os.umask(0o077)
     check_numpy(settings.tritonserver)
     secret = read_secret(settings)
     boot = prepare(settings)
     arguments = command(settings, boot, secret)
-    os.execve(arguments[0], arguments, environment(settings, boot))
+    variables = environment(boot)
+    os.chdir(boot.working_directory)
+    confine_triton(settings, boot)
+    os.execve(arguments[0], arguments, variables)
 
 
 def main() -> None:

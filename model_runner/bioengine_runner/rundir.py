@@ -5,6 +5,8 @@
         models/                     Triton's second: one folder for each bioimage.io model, made on demand
         registry.sqlite             which models and processes there are (bioengine_runner.loading.registry)
         locks/                      one lock file for each model
+        empty/                      the working directory: what a model's file names without a folder is looked for here
+        home/, tmp/                 for caches and temporary files of Triton's processes, instead of the user's
 
 `launch` makes it and hands its path on in the environment, which Triton gives to its Python processes.
 """
@@ -73,6 +75,18 @@ class Boot:
     def own_repository(self) -> Path:
         """Links to the admin's own models."""
         return self.folder / "own"
+
+    @property
+    def working_directory(self) -> Path:
+        return self.folder / "empty"
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def temporary(self) -> Path:
+        return self.folder / "tmp"
 
     @property
     def registry(self) -> Path:

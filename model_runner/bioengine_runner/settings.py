@@ -47,14 +47,15 @@ class Settings(BaseSettings):
     runtime: str = "runc"
     """Docker's runtime, in a container: with `nvidia` there has to be a GPU."""
 
+    triton_sockets: Path | None = None
+    """Folder of the Unix sockets that Triton listens on, `http` and `metrics`, closed to other users. Without it, Triton listens
+    on the TCP ports below."""
+
     triton_host: str = "127.0.0.1"
     """Address that Triton listens on: loopback, or a private network that clients cannot reach."""
 
     triton_http_port: int = 8000
     """Triton's HTTP port, never published."""
-
-    triton_grpc_port: int = 8001
-    """Triton's gRPC port, never published."""
 
     triton_metrics_port: int = 8002
     """Triton's Prometheus metrics, never published."""
@@ -79,6 +80,10 @@ class Settings(BaseSettings):
 
     debug: bool = False
     """Show tracebacks in the errors that clients get."""
+
+    confine: Literal["auto", "require", "off"] = "auto"
+    """Whether Triton and its models are kept from the rest of the machine (`bioengine_runner.confinement`). `auto`: as far as the
+    kernel can. `require`: or it does not start. `off`: not at all."""
 
     @field_validator("trusted_models")
     @classmethod

@@ -129,7 +129,7 @@ class Settings(BaseSettings):
 
     triton: str = "embedded"
     """`embedded`: start Triton too. `none`: a Hypha server alone, for registration services that connect to it. A URL
-    such as `http://triton:8000`: use that Triton."""
+    such as `http://triton:8000` or `unix:/path/of/the/socket`: use that Triton."""
 
     triton_secret: SecretStr | None = None
     """Secret of a Triton that is not embedded (at least 32 characters); the embedded one gets a new one at each start."""
@@ -138,7 +138,12 @@ class Settings(BaseSettings):
     """File with that secret, in a folder that both sides share; made here when there is none yet."""
 
     triton_port: int | None = None
-    """HTTP port of the embedded Triton, on loopback. Default: one that is free."""
+    """HTTP port of the embedded Triton, on loopback, where other users of the machine reach it. Default: none, it listens on a
+    Unix socket that they cannot open."""
+
+    confine: Literal["auto", "require", "off"] = "auto"
+    """Whether Triton and its models are kept from the rest of the machine by Landlock and seccomp. `auto`: as far as the kernel
+    can. `require`: or it does not start. `off`: not at all."""
 
     shared_tensors: Path | None = None
     """Folder in memory that a Triton which is not embedded sees under the same name, for tensors by reference. Without it they go
@@ -192,9 +197,14 @@ class Settings(BaseSettings):
     @field_validator("triton")
     @classmethod
     def _known_triton(cls, value: str) -> str:
-        if value in ("embedded", "none") or value.startswith(("http://", "https://")):
+        if value in ("embedded", "none") or value.startswith(("http://", "https://", "unix:/")):
             return value.rstrip("/")
-        raise ValueError("expected embedded, none or a URL such as http://triton:8000")
+        raise ValueError("expected embedded, none or a URL such as http://triton:8000 or unix:/path")
+
+    @property
+    def triton_is_elsewhere(self) -> bool:
+        """Whether `triton` is the URL of one that this server does not start."""
+        return self.triton not in ("embedded", "none")
 
     @property
     def trusted(self) -> frozenset[str]:
@@ -243,6 +253,11 @@ class Settings(BaseSettings):
     def shm_prefix(self) -> str:
         """Prefix of Triton's shared memory segments of this home."""
         return f"bioengine-{self.home_digest}-"
+
+    @property
+    def triton_sockets(self) -> Path:
+        """Folder of the embedded Triton's Unix sockets, `http` and `metrics`: a short path, which a socket's has to be."""
+        return Path("/dev/shm") / f"{self.shm_prefix}triton"
 
     @property
     def tensor_folder(self) -> Path | None:

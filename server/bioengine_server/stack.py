@@ -190,8 +190,8 @@ async def service_for(
 async def run_registration(settings: Settings, hypha_url: str, token: str) -> None:
     """Offer the Triton of the settings in the Hypha at `hypha_url`, until SIGINT or SIGTERM. Raises StackError."""
     stop = stop_on_signals()
-    if not settings.triton.startswith("http"):
-        raise StackError("Which Triton is to be offered? Name it with --triton URL, such as --triton http://127.0.0.1:8000.")
+    if not settings.triton_is_elsewhere:
+        raise StackError("Which Triton is to be offered? Name it with --triton URL, as `./bioengine triton` prints it.")
     if not settings.debug:
         hide_tracebacks()
     # Whoever calls has come through the other server's door; who needs a token, and what is known of it, is known there.

@@ -221,7 +221,7 @@ def custom_crab(folder: Path) -> None:
         {},
     )
     (package.folder / "steps.py").write_text(
-        "import pathlib\n\n\ndef make(add):\n    pathlib.Path('/tmp/custom-crab-was-here').touch()\n"
+        "import pathlib\n\n\ndef make(add):\n    pathlib.Path('/dev/shm/custom-crab-was-here').touch()\n"
         "    return lambda image: image / image.min() + add\n"
     )
     image = np.random.default_rng(6).random((1, 1, 16, 24), np.float32) + 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -17,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import psutil
 from bioengine_server.bench.stack import stack_memory
@@ -212,9 +212,14 @@ class Stack:
 
     def statistics(self, model: str) -> dict[str, int]:
         """Triton's own count of a model's requests, and of calls of its process."""
-        (triton,) = set(re.findall(r"Triton on (http://\S+)", self.log))
-        (found,) = get(f"{triton}/v2/models/{model}/stats")[1]["model_stats"]
+        (found,) = self.ask_triton(f"/v2/models/{model}/stats")["model_stats"]
         return {key: int(found[key]) for key in ("inference_count", "execution_count")}
+
+    def ask_triton(self, path: str) -> dict[str, Any]:
+        """Triton's own answer, by its socket."""
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.settings.triton_sockets / "http"))) as triton:
+            answer: dict[str, Any] = triton.get(f"http://triton{path}").raise_for_status().json()
+        return answer
 
     def client(self, token: str = "") -> Client:
         return Client(self.url, token)

@@ -102,7 +102,7 @@ def test_weights_that_there_are_not(client: Client) -> None:
 
 
 def test_package_with_code_of_its_own_is_not_run(client: Client) -> None:
-    mark = Path("/tmp/custom-crab-was-here")
+    mark = Path("/dev/shm/custom-crab-was-here")
     mark.unlink(missing_ok=True)
     assert "brings Python code" in failure(client, "custom-crab", [np.ones((1, 1, 8, 8), np.float32)])
     assert not mark.exists()

@@ -15,7 +15,7 @@ import pytest
 import requests
 from hypha_rpc.sync import connect_to_server
 
-from tests.stack.harness import ROOT, ROUTER, Stack, bioengine, example_input, free_port, get, wait_for
+from tests.stack.harness import ROOT, ROUTER, Stack, bioengine, example_input, get, wait_for
 
 
 def hub_answers(url: str, inputs: list[np.ndarray], token: str) -> dict[str, Any] | None:
@@ -36,13 +36,12 @@ def hub_answers(url: str, inputs: list[np.ndarray], token: str) -> dict[str, Any
 
 def test_registration_from_a_process_of_its_own(own_home: Path, packages: Path, tmp_path: Path) -> None:
     """It offers a remote Triton, and offers it again after the Hypha server was started anew; until its token is revoked."""
-    secret, port = secrets.token_urlsafe(48), free_port()
+    secret = secrets.token_urlsafe(48)
     hub_home = tmp_path / "hub"
     hub = Stack(hub_home, "--triton", "none", "--access", "token", wait=False)
     mine = hub.token("client")
-    remote = Stack(
-        own_home, command="triton", wait=False, BIOENGINE_TRITON_SECRET=secret, BIOENGINE_TRITON_PORT=str(port)
-    )  # fmt: skip
+    remote = Stack(own_home, command="triton", wait=False, BIOENGINE_TRITON_SECRET=secret)
+    triton = f"unix:{remote.settings.triton_sockets / 'http'}"
     registration: subprocess.Popen[bytes] | None = None
     inputs, expected = example_input(packages, "old-otter"), np.load(packages / "old-otter" / "test_output.npy")
     log = tmp_path / "registration.log"
@@ -50,12 +49,13 @@ def test_registration_from_a_process_of_its_own(own_home: Path, packages: Path, 
         hub.start()
         remote.start()
         wait_for(lambda: get(f"{hub.url}/health/liveness")[0] == 200, 30, "hub alive")
+        wait_for(lambda: f"Triton on {triton}" in remote.log, 30, "its address is printed")
         assert hub_answers(hub.url, inputs, mine) is None
         assert get(f"{hub.url}/health/readiness")[0] == 503
         token = bioengine("token", "create", "gpu-box", "--registration", "--home", str(hub_home)).stdout.strip()
         with open(log, "wb") as output:
             registration = subprocess.Popen(
-                [str(ROOT / "bioengine"), "register", hub.url, "--triton", f"http://127.0.0.1:{port}"],
+                [str(ROOT / "bioengine"), "register", hub.url, "--triton", triton],
                 env={
                     **os.environ,
                     "BIOENGINE_TOKEN": token,

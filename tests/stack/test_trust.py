@@ -9,7 +9,7 @@ from bioengine_server.store.model_store import ModelStore
 
 from tests.stack.harness import Stack, bioengine, copy_package, example_input
 
-MARK = Path("/tmp/custom-crab-was-here")
+MARK = Path("/dev/shm/custom-crab-was-here")
 CODED = {"custom-crab": "onnx", "state-dict-stork": "pytorch_state_dict"}
 
 

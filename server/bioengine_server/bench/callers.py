@@ -49,10 +49,18 @@ def rpc_client(module: str, url: str) -> Run:
 
 
 def triton_client(address: str) -> Run:
-    """Triton's own protocol, binary tensors, over one connection that stays open."""
+    """Triton's own protocol, binary tensors, over one connection that stays open.
+
+    `address`: host and port, or a Unix socket, `unix:/path`.
+    """
     import tritonclient.http as triton_http
 
-    client = triton_http.InferenceServerClient(address, connection_timeout=TIMEOUT, network_timeout=TIMEOUT)
+    path = address.removeprefix("unix:")
+    url = address if path == address else "triton"
+    client = triton_http.InferenceServerClient(url, connection_timeout=TIMEOUT, network_timeout=TIMEOUT)
+    if path != address:
+        # tritonclient 2.73 has no option for it; its pool asks here for what to connect to.
+        client._client_stub._connection_pool._resolve = lambda: [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", path)]
 
     def run(model: str, image: np.ndarray) -> np.ndarray:
         tensor = triton_http.InferInput("image", list(image.shape), "FP32")

@@ -16,7 +16,7 @@ def proxy(stack: BenchStack, rounds: int) -> list[Measurement]:
     settings = stack.settings
     with (
         stack.user(LIBRARIES[-1]) as user,
-        stack.triton_user(f"127.0.0.1:{settings.triton_port}") as direct,
+        stack.triton_user(stack.triton_address) as direct,
         stack.triton_user(f"127.0.0.1:{settings.port}/triton") as proxied,
     ):
         # Triton itself loads nothing.

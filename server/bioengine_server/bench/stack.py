@@ -17,6 +17,7 @@ from bioengine_server.hub.ports import free_ports
 from bioengine_server.own_server import own_server
 from bioengine_server.settings import Settings
 from bioengine_server.store.model_store import ModelStore
+from bioengine_server.triton.connection import socket_url
 from bioengine_server.triton.leftovers import processes_of, processes_of_model
 
 LIBRARIES = ("imjoy-rpc", "hypha-rpc")
@@ -43,6 +44,12 @@ class BenchStack:
     def triton_user(self, address: str) -> Client:
         """A client of Triton's own protocol."""
         return self._client("server", "tritonclient", address)
+
+    @property
+    def triton_address(self) -> str:
+        """Where Triton itself listens: a Unix socket, or the port that the settings name."""
+        port = self.settings.triton_port
+        return f"127.0.0.1:{port}" if port else socket_url(self.settings.triton_sockets / "http")
 
     def floor_user(self, address: str) -> Client:
         """A client of `floor.echo_server`."""
@@ -95,8 +102,9 @@ def bench_stack(settings: Settings) -> Iterator[BenchStack]:
                 "run_dir": folder / "run",
                 "host": "127.0.0.1",
                 "port": port,
+                # As the settings have it, on a port or a Unix socket; but not on the port of a server that runs.
+                "triton_port": triton_port if settings.triton_port else None,
                 "triton": "embedded",
-                "triton_port": triton_port,
                 "offline": True,
                 "access": "auto",
                 "anonymous_requests": 0,

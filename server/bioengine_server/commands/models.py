@@ -16,7 +16,16 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Column, Table
 
-from bioengine_server.commands.shared import HomeOption, OfflineOption, console, fail, load_settings, safe, told
+from bioengine_server.commands.shared import (
+    HomeOption,
+    OfflineOption,
+    console,
+    fail,
+    keep_files_private,
+    load_settings,
+    safe,
+    told,
+)
 from bioengine_server.errors import BioEngineError
 from bioengine_server.store.layout import is_read_only
 from bioengine_server.store.trust import code_of, trust_entry, usable_weights
@@ -173,6 +182,7 @@ def test_models(
 
     if (id is None) != all:
         fail("Name a model to test, or all of them with --all.")
+    keep_files_private()
     settings = load_settings(home=home)
     store = _store(home)
     table = Table(Column("id", no_wrap=True), "version", "weights", "result", "", box=None, pad_edge=False)
@@ -221,6 +231,7 @@ def _store(home: Path | None) -> ModelStore:
 
 
 def _store_to_change(home: Path | None) -> ModelStore:
+    keep_files_private()
     store = _store(home)
     with told():
         store.check_writable()

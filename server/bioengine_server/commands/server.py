@@ -9,8 +9,19 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from bioengine_server.commands.shared import HomeOption, OfflineOption, configure_logging, console, fail, load_settings, told
+from bioengine_server.commands.shared import (
+    HomeOption,
+    OfflineOption,
+    configure_logging,
+    console,
+    fail,
+    keep_files_private,
+    load_settings,
+    told,
+)
 from bioengine_server.memory import keeping_memory
+from bioengine_server.other_users import other_users
+from bioengine_server.settings import Settings
 
 TritonOption = Annotated[
     Optional[str], typer.Option(envvar="BIOENGINE_TRITON", help="embedded, none, or the URL of another Triton. [embedded]")
@@ -35,6 +46,7 @@ def up(
     from bioengine_server.stack import run_stack
 
     print(f"BioEngine, home {settings.home}", flush=True)
+    warn_of_other_users(settings)
 
     def ready() -> None:
         console.print(f"\n[bold green]Ready:[/] {settings.told_url}")
@@ -73,12 +85,26 @@ def register(
 
 
 def triton(home: HomeOption = None) -> None:
-    """Start Triton alone, on loopback, for a `register` elsewhere. Needs BIOENGINE_TRITON_SECRET and BIOENGINE_TRITON_PORT."""
+    """Start Triton alone, for a `register` beside it, which gets the address that is printed. Needs BIOENGINE_TRITON_SECRET.
+
+    It listens on a Unix socket, or with BIOENGINE_TRITON_PORT on that port of loopback.
+    """
     settings = load_settings(home=home)
     configure_logging(settings)
+    warn_of_other_users(settings)
     from bioengine_server.stack import run_triton
 
     run(run_triton(settings, on_start=announce))
+
+
+def warn_of_other_users(settings: Settings) -> None:
+    """Say so where others on this machine reach Triton's port and can read its secret."""
+    if settings.triton_port and not settings.triton_is_elsewhere and settings.triton != "none" and (others := other_users()):
+        print(
+            f"  note: this machine has other users ({others}), who reach Triton on port {settings.triton_port} and can read its "
+            "secret from its command line. Without BIOENGINE_TRITON_PORT it listens on a socket that they cannot open.",
+            flush=True,
+        )
 
 
 def announce(what: str) -> None:
@@ -87,5 +113,6 @@ def announce(what: str) -> None:
 
 def run(work: Any) -> Any:
     """The result of `work`; an error of ours ends the command with its message."""
+    keep_files_private()
     with told():
         return asyncio.run(keeping_memory(work))

@@ -39,6 +39,11 @@ def load_settings(**flags: Any) -> Settings:
         fail("A setting cannot be used:\n  " + "\n  ".join(problems))
 
 
+def keep_files_private() -> None:
+    """Have nobody else read what this process and those that it starts make: images under way, logs, databases, models."""
+    os.umask(0o077)
+
+
 def configure_logging(settings: Settings) -> None:
     level = logging.DEBUG if settings.debug else logging.INFO
     handler = logging.StreamHandler(sys.stderr)

@@ -11,7 +11,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from rich.table import Table
 
 from bioengine_server.access.registry import TokenRegistry
-from bioengine_server.commands.shared import HomeOption, console, load_settings, told
+from bioengine_server.commands.shared import HomeOption, console, keep_files_private, load_settings, told
 
 app = typer.Typer(help="Tokens, with which others may use this server.", no_args_is_help=True)
 
@@ -47,6 +47,7 @@ def create(
     from bioengine_server.hub.secrets import JWT_SECRET, home_secret
 
     settings = load_settings(home=home)
+    keep_files_private()
     with told():
         use_secret(home_secret(settings.home, JWT_SECRET))
         token = TokenRegistry(settings.home).create(name, days, registration, requests, max_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from bioengine_server.doctor import gpu, installation, machine, network
+from bioengine_server.doctor import gpu, installation, machine, network, protection
 from bioengine_server.doctor.finding import Examination, Finding
 from bioengine_server.doctor.setup import Setup
 
@@ -27,6 +27,9 @@ EXAMINATIONS: tuple[Examination, ...] = (
     installation.store,
     installation.secrets,
     installation.access,
+    protection.confinement,
+    protection.users,
+    protection.home,
 )
 
 

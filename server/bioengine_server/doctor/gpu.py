@@ -23,7 +23,7 @@ _NO_TOOLKIT = (
 
 def driver(setup: Setup) -> Iterator[Finding]:
     """The GPUs, and the version of their driver."""
-    if setup.settings.triton.startswith("http"):
+    if setup.settings.triton_is_elsewhere:
         advice = "Ask there; with containers: `docker compose exec triton nvidia-smi`."
         yield Finding("GPU", "note", f"models compute at {setup.settings.triton}", advice)
         return
@@ -52,7 +52,7 @@ def driver(setup: Setup) -> Iterator[Finding]:
 
 def docker(setup: Setup) -> Iterator[Finding]:
     """Docker, its Compose, and its way to the GPU. All of it matters to `docker compose up` only, and where Docker is."""
-    if setup.settings.triton.startswith("http"):
+    if setup.settings.triton_is_elsewhere:
         return
     if shutil.which("docker") is None:
         yield Finding(

@@ -40,7 +40,7 @@ def memory(_: Setup) -> Iterator[Finding]:
 
 def shared_memory(setup: Setup) -> Iterator[Finding]:
     """Where tensors pass between processes: with a Triton elsewhere, such as in another container, in a folder if at all."""
-    is_elsewhere = setup.settings.triton.startswith("http")
+    is_elsewhere = setup.settings.triton_is_elsewhere
     folder = setup.settings.shared_tensors if is_elsewhere else _SHARED_MEMORY
     if folder is None:
         return

@@ -5,12 +5,10 @@ The report stays beside the package where the store can be written.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,50 +53,45 @@ def test_package(model: StoredModel, environments: Path, trusted: frozenset[str]
     if not formats:
         reasons = [f"not trusted: {each}" for each in code_of(manifest)] or [f"only {', '.join(manifest.unsupported_weights)}"]
         return [PackageTest("", "not run", "; ".join(reasons))]
-    with _reports_folder(model) as reports:
-        results = _run_test(model, python, reports, formats, trusted)
+    if not is_read_only(model.folder):
+        _reports_folder(model)  # that it can be written is known before a test that takes its time
+    results = _run_test(model, python, formats, trusted)
+    if not is_read_only(model.folder):
+        (_reports_folder(model) / REPORT_FILE).write_text(json.dumps(results, indent=1), encoding="utf-8")
     return [
         PackageTest(name, result["status"], _line("; ".join(result["errors"])), _tiles_in_words(result["tiles"]))
         for name, result in ((name, results[name]) for name in formats)
     ]
 
 
-@contextlib.contextmanager
-def _reports_folder(model: StoredModel) -> Iterator[Path]:
-    """Where the report goes: beside the package, or for the time being elsewhere where the store is read-only."""
+def _reports_folder(model: StoredModel) -> Path:
+    """Where the report stays, beside the package. Raises StoreNotWritable."""
     reports = model.folder / REPORTS
-    if is_read_only(model.folder):
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)
-        return
     try:
         reports.mkdir(exist_ok=True)
     except OSError as error:
         raise StoreNotWritable(model.folder, error.strerror or str(error)) from error
-    yield reports
+    return reports
 
 
-def _run_test(
-    model: StoredModel, python: Path, reports: Path, formats: list[str], trusted: frozenset[str]
-) -> dict[str, dict[str, Any]]:
-    """The report of the test, which is written to `reports`. Raises StoreError."""
-    report = reports / REPORT_FILE
-    report.unlink(missing_ok=True)
-    process = subprocess.run(
-        [str(python), "-m", "bioengine_runner.package_test", str(model.folder), str(report), *formats],
-        capture_output=True,
-        text=True,
-        env={
-            **os.environ,
-            "BIOIMAGEIO_CACHE_PATH": str(reports / ".cache"),
-            "BIOENGINE_TRUSTED_MODELS": ",".join(sorted(trusted)),
-        },
-    )
-    try:
-        results: dict[str, dict[str, Any]] = json.loads(report.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        last = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise StoreError(f"The test of {model.manifest.id} could not be run (exit status {process.returncode}): {last}") from None
+def _run_test(model: StoredModel, python: Path, formats: list[str], trusted: frozenset[str]) -> dict[str, dict[str, Any]]:
+    """The report of the test, which runs confined as in Triton: it reads the package and writes to a folder of its own. Raises
+    StoreError.
+    """
+    with tempfile.TemporaryDirectory(prefix="bioengine-test-") as working:
+        process = subprocess.run(
+            [str(python), "-m", "bioengine_runner.confined_test", str(model.folder), working, *formats],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "BIOENGINE_TRUSTED_MODELS": ",".join(sorted(trusted))},
+        )
+        try:
+            results: dict[str, dict[str, Any]] = json.loads((Path(working) / "report.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            last = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise StoreError(
+                f"The test of {model.manifest.id} could not be run (exit status {process.returncode}): {last}"
+            ) from None
     return results
 
 

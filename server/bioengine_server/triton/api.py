@@ -9,17 +9,16 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import aiohttp
 import numpy as np
 import tritonclient.http as triton_http
-from tritonclient.http.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from bioengine_server.errors import BioEngineError, RefusedArgument, TritonUnavailable
 from bioengine_server.memory import image_passes
 from bioengine_server.triton import message
+from bioengine_server.triton.connection import base_url, connector, triton_client
 from bioengine_server.triton.shared import SharedFolder, SharedTensors
 
 T = TypeVar("T")
@@ -91,7 +90,7 @@ class TritonApi:
     def __init__(self, url: str, secret: str, run_timeout: float, shared: SharedTensors = SharedTensors(None)) -> None:
         """
         Args:
-            url: such as http://127.0.0.1:8000.
+            url: such as http://127.0.0.1:8000 or unix:/path (`bioengine_server.triton.connection`).
             secret: opens the closed APIs.
             run_timeout: seconds that the runner lets a model run.
             shared: for tensors by reference.
@@ -99,18 +98,11 @@ class TritonApi:
         self.url = url
         self.run_timeout = run_timeout
         self._shared = shared
-        parts = urlsplit(url)
         self._headers = {SECRET_HEADER: secret}
         self._session: aiohttp.ClientSession | None = None
         self._configs: dict[tuple[str, str], dict[str, Any]] = {}
         self._timeout = aiohttp.ClientTimeout(total=run_timeout + _TIMEOUT_MARGIN)
-        # `conn_timeout` is aiohttp's limit for the whole request, a run of a model included.
-        self._client = InferenceServerClient(
-            parts.netloc + parts.path.rstrip("/"),
-            ssl=parts.scheme == "https",
-            conn_limit=0,
-            conn_timeout=run_timeout + _TIMEOUT_MARGIN,
-        )
+        self._client = triton_client(url, run_timeout + _TIMEOUT_MARGIN)
 
     async def close(self) -> None:
         await self._client.close()
@@ -203,13 +195,13 @@ class TritonApi:
         """
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
+                connector=connector(self.url),
                 timeout=self._timeout,
                 headers=_NOT_ZIPPED,
                 read_bufsize=_STREAMED_AT_ONCE,
             )
         try:
-            answer = await self._session.request(method, self.url + path, data=body, headers=headers)
+            answer = await self._session.request(method, base_url(self.url) + path, data=body, headers=headers)
             if answer.status < 400:
                 return answer
             raise TritonError(await answer.text(errors="replace"), answer.status)

@@ -17,6 +17,7 @@ from pathlib import Path
 from bioengine_server.hub.ports import free_ports
 from bioengine_server.private_folder import make_private
 from bioengine_server.settings import Settings
+from bioengine_server.triton.connection import socket_url
 from bioengine_server.triton.leftovers import sweep
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,8 @@ _REPOSITORY = Path(__file__).resolve().parents[3] / "model_repository"
 
 
 class TritonProcess:
-    """A Triton server of our own on loopback, with the model runner in it."""
+    """A Triton server of our own, with the model runner in it. It listens where no other user of the machine reaches it, unless
+    the settings name a port."""
 
     def __init__(self, settings: Settings, secret: str, on_end: Callable[[str], None]) -> None:
         """
@@ -44,10 +46,11 @@ class TritonProcess:
         self._on_end = on_end
         self._stopping = False
         self._secret = secret
-        http, grpc, metrics = free_ports(3)
-        http = settings.triton_port or http
-        self._ports = {"HTTP": http, "GRPC": grpc, "METRICS": metrics}
-        self.url = f"http://127.0.0.1:{http}"
+        self._listens_on: dict[str, object] = {"TRITON_SOCKETS": settings.triton_sockets}
+        self.url = socket_url(settings.triton_sockets / "http")
+        if port := settings.triton_port:
+            self._listens_on = {"TRITON_HTTP_PORT": port, "TRITON_METRICS_PORT": free_ports(1)[0]}
+            self.url = f"http://127.0.0.1:{port}"
         self.log_file = settings.node_folder / "triton.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -124,10 +127,11 @@ class TritonProcess:
             await asyncio.to_thread(self._clean)
 
     def _clean(self) -> None:
-        """Leave nothing of an earlier Triton, and a folder for shared tensors."""
+        """Leave nothing of an earlier Triton, and a folder for shared tensors and one for its sockets."""
         sweep(self._settings.shm_prefix)
-        if folder := self._settings.tensor_folder:
-            make_private(folder)
+        for folder in (self._settings.tensor_folder, self._settings.triton_sockets):
+            if folder is not None:
+                make_private(folder)
 
     def _write_log(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
@@ -151,8 +155,9 @@ class TritonProcess:
             "DEBUG": int(settings.debug),
             "TRUSTED_MODELS": settings.trusted_models,
             "ACCELERATOR": settings.accelerator,
+            "CONFINE": settings.confine,
             "DIE_WITH_PARENT": 1,
-            **{f"TRITON_{name}_PORT": port for name, port in self._ports.items()},
+            **self._listens_on,
         }
         inherited = {
             key: value for key, value in os.environ.items() if not key.startswith(("BIOENGINE_", "HYPHA_", "JWT_SECRET"))

@@ -1,0 +1,45 @@
+"""Start the test of a stored package, confined as its model is in Triton: it reads the package, and writes its working folder.
+
+    python -m bioengine_runner.confined_test PACKAGE_FOLDER WORKING_FOLDER FORMAT...
+
+The report is `report.json` in the working folder (`bioengine_runner.package_test`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from bioengine_runner.checks import StartError
+from bioengine_runner.confinement.reach import of_package_test
+from bioengine_runner.confinement.start import confine_as_set, inherited_variables
+from bioengine_runner.rundir import ACCELERATOR, TRUSTED_MODELS
+
+REPORT = "report.json"
+
+
+def main() -> None:
+    package, working, *formats = sys.argv[1:]
+    os.umask(0o077)
+    accelerator = os.environ.get(ACCELERATOR, "auto")
+    variables = {
+        **inherited_variables(),
+        "PATH": os.environ.get("PATH", ""),
+        "HOME": working,
+        "TMPDIR": working,
+        "BIOIMAGEIO_CACHE_PATH": str(Path(working) / "cache"),
+        TRUSTED_MODELS: os.environ.get(TRUSTED_MODELS, ""),
+        ACCELERATOR: accelerator,
+    }
+    accesses = of_package_test(Path(package), Path(working))
+    try:
+        confine_as_set(os.environ.get("BIOENGINE_CONFINE", "auto"), accelerator, accesses)
+    except StartError as error:
+        sys.exit(str(error))
+    arguments = [sys.executable, "-m", "bioengine_runner.package_test", package, str(Path(working) / REPORT), *formats]
+    os.execve(sys.executable, arguments, variables)
+
+
+if __name__ == "__main__":
+    main()

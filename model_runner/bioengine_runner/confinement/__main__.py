@@ -1,0 +1,10 @@
+"""Print what this machine's kernel has, as JSON."""
+
+from __future__ import annotations
+
+import json
+
+from bioengine_runner.confinement import available
+
+protection = available()
+print(json.dumps({"has": str(protection), "lacks": protection.lacks}))

@@ -1,0 +1,27 @@
+"""The kernel's calls that confine a process, by ctypes: neither Python's library nor glibc has them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+SET_NO_NEW_PRIVILEGES = 38  # PR_SET_NO_NEW_PRIVS
+DROP_FROM_BOUNDING_SET = 24  # PR_CAPBSET_DROP
+
+_LIBRARY = ctypes.CDLL(None, use_errno=True)
+
+
+def system_call(number: int, *arguments: object) -> int:
+    """The result of a system call. Raises OSError."""
+    result = int(_LIBRARY.syscall(ctypes.c_long(number), *arguments))
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return result
+
+
+def process_control(option: int, value: int) -> None:
+    """prctl(2). Raises OSError."""
+    if _LIBRARY.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))

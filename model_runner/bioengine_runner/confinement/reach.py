@@ -1,0 +1,100 @@
+"""What Triton's processes, and the test of a package, may open: the paths, and why each is needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from bioengine_runner.confinement.landlock import (
+    CHANGE,
+    EXECUTE,
+    IOCTL_DEV,
+    MAKE_DIR,
+    MAKE_SOCK,
+    READ,
+    READ_DIR,
+    READ_FILE,
+    REMOVE_FILE,
+    TRUNCATE,
+    WRITE_FILE,
+    Access,
+)
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+# Programs and libraries of the system; NixOS has its own place for them.
+_PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/run/opengl-driver")
+# Of /etc no more than the dynamic linker and glibc look for.
+_SYSTEM_FILES = (
+    "/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/alternatives", "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd",
+    "/etc/group", "/etc/OpenCL", "/etc/vulkan",
+)  # fmt: skip
+# What the machine is like: processors, memory, PCI devices, limits of a container.
+_MACHINE = ("/sys/devices", "/sys/bus", "/sys/class", "/sys/module", "/sys/fs/cgroup", "/sys/kernel/mm", "/proc/driver/nvidia")
+# Of processes: a process's own, and what `loading/processes.py` asks of others. Memory, environment and open files of those
+# outside are closed by Landlock itself; their command lines are open to everybody. Nobody lists it, nobody writes to it.
+_PROCESSES = "/proc"
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+# NVIDIA's driver, WSL's, and the kernel's own for graphics.
+_GPUS = ("nvidia*", "dxg", "dri")
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def of_python() -> Iterator[Access]:
+    """What this environment's Python, the libraries of models and CUDA's driver need."""
+    programs = [*map(Path, _PROGRAMS), *map(Path, {sys.prefix, sys.base_prefix, sys.exec_prefix}), _PACKAGE, *_library_folders()]
+    yield from (Access(path, READ | EXECUTE) for path in programs)
+    yield Access(_PACKAGE.parent, READ_DIR)  # Python looks for the package in it
+    yield from (Access(Path(path), READ) for path in (*_SYSTEM_FILES, *_MACHINE))
+    yield Access(Path(_PROCESSES), READ_FILE)
+    yield from (Access(Path(path), READ_FILE | WRITE_FILE) for path in _DEVICES)
+    for pattern in _GPUS:
+        for device in Path("/dev").glob(pattern):
+            yield Access(device, READ | WRITE_FILE | IOCTL_DEV)
+
+
+def of_triton(
+    installation: Iterable[Path],
+    readable: Iterable[Path],
+    own_models: Iterable[Path],
+    writable: Iterable[Path],
+    sockets: Path | None,
+) -> Iterator[Access]:
+    """What Triton and its processes may open.
+
+    Args:
+        installation: folders of Triton's programs and backends.
+        readable: the model store.
+        own_models: the admin's own Triton models; they may bring programs.
+        writable: the boot folder, and the one for shared tensors.
+        sockets: the folder where it listens.
+    """
+    yield from of_python()
+    yield from (Access(folder, READ | EXECUTE) for folder in (*installation, *own_models))
+    yield from (Access(folder, READ) for folder in readable)
+    yield from (Access(folder, CHANGE) for folder in writable)
+    # Segments have their names at the top of it: those of other programs of the same user can be opened, too.
+    yield Access(SHARED_MEMORY, READ | WRITE_FILE | TRUNCATE | CHANGE & ~MAKE_DIR)
+    # At each start the Python backend makes a folder /tmp/python_env_..., and leaves it; the place is fixed.
+    yield Access(Path("/tmp"), MAKE_DIR)
+    if sockets is not None:
+        yield Access(sockets, MAKE_SOCK | REMOVE_FILE)
+
+
+def of_package_test(package: Path, working: Path) -> Iterator[Access]:
+    """What the test of a stored package may open: the package, and to write its working folder."""
+    yield from of_python()
+    yield Access(package, READ)
+    yield from (Access(folder, CHANGE) for folder in (working, SHARED_MEMORY))
+
+
+def _library_folders() -> Iterator[Path]:
+    """Folders of further libraries, unless they hold the user's home as well."""
+    home = Path.home()
+    for name in os.environ.get("LD_LIBRARY_PATH", "").split(":"):
+        folder = Path(name).resolve() if name else None
+        if folder is not None and folder != home and folder not in home.parents:
+            yield folder

@@ -1,0 +1,175 @@
+"""Seccomp: which system calls a process, and all that it starts, is refused from now on. Needs no rights and Linux 3.17.
+
+It stands beside Landlock, which speaks of paths: here is what reaches other processes, the network and the kernel itself, and
+what Landlock does not handle. What models, their frameworks and CUDA use is left alone; each group below says why it is refused.
+The numbers are those of x86-64 (asm/unistd_64.h); other architectures have no filter.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bioengine_runner.confinement.kernel import system_call
+
+_SECCOMP = 317
+_SET_MODE_FILTER, _GET_ACTION_AVAIL = 1, 2
+# Else older kernels slow the process down against attacks by speculation; this filter does not mean to stop those.
+_SPEC_ALLOW = 1 << 2
+
+_ARCHITECTURE = 0xC000003E  # AUDIT_ARCH_X86_64
+_OTHER_NUMBERS = 0x40000000  # the x32 ABI's numbers begin here
+_KILL, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000  # SECCOMP_RET_...
+_LOAD, _AND, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06  # BPF's instructions
+_NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
+
+# Memory, threads and files of other processes.
+_OTHER_PROCESSES = {"ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "kcmp": 312, "pidfd_getfd": 438}
+# Memory and messages that processes of one user share without a file: Landlock does not see them.
+_SHARED_WITHOUT_FILES = {
+    "shmget": 29, "shmat": 30, "shmctl": 31, "semget": 64, "semop": 65, "semctl": 66, "msgget": 68, "msgsnd": 69,
+    "msgrcv": 70, "msgctl": 71, "mq_open": 240, "mq_unlink": 241, "add_key": 248, "request_key": 249, "keyctl": 250,
+}  # fmt: skip
+# Files by other ways than their path, and other views of the file system.
+_FILE_SYSTEMS = {
+    "open_by_handle_at": 304, "mount": 165, "umount2": 166, "pivot_root": 155, "chroot": 161, "open_tree": 428,
+    "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "mount_setattr": 442,
+    "open_tree_attr": 467, "unshare": 272, "setns": 308, "quotactl": 179, "quotactl_fd": 443, "acct": 163, "swapon": 167,
+    "swapoff": 168,
+}  # fmt: skip
+# The kernel: where most of its holes were, and what would stop the machine.
+_KERNEL = {
+    "bpf": 321, "perf_event_open": 298, "userfaultfd": 323, "kexec_load": 246, "kexec_file_load": 320, "init_module": 175,
+    "finit_module": 313, "delete_module": 176, "reboot": 169, "syslog": 103, "iopl": 172, "ioperm": 173, "modify_ldt": 154,
+    "personality": 135, "sethostname": 170, "setdomainname": 171, "settimeofday": 164, "clock_settime": 227, "vhangup": 153,
+    "lookup_dcookie": 212, "nfsservctl": 180, "uselib": 134, "ustat": 136, "_sysctl": 156,
+}  # fmt: skip
+# Files of others that it may not open, it may not change by their path either.
+_BY_PATH = {
+    "truncate": 76, "chown": 92, "fchown": 93, "lchown": 94, "fchownat": 260, "setxattr": 188, "lsetxattr": 189,
+    "fsetxattr": 190, "setxattrat": 463, "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199, "removexattrat": 466,
+    "mknod": 133, "mknodat": 259,
+}  # fmt: skip
+# Connections, to a Unix socket such as Docker's as well.
+_CONNECT = {"connect": 42}
+
+# Modes stay as they are, and whoever changes them is told that all is well: Python's shutil would fail else, and Boost in
+# Triton's Python backend would open its shared memory to others (it makes it 0644 whatever the umask is).
+_WITHOUT_EFFECT = {"chmod": 90, "fchmod": 91, "fchmodat": 268, "fchmodat2": 452}
+# A filter cannot see through the structures that these are given; who calls them takes the older call where they are missing.
+_NOT_THERE = {"clone3": 435, "openat2": 437, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
+
+_NEW_NAMESPACES = 0x7E020000  # CLONE_NEW..., all that clone takes
+_TYPE_OF_SOCKET = 0xF
+_FAST_OPEN = 0x20000000  # MSG_FASTOPEN: connects without a connect
+
+
+@dataclass(frozen=True)
+class Check:
+    """Of the lower half of an argument, after `mask`: whether it is one of `values`, or is none of them."""
+
+    argument: int
+    values: tuple[int, ...]
+    mask: int = 0xFFFFFFFF
+    is_one: bool = True
+    is_upper_half: bool = False
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A system call that gets `error`, unless all `checks` hold; without a check, always. 0: it does nothing, and succeeds."""
+
+    number: int
+    error: int
+    checks: tuple[Check, ...] = ()
+
+
+def is_available() -> bool:
+    if platform.machine() != "x86_64":
+        return False
+    try:
+        action = ctypes.c_uint32(_ERRNO)
+        system_call(_SECCOMP, ctypes.c_uint(_GET_ACTION_AVAIL), ctypes.c_uint(0), ctypes.byref(action))
+    except OSError:
+        return False
+    return True
+
+
+def restrict(with_tcp: bool) -> None:
+    """Have this thread, and whatever it starts or becomes, refused for good. Needs no_new_privs. Raises OSError.
+
+    Args:
+        with_tcp: whether it may listen on TCP ports; else it has Unix sockets alone.
+    """
+    program = _program(rules(with_tcp))
+    filters = ctypes.create_string_buffer(program, len(program))
+    # struct sock_fprog: how many instructions, and where.
+    description = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(filters))
+    system_call(_SECCOMP, ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(_SPEC_ALLOW), ctypes.c_char_p(description))
+
+
+def rules(with_tcp: bool) -> tuple[Rule, ...]:
+    """What is refused, and how."""
+    tcp = (socket.AF_INET, socket.AF_INET6) if with_tcp else ()
+    # A datagram names whom it goes to, and needs no connection.
+    streams = Check(1, (socket.SOCK_STREAM,), _TYPE_OF_SOCKET)
+    refused = (_OTHER_PROCESSES, _SHARED_WITHOUT_FILES, _FILE_SYSTEMS, _KERNEL, _BY_PATH)
+    no_truncation = (os.O_RDONLY | os.O_TRUNC,)  # Landlock before Linux 6.2 lets it pass
+    no_address = (Check(4, (0,)), Check(4, (0,), is_upper_half=True))
+    return (
+        *(Rule(number, errno.EPERM) for group in refused for number in group.values()),
+        *(Rule(number, errno.EACCES) for number in _CONNECT.values()),
+        *(Rule(number, 0) for number in _WITHOUT_EFFECT.values()),
+        *(Rule(number, errno.ENOSYS) for number in _NOT_THERE.values()),
+        Rule(56, errno.EPERM, (Check(0, (0,), _NEW_NAMESPACES),)),  # clone
+        Rule(41, errno.EACCES, (Check(0, (socket.AF_UNIX, *tcp)), streams)),  # socket
+        Rule(53, errno.EACCES, (Check(0, (socket.AF_UNIX,)), streams)),  # socketpair
+        Rule(44, errno.EACCES, no_address),  # sendto
+        Rule(46, errno.EACCES, (Check(2, (0,), _FAST_OPEN),)),  # sendmsg
+        Rule(307, errno.EACCES, (Check(3, (0,), _FAST_OPEN),)),  # sendmmsg
+        Rule(302, errno.EPERM, (Check(0, (0,)),)),  # prlimit64: limits of other processes
+        Rule(2, errno.EPERM, (Check(1, no_truncation, os.O_ACCMODE | os.O_TRUNC, is_one=False),)),  # open
+        Rule(257, errno.EPERM, (Check(2, no_truncation, os.O_ACCMODE | os.O_TRUNC, is_one=False),)),  # openat
+    )
+
+
+def _program(refused: tuple[Rule, ...]) -> bytes:
+    """Berkeley packet filter: instructions of (operation, jump if true, jump if false, operand)."""
+    instructions = [
+        (_LOAD, 0, 0, _ARCH),
+        (_EQUAL, 1, 0, _ARCHITECTURE),
+        (_RETURN, 0, 0, _KILL),  # 32-bit calls have other numbers
+        (_LOAD, 0, 0, _NUMBER),
+        (_AT_LEAST, 0, 1, _OTHER_NUMBERS),
+        (_RETURN, 0, 0, _ERRNO | errno.ENOSYS),
+    ]
+    for rule in refused:
+        body = list(_body(rule))
+        instructions += [(_EQUAL, 0, len(body), rule.number), *body]
+    instructions.append((_RETURN, 0, 0, _ALLOW))
+    return b"".join(struct.pack("HBBI", *instruction) for instruction in instructions)
+
+
+def _body(rule: Rule) -> Iterator[tuple[int, int, int, int]]:
+    refuse = (_RETURN, 0, 0, _ERRNO | rule.error)
+    if not rule.checks:
+        yield refuse
+        return
+    for check in rule.checks:
+        yield (_LOAD, 0, 0, _ARGUMENTS + 8 * check.argument + 4 * check.is_upper_half)
+        yield (_AND, 0, 0, check.mask)
+        if check.is_one:
+            for number, value in enumerate(check.values):
+                yield (_EQUAL, len(check.values) - number, 0, value)  # past the refusal
+            yield refuse
+        else:
+            for value in check.values:
+                yield (_EQUAL, 0, 1, value)
+                yield refuse
+    yield (_RETURN, 0, 0, _ALLOW)

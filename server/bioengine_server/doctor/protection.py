@@ -1,0 +1,92 @@
+"""What protects this machine from models, and from its other users."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from bioengine_server.doctor.finding import Finding, Verdict
+from bioengine_server.doctor.setup import Setup
+from bioengine_server.other_users import other_users
+from bioengine_server.triton.leftovers import processes_of
+
+_PATIENCE = 60.0  # seconds
+_FILTERED = "2"  # /proc/<pid>/status: a seccomp filter is in force
+
+
+def confinement(setup: Setup) -> Iterator[Finding]:
+    """Whether models are kept from files, programs and the network."""
+    settings = setup.settings
+    if settings.triton_is_elsewhere or settings.triton == "none":
+        return
+    advice = "Models run with all rights of the user who started the server. Set BIOENGINE_CONFINE=auto."
+    if settings.confine == "off":
+        yield Finding("confinement", "note", "switched off by BIOENGINE_CONFINE=off", advice)
+        return
+    python = settings.environments / "runner" / "bin" / "python"
+    if not python.exists():
+        found = "of Triton in another container; its log says what confines it"
+        yield Finding("confinement", "note", found, "`docker compose logs triton | grep -i confined`")
+        return
+    asked = subprocess.run([str(python), "-m", "bioengine_runner.confinement"], capture_output=True, text=True, timeout=_PATIENCE)
+    kernel = json.loads(asked.stdout)
+    if lacks := kernel["lacks"]:
+        verdict: Verdict = "problem" if settings.confine == "require" else "note"
+        found = f"the kernel has {kernel['has']}; models can still {'; '.join(lacks)}"
+        yield Finding("confinement", verdict, found, "A newer kernel, Linux 6.12 or later, has all of it.")
+    else:
+        yield Finding(
+            "confinement", "ok", f"the kernel has {kernel['has']}: models reach neither the user's files nor the network"
+        )
+    for process in processes_of(settings.shm_prefix):
+        if process.name() == "tritonserver" and not _is_confined(process.pid):
+            found = f"the Triton that runs now (process {process.pid}) is not confined"
+            yield Finding("confinement", "problem", found, "Start the server again; Triton's log says why, if it is not then.")
+
+
+def users(setup: Setup) -> Iterator[Finding]:
+    """Whether others on this machine reach Triton."""
+    settings, others = setup.settings, other_users()
+    if settings.triton_is_elsewhere or settings.triton == "none":
+        return
+    if not settings.triton_port:
+        found = f"{others}: Triton listens on a socket that they cannot open" if others else "none"
+        yield Finding("other users", "ok", found)
+    elif others:
+        found = f"{others}: they reach Triton on port {settings.triton_port}, and can read its secret from its command line"
+        yield Finding(
+            "other users", "note", found, "Leave BIOENGINE_TRITON_PORT out: Triton then listens where they cannot reach it."
+        )
+    else:
+        yield Finding("other users", "ok", f"none, who could reach Triton on port {settings.triton_port}")
+
+
+def home(setup: Setup) -> Iterator[Finding]:
+    """Whether others can look into the home, or change what is in it."""
+    folder = setup.settings.home
+    if not folder.is_dir():
+        yield Finding("home", "ok", f"{folder}: none yet, made at the first start for its owner alone")
+        return
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    advice = f"chmod 700 {folder}"
+    if writable := [path for path in (folder, folder / "models", folder / "triton-models") if _others_write(path)]:
+        yield Finding(
+            "home", "problem", f"others can change what is in {writable[0]}", f"chmod go-w {' '.join(map(str, writable))}"
+        )
+    elif mode & 0o077:
+        yield Finding("home", "note", f"others can look into {folder}, though not into its secrets", advice)
+    else:
+        yield Finding("home", "ok", f"{folder}: of its owner alone")
+
+
+def _others_write(path: Path) -> bool:
+    return path.is_dir() and bool(path.stat().st_mode & 0o022)
+
+
+def _is_confined(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return f"Seccomp:\t{_FILTERED}" in status and bool(re.search(r"^NoNewPrivs:\t1$", status, re.MULTILINE))
