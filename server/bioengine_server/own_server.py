@@ -28,7 +28,7 @@ def own_server(settings: Settings, **environment: str) -> Iterator[subprocess.Po
     """
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bioengine_server.bound", "up"],
+            [sys.executable, "-P", "-m", "bioengine_server.bound", "up"],
             env={**os.environ, **_environment(settings), **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

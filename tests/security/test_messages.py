@@ -30,6 +30,10 @@ def function(**changes: Any) -> dict[str, Any]:
     }
 
 
+LONG = "aB3dE6gH9jK2mN5pQ8rT1v"
+"""Such as the libraries name sessions, and functions in them."""
+
+
 def promise(session: str = "s1") -> dict[str, Any]:
     parts = {name: function(_rmethod=f"{session}.{name}", _rpromise=False) for name in ("resolve", "reject", "heartbeat")}
     return {**parts, "interval": 1500}
@@ -53,7 +57,24 @@ VALID = {
     "nested session": frame({"session": "s1.s2", "parent": "S3"}),
     "whole sender": frame({"from": SENDER}),
     "to another": frame({"to": "ws-user-b/bob"}),
-    "names with dashes": frame({"method": "s1.abc-<lambda>"}),
+    **{
+        f"method {name}": frame({"method": name})
+        for name in (
+            f"{LONG}.resolve",
+            f"{LONG}.{LONG}.reject",
+            f"{LONG}.heartbeat",
+            f"{LONG}.{LONG}",
+            f"{LONG}.{LONG}-<lambda>",
+            f"{LONG}.{LONG}#on_progress",
+            f"{LONG}.{LONG}:close",
+            "services.built-in.message_cache.set",
+            "services.a.b.c",
+            f"services._rintf_{LONG}.f",
+            "services.a._dispose",
+            "services.a.__enter__",
+        )
+    },
+    "ordered map": frame({}, {"args": [{"_rtype": "orderedmap", "_rvalue": [["a", 1], ["b", [2]]]}]}),
 }
 
 
@@ -85,7 +106,42 @@ REFUSED = {
     "to a path": (frame({"to": "a/b/c"}), "it is to"),
     "no method": (frame({"method": None}), "its method is None"),
     "method with an escape": (frame({"method": "a\x1b[2J"}), "its method is"),
-    "long method": (frame({"method": "m" * 501}), "its method is"),
+    **{
+        f"method {name}": (frame({"method": name}), "its method is")
+        for name in (
+            "m" * 501,
+            "services",
+            "services.a",
+            "services..a",
+            "services.a.",
+            "",
+            ".",
+            "x",
+            LONG,
+            "s1.resolve",
+            f"{LONG}.resolve.__globals__.sys.modules.os.system",
+            f"{LONG}.resolve.constructor",
+            f"{LONG}.constructor",
+            f"{LONG}.timer.reset",
+            f"{LONG}._callback",
+            f"{LONG}.{LONG}.hasOwnProperty",
+            f"{LONG}.resolve.call",
+            "services.a.__class__",
+            "services.a.b.__globals__",
+            "services._private.f",
+            "services.__proto__.f",
+            "message_cache.x",
+        )
+    },
+    **{
+        f"ordered map of {pairs}": (frame({}, {"args": [{"_rtype": "orderedmap", "_rvalue": pairs}]}), "an ordered map within")
+        for pairs in ([["_rtype", "method"], ["_rtarget", "ws-user-b/bob"]], [["a", 1], ["_x", 1]], [5], [[1, 2]], [[]])
+    },
+    "object of the library": (frame({}, {"args": [{"__rpc_object__": {"_rmethod": "x"}}]}), "the marker '__rpc_object__'"),
+    "promise that waits itself": (
+        frame({"session": "s1"}, {"promise": {**promise(), "resolve": function(_rmethod="s1.resolve", _rpromise=True)}}),
+        "has a promise itself",
+    ),
     **{
         f"session {name}": (frame({"session": name}), "its session is")
         for name in ("services", "services.default", "message_cache")
@@ -103,7 +159,8 @@ REFUSED = {
     "promise has more": (frame({"session": "s1"}, {"promise": {**promise(), "x": 1}}), "its promise has not the parts"),
     "promise resolves elsewhere": (
         frame(
-            {"session": "s1"}, {"promise": {**promise(), "resolve": function(_rmethod="s1.resolve", _rtarget="public/bioengine")}}
+            {"session": "s1"},
+            {"promise": {**promise(), "resolve": function(_rmethod="s1.resolve", _rtarget="public/bioengine", _rpromise=False)}},
         ),
         "passes on a function of 'public/bioengine'",
     ),
@@ -137,8 +194,8 @@ REFUSED = {
     "classes": (frame({}, {"args": [{"_rtype": "pydantic_model", "_rvalue": {}}]}), "the type 'pydantic_model'"),
     "type is a map": (frame({}, {"args": [{"_rtype": {}}]}), "the type {}"),
     "number as a key": (frame({}, {"args": [{1: 2}]}), "the key 1"),
-    "bytes as a key": (frame({}, {"args": [{b"_rtype": "method"}]}), "the key b'_rtype'"),
-    "bytes as a key of the main part": (frame({b"ctx": 1}), "names b'ctx'"),
+    "bytes as a key": (frame({}, {"args": [{b"_rtype": "method"}]}), "the key '_rtype'"),
+    "bytes as a key of the main part": (frame({b"ctx": 1}), "names 'ctx'"),
 }
 
 
@@ -189,13 +246,18 @@ def test_the_structure_of_every_format_is_known(size: int) -> None:
         msgpack_scan.check_structure(msgpack.packb(value))
 
 
-def test_a_message_with_more_values_than_bytes_of_an_image_would_take_is_refused_before_memory_is_taken() -> None:
-    many = b"\xdd" + struct.pack(">I", msgpack_scan.MAX_VALUES + 1) + b"\x80" * (msgpack_scan.MAX_VALUES + 1)
-    with pytest.raises(ValueError, match="send numbers as an array"):
+@pytest.mark.parametrize(
+    ("item", "most", "said"),
+    [(b"\x01", msgpack_scan.MAX_VALUES, "200,000 values"), (b"\x80", msgpack_scan.MAX_CONTAINERS, "20,000 maps and lists")],
+)
+def test_a_message_of_very_many_values_is_refused_before_memory_and_time_are_taken(item: bytes, most: int, said: str) -> None:
+    many = b"\xdd" + struct.pack(">I", most + 1) + item * (most + 1)
+    with pytest.raises(ValueError, match=said):
         msgpack_scan.check_structure(many)
+    msgpack_scan.check_structure(b"\xdd" + struct.pack(">I", most - 2) + item * (most - 2))
     with pytest.raises(ValueError, match="nested more than"):
         msgpack_scan.check_structure(b"\x91" * 300 + b"\xc0")
-    with pytest.raises(NotAMessage, match="2,000,000 values"):
+    with pytest.raises(NotAMessage, match=said):
         checked(frame() + b"\x81\xa4args" + many, SENDER)
 
 
@@ -243,6 +305,30 @@ def test_a_library_that_is_not_the_one_that_was_looked_at_is_refused() -> None:
         assert "Remove the server's environment" in str(refused.value)
     with pytest.raises(library.LibraryChanged, match="none is installed"):
         library.require("no-such-library", "1", {})
+
+
+def test_of_an_answer_that_is_refused_the_receiver_hears() -> None:
+    """Else whoever waits for it would do so until its own time is up."""
+    for main, body in (
+        ({"method": f"{LONG}.resolve", "to": "ws-user-b/bob"}, {"args": [function(_rtarget="ws-user-c/carol")]}),
+        ({"method": f"{LONG}.resolve", "to": "ws-user-b/bob"}, {"args": [{"_rtype": "pydantic_model"}]}),
+    ):
+        with pytest.raises(MessageRefused) as refused:
+            checked(frame(main, body), SENDER)
+        told = envelope.instead(refused.value)
+        assert told is not None
+        message = checked(told, SENDER)
+        assert message.main == {"type": "method", "to": "ws-user-b/bob", "method": f"{LONG}.reject"}
+        assert str(refused.value) in message.body["args"][0]["_rvalue"]
+    for main in (
+        {"method": "services.a.resolve"},
+        {"method": "x.resolve"},
+        {"method": f"{LONG}.resolve", "to": "*"},
+        {"type": "x"},
+    ):
+        with pytest.raises(MessageRefused) as refused:
+            checked(frame(main, {"args": [function(_rtarget="ws-user-c/carol")]}), SENDER)
+        assert envelope.instead(refused.value) is None
 
 
 def test_reserved_sessions_are_those_of_both_libraries() -> None:

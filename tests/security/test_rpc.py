@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import msgpack
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from tests.security.victim import Victim
-from tests.stack.harness import Stack
+from tests.stack.harness import Stack, wait_for
 from tests.stack.raw import GENERATIONS, RawClient
 
 ROOT_CONTEXT = {
@@ -207,6 +210,7 @@ def test_messages_in_chunks_from_client_to_client_are_those_of_who_sent_them(
     if forged:
         assert "The message is refused" in told and victim.calls == []
     else:
+        wait_for(lambda: victim.calls, 5, "the victim is called")
         assert [user for user in victim.calls if user.startswith("anonymouz")] == victim.calls and len(victim.calls) == 1
         victim.calls.clear()
 
@@ -329,3 +333,147 @@ def test_what_is_kept_of_a_clients_services_is_bounded(attacker: RawClient) -> N
     for method in ("get_service", "get_service_info"):
         with pytest.raises(RuntimeError):
             attacker.call(f"services.default.{method}", "triton-client", {"timeout": -1, "mode": "x"}, to=manager(attacker))
+
+
+@pytest.mark.parametrize("generation", ["hypha-rpc"])
+def test_nobody_becomes_the_manager_by_its_name(stack: Stack, attacker: RawClient, victim: Victim) -> None:
+    """A client of the manager's name would have functions that the library takes for the manager's own."""
+    name = attacker.manager.removeprefix("*/")
+    with RawClient(stack, "hypha-rpc", name) as client:
+        its = {"_rtype": "method", "_rtarget": name, "_rmethod": "services.default.generate_token", "_rpromise": True}
+        for value in ({"_rintf": True, "f": its}, {"_rintf": True, "a": {"b": [its]}}, [{"_rintf": True, "f": its}]):
+            client.send(client.frame("services.default.echo", value, session="asked", to=client.manager))
+        heard(client)
+        arguments = {"config": {"workspace": "public", "permission": "admin"}, "context": ROOT_CONTEXT}
+        client.send(
+            client.frame("services.default.generate_token", arguments, session="asked", with_kwargs=True, to=client.manager)
+        )
+        assert "eyJ" not in str(heard(client))
+    assert str(victim.server.generate_token({})).count(".") == 2
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_who_calls_is_not_an_argument(attacker: RawClient) -> None:
+    arguments = {"context": ROOT_CONTEXT}
+    attacker.send(
+        attacker.frame("services.default.list_workspaces", arguments, session="asked", with_kwargs=True, to=manager(attacker))
+    )
+    told = str(heard(attacker))
+    assert "ws-user-root" not in told and "victim" not in told
+
+
+@pytest.mark.parametrize("generation", ["hypha-rpc"])
+@pytest.mark.parametrize("between", [[], ["remove"]])
+def test_the_receiver_has_the_chunks_that_were_checked(attacker: RawClient, victim: Victim, between: list[str]) -> None:
+    """Whatever the two make of a message that is begun twice."""
+    main, body = parts(attacker.frame("services.open.call", "x", session="asked", to=victim.id))
+    whole = {
+        "GOOD": msgpack.packb(main) + msgpack.packb(body),
+        "EVIL": msgpack.packb(main) + msgpack.packb({**body, "ctx": ROOT_CONTEXT, "from": "*/root"}),
+    }
+    for step in ["create", "set EVIL", *between, "create", "append GOOD", "process"]:
+        name, _, content = step.partition(" ")
+        given = ["k", *([0] if name == "set" else []), *([whole[content]] if content else [])]
+        attacker.send(attacker.frame(f"services.built-in.message_cache.{name}", *given, session=f"s-{name}", to=victim.id))
+    heard(attacker)
+    wait_for(lambda: victim.calls, 5, "the victim is called")
+    assert all(user.startswith("anonymouz") for user in victim.calls), victim.calls
+    victim.calls.clear()
+
+
+@pytest.mark.parametrize("generation", ["hypha-rpc"])
+def test_the_names_of_services_are_no_patterns(stack: Stack, attacker: RawClient, victim: Victim) -> None:
+    workspace = victim.id.partition("/")[0]
+    patterns = [
+        "?" * len(workspace) + "/*:*", f"{workspace[:-1]}?/victim:open", f"{workspace[:-1]}[a-z0-9]/*:open", "ws-*/x",
+        "*a*a*a*b:x", "public/*:*a*", "{public,x}/y", f"{workspace}/vict*:open",
+    ]  # fmt: skip
+    end = manager(attacker)
+    for pattern in patterns:
+        for method in ("get_service", "get_service_info", "unregister_service", "list_services"):
+            attacker.send(attacker.frame(f"services.default.{method}", pattern, session="asked", to=end))
+        attacker.send(attacker.frame("services.default.list_services", {"workspace": pattern}, session="asked", to=end))
+    for query in ({"workspace": "public", "type": "*["}, {"type": "?"}, {"visibility": "[a-z]*"}, {"x": "y"}):
+        attacker.send(attacker.frame("services.default.list_services", query, session="asked", to=end))
+    told = str(heard(attacker)).replace(str(patterns), "")
+    assert told.count("asked.reject") == 5 * len(patterns) + 4, told
+    assert "victim:closed" not in told
+    for mode in ("exact", "first"):
+        with pytest.raises(RuntimeError) as refused:
+            attacker.call("services.default.get_service_info", f"{workspace}/*:*", {"mode": mode}, to=manager(attacker))
+        assert "closed" not in str(refused.value) and "services:" not in str(refused.value)
+
+
+@pytest.mark.parametrize("generation", ["hypha-rpc"])
+def test_a_client_offers_services_under_its_own_name_alone(attacker: RawClient) -> None:
+    workspace = attacker.own_id.partition("/")[0]
+    for id in ("other:s", f"{workspace}/other:s", "check-client-exists:s"):
+        service = {"id": id, "name": "s", "type": "x", "config": {"visibility": "protected"}}
+        with pytest.raises(RuntimeError, match="A client offers its own services"):
+            attacker.call("services.default.register_service", service, to=manager(attacker))
+
+
+@pytest.mark.parametrize("generation", ["hypha-rpc"])
+def test_workspaces_that_are_not_ones_own_are_not_even_looked_at(stack: Stack, attacker: RawClient) -> None:
+    before = str(attacker.call("services.default.list_workspaces", to=manager(attacker)))
+    for name in ("ws-user-anonymouz-nobody", "ws-user-root", "x" * 100_000):
+        for method, argument in (
+            ("generate_token", {"workspace": name}),
+            ("get_workspace_info", name),
+            ("get_service_type", f"{name}/t"),
+        ):
+            with pytest.raises(RuntimeError, match=r"Permission denied|not yours"):
+                attacker.call(f"services.default.{method}", argument, to=manager(attacker))
+    assert str(attacker.call("services.default.list_workspaces", to=manager(attacker))) == before
+
+
+@pytest.mark.parametrize(
+    "first", ["[]", "5", "null", '"x"', "{}", '{"x": 1}', "[" * 5000, "x" * 100_000, '{"client_id": "a", "workspace": "public"}',
+              '{"client_id": "a", "workspace": "ws-user-root"}', '{"client_id": "a b"}', b"\x80"],
+    ids=lambda first: str(first)[:30],
+)  # fmt: skip
+@pytest.mark.parametrize("generation", ["hypha-rpc"])
+def test_a_first_message_that_is_none_is_told_so_and_leaves_no_traceback(
+    stack: Stack, attacker: RawClient, first: str | bytes
+) -> None:
+    before = len(stack.log)
+    with connect(f"ws://127.0.0.1:{stack.port}/ws", compression=None) as socket:
+        socket.send(first)
+        told = json.loads(socket.recv(10))
+        assert told["type"] == "error" and (
+            "not valid on this server" in told["message"] or "Permission denied" in told["message"]
+        )
+        with pytest.raises(ConnectionClosed):
+            socket.recv(10)
+    assert "Traceback" not in stack.log[before:]
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_one_message_keeps_nobody_waiting(attacker: RawClient, victim: Victim) -> None:
+    """Of very many small values: each would take the libraries some 30 microseconds."""
+    import time
+
+    for values in (b"\x80" * 900_000, b"\x91\xc0" * 400_000, b"\x81\xa1a\xc0" * 100_000):
+        main = {"type": "method", "to": manager(attacker), "method": "services.default.echo"}
+        count = len(values) // (1 if values[0] == 0x80 else 2 if values[0] == 0x91 else 4)
+        with contextlib.suppress(ConnectionClosed):
+            attacker.send(msgpack.packb(main) + b"\x81\xa4args\xdd" + count.to_bytes(4, "big") + values)
+        started = time.monotonic()
+        assert victim.server.echo("there") == "there"
+        assert time.monotonic() - started < 1.5
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_a_message_that_is_begun_again_is_counted_once_and_kept_once(stack: Stack, attacker: RawClient) -> None:
+    import psutil
+
+    assert stack.process is not None
+    process = psutil.Process(stack.process.pid)
+    before = process.memory_info().rss
+    for _ in range(30):
+        attacker.send(attacker.frame("services.built-in.message_cache.create", "k", False, True))
+        for _ in range(20):
+            attacker.send(attacker.frame("services.built-in.message_cache.append", "k", bytes(500_000)))
+    heard(attacker)
+    assert process.memory_info().rss - before < 150e6
+    attacker.call("services.built-in.message_cache.remove", "k")

@@ -12,11 +12,14 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+from hypha.core import UserPermission
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bioengine_server.access.errors import WorkspaceDenied
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
 from bioengine_server.access.tokens import Verifier, is_name
@@ -34,6 +37,7 @@ _OPEN_TO_ALL = (
     "/public/services/triton-client",
 )
 _POLICY_VIOLATION = 1008  # RFC 6455, 7.4.1
+_LONGEST_FIRST = 20_000  # characters of a first message, with its token
 _LONGEST_REASON = 120  # bytes of a close frame's reason
 _SWEEP_INTERVAL = 1.0  # seconds
 
@@ -138,7 +142,9 @@ class Door:
             if is_first and event["type"] == "websocket.receive":
                 is_first = False
                 try:
-                    user = self._keeper.admit(scope, _named_token(event))
+                    first = _FirstMessage.read(event)
+                    user = self._keeper.admit(scope, first.token)
+                    first.check_workspace(user)
                 except BioEngineError as error:
                     logger.info("Refused a client: %s", error)
                     reason = NotLetIn() if isinstance(error, AccessDenied) else error
@@ -181,20 +187,36 @@ def bearer(headers: Headers) -> str | None:
     return token.strip()
 
 
-def _named_token(event: Message) -> str | None:
-    """The token in a hypha-rpc client's first message, as Hypha will read it. Raises AccessDenied, NotLetIn."""
-    try:
-        first = json.loads(event.get("text") or "")
-    except (ValueError, RecursionError):
-        return None  # Hypha closes it
-    if not isinstance(first, dict):
-        return None
-    if not all(is_name(first[key]) for key in ("client_id", "workspace") if first.get(key) is not None):
-        raise NotLetIn
-    token = first.get("reconnection_token") or first.get("token")
-    if token is not None and not isinstance(token, str):
-        raise AccessDenied
-    return token
+@dataclass(frozen=True)
+class _FirstMessage:
+    """What a hypha-rpc client says of itself, as Hypha will read it."""
+
+    workspace: str | None
+    token: str | None
+
+    @classmethod
+    def read(cls, event: Message) -> _FirstMessage:
+        """Raises AccessDenied, NotLetIn."""
+        text = event.get("text") or ""
+        try:
+            said = json.loads(text) if len(text) <= _LONGEST_FIRST else None
+        except (ValueError, RecursionError):
+            said = None
+        if not isinstance(said, dict) or not is_name(said.get("client_id")):
+            raise NotLetIn
+        workspace, token = said.get("workspace"), said.get("reconnection_token") or said.get("token")
+        if workspace is not None and not is_name(workspace):
+            raise NotLetIn
+        if token is not None and not isinstance(token, str):
+            raise AccessDenied
+        return cls(workspace, token)
+
+    def check_workspace(self, user: Any) -> None:
+        """Hypha would make an entry for whichever workspace is named. Raises WorkspaceDenied."""
+        if not self.workspace or (user is not None and user.scope.current_workspace):
+            return  # none, or the one of a token, which Hypha compares
+        if user is None or not user.check_permission(self.workspace, UserPermission.read):
+            raise WorkspaceDenied(self.workspace)
 
 
 async def _tell(send: Send, error: BioEngineError) -> None:

@@ -36,3 +36,14 @@ class CrossSiteRequest(Forbidden):
             "A web page of another site asked for this without an Origin header. Pages that BIOENGINE_ALLOW_ORIGINS allows use "
             "fetch() in its mode 'cors'.",
         )
+
+
+class WorkspaceDenied(Forbidden):
+    """A client names a workspace that it has no permission for."""
+
+    def __init__(self, workspace: str) -> None:
+        BioEngineError.__init__(
+            self,
+            f"Permission denied for the workspace {quoted(workspace)}: it is not yours. Leave the workspace out, or connect "
+            "with a token for it.",
+        )

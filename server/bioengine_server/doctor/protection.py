@@ -32,7 +32,9 @@ def confinement(setup: Setup) -> Iterator[Finding]:
         found = "of Triton in another container; its log says what confines it"
         yield Finding("confinement", "note", found, "`docker compose logs triton | grep -i confined`")
         return
-    asked = subprocess.run([str(python), "-m", "bioengine_runner.confinement"], capture_output=True, text=True, timeout=_PATIENCE)
+    asked = subprocess.run(
+        [str(python), "-P", "-m", "bioengine_runner.confinement"], capture_output=True, text=True, timeout=_PATIENCE
+    )
     kernel = json.loads(asked.stdout)
     if lacks := kernel["lacks"]:
         verdict: Verdict = "problem" if settings.confine == "require" else "note"

@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bioengine_server.access.door import Doorkeeper, is_legacy
+from bioengine_server.access.errors import WorkspaceDenied
 from bioengine_server.errors import AccessDenied, BioEngineError, NotLetIn, Stopping
 from bioengine_server.gateway.local import LocalServices
 from bioengine_server.gateway.refusal import answer_with
@@ -176,16 +177,20 @@ async def _in_workspace(store: RedisStore, user: UserInfo | None, query: dict[st
 
     Raises whatever Hypha raises for a bad workspace.
     """
+    asked = query.get("workspace")
     if user is not None:
         own = user.get_workspace()
-        workspace = user.scope.current_workspace or query.get("workspace") or own
-        if query.get("workspace") and user.check_permission(query["workspace"], UserPermission.read):
-            workspace = query["workspace"]
+        workspace = user.scope.current_workspace or asked or own
+        if asked and user.check_permission(asked, UserPermission.read):
+            workspace = asked
     else:
         user = generate_anonymous_user()
         own = user.get_workspace()
-        workspace = query.get("workspace") or own
+        workspace = asked or own
         user.scope = create_scope(current_workspace=workspace, workspaces={own: UserPermission.admin})
+    # Hypha makes an entry for any that is named, before it looks whose it is.
+    if workspace != own and not user.check_permission(workspace, UserPermission.read):
+        raise WorkspaceDenied(workspace)
     info = await store.load_or_create_workspace(user, workspace)
     user.scope = update_user_scope(user, info)
     if not user.check_permission(info.id, UserPermission.read):

@@ -19,7 +19,7 @@ from imjoy_rpc.hypha.rpc import CHUNK_SIZE, RPC
 
 from bioengine_server.gateway.wrap import caller
 from bioengine_server.hub import envelope, names
-from bioengine_server.hub.guard import bare_errors, check_arrays
+from bioengine_server.hub.guard import bare_errors, check_arrays, without_context
 from bioengine_server.hub.library import require
 from bioengine_server.hub.uploads import Uploads
 from bioengine_server.limits import SizeLimit
@@ -112,7 +112,9 @@ class LegacyRPC(RPC):
         main = {**message.main, "from": self._sender, "to": f"{self._local_workspace}/{MANAGER_ID}", "user": self._user}
         if "parent" in main and not self._is_session(main["parent"]):
             del main["parent"]
-        self._fire("method", {**main, "ctx": {**main, **self.default_context}, **message.body})
+        data = {**main, "ctx": {**main, **self.default_context}, **message.body}
+        without_context(data)
+        self._fire("method", data)
 
     def _is_session(self, name: str) -> bool:
         """Whether a session of this end is open; else the library would make one of that name."""

@@ -13,6 +13,7 @@ from hypha.core.store import RedisStore
 from bioengine_server.gateway.local import LocalServices
 from bioengine_server.gateway.rpc import LegacyRPC
 from bioengine_server.gateway.wrap import in_name_of_callers, plain, unannotated
+from bioengine_server.untrusted import shown
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class LegacySession:
 
     async def _get_service(self, query: Any, *_: Any, **__: Any) -> dict[str, Any] | None:
         """A service, or None where there is none, as legacy clients expect."""
-        service_id = query.get("id") if isinstance(query, dict) else query
+        service_id = dict.get(query, "id") if isinstance(query, dict) else query
         if not isinstance(service_id, str) or not service_id:
             raise TypeError(f"get_service takes a service id such as 'triton-client', not {query!r}.")
         return await self._offer(service_id)
@@ -115,9 +116,12 @@ class LegacySession:
         """
         built_in = await self._own_service("built-in")
         info = await built_in.register_service(dict(service), True, False)
-        own = await self._own_service(info["id"].rpartition(":")[2])
+        id = str(info["id"]).rpartition(":")[2]
+        if id == "built-in" or id.startswith("_"):
+            raise ValueError(f"The id {shown(id)!r} is taken. Choose another for the service.")
+        own = await self._own_service(id)
         definition = {key: value for key, value in dict(own).items() if not key.startswith("_")}
-        definition["id"] = info["id"].rpartition(":")[2]
+        definition["id"] = id
         definition["config"] = {**dict(own["config"]), "require_context": True}
         return plain(await self._hypha.register_service(in_name_of_callers(definition), {"overwrite": True}))
 

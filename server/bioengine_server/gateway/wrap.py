@@ -26,7 +26,7 @@ def in_name_of_callers(service: dict[str, Any]) -> Any:
 
 def _mapped(value: Any, change: Callable[[Callable[..., Any]], Any]) -> Any:
     if isinstance(value, dict):
-        return {key: _mapped(item, change) for key, item in value.items()}
+        return {key: _mapped(item, change) for key, item in dict.items(value)}
     if isinstance(value, (list, tuple)):
         return [_mapped(item, change) for item in value]
     if callable(value) and not isinstance(value, type):

@@ -19,6 +19,7 @@ import msgpack
 
 from bioengine_server.errors import BioEngineError
 from bioengine_server.hub.msgpack_scan import check_structure
+from bioengine_server.untrusted import quoted
 
 # A client may choose these; what else stands in a main part would say who it is.
 _MAIN_KEYS = frozenset({"type", "from", "to", "method", "session", "parent"})
@@ -29,7 +30,7 @@ _MARKERS = frozenset(
     "_rtype _rvalue _rshape _rdtype _rtrace _rtarget _rmethod _rpromise _rdoc _rsig _rschema _rname _rserver _rasync _rintf "
     "_rkwargs _rnative _rclose_method".split()
 )
-_CLOSED_MARKERS = frozenset({"_enc"})
+_CLOSED_MARKERS = frozenset({"_enc", "__rpc_object__"})
 _CLOSED_TYPES = frozenset({"pydantic_model"})  # a schema of the sender's becomes classes at the receiver
 _CALLABLE_TYPES = frozenset({"method", "generator"})
 
@@ -37,15 +38,17 @@ _NAME = r"[A-Za-z0-9_.|@~-]{1,200}"
 _TARGET = re.compile(rf"(\*/|{_NAME}/)?{_NAME}")
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,100}(\.[A-Za-z0-9_-]{1,100}){0,31}")
 _LONGEST_METHOD = 500  # characters
+# Sessions, and functions in them, have long names made at random. A receiver that looks names up through attributes would find
+# others behind a function: `__globals__`, or in JavaScript `constructor`. None of those has this form.
+_RANDOM = r"[A-Za-z0-9]{15,100}"
+_SESSION_METHOD = re.compile(rf"({_RANDOM}\.){{1,32}}(resolve|reject|heartbeat|{_RANDOM}([#:-][^.]{{0,200}})?)")
+_HIDDEN_PARTS = frozenset({"_dispose", "__enter__", "__exit__"})
 _LONGEST_TEXT = 20_000  # characters of a function's signature or documentation
 _LEAST_INTERVAL = 0.05  # seconds between two heartbeats to a client
 _LARGEST_INTERVAL = 100_000_000.0  # seconds
 
 # Names of an RPC end's own stores, which are no sessions.
 RESERVED_SESSIONS = frozenset({"services", "message_cache"})
-
-# A message of one frame cannot have more values than bytes; one that came in chunks can be gigabytes.
-_CHECKED_FROM = 1 << 20  # bytes
 
 
 class NotAMessage(BioEngineError):
@@ -130,10 +133,22 @@ def refusal(error: MessageRefused, sender: str, manager: str) -> bytes:
     return bytes(msgpack.packb(main)) + bytes(msgpack.packb({"args": args}))
 
 
+def instead(error: MessageRefused) -> bytes | None:
+    """Of an answer that was refused, the frame that goes on in its place: whoever waits for it hears so. None for all else."""
+    to, method = error.message.get("to"), error.message.get("method")
+    if error.message.get("type") != "method" or not isinstance(to, str) or not _TARGET.fullmatch(to):
+        return None
+    if not _is_method(method) or not str(method).endswith(".resolve") or str(method).startswith("services."):
+        return None
+    text = f"The answer was not passed on. {error}"
+    main = {"type": "method", "to": to, "method": f"{str(method).removesuffix('resolve')}reject"}
+    args = [{"_rtype": "error", "_rvalue": text, "_rtrace": ""}]
+    return bytes(msgpack.packb(main)) + bytes(msgpack.packb({"args": args}))
+
+
 def _unpacked(data: bytes | bytearray) -> tuple[dict[str, Any], dict[str, Any], bytes | memoryview]:
     try:
-        if len(data) > _CHECKED_FROM:
-            check_structure(data, parts=2)
+        check_structure(data, parts=2)
         unpacker = msgpack.Unpacker(max_buffer_size=max(len(data), 1), strict_map_key=False)
         unpacker.feed(data)
         main = unpacker.unpack()
@@ -161,8 +176,8 @@ def _checked(main: dict[str, Any], body: dict[str, Any], rest: bytes | memoryvie
     if not _TARGET.fullmatch(main["to"]):
         raise MessageRefused(f"it is to {_shown(main['to'])}", "Name one client, such as 'workspace/client'.")
     method = main.get("method")
-    if not isinstance(method, str) or not method.isprintable() or not 0 < len(method) <= _LONGEST_METHOD:
-        raise MessageRefused(f"its method is {_shown(method)}", "Name a method, such as 'services.default.echo'.")
+    if not _is_method(method):
+        raise MessageRefused(f"its method is {_shown(method)}", "Name a method that is offered, such as 'services.default.echo'.")
     made: dict[str, Any] = {"type": "method", "to": main["to"], "method": method}
     for key in ("session", "parent"):
         if main.get(key) is not None:
@@ -172,6 +187,20 @@ def _checked(main: dict[str, Any], body: dict[str, Any], rest: bytes | memoryvie
         body, rest = {**inline, **body}, b""
     _check_body(body, made.get("session"), (sender, client))
     return Message(made, body, rest)
+
+
+def _is_method(name: Any) -> bool:
+    """Whether a name can be that of something offered: a function of a service, or one in a session."""
+    if not isinstance(name, str) or not name.isprintable() or len(name) > _LONGEST_METHOD:
+        return False
+    first, *parts = name.split(".")
+    if first != "services":
+        return bool(_SESSION_METHOD.fullmatch(name))
+    if len(parts) < 2 or not all(parts):
+        return False
+    id, *functions = parts
+    hidden = [part for part in functions if part.startswith("_") and part not in _HIDDEN_PARTS]
+    return not hidden and (not id.startswith("_") or id.startswith("_rintf_"))
 
 
 def _check_keys(part: dict[Any, Any], allowed: frozenset[str], advice: str) -> None:
@@ -219,6 +248,8 @@ def _check_promise(promise: Any, session: str | None) -> None:
         function = promise[name]
         if not isinstance(function, dict) or function.get("_rtype") != "method":
             raise MessageRefused(f"the {name} of its promise is no function", "Name a function of this client.")
+        if name != "heartbeat" and function.get("_rpromise", False) is not False:
+            raise MessageRefused(f"the {name} of its promise has a promise itself", "Nobody waits for the answer to an answer.")
         named = function.get("_rmethod")
         if session is None or not isinstance(named, str) or not named.startswith(f"{session}."):
             raise MessageRefused(
@@ -255,6 +286,8 @@ def _check_map(value: dict[Any, Any], own: tuple[str, str]) -> None:
     if "_rtype" not in value:
         return
     kind = value["_rtype"]
+    if kind == "orderedmap":
+        _check_ordered_map(value.get("_rvalue"))
     if not isinstance(kind, str) or len(kind) > 100 or kind in _CLOSED_TYPES:
         raise MessageRefused(
             f"an argument has the type {_shown(kind)}", "Send arrays, strings, numbers, lists, maps and functions."
@@ -263,6 +296,13 @@ def _check_map(value: dict[Any, Any], own: tuple[str, str]) -> None:
         _check_function(value, own)
     elif "_rtarget" in value or "_rmethod" in value:
         raise MessageRefused(f"an argument of the type {_shown(kind)} names a function", "Functions have the type 'method'.")
+
+
+def _check_ordered_map(pairs: Any) -> None:
+    """It becomes a map at its receiver, and must not become one with markers there."""
+    for pair in pairs if isinstance(pairs, list) else ():
+        if not isinstance(pair, list) or not pair or not isinstance(pair[0], str) or pair[0].startswith("_"):
+            raise MessageRefused("an ordered map within has no plain keys", "Keys are strings that do not begin with '_'.")
 
 
 def _check_function(value: dict[str, Any], own: tuple[str, str]) -> None:
@@ -282,6 +322,4 @@ def _check_function(value: dict[str, Any], own: tuple[str, str]) -> None:
 
 
 def _shown(value: Any) -> str:
-    """What a client said, short and on one line, for its own eyes."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"
+    return quoted(value, 80)

@@ -90,6 +90,8 @@ class _Connection:
                 logger.info("A message of %s was refused", self._sender)
                 answer = envelope.refusal(error, self._sender, self._sender)
                 await self._send({"type": "websocket.send", "bytes": answer})
+                if (told := envelope.instead(error)) is not None:
+                    return {"type": "websocket.receive", "bytes": told}
 
     def end(self) -> None:
         if self._relay is not None:
@@ -103,9 +105,7 @@ class _Connection:
     def _checked(self, frame: bytes) -> bytes:
         if self._relay is None:
             raise envelope.NotAMessage("comes before its sender has said who it is")
-        message = envelope.checked(frame, self._sender)
-        self._relay.passes(message)
-        return message.to_frame()
+        return self._relay.passed(envelope.checked(frame, self._sender)).to_frame()
 
     def _check_text(self, text: str) -> None:
         """Texts are the first message, in which a client says who it is, and two requests of the connection itself."""

@@ -7,9 +7,8 @@ shape it names, and keeps unfinished messages for ever.
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import hypha_rpc.rpc
@@ -36,6 +35,9 @@ _PARTS = {
     "RPC._set_message": (_RPC._set_message, "6943684e4cda"),
     "RPC._process_message": (_RPC._process_message, "b8ea185cf84d"),
     "RPC._remove_message": (_RPC._remove_message, "4fa43874225f"),
+    "RPC._encode": (_RPC._encode, "8d82ff0916d4"),
+    "RPC._annotate_service_methods": (_RPC._annotate_service_methods, "383c9b875ac3"),
+    "RPC.add_service": (_RPC.add_service, "75c1ea665a19"),
     "RPC._decode": (_RPC._decode, "8fa03609b34d"),
     "RemoteFunction.__call__": (hypha_rpc.rpc.RemoteFunction.__call__, "309ba2acb246"),
 }
@@ -46,7 +48,7 @@ _CHUNK_SIZE = 480 * 1024  # bytes
 # One frame of a traceback: where it is, and the code there.
 _TRACEBACK_FRAME = re.compile(r'^  (?:File "|\[Previous line repeated ).*(?:\n    .*)*\n?', re.MULTILINE)
 
-_SYSTEM = "*"  # the workspace of Hypha's own manager
+_BUILT_IN = "built-in"
 
 
 def guard_rpc(limit_of: Callable[[Caller], SizeLimit]) -> type:
@@ -94,6 +96,13 @@ def told_error(traceback: str) -> str:
     return str(hypha_rpc.rpc.format_traceback(traceback))
 
 
+def without_context(data: dict[str, Any]) -> None:
+    """Take the keyword `context` out of a call: who calls is for the server to say, to functions that ask for it."""
+    args = data.get("args")
+    if data.get("with_kwargs") and args and isinstance(args[-1], dict):
+        args[-1].pop("context", None)
+
+
 class _GuardedRPC(hypha_rpc.rpc.RPC):
     """hypha-rpc's end, with names that lead nowhere else and its cache of chunked messages in bounds.
 
@@ -111,8 +120,33 @@ class _GuardedRPC(hypha_rpc.rpc.RPC):
         super().__init__(connection, *arguments, **options)
         self.ends.add(f"{self._local_workspace}/{self._client_id}")
         check_arrays(self)
+        # The library keeps one for as long as it lives, and nobody sends any to the server.
+        self.register_codec({"name": "generator", "decoder": _no_generator})
         if not self.sends_tracebacks:
             bare_errors(self)
+
+    def add_service(self, api: Any, overwrite: bool = False) -> Any:
+        """Its own `built-in` an end has from the start, and nobody puts another in its place."""
+        id = dict.get(api, "id") if isinstance(api, dict) else None
+        if id == _BUILT_IN and _BUILT_IN in self._services:
+            raise ValueError(f"The id {_BUILT_IN!r} is taken.")
+        return super().add_service(api, overwrite)
+
+    def _annotate_service_methods(self, a_object: Any, object_id: str, *arguments: Any, **options: Any) -> None:
+        """What a function may be called for is said once, by whoever offers it.
+
+        The library says it anew for what a client merely passes on (`_rintf`), and takes a function of another that has the
+        name of one of its own for that one.
+        """
+        if callable(a_object):
+            known = self._method_annotations.get(a_object)
+            if known is not None and str(known["method_id"]).split(".")[1] != object_id.split(".", maxsplit=1)[0]:
+                raise ValueError("A function is offered by one service.")
+        elif isinstance(a_object, (dict, list, tuple)):
+            for value in dict.values(a_object) if isinstance(a_object, dict) else a_object:
+                if hasattr(value, "__rpc_object__"):
+                    raise ValueError("Only functions of one's own are offered.")
+        super()._annotate_service_methods(a_object, object_id, *arguments, **options)
 
     async def disconnect(self) -> None:
         self.ends.discard(f"{self._local_workspace}/{self._client_id}")
@@ -128,16 +162,12 @@ class _GuardedRPC(hypha_rpc.rpc.RPC):
         """The library would drop its sessions, or its services, by the name in such a message. This server sends none."""
 
     def _handle_method(self, data: dict[str, Any]) -> None:
-        with self._known_parent(data):
-            super()._handle_method(data)
-
-    @contextlib.contextmanager
-    def _known_parent(self, data: dict[str, Any]) -> Iterator[None]:
-        """A session of this end that a call belongs to is one that its sender was called in; else the library would make one."""
+        without_context(data)
+        # A session of this end that a call belongs to is one that its sender was called in; else the library would make one.
         parent = data.get("parent")
         if parent is not None and not self._is_session_with(str(parent), str(data.get("from"))):
             del data["parent"]
-        yield
+        super()._handle_method(data)
 
     def _is_session_with(self, parent: str, sender: str) -> bool:
         top = parent.split(".", maxsplit=1)[0]
@@ -205,6 +235,10 @@ class _GuardedRPC(hypha_rpc.rpc.RPC):
         return self._peers is None or bool(self._peers.is_local_client(workspace, client))
 
 
+def _no_generator(_: Any) -> Any:
+    raise ValueError("Generators are not taken here. Send what they yield.")
+
+
 def _session_at(store: Any, name: str) -> Any:
     try:
         return names.find(store, name)
@@ -224,7 +258,7 @@ def _bare_error(error: Exception) -> dict[str, str]:
 
 def _flat_array(value: dict[str, Any]) -> Any:
     """A typed array of JavaScript, which has no shape."""
-    data = value.get("_rvalue")
-    size = message.item_size(value.get("_rdtype"))
+    data = dict.get(value, "_rvalue")
+    size = message.item_size(dict.get(value, "_rdtype"))
     shape = [len(data) // size] if isinstance(data, bytes) else None
     return message.restore({**value, "_rtype": "ndarray", "_rshape": shape})

@@ -41,19 +41,25 @@ class Relay:
         self._chunks: dict[tuple[str, str], dict[int, bytes]] = {}
         self._uploads = Uploads(self._forget)
 
-    def passes(self, message: envelope.Message) -> None:
-        """A message of this client is about to go on. Raises MessageRefused."""
+    def passed(self, message: envelope.Message) -> envelope.Message:
+        """A message of this client as it goes on. Raises MessageRefused."""
         method, target = str(message.main["method"]), self._target(message.main["to"])
         if not method.startswith(_CACHE) or self._relays.is_own(target):
-            return
+            return message
+        step, args = method.removeprefix(_CACHE), message.body.get("args") or []
         try:
-            self._take(method.removeprefix(_CACHE), target, message.body.get("args") or [], bool(message.body.get("with_kwargs")))
+            self._take(step, target, args, bool(message.body.get("with_kwargs")))
         except envelope.MessageRefused as error:
             error.message = message.main
             raise
         except (BioEngineError, ValueError, TypeError, KeyError) as error:
             problem = f"its chunks cannot be taken ({str(error) or type(error).__name__})"
             raise envelope.MessageRefused(problem, "Begin the message again.", message.main) from error
+        if step != "create":
+            return message
+        # The receiver is to begin anew as well, whatever it still has under that key.
+        args = [args[0], bool(args[1]) if len(args) > 1 else False, True]
+        return envelope.Message(message.main, {**message.body, "args": args}, b"")
 
     def end(self) -> None:
         """The client has gone."""
@@ -69,10 +75,10 @@ class Relay:
             )
         key = (target, args[0])
         if step == "create":
-            if self._relays.owners.setdefault(key, self._sender) != self._sender:
+            if self._relays.owners.get(key, self._sender) != self._sender:
                 raise ValueError("The message needs a key of its own.")
-            self._uploads.open(self._sender, _name(key), self._relays.limit, answer=args[1:2] == [True])
-            self._chunks[key] = {}
+            self._uploads.open(self._sender, _name(key), self._relays.limit)
+            self._relays.owners[key], self._chunks[key] = self._sender, {}
         elif step == "append":
             self._add(key, len(self._chunks.get(key, ())), args[1])
         elif step == "set":

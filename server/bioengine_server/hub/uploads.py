@@ -42,17 +42,18 @@ class Uploads:
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self, sender: str, key: str, limit: SizeLimit, answer: bool = False) -> None:
-        """A message begins: a request, or the answer to one of ours. Raises ValueError.
+        """A message begins, or begins anew: a request, or the answer to one of ours. Raises ValueError.
 
         Args:
             sender: who sends it.
             key: the sender's name for it.
             limit: of the inputs in all unfinished requests of the sender.
-            answer: whether it is an answer, which may be some times larger.
+            answer: whether it is an answer; all unfinished ones of the sender together may be some times larger.
         """
         if not isinstance(key, str) or (key in self._uploads and self._uploads[key].sender != sender):
             raise ValueError("The message needs a key of its own.")
-        if sum(other.sender == sender and not other.answer for other in self._uploads.values()) >= _MOST_AT_ONCE:
+        self.close(key)  # what is begun anew is not kept as well
+        if sum(other.sender == sender and other.answer == answer for other in self._uploads.values()) >= _MOST_AT_ONCE:
             raise ValueError(f"There are {_MOST_AT_ONCE} unfinished messages of this client. Finish one first.")
         self._uploads[key] = _Upload(sender, answer, limit)
         self._watch()
@@ -64,11 +65,8 @@ class Uploads:
         upload = self.checked(sender, key)
         upload.size += len(data)
         upload.touched = time.monotonic()
-        if upload.answer:
-            size, most = upload.size, upload.limit.bytes * _ANSWER_TO_REQUEST
-        else:
-            requests = [other for other in self._uploads.values() if other.sender == sender and not other.answer]
-            size, most = sum(request.size for request in requests), upload.limit.bytes
+        alike = [other for other in self._uploads.values() if other.sender == sender and other.answer == upload.answer]
+        size, most = sum(other.size for other in alike), upload.limit.bytes * (_ANSWER_TO_REQUEST if upload.answer else 1)
         if size > most + _OVERHEAD:
             self.close(key)
             raise TooLarge(size, upload.limit, is_all=False)

@@ -96,7 +96,7 @@ def _option(key: str, value: Any) -> Any:
     if key == "tile" and isinstance(value, dict):
         if len(value) > MAX_AXES or not all(isinstance(axis, str) and not axis.startswith("_") for axis in value):
             raise RefusedArgument("inputs", '`tile` is a dict that has no sizes by axis, such as {"y": 256, "x": 256}.')
-        return {_shown(axis): _shown(size) for axis, size in value.items()}
+        return {_shown(axis): _shown(size) for axis, size in dict.items(value)}
     return _shown(value)
 
 

@@ -80,7 +80,7 @@ def _run_test(model: StoredModel, python: Path, formats: list[str], trusted: fro
     """
     with tempfile.TemporaryDirectory(prefix="bioengine-test-") as working:
         process = subprocess.run(
-            [str(python), "-m", "bioengine_runner.confined_test", str(model.folder), working, *formats],
+            [str(python), "-P", "-m", "bioengine_runner.confined_test", str(model.folder), working, *formats],
             capture_output=True,
             text=True,
             env={**os.environ, "BIOENGINE_TRUSTED_MODELS": ",".join(sorted(trusted))},

@@ -104,7 +104,8 @@ def size(value: Any) -> int:
         elif isinstance(item, (bytes, bytearray, str)):
             total += len(item)
         elif isinstance(item, dict):
-            pending.extend(item.values())
+            # Not by its own `values`: hypha-rpc's maps have their items as attributes.
+            pending.extend(dict.values(item))
         elif isinstance(item, (list, tuple)):
             pending.extend(item)
         else:
@@ -114,9 +115,9 @@ def size(value: Any) -> int:
 
 def restore(value: dict[str, Any]) -> Any:
     """The array that a dict of the encoding stands for; other dicts as they are. Raises ValueError."""
-    if value.get("_rtype") != "ndarray":
+    if dict.get(value, "_rtype") != "ndarray":
         return value
-    data, shape, dtype = value.get("_rvalue"), value.get("_rshape"), value.get("_rdtype")
+    data, shape, dtype = (dict.get(value, name) for name in ("_rvalue", "_rshape", "_rdtype"))
     if isinstance(data, (list, tuple)) and all(isinstance(part, bytes) for part in data):
         data = b"".join(data)
     if not isinstance(data, (bytes, memoryview)) or not isinstance(shape, (list, tuple)):

@@ -100,7 +100,7 @@ class TritonProcess:
         while not self._stopping:
             started = time.monotonic()
             self._process = process = subprocess.Popen(
-                [str(self._settings.environments / "runner" / "bin" / "python"), "-m", "bioengine_runner.launch"],
+                [str(self._settings.environments / "runner" / "bin" / "python"), "-P", "-m", "bioengine_runner.launch"],
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
