@@ -75,3 +75,19 @@ def test_files_are_of_a_readable_length() -> None:
     assert files
     for file in files:
         assert len((ROOT / file).read_text().splitlines()) <= 400, file
+
+
+def test_every_test_that_the_threats_name_is_there() -> None:
+    rows = [line for line in (ROOT / "docs" / "threats.md").read_text().splitlines() if line.startswith("| ") and "test" in line]
+    found = 0
+    for row in rows:
+        file = None
+        for name in re.findall(r"`([^`]+)`", row.split("|")[3]):
+            path, _, test = name.partition("::")
+            if path:
+                file = ROOT / (path if path.startswith("tests/") else f"tests/security/{path}")
+                assert file.is_file(), name
+            if test:
+                assert file is not None and re.search(rf"^(async )?def {test}\(", file.read_text(), re.MULTILINE), name
+            found += 1
+    assert found > 60
