@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.compose.engine import Engine
 from tests.compose.network import INTERNET
 from tests.compose.project import SERVICES, Project
+from tests.compose.test_recovery import assert_a_model_runs, init_process, main_process
 from tests.stack.harness import ROOT
 
 pytestmark = pytest.mark.extended
@@ -60,11 +64,44 @@ def test_triton_has_no_way_to_the_internet_and_no_names_of_it(project: Project) 
     assert "gaierror" in project.exec("triton", "python", "-c", look_up, check=False)
 
 
-def test_what_models_run_needs_a_token_of_the_server(project: Project) -> None:
-    """It reaches the server's address within the containers' network, and is not a program on the machine."""
+def log_of_triton(project: Project) -> str:
+    return project.compose("logs", "triton").stdout.decode()
+
+
+def test_triton_is_confined_as_far_as_the_engine_lets_it_and_says_so(project: Project) -> None:
+    """Docker's seccomp profile lets Landlock pass from 23 on; with an older one it goes on without."""
+    said = re.findall(r"Confined by (.+)", log_of_triton(project))[-1]
+    assert re.match(r"Landlock \d|seccomp\. Models can still read and write all files", said), said
+    filters = [
+        int(re.findall(r"^Seccomp_filters:\t(\d+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)[0])
+        for process in (init_process(project, "triton"), main_process(project, "triton"))
+    ]
+    assert filters == [1, 2], "Docker's own, and ours"
+    doctor = project.exec("server", "bioengine", "doctor", "--offline")
+    assert "its log says what confines it" in doctor
+
+
+def test_models_run_where_the_engine_lets_landlock_pass(own_project: Project, tmp_path: Path) -> None:
+    """As with a newer engine: the older one's seccomp profile is switched off."""
+    newer = tmp_path / "newer-engine.yml"
+    newer.write_text("services: {triton: {security_opt: ['seccomp:unconfined']}}\n")
+    own_project.settings["COMPOSE_FILE"] = f"{ROOT / 'docker-compose.yml'}:{newer}"
+    own_project.up("server", "triton")
+    assert re.search(r"Confined by Landlock \d+ and seccomp\.", log_of_triton(own_project))
+    assert_a_model_runs(own_project)
+    with own_project.client() as client:
+        # Large enough to go through the volume in memory.
+        result = client.run("drawn-nuclei", [np.zeros((1, 1, 1024, 1024), np.float32)])
+    assert result["success"], result
+
+
+@pytest.mark.parametrize(("host", "answer"), [("localhost", 401), ("127.0.0.1", 401), ("server", 421)])
+def test_what_models_run_needs_a_token_of_the_server(project: Project, host: str, answer: int) -> None:
+    """It reaches the server within the containers' network, and is not a program on the machine, whatever it calls the server."""
     url = f"http://server:{project.port}/public/services/triton-client/get_config?model_name=drawn-nuclei"
-    ask = f"import urllib.request; print(urllib.request.urlopen('{url}', timeout=10).status)"
-    assert "HTTP Error 401" in project.exec("triton", "python", "-c", ask, check=False)
+    request = f"urllib.request.Request('{url}', headers={{'Host': '{host}:{project.port}'}})"
+    ask = f"import urllib.request; print(urllib.request.urlopen({request}, timeout=10).status)"
+    assert f"HTTP Error {answer}" in project.exec("triton", "python", "-c", ask, check=False)
 
 
 @pytest.mark.parametrize("folder", ["bioengine/models", "bioengine/triton-models", "bioengine-link"])
