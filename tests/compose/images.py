@@ -38,9 +38,9 @@ def build_images(engine: Engine, folder: Path) -> None:
     checkout = folder / "checkout"
     _copy_checkout(checkout)
     with _served(folder / "wheels") as url:
-        for name in DOCKERFILES:
+        for name, dockerfile in DOCKERFILES.items():
             options = ("--network=host", "--build-arg=PIP_NO_INDEX=1", f"--build-arg=PIP_FIND_LINKS={url}")
-            file, tag = checkout / DOCKERFILES[name], f"bioengine-{name}:local"
+            file, tag = checkout / dockerfile, f"bioengine-{name}:local"
             engine.docker("build", "--quiet", *options, f"--file={file}", f"--tag={tag}", str(checkout))
 
 

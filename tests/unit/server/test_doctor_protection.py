@@ -1,0 +1,67 @@
+"""`bioengine doctor`: what it says of other users, and of what protects the machine from models."""
+
+from __future__ import annotations
+
+import pwd
+from pathlib import Path
+
+import bioengine_server.other_users as other_users_of
+import pytest
+from bioengine_server.doctor import protection
+
+from tests.unit.server.test_doctor import only, program, setup
+
+
+def test_other_users_and_how_they_reach_triton(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protection, "other_users", lambda: "ada, grace")
+    by_socket = only(protection.users(setup(tmp_path)))
+    assert by_socket.verdict == "ok" and "ada, grace: Triton listens on a socket that they cannot open" in by_socket.found
+    by_port = only(protection.users(setup(tmp_path, triton_port=8000)))
+    assert by_port.verdict == "note" and "can read its secret from its command line" in by_port.found
+    assert "BIOENGINE_TRITON_PORT" in by_port.advice
+    assert list(protection.users(setup(tmp_path, triton="http://triton:8000"))) == []
+
+
+def test_who_counts_as_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    def account(name: str, number: int, shell: str = "/bin/bash") -> pwd.struct_passwd:
+        return pwd.struct_passwd((name, "x", number, number, "", "/", shell))
+
+    nobody = account("nobody", 65534, "/usr/sbin/nologin")
+    accounts = [account("root", 0), account("daemon", 1), nobody, account("ada", 1000), account("bot", 1001, "/bin/false")]
+    monkeypatch.setattr(other_users_of.pwd, "getpwall", lambda: accounts)
+    monkeypatch.setattr(other_users_of.psutil, "process_iter", lambda _: [])
+    assert other_users_of.other_users() == "ada"
+    accounts += [account(name, 1100 + number) for number, name in enumerate(("bob", "carl", "dora", "eve"))]
+    assert other_users_of.other_users() == "ada, bob, carl and 2 more"
+
+
+def test_a_home_that_others_can_look_into_or_change(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    assert only(protection.home(setup(tmp_path))).verdict == "ok"
+    (home / "models").mkdir(parents=True)
+    for mode, verdict in ((0o700, "ok"), (0o755, "note"), (0o777, "problem")):
+        home.chmod(mode)
+        finding = only(protection.home(setup(tmp_path)))
+        assert finding.verdict == verdict and (verdict == "ok" or "chmod" in finding.advice)
+    home.chmod(0o700)
+    (home / "models").chmod(0o770)
+    assert only(protection.home(setup(tmp_path))).verdict == "problem"
+
+
+def test_what_a_kernel_lacks_for_confinement(tmp_path: Path) -> None:
+    """The model runner's answer is a fake."""
+    python = tmp_path / "environments" / "runner" / "bin"
+    python.mkdir(parents=True)
+    environments = tmp_path / "environments"
+    program(python, "python", """echo '{"has": "seccomp", "lacks": ["read all files"]}'""")
+    for confine, verdict in (("auto", "note"), ("require", "problem")):
+        finding = only(protection.confinement(setup(tmp_path, environments=environments, confine=confine)))
+        assert finding.verdict == verdict and finding.found == "the kernel has seccomp; models can still read all files"
+    assert only(protection.confinement(setup(tmp_path, environments=environments, confine="off"))).verdict == "note"
+    program(python, "python", """echo '{"has": "Landlock 7 and seccomp", "lacks": []}'""")
+    assert only(protection.confinement(setup(tmp_path, environments=environments))).verdict == "ok"
+
+
+def test_what_confines_a_triton_in_another_container(tmp_path: Path) -> None:
+    finding = only(protection.confinement(setup(tmp_path, triton="http://triton:8000", triton_secret_file=tmp_path / "secret")))
+    assert finding.verdict == "note" and "docker compose logs triton" in finding.advice
