@@ -35,15 +35,22 @@ def gather(folder: Path) -> None:
 def build_images(engine: Engine, folder: Path) -> None:
     """Build bioengine-server, bioengine-triton and bioengine-proxy of what was gathered, all with the tag `local`."""
     _import_bases(engine, folder)
+    checkout = folder / "checkout"
+    _copy_checkout(checkout)
     with _served(folder / "wheels") as url:
-        for name in DOCKERFILES:
-            build_image(engine, name, PIP_NO_INDEX="1", PIP_FIND_LINKS=url)
+        for name, dockerfile in DOCKERFILES.items():
+            options = ("--network=host", "--build-arg=PIP_NO_INDEX=1", f"--build-arg=PIP_FIND_LINKS={url}")
+            file, tag = checkout / dockerfile, f"bioengine-{name}:local"
+            engine.docker("build", "--quiet", *options, f"--file={file}", f"--tag={tag}", str(checkout))
 
 
-def build_image(engine: Engine, name: str, **arguments: str) -> None:
-    options = [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
-    tag = f"bioengine-{name}:local"
-    engine.docker("build", "--quiet", "--network=host", *options, f"--file={ROOT / DOCKERFILES[name]}", f"--tag={tag}", str(ROOT))
+def _copy_checkout(folder: Path) -> None:
+    """What images are built from, with the modes that a checkout has where its owner's umask is 077."""
+    folder.mkdir()
+    shutil.copy2(ROOT / ".dockerignore", folder)
+    for name in ("server", "model_runner", "model_repository", "deploy"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(["chmod", "-R", "go=", str(folder)], check=True)
 
 
 def base_image(name: str, argument: str) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.compose.engine import Engine
 from tests.compose.network import INTERNET
 from tests.compose.project import SERVICES, Project
-from tests.stack.harness import ROOT
+from tests.compose.test_recovery import assert_a_model_runs, init_process, main_process
+from tests.stack.harness import ROOT, wait_for
 
 pytestmark = pytest.mark.extended
 
@@ -60,11 +64,55 @@ def test_triton_has_no_way_to_the_internet_and_no_names_of_it(project: Project) 
     assert "gaierror" in project.exec("triton", "python", "-c", look_up, check=False)
 
 
-def test_what_models_run_needs_a_token_of_the_server(project: Project) -> None:
-    """It reaches the server's address within the containers' network, and is not a program on the machine."""
+def log_of_triton(project: Project) -> str:
+    return project.compose("logs", "triton").stdout.decode()
+
+
+def test_triton_is_confined(project: Project) -> None:
+    assert re.search(r"Confined by Landlock \d+ and seccomp\.", log_of_triton(project))
+    filters = [
+        int(re.findall(r"^Seccomp_filters:\t(\d+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)[0])
+        for process in (init_process(project, "triton"), main_process(project, "triton"))
+    ]
+    assert filters == [1, 2], "Docker's own, and ours"
+
+
+def test_the_doctor_examines_the_server_s_container(project: Project) -> None:
+    said = " ".join(project.exec("server", "bioengine", "doctor", "--offline").split())
+    assert "its log says what confines it" in said and "docker compose logs triton" in said
+    assert "All is well." in said
+
+
+def test_an_engine_that_forbids_landlock(own_project: Project, tmp_path: Path) -> None:
+    """As older ones do, whose seccomp profile does not know it: models run without, and the log says what they can do then."""
+    calls = ["landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"]
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": calls, "action": "SCMP_ACT_ERRNO"}]}
+    (tmp_path / "profile.json").write_text(json.dumps(profile))
+    older = {"services": {"triton": {"security_opt": [f"seccomp:{tmp_path / 'profile.json'}"]}}}
+    (tmp_path / "older.json").write_text(json.dumps(older))
+    own_project.settings["COMPOSE_FILE"] = f"{ROOT / 'docker-compose.yml'}:{tmp_path / 'older.json'}"
+    own_project.up("server", "triton")
+    assert "Confined by seccomp. Models can still read and write all files" in log_of_triton(own_project)
+    assert_a_model_runs(own_project)
+    own_project.settings["BIOENGINE_CONFINE"] = "require"
+    own_project.compose("up", "--detach", "triton")
+    wait_for(lambda: "BIOENGINE_CONFINE=require" in log_of_triton(own_project), 30, "the reason why it does not start")
+
+
+def test_large_images_are_computed(project: Project) -> None:
+    """Large enough to go through the volume in memory, and to be cut into tiles."""
+    with project.client() as client:
+        result = client.run("drawn-nuclei", [np.zeros((1, 1, 1024, 1024), np.float32)])
+    assert result["success"], result
+
+
+@pytest.mark.parametrize(("host", "answer"), [("localhost", 401), ("127.0.0.1", 401), ("server", 421)])
+def test_what_models_run_needs_a_token_of_the_server(project: Project, host: str, answer: int) -> None:
+    """It reaches the server within the containers' network, and is not a program on the machine, whatever it calls the server."""
     url = f"http://server:{project.port}/public/services/triton-client/get_config?model_name=drawn-nuclei"
-    ask = f"import urllib.request; print(urllib.request.urlopen('{url}', timeout=10).status)"
-    assert "HTTP Error 401" in project.exec("triton", "python", "-c", ask, check=False)
+    request = f"urllib.request.Request('{url}', headers={{'Host': '{host}:{project.port}'}})"
+    ask = f"import urllib.request; print(urllib.request.urlopen({request}, timeout=10).status)"
+    assert f"HTTP Error {answer}" in project.exec("triton", "python", "-c", ask, check=False)
 
 
 @pytest.mark.parametrize("folder", ["bioengine/models", "bioengine/triton-models", "bioengine-link"])

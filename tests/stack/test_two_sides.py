@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -16,7 +17,7 @@ from bioengine_server.store.model_store import ModelStore
 from bioengine_server.triton import api, message, shared
 from bioengine_server.triton.restart import ask_for_restart
 
-from tests.stack.harness import python
+from tests.stack.harness import ENVIRONMENTS, ROOT, python
 
 KEYS = ("id", "version", "inputs", "outputs", "weights", "unsupported_weights", "code", "files", "triton_config", "rdf")
 
@@ -24,6 +25,20 @@ KEYS = ("id", "version", "inputs", "outputs", "weights", "unsupported_weights", 
 def in_runner(code: str, data: bytes = b"") -> bytes:
     """What a program in the runner's environment prints."""
     return subprocess.run([python("runner"), "-c", code], input=data, capture_output=True, check=True).stdout
+
+
+def test_the_runner_s_environment_has_what_the_commands_about_models_import(filled_home: Path) -> None:
+    """Triton's image has them, with that environment."""
+    home = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "server"),
+        "BIOENGINE_HOME": str(filled_home),
+        "BIOENGINE_ENVIRONMENTS": str(ENVIRONMENTS),
+    }
+    for arguments in (["list"], ["show", "old-otter"], ["test", "old-otter"]):
+        command = [python("runner"), "-m", "bioengine_server", "models", *arguments]
+        done = subprocess.run(command, env=home, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_runner_reads_what_the_store_writes(filled_home: Path) -> None:

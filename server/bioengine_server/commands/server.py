@@ -20,7 +20,6 @@ from bioengine_server.commands.shared import (
     told,
 )
 from bioengine_server.memory import keeping_memory
-from bioengine_server.other_users import other_users
 from bioengine_server.settings import Settings
 
 TritonOption = Annotated[
@@ -99,7 +98,11 @@ def triton(home: HomeOption = None) -> None:
 
 def warn_of_other_users(settings: Settings) -> None:
     """Say so where others on this machine reach Triton's port and can read its secret."""
-    if settings.triton_port and not settings.triton_is_elsewhere and settings.triton != "none" and (others := other_users()):
+    if not settings.triton_port or settings.triton_is_elsewhere or settings.triton == "none":
+        return
+    from bioengine_server.other_users import other_users
+
+    if others := other_users():
         print(
             f"  note: this machine has other users ({others}), who reach Triton on port {settings.triton_port} and can read its "
             "secret from its command line. Without BIOENGINE_TRITON_PORT it listens on a socket that they cannot open.",

@@ -20,7 +20,7 @@ _GB = 1e9
 _SHARED_MEMORY = Path("/dev/shm")
 _LEAST_MEMORY, _USUAL_MEMORY = 3 * _GB, 8 * _GB
 _LEAST_SHARED_MEMORY, _USUAL_SHARED_MEMORY = 0.25 * _GB, 1.9 * _GB
-_LEAST_DISK, _USUAL_DISK = 1 * _GB, 10 * _GB
+_LEAST_DISK, _USUAL_DISK, _LEAST_RUN_DIR = 1 * _GB, 10 * _GB, 0.05 * _GB
 _LARGEST_DIFFERENCE = 30.0  # seconds; a token is not valid before it was made, by the clock of whoever reads it
 _PATIENCE = 10.0  # seconds
 
@@ -70,11 +70,13 @@ def disk(setup: Setup) -> Iterator[Finding]:
         space = shutil.disk_usage(place)
         found = f"{folder}: {space.free / _GB:.1f} GB free"
         is_home = folder == setup.settings.home
+        # The run dir of a server whose Triton is elsewhere has its log and database, and in a container little room, in memory.
+        least = _LEAST_DISK if is_home or not setup.settings.triton_is_elsewhere else _LEAST_RUN_DIR
         if not os.access(place, os.W_OK | os.X_OK):
             yield Finding(
                 subject, "problem", f"{place} cannot be written to", "Give yourself access to it, or name another folder."
             )
-        elif space.free < _LEAST_DISK:
+        elif space.free < least:
             advice = "`./bioengine models prune --keep-gb N` removes what was not used lately." if is_home else "Make room there."
             yield Finding(subject, "problem", found, advice)
         elif is_home and space.free < _USUAL_DISK:

@@ -42,14 +42,15 @@ def port(setup: Setup) -> Iterator[Finding]:
 def names(setup: Setup) -> Iterator[Finding]:
     """By which names the server is reached: others are refused."""
     hosts = Hosts(setup.settings)
+    listed = ", ".join(dict.fromkeys(["localhost", *hosts.names]))
     if hosts.takes_all:
         advice = "Name those that clients use in BIOENGINE_ALLOW_HOSTS: web pages can reach this server by DNS rebinding."
         yield Finding("names", "note", "every name is taken for the server's (BIOENGINE_ALLOW_HOSTS=*)", advice)
     elif is_loopback(setup.settings.bind_address):
-        yield Finding("names", "ok", ", ".join(dict.fromkeys(["localhost", *hosts.names])))
+        yield Finding("names", "ok", listed)
     else:
         advice = "Clients that use another name are refused, with 421: add it to BIOENGINE_ALLOW_HOSTS."
-        yield Finding("names", "note", f"{', '.join(['localhost', *hosts.names])}, and addresses of this machine", advice)
+        yield Finding("names", "note", f"{listed}, and addresses of this machine", advice)
 
 
 def pages(setup: Setup) -> Iterator[Finding]:

@@ -21,17 +21,19 @@ _FILTERED = "2"  # /proc/<pid>/status: a seccomp filter is in force
 def confinement(setup: Setup) -> Iterator[Finding]:
     """Whether models are kept from files, programs and the network."""
     settings = setup.settings
-    if settings.triton_is_elsewhere or settings.triton == "none":
+    if settings.triton == "none":
         return
-    advice = "Models run with all rights of the user who started the server. Set BIOENGINE_CONFINE=auto."
+    if settings.triton_is_elsewhere:
+        found = "of Triton in another container; its log says what confines it"
+        yield Finding("confinement", "note", found, "`docker compose logs triton | grep -i confined`")
+        return
     if settings.confine == "off":
+        advice = "Models run with all rights of the user who started the server. Set BIOENGINE_CONFINE=auto."
         yield Finding("confinement", "note", "switched off by BIOENGINE_CONFINE=off", advice)
         return
     python = settings.environments / "runner" / "bin" / "python"
     if not python.exists():
-        found = "of Triton in another container; its log says what confines it"
-        yield Finding("confinement", "note", found, "`docker compose logs triton | grep -i confined`")
-        return
+        return  # `versions` says so
     asked = subprocess.run(
         [str(python), "-P", "-m", "bioengine_runner.confinement"], capture_output=True, text=True, timeout=_PATIENCE
     )

@@ -1,4 +1,4 @@
-"""What the doctor says of other users, the home, and confinement."""
+"""`bioengine doctor`: what it says of other users, and of what protects the machine from models."""
 
 from __future__ import annotations
 
@@ -60,3 +60,8 @@ def test_what_a_kernel_lacks_for_confinement(tmp_path: Path) -> None:
     assert only(protection.confinement(setup(tmp_path, environments=environments, confine="off"))).verdict == "note"
     program(python, "python", """echo '{"has": "Landlock 7 and seccomp", "lacks": []}'""")
     assert only(protection.confinement(setup(tmp_path, environments=environments))).verdict == "ok"
+
+
+def test_what_confines_a_triton_in_another_container(tmp_path: Path) -> None:
+    finding = only(protection.confinement(setup(tmp_path, triton="http://triton:8000", triton_secret_file=tmp_path / "secret")))
+    assert finding.verdict == "note" and "docker compose logs triton" in finding.advice
