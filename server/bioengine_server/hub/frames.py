@@ -21,6 +21,7 @@ from bioengine_server.errors import BioEngineError
 from bioengine_server.hub import envelope
 from bioengine_server.hub.relay import Relay, Relays
 from bioengine_server.limits import SizeLimit
+from bioengine_server.service.caller import Caller
 
 logger = logging.getLogger(__name__)
 
@@ -33,21 +34,22 @@ _TEXTS = ("ping", "refresh_token")
 class CheckedFrames:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, limit: SizeLimit, is_own: Callable[[str], bool]) -> None:
+    def __init__(self, app: ASGIApp, limit_of: Callable[[Caller], SizeLimit], is_own: Callable[[str], bool]) -> None:
         """
         Args:
             app: Hypha's application.
-            limit: of the unfinished messages of one client to others.
+            limit_of: gives the limit of a client's unfinished messages to others.
             is_own: whether an end, `<workspace>/<client id>`, is in this process, and checks what comes in chunks itself.
         """
         self._app = app
-        self._relays = Relays(limit, is_own)
+        self._limit_of = limit_of
+        self._relays = Relays(is_own)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket" or scope["path"] != _PATH or is_legacy(scope):
             await self._app(scope, receive, send)
             return
-        connection = _Connection(self._relays, receive, send)
+        connection = _Connection(self._relays, self._limit_of, receive, send)
         try:
             await self._app(scope, connection.receive, connection.send)
         finally:
@@ -57,8 +59,9 @@ class CheckedFrames:
 class _Connection:
     """One client's. Its name is what Hypha tells it in `connection_info`."""
 
-    def __init__(self, relays: Relays, receive: Receive, send: Send) -> None:
+    def __init__(self, relays: Relays, limit_of: Callable[[Caller], SizeLimit], receive: Receive, send: Send) -> None:
         self._relays = relays
+        self._limit_of = limit_of
         self._receive = receive
         self._send = send
         self._sender = ""
@@ -100,7 +103,7 @@ class _Connection:
     def _learn(self, info: Any) -> None:
         if isinstance(info, dict) and info.get("type") == "connection_info":
             self._sender = f"{info['workspace']}/{info['client_id']}"
-            self._relay = self._relays.of(self._sender)
+            self._relay = self._relays.of(self._sender, self._limit_of(Caller.from_context({"user": info.get("user")})))
 
     def _checked(self, frame: bytes) -> bytes:
         if self._relay is None:

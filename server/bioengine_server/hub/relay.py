@@ -22,21 +22,21 @@ _MOST_CHUNKS = 1_000_000
 class Relays:
     """Of all clients: a message belongs to the one who has begun it."""
 
-    def __init__(self, limit: SizeLimit, is_own: Callable[[str], bool]) -> None:
-        self.limit = limit
+    def __init__(self, is_own: Callable[[str], bool]) -> None:
         self.is_own = is_own
         self.owners: dict[tuple[str, str], str] = {}
 
-    def of(self, sender: str) -> Relay:
-        """The messages of one client, `<workspace>/<client id>`."""
-        return Relay(self, sender)
+    def of(self, sender: str, limit: SizeLimit) -> Relay:
+        """The messages of one client, `<workspace>/<client id>`; `limit`: of all unfinished ones together."""
+        return Relay(self, sender, limit)
 
 
 class Relay:
     """The unfinished messages of one client to other clients."""
 
-    def __init__(self, relays: Relays, sender: str) -> None:
+    def __init__(self, relays: Relays, sender: str, limit: SizeLimit) -> None:
         self._relays = relays
+        self._limit = limit
         self._sender = sender
         self._chunks: dict[tuple[str, str], dict[int, bytes]] = {}
         self._uploads = Uploads(self._forget)
@@ -77,7 +77,7 @@ class Relay:
         if step == "create":
             if self._relays.owners.get(key, self._sender) != self._sender:
                 raise ValueError("The message needs a key of its own.")
-            self._uploads.open(self._sender, _name(key), self._relays.limit)
+            self._uploads.open(self._sender, _name(key), self._limit)
             self._relays.owners[key], self._chunks[key] = self._sender, {}
         elif step == "append":
             self._add(key, len(self._chunks.get(key, ())), args[1])

@@ -40,7 +40,7 @@ def add_web(app: FastAPI, settings: Settings, keeper: Doorkeeper, service: Trito
         own += [*triton, *service_routes(keeper, service)]
     app.router.routes[:0] = own
     # The last that is added sees a request first.
-    app.add_middleware(CheckedFrames, limit=SizeLimit(settings.max_request_size), is_own=is_own_end)
+    app.add_middleware(CheckedFrames, limit_of=keeper.access.size_limit, is_own=is_own_end)
     app.add_middleware(BoundedBodies, limit=SizeLimit(settings.max_request_size), own=own)
     app.add_middleware(Door, keeper=keeper)
     app.add_middleware(Surface, own=triton, most=settings.max_request_size)
