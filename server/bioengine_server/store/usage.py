@@ -8,6 +8,7 @@ import logging
 import time
 from pathlib import Path
 
+from bioengine_server.errors import StoreBusy
 from bioengine_server.store import layout
 
 logger = logging.getLogger(__name__)
@@ -50,5 +51,5 @@ class UsageLog:
                 stored = set(layout.read_aliases(self._store).values())
                 document = {place: used.isoformat(timespec="seconds") for place, used in uses.items() if place in stored}
                 layout.write_json(self._store / USAGE_FILE, document)
-        except OSError as error:
+        except (OSError, StoreBusy) as error:
             logger.warning("The last uses of models could not be written: %s", error)
