@@ -78,7 +78,7 @@ class Downloader:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=min(_IDLE_TIMEOUT, self._timeout)),
                 headers={"User-Agent": "bioengine-server", "Accept-Encoding": "identity"},
                 auto_decompress=False,
-                trust_env=True,
+                trust_env=False,  # it would send the passwords of ~/.netrc to hosts that descriptions name
             )
         return self
 
@@ -163,7 +163,7 @@ class Downloader:
                 # Parsed once: what is checked is what is connected to.
                 target = URL(url)
                 session = self._sessions[self._check(target)]
-                async with session.get(target, allow_redirects=False) as response:
+                async with session.get(target, allow_redirects=False, proxy=_proxy(target)) as response:
                     if response.status in (301, 302, 303, 307, 308) and "Location" in response.headers:
                         url = str(target.join(URL(response.headers["Location"])))
                         continue
@@ -203,6 +203,14 @@ class Downloader:
         if (address := numeric_host(url.host)) is not None and not is_public(address):
             raise DownloadFailed(str(url), f"{address} is not an address of the public internet")
         return False
+
+
+def _proxy(url: URL) -> URL | None:
+    """The proxy that the environment names for a URL."""
+    proxy = urllib.request.getproxies().get(url.scheme)
+    if proxy is None or not url.host or urllib.request.proxy_bypass(url.host):
+        return None
+    return URL(proxy if "://" in proxy else f"http://{proxy}")
 
 
 class _Refused(OSError):
