@@ -61,10 +61,12 @@ class Downloader:
     def __init__(self, trusted_urls: Iterable[str], timeout: float) -> None:
         """
         Args:
-            trusted_urls: their hosts may have any address, and be asked over plain HTTP.
+            trusted_urls: their hosts may have any address, and be asked over plain HTTP where these URLs are so.
             timeout: seconds that one file may take in all.
         """
-        self._trusted = {(URL(url).host, URL(url).explicit_port) for url in trusted_urls}
+        self._trusted = {
+            (scheme, url.host, url.explicit_port) for url in map(URL, trusted_urls) for scheme in (url.scheme, "https")
+        }
         self._timeout = timeout
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
@@ -85,6 +87,11 @@ class Downloader:
     async def __aexit__(self, *_: object) -> None:
         for session in self._sessions.values():
             await session.close()
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that one file may take in all."""
+        return self._timeout
 
     async def fetch(self, url: str, limit: int) -> bytes:
         """The content of a small file, at most `limit` bytes. Raises NotThere, DownloadFailed."""
@@ -195,7 +202,7 @@ class Downloader:
 
     def _check(self, url: URL) -> bool:
         """Whether a URL is of a host that is trusted. Raises DownloadFailed for one that is not followed."""
-        if (url.host, url.explicit_port) in self._trusted and url.scheme in ("http", "https"):
+        if (url.scheme, url.host, url.explicit_port) in self._trusted and url.scheme in ("http", "https"):
             return True
         if url.scheme != "https" or not url.host:
             raise DownloadFailed(str(url), "only https URLs are followed")
