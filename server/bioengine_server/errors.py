@@ -120,14 +120,6 @@ class StoreNotWritable(StoreError):
         )
 
 
-class StoreBusy(StoreError):
-    def __init__(self, store: Path, patience: float) -> None:
-        super().__init__(
-            f"Another process has been changing the model store {store} for more than {patience:.0f} s, so nothing was changed. "
-            f"Try again when it has ended; `fuser {store.parent / 'locks' / 'store'}` says which one it is."
-        )
-
-
 class StoreReadOnly(StoreError):
     def __init__(self, store: Path) -> None:
         super().__init__(

@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from bioengine_server.errors import StoreBusy
 from bioengine_server.settings import Settings
 from bioengine_server.store import layout
 from bioengine_server.store.model_store import ModelStore
@@ -64,7 +63,7 @@ async def test_who_reads_the_store_cannot_hold_downloads(packages: Path, tmp_pat
 def test_a_change_does_not_wait_for_ever(packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "_PATIENCE", 0.3)
     store = ModelStore(tmp_path / "models")
-    with layout.lock(store.folder), pytest.raises(StoreBusy, match="so nothing was changed") as refusal:
+    with layout.lock(store.folder), pytest.raises(layout.StoreBusy, match="so nothing was changed") as refusal:
         store.import_package(packages / "old-otter")
     assert f"fuser {tmp_path}/locks/store" in str(refusal.value)
     assert store.import_package(packages / "old-otter").manifest.id == "old-otter"

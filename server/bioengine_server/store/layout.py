@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from bioengine_server.errors import BadId, BadModelId, StoreBusy
+from bioengine_server.errors import BadId, BadModelId, StoreError
 from bioengine_server.private_folder import make_private
 
 ALIASES_FILE = "aliases.json"
@@ -37,6 +37,14 @@ _MODEL_ID = re.compile(
 _PATIENCE = 60.0  # seconds that a change of the store waits for another one
 _ROUTER = "bioengine-model-runner"
 _DOI_PREFIX = re.compile(r"10\.[0-9]{4,9}")
+
+
+class StoreBusy(StoreError):
+    def __init__(self, store: Path, patience: float) -> None:
+        super().__init__(
+            f"Another process has been changing the model store {store} for more than {patience:.0f} s, so nothing was changed. "
+            f"Try again when it has ended; `fuser {store.parent / 'locks' / 'store'}` says which one it is."
+        )
 
 
 def check_id(id: str) -> str:

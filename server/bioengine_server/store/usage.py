@@ -8,7 +8,6 @@ import logging
 import time
 from pathlib import Path
 
-from bioengine_server.errors import StoreBusy
 from bioengine_server.store import layout
 
 logger = logging.getLogger(__name__)
@@ -51,5 +50,5 @@ class UsageLog:
                 stored = set(layout.read_aliases(self._store).values())
                 document = {place: used.isoformat(timespec="seconds") for place, used in uses.items() if place in stored}
                 layout.write_json(self._store / USAGE_FILE, document)
-        except (OSError, StoreBusy) as error:
+        except (OSError, layout.StoreBusy) as error:
             logger.warning("The last uses of models could not be written: %s", error)
