@@ -76,7 +76,7 @@ def virtual_environment(*requirements: Path, sources: Path | None = None) -> Cal
 
     def build(folder: Path) -> Iterator[str]:
         yield "creating the environment"
-        run([sys.executable, "-m", "venv", str(folder)])
+        run([sys.executable, "-I", "-m", "venv", str(folder)])
         python = str(folder / "bin" / "python")
         for file in requirements:
             yield f"installing {file.relative_to(ROOT)}"
@@ -90,10 +90,11 @@ def virtual_environment(*requirements: Path, sources: Path | None = None) -> Cal
 
 def pip_install(python: list[str], file: Path) -> list[str]:
     """The command that installs what `file` names and nothing else, with the hashes that a lock file has."""
+    # `-I`: nothing in the folder that a person starts this from takes the place of pip's own modules.
     # From wheels alone: a source distribution would be built with packages that no lock file names.
     hashes = ["--require-hashes", "--only-binary=:all:"] if file.suffix == ".lock" else []
     return [
-        *(*python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-deps"),
+        *(*python, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-deps"),
         *(*hashes, "-r", str(file)),
     ]
 
@@ -101,8 +102,8 @@ def pip_install(python: list[str], file: Path) -> list[str]:
 def triton_installation(requirements: Path) -> Callable[[Path], Iterator[str]]:
     def build(folder: Path) -> Iterator[str]:
         yield "downloading Triton Inference Server"
-        python = [sys.executable, "-I"] if has_pip() else [str(environments_folder() / "server/bin/python")]
-        run([*pip_install(python, requirements), "--target", str(folder / "wheel")])
+        python = sys.executable if has_pip() else str(environments_folder() / "server/bin/python")
+        run([*pip_install([python], requirements), "--target", str(folder / "wheel")])
         yield "placing the Python backend"
         server = folder / "wheel" / "pytriton" / "tritonserver"
         backend = folder / "backends" / "python"

@@ -147,10 +147,11 @@ def own_uv() -> Path:
     """uv, as its own lock file has it."""
     folder = Path(os.environ.get("BIOENGINE_ENVIRONMENTS") or ROOT / ".environments") / "uv"
     if not (folder / "bin" / "uv").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([sys.executable, "-I", "-m", "venv", str(folder)], check=True)
     wanted = LOCKS[0].file if LOCKS[0].file.exists() else LOCKS[0].sources[0]
     options = ["--require-hashes"] if wanted.suffix == ".lock" else []
-    subprocess.run([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *options, "-r", str(wanted)], check=True)
+    pip = [str(folder / "bin" / "python"), "-I", "-m", "pip"]
+    subprocess.run([*pip, "install", "--quiet", *options, "-r", str(wanted)], check=True)
     return folder / "bin" / "uv"
 
 

@@ -37,7 +37,7 @@ def main() -> None:
         confine_as_set(os.environ.get("BIOENGINE_CONFINE", "auto"), accelerator, accesses)
     except StartError as error:
         sys.exit(str(error))
-    arguments = [sys.executable, "-m", "bioengine_runner.package_test", package, str(Path(working) / REPORT), *formats]
+    arguments = [sys.executable, "-P", "-m", "bioengine_runner.package_test", package, str(Path(working) / REPORT), *formats]
     os.execve(sys.executable, arguments, variables)
 
 

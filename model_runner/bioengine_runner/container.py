@@ -1,6 +1,6 @@
 """Triton as a container's main process: what it needs is checked first, and a stuck one is ended on the server's request.
 
-python -m bioengine_runner.container
+python -P -m bioengine_runner.container
 """
 
 from __future__ import annotations

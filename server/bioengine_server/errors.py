@@ -336,8 +336,8 @@ class NoSuchPage(BioEngineError):
 class AccessDenied(NoAccess):
     def __init__(self) -> None:
         super().__init__(
-            "The token in the Authorization header is not valid. Send `Authorization: Bearer <token>` with a token of this "
-            "server, or no such header."
+            "The token is not valid. Over HTTP, send `Authorization: Bearer <token>` with a token of this server, or no "
+            "such header."
         )
 
 

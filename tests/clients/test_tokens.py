@@ -31,7 +31,7 @@ REASONS = {
 }
 """What is said of each kind of token; `own`: an anonymous client made it for itself."""
 
-IN_A_HEADER = {**REASONS, "wrong": "The token in the Authorization header is not valid"}
+IN_A_HEADER = {**REASONS, "wrong": "The token is not valid"}
 IMAGE = np.zeros((1, 3, 16, 16), np.float32)
 
 

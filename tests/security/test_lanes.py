@@ -287,7 +287,7 @@ async def test_names_that_the_collection_does_not_have_leave_nothing_in_the_stor
         asked = [store.fetch(f"no-such-model-{number}", anonymous(f"client {number}")) for number in range(20)]
         outcomes = await asyncio.gather(*asked, return_exceptions=True)
     assert all(isinstance(outcome, NotInCollection) for outcome in outcomes)
-    assert list((tmp_path / "models" / ".downloads").iterdir()) == []
+    assert not (tmp_path / "locks").exists() and list((tmp_path / "models").iterdir()) == []
 
 
 async def test_a_description_that_does_not_come_holds_nobody_up(

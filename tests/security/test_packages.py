@@ -18,6 +18,7 @@ from bioengine_server.store import reader
 from bioengine_server.store.external_data import RefusedWeights
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.names import SHIPPED_PACKAGES, NameTaken, ReservedName
+from bioengine_server.store.onnx_files import NotOnnx, external_tensors
 
 from tests.security.edited import edited
 from tests.stack.harness import ROOT, bioengine, python
@@ -118,6 +119,28 @@ def varint(value: int) -> bytes:
 def test_what_is_no_onnx_file(packages: Path, store: ModelStore, tmp_path: Path, content: bytes) -> None:
     with pytest.raises(RefusedWeights, match=r"weights\.onnx is not an ONNX file"):
         store.import_package(with_onnx(packages, tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xba\x80\x80\x80\x10\x00",  # the tag of field 7, a graph, in more than 32 bits, which protobuf drops
+        b"\xba\x80\x80\x80\x80\x01\x00",
+        b"\xba\x80\x80\x80\x80\x80\x80\x80\x80\x01\x00",
+        b"\xba\x00\x00",  # the same with zeros behind it
+        b"\xba\x80\x80\x80\x00\x00",
+        b"\x3a\x80\x00",  # a length with zeros behind it
+        b"\x3a\x80\x80\x80\x80\x08",  # lengths of 2^31 and 2^32
+        b"\x3a\x80\x80\x80\x80\x10",
+    ],
+)
+def test_tags_and_lengths_that_readers_read_differently(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "weights.onnx"
+    file.write_bytes(b"\x3a\x00" + b"\x08\x80\x80\x00")  # values that nobody enters may be as they like
+    assert external_tensors(file) == set()
+    file.write_bytes(content)
+    with pytest.raises(NotOnnx, match="not written as protobuf writes it"):
+        external_tensors(file)
 
 
 def test_an_onnx_file_of_endless_fields_and_depth_ends(packages: Path, store: ModelStore, tmp_path: Path) -> None:

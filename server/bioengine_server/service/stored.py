@@ -7,13 +7,22 @@ A question runs no model and has a lane of its own, in which callers take turns.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from bioengine_server.errors import CallerGone, ModelNotLoaded, NoSuchModel, RefusedArgument, StoreError, TritonUnavailable
+from bioengine_server.errors import (
+    BadModelId,
+    CallerGone,
+    ModelNotLoaded,
+    NoSuchModel,
+    RefusedArgument,
+    StoreError,
+    TritonUnavailable,
+)
 from bioengine_server.service.admission import Admission
 from bioengine_server.service.caller import Caller
 from bioengine_server.service.known import KnownModel, KnownModels
@@ -21,9 +30,11 @@ from bioengine_server.service.lanes import Lane, LaneLimits, SharedWork
 from bioengine_server.service.probe import PROBE_MODEL, ProbeLane, ReservedModel, names_probe
 from bioengine_server.service.progress import Progress
 from bioengine_server.service.run_request import RunRequest
+from bioengine_server.store import layout
 from bioengine_server.store.service import StoreService
 from bioengine_server.triton.api import ROUTER, InferOptions, TritonError
 from bioengine_server.triton.router import Router
+from bioengine_server.untrusted import shown
 
 logger = logging.getLogger(__name__)
 
@@ -207,8 +218,22 @@ class StoredModels:
         request = {"model_id": model_id} if kind == "describe" else {"operation": kind, "model_id": model_id}
         # Who asks the same of the same state of the store gets the same answer.
         key = (kind, model_id, self._store.state())
-        answer: RouterAnswer = await self._questions.once(key, caller, lambda: self._router.ask(request))
+        answer, info = await self._questions.once(key, caller, lambda: self._router.ask(request))
+        return _about(model_id, answer), info
+
+
+def _about(model_id: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """`answer`, without `not_stored` where that is another model than was asked about: models run beside the router, and no
+    answer decides what the server downloads."""
+    if "not_stored" not in answer:
         return answer
+    with contextlib.suppress(BadModelId):
+        # The old spelling is the router's (`bioengine_runner.store.resolve`).
+        asked = model_id.removeprefix("/models/").removesuffix("/rdf.yaml") if model_id.startswith("/models/") else model_id
+        if answer["not_stored"] == layout.check_model_id(asked):
+            return answer
+    logger.warning("Triton's answer about %s is about another model", shown(model_id))
+    return {key: value for key, value in answer.items() if key != "not_stored"}
 
 
 def _failure(answer: dict[str, Any], error: StoreError) -> dict[str, Any]:

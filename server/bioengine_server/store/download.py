@@ -61,10 +61,12 @@ class Downloader:
     def __init__(self, trusted_urls: Iterable[str], timeout: float) -> None:
         """
         Args:
-            trusted_urls: their hosts may have any address, and be asked over plain HTTP.
+            trusted_urls: their hosts may have any address, and be asked over plain HTTP where these URLs are so.
             timeout: seconds that one file may take in all.
         """
-        self._trusted = {(URL(url).host, URL(url).explicit_port) for url in trusted_urls}
+        self._trusted = {
+            (scheme, url.host, url.explicit_port) for url in map(URL, trusted_urls) for scheme in (url.scheme, "https")
+        }
         self._timeout = timeout
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
@@ -78,13 +80,18 @@ class Downloader:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=min(_IDLE_TIMEOUT, self._timeout)),
                 headers={"User-Agent": "bioengine-server", "Accept-Encoding": "identity"},
                 auto_decompress=False,
-                trust_env=True,
+                trust_env=False,  # it would send the passwords of ~/.netrc to hosts that descriptions name
             )
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for session in self._sessions.values():
             await session.close()
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that one file may take in all."""
+        return self._timeout
 
     async def fetch(self, url: str, limit: int) -> bytes:
         """The content of a small file, at most `limit` bytes. Raises NotThere, DownloadFailed."""
@@ -163,7 +170,7 @@ class Downloader:
                 # Parsed once: what is checked is what is connected to.
                 target = URL(url)
                 session = self._sessions[self._check(target)]
-                async with session.get(target, allow_redirects=False) as response:
+                async with session.get(target, allow_redirects=False, proxy=_proxy(target)) as response:
                     if response.status in (301, 302, 303, 307, 308) and "Location" in response.headers:
                         url = str(target.join(URL(response.headers["Location"])))
                         continue
@@ -195,7 +202,7 @@ class Downloader:
 
     def _check(self, url: URL) -> bool:
         """Whether a URL is of a host that is trusted. Raises DownloadFailed for one that is not followed."""
-        if (url.host, url.explicit_port) in self._trusted and url.scheme in ("http", "https"):
+        if (url.scheme, url.host, url.explicit_port) in self._trusted and url.scheme in ("http", "https"):
             return True
         if url.scheme != "https" or not url.host:
             raise DownloadFailed(str(url), "only https URLs are followed")
@@ -203,6 +210,14 @@ class Downloader:
         if (address := numeric_host(url.host)) is not None and not is_public(address):
             raise DownloadFailed(str(url), f"{address} is not an address of the public internet")
         return False
+
+
+def _proxy(url: URL) -> URL | None:
+    """The proxy that the environment names for a URL."""
+    proxy = urllib.request.getproxies().get(url.scheme)
+    if proxy is None or not url.host or urllib.request.proxy_bypass(url.host):
+        return None
+    return URL(proxy if "://" in proxy else f"http://{proxy}")
 
 
 class _Refused(OSError):

@@ -4,7 +4,9 @@
     <home>/models/aliases.json          from every name of a package to its folder `<id>/<version>`
     <home>/models/.incoming-*           packages under way; removed by the next change when one was cut off
     <home>/models/usage.json            when each package was last used (bioengine_server.store.usage)
+    <home>/locks/                       who changes the store, who downloads what, which packages under way are somebody's
 
+The locks lie beside the store, not in it: models may read the store, and whoever can open a file can lock it.
 The runner reads the same (`bioengine_runner.store.resolve`); a test holds both to it.
 """
 
@@ -16,11 +18,14 @@ import json
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
-from bioengine_server.errors import BadId, BadModelId
+from bioengine_server.errors import BadId, BadModelId, StoreError
+from bioengine_server.private_folder import make_private
 
 ALIASES_FILE = "aliases.json"
 INCOMING = ".incoming-"
@@ -29,8 +34,17 @@ _MODEL_ID = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/v?[0-9][A-Za-z0-9._+-]{0,63})?"
     r"|10\.[0-9]{4,9}/[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[0-9]{1,20})?"
 )
+_PATIENCE = 60.0  # seconds that a change of the store waits for another one
 _ROUTER = "bioengine-model-runner"
 _DOI_PREFIX = re.compile(r"10\.[0-9]{4,9}")
+
+
+class StoreBusy(StoreError):
+    def __init__(self, store: Path, patience: float) -> None:
+        super().__init__(
+            f"Another process has been changing the model store {store} for more than {patience:.0f} s, so nothing was changed. "
+            f"Try again when it has ended; `fuser {store.parent / 'locks' / 'store'}` says which one it is."
+        )
 
 
 def check_id(id: str) -> str:
@@ -83,12 +97,31 @@ def is_read_only(folder: Path) -> bool:
     return folder.exists() and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
+def locks(store: Path) -> Path:
+    """The folder of the locks of a store."""
+    folder = store.parent / "locks"
+    make_private(folder)
+    return folder
+
+
+def try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def lock(store: Path) -> Iterator[None]:
-    """Hold the store for a change."""
+    """Hold the store for a change. Raises StoreBusy where another process holds it for too long."""
     store.mkdir(parents=True, exist_ok=True)
-    with open(store / ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    until = time.monotonic() + _PATIENCE
+    with open(locks(store) / "store", "w") as file:
+        while not try_lock(file):
+            if time.monotonic() > until:
+                raise StoreBusy(store, _PATIENCE)
+            time.sleep(0.05)
         yield
 
 
@@ -96,7 +129,7 @@ def lock(store: Path) -> Iterator[None]:
 def held_folder(store: Path) -> Iterator[Path]:
     """A new folder in the store for what is under way; `sweep` leaves it alone until this process gives it up or dies."""
     folder = store / f"{INCOMING}{uuid.uuid4().hex[:12]}"
-    hold = folder.with_name(f"{folder.name}.lock")
+    hold = _hold(store, folder)
     with open(hold, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
@@ -110,13 +143,16 @@ def held_folder(store: Path) -> Iterator[Path]:
 def sweep(store: Path) -> None:
     """Remove what processes that died have left under way. Call it with the store's lock."""
     for folder in store.glob(f"{INCOMING}*"):
-        if folder.suffix == ".lock":
+        if not folder.is_dir():  # a lock of an older version
+            folder.unlink(missing_ok=True)
             continue
-        hold = folder.with_name(f"{folder.name}.lock")
-        try:
-            with open(hold, "w") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        hold = _hold(store, folder)
+        with open(hold, "w") as file:
+            if try_lock(file):  # else its process lives
                 shutil.rmtree(folder, ignore_errors=True)
                 hold.unlink(missing_ok=True)
-        except BlockingIOError:
-            pass  # its process lives
+
+
+def _hold(store: Path, folder: Path) -> Path:
+    """The lock of a folder under way."""
+    return locks(store) / folder.name.removeprefix(".")

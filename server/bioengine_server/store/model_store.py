@@ -11,6 +11,7 @@ import datetime
 import errno
 import logging
 import os
+import uuid
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -207,9 +208,13 @@ class ModelStore:
         """Write a package as the zip `target`, whole or not at all. Raises FileExists, StoreError."""
         if target.exists():
             raise FileExists(target)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        # A name that nobody can have made a link of before, and a file that is new: the folder may be anybody's.
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}")
         try:
-            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            with (
+                open(temporary, "xb") as file,
+                zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+            ):
                 for name in model.manifest.files:
                     archive.write(model.folder / name, name)
             os.replace(temporary, target)

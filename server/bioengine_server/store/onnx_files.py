@@ -30,6 +30,7 @@ _FIELDS = {
     "Tensor": {13: "Entry"},
 }
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_MAX_TAG, _MAX_LENGTH, _MAX_VALUE = 2**32 - 1, 2**31 - 1, 2**64 - 1
 _MAX_DEPTH = 100  # protobuf's own limit
 
 
@@ -93,15 +94,15 @@ def _fields(content: _Buffer, start: int, end: int) -> Iterator[tuple[int, int, 
     """Number, wire type, and first and last byte of the value of every field of a message."""
     position = start
     while position < end:
-        tag, position = _varint(content, position, end)
+        tag, position = _varint(content, position, end, _MAX_TAG)
         number, wire_type = tag >> 3, tag & 7
         if wire_type == _VARINT:
             first = position
-            _, position = _varint(content, position, end)
+            _, position = _varint(content, position, end, _MAX_VALUE)
         elif wire_type in (_FIXED64, _FIXED32):
             first, position = position, position + (8 if wire_type == _FIXED64 else 4)
         elif wire_type == _LENGTH:
-            length, first = _varint(content, position, end)
+            length, first = _varint(content, position, end, _MAX_LENGTH)
             position = first + length
         else:
             raise NotOnnx(f"it has a field of the unknown wire type {wire_type}")
@@ -110,13 +111,20 @@ def _fields(content: _Buffer, start: int, end: int) -> Iterator[tuple[int, int, 
         yield number, wire_type, first, position
 
 
-def _varint(content: _Buffer, position: int, end: int) -> tuple[int, int]:
+def _varint(content: _Buffer, position: int, end: int, most: int) -> tuple[int, int]:
+    """A number, at most `most`, and the position behind it.
+
+    Readers differ in what they make of more bits than they keep: ONNX Runtime takes `EA 80 80 80 10` for field 13. So tags and
+    lengths, which say what is read as what, must be written in the one way that writers use: without zeros at the end.
+    """
     value = shift = 0
     while position < end and shift < 70:
         byte = content[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value & 0xFFFFFFFFFFFFFFFF, position
+            if most < _MAX_VALUE and (value > most or (byte == 0 and shift > 0)):
+                raise NotOnnx("a field's number or length is not written as protobuf writes it")
+            return value & _MAX_VALUE, position
         shift += 7
     raise NotOnnx("it ends in the middle of a number")

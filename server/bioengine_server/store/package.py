@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import lzma
 import os
 import shutil
 import stat
@@ -10,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from bioengine_server.errors import NotAPackage
 from bioengine_server.store.description import MAX_SIZE
@@ -26,6 +28,7 @@ REPORTS = "reports"
 # A zip whose content is many times larger than itself is no package; model weights hardly compress.
 _MOST_EXPANSION = 200
 _MOST_FILES = 10_000
+_CHUNK = 1 << 20  # bytes
 
 
 def copy_package(source: Path, target: Path, max_size: int) -> None:
@@ -48,17 +51,38 @@ def _copy_folder(source: Path, target: Path, max_size: int) -> None:
     if not any((source / name).is_file() for name in RDF_NAMES):
         raise NotAPackage(source, f"the folder has no {RDF}")
     count = size = 0
-    for folder, _, names in os.walk(source):  # does not follow links to folders
+    # Each file is opened once, from its folder's descriptor: what is counted is what is copied, also when somebody exchanges
+    # files and folders for links meanwhile.
+    top = source.resolve()
+    for folder, _, names, descriptor in os.fwalk(top):  # does not follow links to folders
         for name in names:
-            file = Path(folder) / name
-            status = file.lstat()
-            if not stat.S_ISREG(status.st_mode):
-                raise NotAPackage(source, f"{shown(file.relative_to(source))} is not a regular file")
-            count, size = count + 1, size + status.st_size
-            _check_bounds(source, count, size, max_size)
-            destination = target / file.relative_to(source)
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, destination)
+            path = Path(folder, name).relative_to(top)
+            with _opened(source, path, name, descriptor) as file:
+                bytes_left = os.fstat(file.fileno()).st_size
+                count, size = count + 1, size + bytes_left
+                _check_bounds(source, count, size, max_size)
+                destination = target / path
+                destination.parent.mkdir(parents=True, exist_ok=True)
+                with open(destination, "xb") as copy:
+                    while bytes_left and (part := file.read(min(bytes_left, _CHUNK))):
+                        copy.write(part)
+                        bytes_left -= len(part)
+
+
+def _opened(source: Path, path: Path, name: str, folder: int) -> BinaryIO:
+    """The regular file `name` of the folder with the descriptor `folder`. Raises NotAPackage."""
+    try:
+        # O_NONBLOCK: to open a pipe waits for its other end.
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+            raise NotAPackage(source, f"{shown(path)} is not a regular file") from None
+        error.filename = str(source / path)
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotAPackage(source, f"{shown(path)} is not a regular file")
+    return open(descriptor, "rb")
 
 
 def _unzip(source: Path, target: Path, max_size: int) -> None:
@@ -83,7 +107,7 @@ def _unzip(source: Path, target: Path, max_size: int) -> None:
                 destination.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(entry) as compressed, open(destination, "wb") as file:
                     shutil.copyfileobj(compressed, file)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError, NotImplementedError, RuntimeError, EOFError) as error:
         raise NotAPackage(source, f"the zip cannot be read ({shown(error, 200)})") from error
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Iterator
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,6 +31,8 @@ from bioengine_server.store.package import RDF
 from bioengine_server.store.trust import CODE_WEIGHTS
 from bioengine_server.untrusted import shown
 
+_MOST_FILES = 1000  # that a description names
+_FILES_OF_FULL_LENGTH = 4  # what a package may take in all, in times of what one file may
 _MAX_CLAIMS = 4  # names that a description claims and the collection is asked about
 _PROCESSING = {"inputs": "preprocessing", "outputs": "postprocessing"}
 
@@ -72,29 +76,12 @@ async def pull(
     """
     ids, further_names = await _names(collection, description)
     raw = copy.deepcopy(description.raw)
+    files = list(itertools.islice(_files(raw), _MOST_FILES + 1))
+    if len(files) > _MOST_FILES:
+        raise NotAPackage(description.url, f"it names more than {_MOST_FILES} files")
     with store.incoming(description.url) as folder:
-        names: dict[str, str] = {}
-        left = max_size
-        for file in _files(raw):
-            source = file.source
-            if source not in names:
-                name = _local_name(description.url, source, taken=set(names.values()))
-                target = folder / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                url = source if _is_url(source) else _beside(description.url, source)
-                try:
-                    await downloader.fetch_file(url, target, file.sha256, left, progress)
-                except NotThere as error:
-                    if file.required:
-                        raise DownloadFailed(url, "there is no such file (404), and the description names it") from error
-                    continue
-                except DownloadFailed:
-                    if file.required:
-                        raise
-                    continue
-                left -= target.stat().st_size
-                names[source] = name
-            file.holder[file.key] = names[source] + file.suffix
+        async with _in_time(description.url, downloader.timeout * _FILES_OF_FULL_LENGTH):
+            await _fetch(files, folder, description, downloader, max_size, progress)
         as_it_came = raw == description.raw
         (folder / RDF).write_bytes(description.content if as_it_came else await asyncio.to_thread(_dumped, raw))
         try:
@@ -103,6 +90,45 @@ async def pull(
             if len(ids) == 1:
                 raise
             return await asyncio.to_thread(store.adopt, folder, description.url, ids[1], further_names)
+
+
+async def _fetch(
+    files: list[_File], folder: Path, description: Description, downloader: Downloader, max_size: int, progress: Progress
+) -> None:
+    """Download `files` into `folder`, and have the description name them as they are there."""
+    names: dict[str, str] = {}
+    left = max_size
+    for file in files:
+        source = file.source
+        if source not in names:
+            name = _local_name(description.url, source, taken=set(names.values()))
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            url = source if _is_url(source) else _beside(description.url, source)
+            try:
+                await downloader.fetch_file(url, target, file.sha256, left, progress)
+            except NotThere as error:
+                if file.required:
+                    raise DownloadFailed(url, "there is no such file (404), and the description names it") from error
+                continue
+            except DownloadFailed:
+                if file.required:
+                    raise
+                continue
+            left -= target.stat().st_size
+            names[source] = name
+        file.holder[file.key] = names[source] + file.suffix
+
+
+@asynccontextmanager
+async def _in_time(url: str, seconds: float) -> AsyncIterator[None]:
+    """Raises DownloadFailed where the body takes longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        limit = f"{_FILES_OF_FULL_LENGTH} times BIOENGINE_DOWNLOAD_TIMEOUT"
+        raise DownloadFailed(url, f"the files that it names had not all come after {seconds:g} s, {limit}") from error
 
 
 def _dumped(raw: dict[str, Any]) -> bytes:

@@ -12,20 +12,18 @@ Triton's side needs neither the internet nor a secret this way.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import logging
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
 
 from bioengine_server.errors import DownloadFailed, DownloadNotAllowed, Offline, StoreNotWritable
 from bioengine_server.service.caller import Caller
 from bioengine_server.service.lanes import Lane, LaneLimits, SharedWork
 from bioengine_server.settings import Settings
-from bioengine_server.store import reader
+from bioengine_server.store import layout, reader
 from bioengine_server.store.collection import Collection, Description, Listed
 from bioengine_server.store.download import Downloader, Progress, nobody
 from bioengine_server.store.manifest import Manifest
@@ -117,7 +115,7 @@ class StoreService:
 
     async def _fetch(self, id: str, progress: Progress) -> None:
         with self._writing_errors():
-            self._locks.mkdir(parents=True, exist_ok=True)
+            self._settings.store.mkdir(parents=True, exist_ok=True)
         async with self._downloader() as downloader:
             if self._store.contains(id):
                 return
@@ -149,17 +147,14 @@ class StoreService:
         trusted = [settings.collection_url, settings.collection_listing_url, settings.id_map_url]
         return Downloader([url for url in trusted if url], settings.download_timeout)
 
-    @property
-    def _locks(self) -> Path:
-        return self._settings.store / ".downloads"
-
     @asynccontextmanager
     async def _alone(self, id: str) -> AsyncIterator[None]:
         """Of several processes on one store, one downloads `id`; the others wait for it."""
         with self._writing_errors():
-            stream = (self._locks / hashlib.sha256(id.encode()).hexdigest()[:24]).open("w")
+            name = f"download-{hashlib.sha256(id.encode()).hexdigest()[:24]}"
+            stream = (layout.locks(self._settings.store) / name).open("w")
         with stream:
-            while not _try_lock(stream):
+            while not layout.try_lock(stream):
                 await asyncio.sleep(0.2)
             yield
 
@@ -170,14 +165,6 @@ class StoreService:
             yield
         except OSError as error:
             raise StoreNotWritable(self._settings.store, error.strerror or str(error)) from error
-
-
-def _try_lock(stream: Any) -> bool:
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _manifest_of(found: Description) -> Manifest:

@@ -50,5 +50,5 @@ class UsageLog:
                 stored = set(layout.read_aliases(self._store).values())
                 document = {place: used.isoformat(timespec="seconds") for place, used in uses.items() if place in stored}
                 layout.write_json(self._store / USAGE_FILE, document)
-        except OSError as error:
+        except (OSError, layout.StoreBusy) as error:
             logger.warning("The last uses of models could not be written: %s", error)

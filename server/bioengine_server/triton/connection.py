@@ -19,11 +19,27 @@ UNIX = "unix:"
 _HOST = "triton"
 
 
+class Redirected(aiohttp.ClientError):
+    """Triton redirects nobody: what does is something else, and neither requests nor the secret go where it says."""
+
+
+async def _no_redirects(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    response = await handler(request)
+    if 300 <= response.status < 400:
+        response.close()
+        raise Redirected(f"it answered {response.status}")
+    return response
+
+
+NO_REDIRECTS = (_no_redirects,)
+"""`middlewares` of each session: no request is sent on to where an answer says."""
+
+
 class ClientChanged(StackError):
     def __init__(self) -> None:
         super().__init__(
-            "The installed tritonclient keeps its connections elsewhere than this server knows, and so cannot use a Unix socket. "
-            "Install the version that server/requirements.txt names, or set BIOENGINE_TRITON_PORT to have Triton listen on TCP."
+            "The installed tritonclient keeps its connections elsewhere than this server knows. "
+            "Install the version that server/requirements.txt names."
         )
 
 
@@ -49,16 +65,17 @@ def triton_client(url: str, timeout: float) -> InferenceServerClient:
     client = InferenceServerClient(
         parts.netloc + parts.path.rstrip("/"), ssl=parts.scheme == "https", conn_limit=0, conn_timeout=timeout
     )
+    # tritonclient 2.73 has no option for Unix sockets, nor against redirects: another session with the same settings takes the
+    # place of its own.
+    session = getattr(client, "_stub", None)
+    if not isinstance(session, aiohttp.ClientSession) or getattr(client, "_conn", None) is not session.connector:
+        raise ClientChanged
+    session.detach()
     if url.startswith(UNIX):
-        # tritonclient 2.73 has no option for it: its session gets another one's place, with the same settings.
-        session = getattr(client, "_stub", None)
-        if not isinstance(session, aiohttp.ClientSession) or getattr(client, "_conn", None) is not session.connector:
-            raise ClientChanged
-        session.detach()
         client._conn = connector(url)
-        client._stub = aiohttp.ClientSession(
-            connector=client._conn, timeout=aiohttp.ClientTimeout(total=timeout), auto_decompress=False
-        )
+    client._stub = aiohttp.ClientSession(
+        connector=client._conn, timeout=aiohttp.ClientTimeout(total=timeout), auto_decompress=False, middlewares=NO_REDIRECTS
+    )
     return client
 
 
