@@ -231,6 +231,7 @@ def test_it_has_neither_rights_nor_the_environment_of_its_user(siege: Siege) -> 
         assert int(fields[kind], 16) & ~only_files == 0, kind
     assert CANARY not in str(environment), "nothing of the user's environment but what is known to be needed"
     assert "SECRET" not in str(list(environment[1]))
+    assert environment[1]["PYTHONUTF8"] == "1" and "LC_ALL" in environment[1]
     assert environment[1]["HOME"].startswith(str(siege.stack.settings.node_folder))
 
 
