@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import shutil
 import signal
 import sys
 import time
@@ -24,6 +23,7 @@ from pydantic import ValidationError
 from bioengine_runner.checks import SecretMissing, StartError, check_numpy
 from bioengine_runner.confinement.reach import of_triton
 from bioengine_runner.confinement.start import confine_as_set, inherited_variables
+from bioengine_runner.removal import remove
 from bioengine_runner.rundir import Boot
 from bioengine_runner.settings import Settings
 from bioengine_runner.store.trust import parse_trusted
@@ -44,7 +44,7 @@ CLOSED_APIS = "model-repository,shared-memory,trace,logging"
 def prepare(settings: Settings) -> Boot:
     """Make the run dir's folder for this start, and remove those of earlier ones."""
     for old in settings.run_dir.glob("boot-*"):
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
     boot = Boot(
         folder=settings.run_dir / f"boot-{uuid.uuid4().hex[:12]}",
         store=settings.store,

@@ -176,10 +176,50 @@ def test_the_kernel_is_closed_to_it(siege: Siege) -> None:
     newer = {"io_uring_setup": 425, "clone3": 435, "openat2": 437}
     outcomes = siege.tries(*(["system call", number, 0, 0, 0, 0] for number in newer.values()))
     assert {name: result for name, (result, _) in zip(newer, outcomes)} == dict.fromkeys(newer, "ENOSYS")
+    watching = {"inotify_init": 253, "inotify_init1": 294, "inotify_add_watch": 254, "fanotify_init": 300, "fanotify_mark": 301}
+    groups = {"setsid": 112, "setpgid": 109, "ioprio_set": 251}
+    outcomes = siege.tries(*(["system call", number, 0, 0, 0, 0, 0] for number in (*watching.values(), *groups.values())))
+    assert [result for result, _ in outcomes] == ["EPERM"] * len(outcomes)
     clone_into_namespaces = siege.tries(["system call", 56, 0x10000000, 0, 0, 0, 0])[0][0]
     assert clone_into_namespaces == "EPERM"
     other_numbers = siege.tries(["system call", 0x40000000 + 39])[0][0]
     assert other_numbers == "ENOSYS"
+
+
+def test_it_types_into_no_terminal(siege: Siege) -> None:
+    upper_half = 1 << 32  # the kernel looks at the lower one alone
+    tries = [["system call", 16, 0, request + more, None] for request in (0x5412, 0x541C) for more in (0, upper_half)]
+    assert [result for result, _ in siege.tries(*tries)] == ["EPERM"] * 4
+    assert siege.tries(["system call", 16, 0, 0x5401, None])[0][0] == "ENOTTY", "other requests reach the kernel"
+
+
+def test_it_takes_no_processor_from_others(siege: Siege, server: int) -> None:
+    """Nor does it change how those get on that it may not signal. What it does to itself is its own affair."""
+    others = [
+        ["system call", 141, 0, server, 5],  # setpriority of a process, a group, a user
+        ["system call", 141, 1, 0, 5],
+        ["system call", 141, 2, 0, 5],
+        ["system call", 142, server, None],  # sched_setparam
+        ["system call", 144, server, 5, None],  # sched_setscheduler
+        ["system call", 314, server, None, 0],  # sched_setattr
+        ["system call", 251, 1, server, 3 << 13],  # ioprio_set
+    ]
+    assert [result for result, _ in siege.tries(*others)] == ["EPERM"] * len(others)
+    assert psutil.Process(server).nice() == psutil.Process().nice()
+    assert siege.tries(["system call", 141, 0, 0, 0])[0][0] == "done"
+
+
+def test_it_speaks_no_other_protocol_over_streams(siege: Siege) -> None:
+    """MPTCP's ports are not those that Landlock knows."""
+    for protocol in (262, 132):
+        assert siege.tries(["system call", 41, socket.AF_INET, socket.SOCK_STREAM, protocol])[0][0] == "EACCES"
+        assert siege.tries(["system call", 41, socket.AF_UNIX, socket.SOCK_STREAM, protocol])[0][0] == "EACCES"
+
+
+def test_all_that_it_starts_stays_in_tritons_group(siege: Siege) -> None:
+    triton = siege.stack.triton().pid
+    code = "import os, subprocess, sys\ntry: os.setsid()\nexcept OSError as error: print(error.errno, os.getpgid(0))"
+    assert siege.tries(["python", code])[0] == ["done", f"1 {triton}\n"]
 
 
 def test_it_has_neither_rights_nor_the_environment_of_its_user(siege: Siege) -> None:
@@ -191,6 +231,7 @@ def test_it_has_neither_rights_nor_the_environment_of_its_user(siege: Siege) -> 
         assert int(fields[kind], 16) & ~only_files == 0, kind
     assert CANARY not in str(environment), "nothing of the user's environment but what is known to be needed"
     assert "SECRET" not in str(list(environment[1]))
+    assert environment[1]["PYTHONUTF8"] == "1" and "LC_ALL" in environment[1]
     assert environment[1]["HOME"].startswith(str(siege.stack.settings.node_folder))
 
 

@@ -42,7 +42,7 @@ def import_package(siege: Siege, folder: Path, id: str) -> None:
     """As `models import` does it."""
     umask = os.umask(0o077)
     try:
-        ModelStore(siege.home / "models").import_package(folder / id, id)
+        ModelStore(siege.home / "models").import_package(folder / id, id, replace=True)
     finally:
         os.umask(umask)
 

@@ -59,7 +59,7 @@ def test_a_start_sweeps_what_a_kill_of_everything_left(own_home: Path) -> None:
         old = {segment.name for segment in stack.shared_memory()} - {folder.name, stack.settings.triton_sockets.name}
         stack.start()
         assert not old & {segment.name for segment in stack.shared_memory()}
-        assert list(folder.iterdir()) == []
+        assert not (folder / "of-a-request").exists()  # requests of the new server have theirs
         stack.stop()
         assert stack.leftovers() == []
 

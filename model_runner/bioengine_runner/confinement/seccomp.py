@@ -56,6 +56,12 @@ _BY_PATH = {
     "fsetxattr": 190, "setxattrat": 463, "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199, "removexattrat": 466,
     "mknod": 133, "mknodat": 259,
 }  # fmt: skip
+# What is told of files and folders that may not be opened: names, and when they are used.
+_WATCHING = {
+    "inotify_init": 253, "inotify_init1": 294, "inotify_add_watch": 254, "fanotify_init": 300, "fanotify_mark": 301,
+}  # fmt: skip
+# All that Triton starts stays in its process group, and ends with it.
+_OTHER_GROUPS = {"setsid": 112, "setpgid": 109}
 # Connections, to a Unix socket such as Docker's as well.
 _CONNECT = {"connect": 42}
 
@@ -67,6 +73,8 @@ _NOT_THERE = {"clone3": 435, "openat2": 437, "io_uring_setup": 425, "io_uring_en
 
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEW..., all that clone takes
 _TYPE_OF_SOCKET = 0xF
+_TYPE_INTO_TERMINAL = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
+_TCP = (0, 6)  # the protocol, by default or named; MPTCP is another, for which Landlock's ports do not count
 _FAST_OPEN = 0x20000000  # MSG_FASTOPEN: connects without a connect
 
 
@@ -119,7 +127,7 @@ def rules(with_tcp: bool) -> tuple[Rule, ...]:
     tcp = (socket.AF_INET, socket.AF_INET6) if with_tcp else ()
     # A datagram names whom it goes to, and needs no connection.
     streams = Check(1, (socket.SOCK_STREAM,), _TYPE_OF_SOCKET)
-    refused = (_OTHER_PROCESSES, _SHARED_WITHOUT_FILES, _FILE_SYSTEMS, _KERNEL, _BY_PATH)
+    refused = (_OTHER_PROCESSES, _SHARED_WITHOUT_FILES, _FILE_SYSTEMS, _KERNEL, _BY_PATH, _WATCHING, _OTHER_GROUPS)
     no_truncation = (os.O_RDONLY | os.O_TRUNC,)  # Landlock before Linux 6.2 lets it pass
     no_address = (Check(4, (0,)), Check(4, (0,), is_upper_half=True))
     return (
@@ -128,12 +136,17 @@ def rules(with_tcp: bool) -> tuple[Rule, ...]:
         *(Rule(number, 0) for number in _WITHOUT_EFFECT.values()),
         *(Rule(number, errno.ENOSYS) for number in _NOT_THERE.values()),
         Rule(56, errno.EPERM, (Check(0, (0,), _NEW_NAMESPACES),)),  # clone
-        Rule(41, errno.EACCES, (Check(0, (socket.AF_UNIX, *tcp)), streams)),  # socket
+        Rule(41, errno.EACCES, (Check(0, (socket.AF_UNIX, *tcp)), streams, Check(2, _TCP))),  # socket
         Rule(53, errno.EACCES, (Check(0, (socket.AF_UNIX,)), streams)),  # socketpair
         Rule(44, errno.EACCES, no_address),  # sendto
         Rule(46, errno.EACCES, (Check(2, (0,), _FAST_OPEN),)),  # sendmsg
         Rule(307, errno.EACCES, (Check(3, (0,), _FAST_OPEN),)),  # sendmmsg
         Rule(302, errno.EPERM, (Check(0, (0,)),)),  # prlimit64: limits of other processes
+        # How much of a processor others get: 0 is whoever calls.
+        Rule(141, errno.EPERM, (Check(0, (os.PRIO_PROCESS,)), Check(1, (0,)))),  # setpriority
+        *(Rule(number, errno.EPERM, (Check(0, (0,)),)) for number in (142, 144, 314)),  # sched_setparam, -scheduler, -attr
+        Rule(251, errno.EPERM),  # ioprio_set
+        Rule(16, errno.EPERM, (Check(1, _TYPE_INTO_TERMINAL, is_one=False),)),  # ioctl
         Rule(2, errno.EPERM, (Check(1, no_truncation, os.O_ACCMODE | os.O_TRUNC, is_one=False),)),  # open
         Rule(257, errno.EPERM, (Check(2, no_truncation, os.O_ACCMODE | os.O_TRUNC, is_one=False),)),  # openat
     )

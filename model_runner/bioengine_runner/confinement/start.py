@@ -53,4 +53,6 @@ def confine_as_set(wish: str, accelerator: str, accesses: Iterable[Access], tcp_
 
 def inherited_variables() -> dict[str, str]:
     """What a confined process gets of our environment: it can be read there, and a user's has secrets in it."""
-    return {key: value for key, value in os.environ.items() if key in _INHERITED or key.startswith(_INHERITED_PREFIXES)}
+    inherited = {key: value for key, value in os.environ.items() if key in _INHERITED or key.startswith(_INHERITED_PREFIXES)}
+    # Text is UTF-8 for models, whatever language the server was started with, or without any.
+    return {"LC_ALL": "C.UTF-8", **inherited, "PYTHONUTF8": "1"}

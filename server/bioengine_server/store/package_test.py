@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bioengine_server.errors import NotServedHere, StoreError, StoreNotWritable
+from bioengine_server.errors import NotServedHere, StoreNotWritable
 from bioengine_server.store.layout import is_read_only
 from bioengine_server.store.model_store import StoredModel
 from bioengine_server.store.package import REPORTS
+from bioengine_server.store.package_test_run import TilesOutcome, run_test
 from bioengine_server.store.trust import code_of, usable_weights
+from bioengine_server.untrusted import printable
 
 REPORT_FILE = "test.json"
 
@@ -55,11 +54,13 @@ def test_package(model: StoredModel, environments: Path, trusted: frozenset[str]
         return [PackageTest("", "not run", "; ".join(reasons))]
     if not is_read_only(model.folder):
         _reports_folder(model)  # that it can be written is known before a test that takes its time
-    results = _run_test(model, python, formats, trusted)
+    variables = {**os.environ, "BIOENGINE_TRUSTED_MODELS": ",".join(sorted(trusted))}
+    results = run_test(manifest.id, model.folder, python, formats, variables)
     if not is_read_only(model.folder):
-        (_reports_folder(model) / REPORT_FILE).write_text(json.dumps(results, indent=1), encoding="utf-8")
+        report = {name: result.model_dump(exclude_unset=True) for name, result in results.items()}
+        (_reports_folder(model) / REPORT_FILE).write_text(json.dumps(report, indent=1), encoding="utf-8")
     return [
-        PackageTest(name, result["status"], _line("; ".join(result["errors"])), _tiles_in_words(result["tiles"]))
+        PackageTest(name, result.status, _line("; ".join(result.errors)), _tiles_in_words(result.tiles))
         for name, result in ((name, results[name]) for name in formats)
     ]
 
@@ -74,33 +75,12 @@ def _reports_folder(model: StoredModel) -> Path:
     return reports
 
 
-def _run_test(model: StoredModel, python: Path, formats: list[str], trusted: frozenset[str]) -> dict[str, dict[str, Any]]:
-    """The report of the test, which runs confined as in Triton: it reads the package and writes to a folder of its own. Raises
-    StoreError.
-    """
-    with tempfile.TemporaryDirectory(prefix="bioengine-test-") as working:
-        process = subprocess.run(
-            [str(python), "-P", "-m", "bioengine_runner.confined_test", str(model.folder), working, *formats],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "BIOENGINE_TRUSTED_MODELS": ",".join(sorted(trusted))},
-        )
-        try:
-            results: dict[str, dict[str, Any]] = json.loads((Path(working) / "report.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            last = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise StoreError(
-                f"The test of {model.manifest.id} could not be run (exit status {process.returncode}): {last}"
-            ) from None
-    return results
-
-
 def _line(text: str) -> str:
-    return " ".join(text.split())[:200]
+    return printable(" ".join(text.split())[:200])
 
 
-def _tiles_in_words(tiles: dict[str, Any]) -> str:
-    if "problem" in tiles:
-        return _line(tiles["problem"])
-    sizes = ", ".join(f"{axis} {size}" for axis, size in tiles["tile"].items())
-    return f"tiles ({sizes}) differ by at most {max(tiles['differences'].values()):.2g} from the whole"
+def _tiles_in_words(tiles: TilesOutcome) -> str:
+    if tiles.problem is not None:
+        return _line(tiles.problem)
+    sizes = ", ".join(f"{axis} {size}" for axis, size in tiles.tile.items())
+    return _line(f"tiles ({sizes}) differ by at most {max(tiles.differences.values(), default=0):.2g} from the whole")

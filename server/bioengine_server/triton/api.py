@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from bioengine_server.errors import BioEngineError, RefusedArgument, TritonUnavailable
 from bioengine_server.memory import image_passes
 from bioengine_server.triton import message
-from bioengine_server.triton.connection import NO_REDIRECTS, base_url, connector, triton_client
+from bioengine_server.triton.connection import NO_REDIRECTS, BoundedAnswer, base_url, connector, triton_client
 from bioengine_server.triton.shared import SharedFolder, SharedTensors
 
 T = TypeVar("T")
@@ -200,6 +200,7 @@ class TritonApi:
                 headers=_NOT_ZIPPED,
                 read_bufsize=_STREAMED_AT_ONCE,
                 middlewares=NO_REDIRECTS,
+                response_class=BoundedAnswer,
             )
         try:
             answer = await self._session.request(method, base_url(self.url) + path, data=body, headers=headers)

@@ -1,14 +1,22 @@
 """How Triton is reached: over HTTP at a URL, or over HTTP on a Unix socket, `unix:/path`, that no other user can open.
 
+A model may end up where Triton's socket was: whoever listens there is looked at before anything is sent. And whatever answers, no
+answer fills this process's memory.
+
 Everything that touches `tritonclient`'s private parts is here.
 """
 
 from __future__ import annotations
 
+import os
+import socket
+import struct
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from tritonclient.http.aio import InferenceServerClient
 
 from bioengine_server.errors import StackError
@@ -34,11 +42,67 @@ async def _no_redirects(request: aiohttp.ClientRequest, handler: aiohttp.ClientH
 NO_REDIRECTS = (_no_redirects,)
 """`middlewares` of each session: no request is sent on to where an answer says."""
 
+# Of an answer that is read as a whole.
+_MOST_ANSWER = 8 << 30  # bytes
+
+
+class NotTriton(aiohttp.ClientConnectionError):
+    def __init__(self) -> None:
+        super().__init__("Another process than Triton listens in its place.")
+
+
+class AnswerTooLarge(aiohttp.ClientPayloadError):
+    def __init__(self) -> None:
+        super().__init__(f"The answer has more than {_MOST_ANSWER} bytes.")
+
+
+class BoundedAnswer(aiohttp.ClientResponse):
+    """An answer that is read as a whole only if it is not too large."""
+
+    async def read(self) -> bytes:
+        if self._body is None:
+            parts, left = [], _MOST_ANSWER
+            async for part in self.content.iter_any():
+                left -= len(part)
+                if left < 0:
+                    self.close()
+                    raise AnswerTooLarge
+                parts.append(part)
+            self._body = b"".join(parts)
+        return await super().read()
+
+
+class TritonConnector(aiohttp.UnixConnector):
+    """Connections to a Triton of our own user's."""
+
+    async def _create_connection(self, *arguments: Any) -> ResponseHandler:
+        protocol = await super()._create_connection(*arguments)
+        transport = protocol.transport
+        if transport is None or not is_triton(transport.get_extra_info("socket")):
+            if transport is not None:
+                transport.abort()
+            raise NotTriton
+        return protocol
+
+
+def is_triton(connection: socket.socket) -> bool:
+    """Whether our user's process that leads its process group listens at the other end.
+
+    Triton leads its group. Its models are in it and can neither leave it nor lead one (`bioengine_runner.confinement.seccomp`).
+    """
+    pid: int
+    user: int
+    pid, user, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII")))
+    try:
+        return user == os.geteuid() and os.getpgid(pid) == pid
+    except ProcessLookupError:
+        return False
+
 
 class ClientChanged(StackError):
     def __init__(self) -> None:
         super().__init__(
-            "The installed tritonclient keeps its connections elsewhere than this server knows. "
+            "The installed tritonclient keeps its connections elsewhere than this server knows, and so cannot guard them. "
             "Install the version that server/requirements.txt names."
         )
 
@@ -50,7 +114,7 @@ def base_url(url: str) -> str:
 
 def connector(url: str) -> aiohttp.BaseConnector:
     """Connections for a session of our own, as many as there are requests."""
-    return aiohttp.UnixConnector(url.removeprefix(UNIX), limit=0) if url.startswith(UNIX) else aiohttp.TCPConnector(limit=0)
+    return TritonConnector(url.removeprefix(UNIX), limit=0) if url.startswith(UNIX) else aiohttp.TCPConnector(limit=0)
 
 
 def triton_client(url: str, timeout: float) -> InferenceServerClient:
@@ -70,11 +134,15 @@ def triton_client(url: str, timeout: float) -> InferenceServerClient:
     session = getattr(client, "_stub", None)
     if not isinstance(session, aiohttp.ClientSession) or getattr(client, "_conn", None) is not session.connector:
         raise ClientChanged
+    kept = session.connector
     session.detach()
-    if url.startswith(UNIX):
-        client._conn = connector(url)
+    client._conn = connector(url) if url.startswith(UNIX) else kept
     client._stub = aiohttp.ClientSession(
-        connector=client._conn, timeout=aiohttp.ClientTimeout(total=timeout), auto_decompress=False, middlewares=NO_REDIRECTS
+        connector=client._conn,
+        timeout=aiohttp.ClientTimeout(total=timeout),
+        auto_decompress=False,
+        response_class=BoundedAnswer,
+        middlewares=NO_REDIRECTS,
     )
     return client
 

@@ -6,10 +6,12 @@ Both carry the home's shared memory prefix, so nothing of anybody else is touche
 from __future__ import annotations
 
 import logging
-import shutil
+import os
 from pathlib import Path
 
 import psutil
+
+from bioengine_server.removal import remove
 
 logger = logging.getLogger(__name__)
 
@@ -17,10 +19,12 @@ _SHARED_MEMORY = Path("/dev/shm")
 
 
 def processes_of(shm_prefix: str) -> list[psutil.Process]:
-    """Triton's server and Python processes that were started with `shm_prefix`."""
+    """Our user's Triton servers and Python processes that were started with `shm_prefix`; anybody may start some that look so."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        command = process.info["cmdline"] or []
+    for process in psutil.process_iter(["cmdline", "uids"]):
+        command, uids = process.info["cmdline"] or [], process.info["uids"]
+        if uids is None or uids.effective != os.geteuid():
+            continue
         is_triton = bool(command) and Path(command[0]).name in ("tritonserver", "triton_python_backend_stub")
         if is_triton and any(shm_prefix in argument for argument in command):
             found.append(process)
@@ -38,17 +42,19 @@ def processes_of_model(shm_prefix: str, model: str) -> list[psutil.Process]:
 
 
 def sweep(shm_prefix: str) -> None:
-    """Kill leftover processes of this home and remove what it has in shared memory."""
+    """Kill leftover processes of this home and remove what it has in shared memory. What is of other users is left alone."""
     processes = processes_of(shm_prefix)
     for process in processes:
         logger.warning("Ending the leftover process %d", process.pid)
         try:
             process.kill()
-        except psutil.NoSuchProcess:
-            pass
+        except psutil.Error:
+            pass  # gone meanwhile
     psutil.wait_procs(processes, timeout=3)
     for segment in _SHARED_MEMORY.glob(f"{shm_prefix}*"):
-        if segment.is_dir() and not segment.is_symlink():
-            shutil.rmtree(segment, ignore_errors=True)
-        else:
-            segment.unlink(missing_ok=True)
+        try:
+            is_ours = segment.lstat().st_uid == os.getuid()
+        except OSError:
+            continue  # gone meanwhile
+        if is_ours and not remove(segment):
+            logger.warning("%s cannot be removed", segment)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import logging
-import logging.handlers
 import os
 import signal
 import subprocess
@@ -18,7 +18,9 @@ from bioengine_server.hub.ports import free_ports
 from bioengine_server.private_folder import make_private
 from bioengine_server.settings import Settings
 from bioengine_server.triton.connection import socket_url
+from bioengine_server.triton.group import end_remembered, remember
 from bioengine_server.triton.leftovers import sweep
+from bioengine_server.triton.log import LogFile, lines
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class TritonProcess:
             self._listens_on = {"TRITON_HTTP_PORT": port, "TRITON_METRICS_PORT": free_ports(1)[0]}
             self.url = f"http://127.0.0.1:{port}"
         self.log_file = settings.node_folder / "triton.log"
+        self._group_file = settings.node_folder / "triton-group"
         self._process: subprocess.Popen[bytes] | None = None
         self._task: asyncio.Task[None] | None = None
         self._end: asyncio.Task[None] | None = None
@@ -61,7 +64,7 @@ class TritonProcess:
     def start(self) -> None:
         """Start Triton and keep it running. Raises UnsafeFolder."""
         self._clean()
-        handler = logging.handlers.RotatingFileHandler(self.log_file, maxBytes=10_000_000, backupCount=3)
+        handler = LogFile(self.log_file, encoding="utf-8", maxBytes=10_000_000, backupCount=3)
         handler.setFormatter(logging.Formatter("%(message)s"))
         self._log.addHandler(handler)
         self._log.setLevel(logging.INFO)
@@ -108,6 +111,7 @@ class TritonProcess:
                 # Not of our process group: Ctrl-C in the terminal reaches us alone, and we end it in order.
                 start_new_session=True,
             )
+            remember(self._group_file, process.pid)
             threading.Thread(target=self._write_log, args=(process,), daemon=True).start()
             # Polled: what waits for the end of its output waits for its orphaned children as well.
             while process.poll() is None:
@@ -128,15 +132,16 @@ class TritonProcess:
 
     def _clean(self) -> None:
         """Leave nothing of an earlier Triton, and a folder for shared tensors and one for its sockets."""
+        end_remembered(self._group_file)
         sweep(self._settings.shm_prefix)
         for folder in (self._settings.tensor_folder, self._settings.triton_sockets):
             if folder is not None:
                 make_private(folder)
 
     def _write_log(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            self._log.info(line.decode(errors="replace").rstrip("\n"))
+        assert isinstance(process.stdout, io.BufferedReader)
+        for line in lines(process.stdout):
+            self._log.info("%s", line)
 
     def _environment(self) -> dict[str, str]:
         settings, triton = self._settings, self._settings.environments / "triton"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bioengine_server.triton import message
+from bioengine_server.triton import message, shared
 from bioengine_server.triton.shared import SharedTensors
+
+from tests.unit.server.test_removal import deepen
 
 
 def test_a_folder_lasts_as_long_as_its_request(tmp_path: Path) -> None:
@@ -16,10 +19,10 @@ def test_a_folder_lasts_as_long_as_its_request(tmp_path: Path) -> None:
         assert one is not None and other is not None and one.name != other.name
         assert (tmp_path / one.name).stat().st_mode & 0o777 == 0o700
         name = one.write(np.arange(100_000.0))
-        mapped = one.read(name, [100, 1000])
+        read = one.read(name, [100, 1000])
         assert one.write(np.arange(10.0)) is None
     assert list(tmp_path.iterdir()) == []
-    assert mapped[99, 999] == 99_999  # outlives its file
+    assert read[99, 999] == 99_999  # outlives its file
 
 
 @pytest.mark.parametrize("is_own", [True, False])
@@ -43,9 +46,62 @@ def test_what_a_model_puts_in_place_of_a_file_is_refused(tmp_path: Path) -> None
         header = b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (999999999999,), }".ljust(127) + b"\n"
         (place / "output-4").write_bytes(header)
         (place / "output-5").mkdir()
-        for number in range(6):
+        hole = b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': False, 'shape': (1099511627776,), }".ljust(127) + b"\n"
+        (place / "output-6").write_bytes(hole)
+        os.truncate(place / "output-6", (1 << 40) + 128)
+        open_before = len(os.listdir("/proc/self/fd"))
+        for number in range(7):
             with pytest.raises((ValueError, OSError)):
                 folder.read(f"output-{number}", [1])
+        assert len(os.listdir("/proc/self/fd")) == open_before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_cut_off_ends_nobody(tmp_path: Path) -> None:
+    """Of what is mapped, a read after it was cut off would end this process."""
+    with SharedTensors(tmp_path).folder() as folder:
+        array = np.arange(100_000.0)
+        file = tmp_path / folder.name / folder.write(array)
+        back = folder.read(file.name, array.shape)
+        os.truncate(file, 0)
+        np.testing.assert_array_equal(back, array)
+        with pytest.raises(ValueError, match=r"magic|EOF"):
+            folder.read(file.name, array.shape)
+
+
+def test_files_of_a_request_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "_MOST_BYTES", 2_000_000)
+    with SharedTensors(tmp_path).folder() as folder:
+        array = np.arange(100_000.0)
+        name = folder.write(array)
+        folder.read(name, array.shape)
+        folder.read(name, array.shape)
+        with pytest.raises(ValueError, match="too large"):
+            folder.read(name, array.shape)
+
+
+def test_a_link_in_place_of_a_folder_leads_nowhere(tmp_path: Path) -> None:
+    elsewhere, root = tmp_path / "elsewhere", tmp_path / "root"
+    for each in (elsewhere, root):
+        each.mkdir()
+    with SharedTensors(root).folder() as folder:
+        (root / folder.name).rename(tmp_path / "moved")
+        (root / folder.name).symlink_to(elsewhere)
+        assert folder.write(np.arange(100_000.0)) == "sent-1"
+        assert (tmp_path / "moved" / "sent-1").exists()
+    root.rmdir()
+    root.symlink_to(elsewhere)
+    with SharedTensors(root).folder() as folder:
+        assert folder is None
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_deep_folder_of_a_request_goes(tmp_path: Path) -> None:
+    with SharedTensors(tmp_path).folder() as folder:
+        deepen(tmp_path / folder.name, 1500)
+    end = time.monotonic() + 30
+    while list(tmp_path.iterdir()) and time.monotonic() < end:
+        time.sleep(0.05)
     assert list(tmp_path.iterdir()) == []
 
 
