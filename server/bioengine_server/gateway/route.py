@@ -32,8 +32,10 @@ from bioengine_server.hub.envelope import NotAMessage
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.caller import Caller
 from bioengine_server.untrusted import quoted
+from bioengine_server.web.once import Once
 
 logger = logging.getLogger(__name__)
+_once = Once()
 
 _PATH = "/ws"
 
@@ -102,7 +104,8 @@ class LegacyGateway:
             user = self._keeper.admit(websocket.scope, query.get("reconnection_token") or query.get("token"))
             user, workspace = await _in_workspace(self._store(), user, query)
         except Exception as error:
-            logger.info("Refused a legacy client: %s", error)
+            if _once.allows(str(error)):
+                logger.info("Refused a legacy client: %s", error)
             await _refuse(websocket, client_id, error, is_new="reconnection_token" not in query)
             return
         await websocket.accept()
@@ -228,7 +231,8 @@ class _Connection:
             try:
                 self._handle(data)
             except Exception as error:
-                logger.warning("A legacy client sent a frame that cannot be read (%s)", type(error).__name__)
+                if _once.allows(type(error).__name__):
+                    logger.warning("A legacy client sent a frame that cannot be read (%s)", type(error).__name__)
                 reason = str(error) if isinstance(error, NotAMessage) else "The frame cannot be read."
                 await self._websocket.close(code=1003, reason=reason.encode()[:120].decode(errors="ignore"))
                 return
