@@ -7,15 +7,25 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
-from bioengine_server.hub import protocol
+from bioengine_server.access.errors import TooManyHandshakes
+from bioengine_server.access.registry import TokenRegistry
+from bioengine_server.access.rules import Access
+from bioengine_server.gateway import route
+from bioengine_server.gateway.route import LegacyGateway
+from bioengine_server.hub import hypha_parts, protocol
 from bioengine_server.hub.connections import Connections
-from bioengine_server.hub.hypha import HttpServer, listen
+from bioengine_server.hub.hypha import HttpServer, create_hypha, listen
+from bioengine_server.hub.library import LibraryChanged
+from bioengine_server.hub.secrets import new_secret
+from bioengine_server.settings import Settings
 from bioengine_server.web import once, patience
 from bioengine_server.web.headers import SAFE_HEADERS
 from bioengine_server.web.once import Once, OnceFilter
 from bioengine_server.web.patience import Patience
+from fastapi import FastAPI
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 from websockets.asyncio.client import connect
@@ -221,3 +231,35 @@ async def test_what_strangers_have_uvicorn_log_is_written_once(port: int, caplog
         "Invalid HTTP request received.",
         "Unsupported upgrade request.",
     ]
+
+
+async def test_handshakes_of_legacy_clients_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(route, "_WAIT", 0.3)
+    gateway = LegacyGateway(FastAPI(), lambda: pytest.fail("no store"), None)  # type: ignore[arg-type]
+    now = most = 0
+
+    async def handshake(seconds: float) -> None:
+        nonlocal now, most
+        async with gateway._turn():
+            now += 1
+            most = max(most, now)
+            await asyncio.sleep(seconds)
+            now -= 1
+
+    assert await asyncio.gather(*(handshake(0.01) for _ in range(300))) == [None] * 300
+    assert most == 50
+    long = [asyncio.ensure_future(handshake(1)) for _ in range(50)]
+    await asyncio.sleep(0)
+    with pytest.raises(TooManyHandshakes, match="too many clients connect at once"):
+        await handshake(0)
+    await asyncio.gather(*long)
+    await handshake(0)
+
+
+def test_hypha_s_limit_by_a_header_of_anybody_is_gone(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, run_dir=tmp_path, port=free_port())
+    app = create_hypha(settings, Access(settings, TokenRegistry(tmp_path)), new_secret())
+    names = {getattr(item.cls, "__name__", "") for item in app.user_middleware}
+    assert names and not any("RateLimit" in name for name in names)
+    with pytest.raises(LibraryChanged, match="HTTPRateLimitMiddleware"):
+        hypha_parts.drop_rate_limit(app)
