@@ -25,8 +25,10 @@ from bioengine_server.access.rules import Access
 from bioengine_server.access.tokens import Verifier, is_name
 from bioengine_server.errors import AccessDenied, BioEngineError, NotLetIn, TokenNeeded
 from bioengine_server.service.caller import token_id
+from bioengine_server.web.once import Once
 
 logger = logging.getLogger(__name__)
+_once = Once()
 
 _WEBSOCKET = "/ws"
 _OPEN_TO_ALL = (
@@ -146,7 +148,8 @@ class Door:
                     user = self._keeper.admit(scope, first.token)
                     first.check_workspace(user)
                 except BioEngineError as error:
-                    logger.info("Refused a client: %s", error)
+                    if _once.allows(str(error)):
+                        logger.info("Refused a client: %s", error)
                     reason = NotLetIn() if isinstance(error, AccessDenied) else error
                     await _tell(send, reason)
                     close(reason)

@@ -47,3 +47,10 @@ class WorkspaceDenied(Forbidden):
             f"Permission denied for the workspace {quoted(workspace)}: it is not yours. Leave the workspace out, or connect "
             "with a token for it.",
         )
+
+
+class TooManyHandshakes(BioEngineError):
+    """More clients connect at once than the server can let in."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is busy: too many clients connect at once. Try again in a minute.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bioengine_server.access.door import Doorkeeper, is_legacy
-from bioengine_server.access.errors import WorkspaceDenied
+from bioengine_server.access.errors import TooManyHandshakes, WorkspaceDenied
 from bioengine_server.errors import AccessDenied, BioEngineError, NotLetIn, Stopping
 from bioengine_server.gateway.local import LocalServices
 from bioengine_server.gateway.refusal import answer_with
@@ -32,13 +32,19 @@ from bioengine_server.hub.envelope import NotAMessage
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.caller import Caller
 from bioengine_server.untrusted import quoted
+from bioengine_server.web.once import Once
 
 logger = logging.getLogger(__name__)
+_once = Once()
 
 _PATH = "/ws"
 
 # How long a client may say nothing after it has connected: its library asks for the services at once.
 _FIRST_WORD = 15.0  # seconds
+
+# Connections that Hypha is asked to let in at once: each takes several of Redis's, of which there are not many.
+_AT_ONCE = 50
+_WAIT = 30.0  # seconds, for a turn
 
 # How long clients may take to come back and be refused when the server stops.
 _FAREWELL = 1.0  # seconds
@@ -71,6 +77,7 @@ class LegacyGateway:
         self._keeper = keeper
         self._open: set[WebSocket] = set()
         self._refused: set[str] | None = None
+        self._turns = asyncio.Semaphore(_AT_ONCE)
         app.router.routes.insert(0, LegacyRoute(_PATH, self._serve))
 
     async def stop(self) -> None:
@@ -100,24 +107,44 @@ class LegacyGateway:
             if not _is_client_id(client_id):
                 raise PermissionError("the client_id is not one")
             user = self._keeper.admit(websocket.scope, query.get("reconnection_token") or query.get("token"))
-            user, workspace = await _in_workspace(self._store(), user, query)
+            async with self._turn():
+                user, workspace = await _in_workspace(self._store(), user, query)
         except Exception as error:
-            logger.info("Refused a legacy client: %s", error)
+            if _once.allows(str(error)):
+                logger.info("Refused a legacy client: %s", error)
             await _refuse(websocket, client_id, error, is_new="reconnection_token" not in query)
             return
         await websocket.accept()
         self._open.add(websocket)
         try:
             await self._talk(websocket, user, workspace, client_id)
+        except TooManyHandshakes:
+            await _close(websocket)
         finally:
             self._open.discard(websocket)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One of those that Hypha works for at the moment. Raises TooManyHandshakes."""
+        try:
+            async with asyncio.timeout(_WAIT):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise TooManyHandshakes from error
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     async def _talk(self, websocket: WebSocket, user: UserInfo, workspace: str, client_id: str) -> None:
         """One connection, to its end."""
         store, connection = self._store(), _Connection(websocket)
         died: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         # Not silent: Hypha takes services of clients only that it knows.
-        async with store.get_workspace_interface(user, workspace, client_id=hypha_client(client_id), silent=False) as hypha:
+        async with contextlib.AsyncExitStack() as life:
+            interface = store.get_workspace_interface(user, workspace, client_id=hypha_client(client_id), silent=False)
+            async with self._turn():
+                hypha = await life.enter_async_context(interface)
             data = user.model_dump(mode="json")
             limit = self._keeper.access.size_limit(Caller.from_context({"user": data}))
             rpc = LegacyRPC(connection, workspace, client_id, data, limit)
@@ -228,7 +255,8 @@ class _Connection:
             try:
                 self._handle(data)
             except Exception as error:
-                logger.warning("A legacy client sent a frame that cannot be read (%s)", type(error).__name__)
+                if _once.allows(type(error).__name__):
+                    logger.warning("A legacy client sent a frame that cannot be read (%s)", type(error).__name__)
                 reason = str(error) if isinstance(error, NotAMessage) else "The frame cannot be read."
                 await self._websocket.close(code=1003, reason=reason.encode()[:120].decode(errors="ignore"))
                 return

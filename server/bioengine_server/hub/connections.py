@@ -8,13 +8,25 @@ from __future__ import annotations
 import ipaddress
 import logging
 import resource
-from typing import Literal, Protocol
+import time
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, Protocol
 
 logger = logging.getLogger(__name__)
 
-State = Literal["half-open", "idle", "busy"]
-"""`half-open`: its client owes it a request's header; `idle`: it is kept for a next request; `busy`: a request runs, or it is a
-websocket."""
+State = Literal["half-open", "unauthenticated", "idle", "uploading", "busy"]
+"""
+half-open        its client owes it a request's header
+unauthenticated  a websocket whose client has not said yet who it is
+idle             it is kept for a next request
+uploading        its client owes it the rest of a request's body
+busy             a request runs, or it is a websocket whose client has said who it is
+"""
+
+# Seconds without a byte after which a connection may end for another one. Connections in other states never do.
+_EVICTED_AFTER: Mapping[State, float] = {"half-open": 0, "unauthenticated": 5, "idle": 0, "uploading": 5}
+
+_SPARE = 8  # connections of a peer, beside those that it may have, for requests without a body: such as for the server's health
 
 _ENOUGH_FILES = 65_536
 _OTHER_FILES = 512  # that the server opens beside connections of clients
@@ -25,6 +37,11 @@ class Transport(Protocol):
     """What is needed of a connection."""
 
     def abort(self) -> None: ...
+
+
+class _Since(NamedTuple):
+    state: State
+    time: float  # of the last byte
 
 
 class Connections:
@@ -38,7 +55,7 @@ class Connections:
         """
         self._most_of_peer = most_of_peer
         self._most = most
-        self._peers: dict[str, dict[Transport, State]] = {}
+        self._peers: dict[str, dict[Transport, _Since]] = {}
         self._peer_of: dict[Transport, str] = {}
 
     def __len__(self) -> int:
@@ -53,18 +70,22 @@ class Connections:
         """
         peer = peer_of(address)
         own = self._peers.get(peer, {})
-        if len(own) >= self._most_of_peer and not self._make_room(own):
+        if len(own) >= self._most_of_peer and not self._make_room(own) and len(own) >= self._most_of_peer + _SPARE:
             return False
         if len(self) >= self._most and not self._make_room(max(self._peers.values(), key=len)):
             return False
-        self._peers.setdefault(peer, {})[transport] = "half-open"
+        self._peers.setdefault(peer, {})[transport] = _Since("half-open", time.monotonic())
         self._peer_of[transport] = peer
         return True
 
-    def mark(self, transport: Transport, state: State) -> None:
-        """What a connection does now."""
-        if transport in self._peer_of:
-            self._peers[self._peer_of[transport]][transport] = state
+    def mark(self, transport: Transport, state: State) -> bool:
+        """What a connection does now; False where it may not, since only a spare place is left for it."""
+        if transport not in self._peer_of:
+            return True
+        own = self._peers[self._peer_of[transport]]
+        begins = own[transport].state in ("half-open", "idle") and state in ("unauthenticated", "uploading")
+        own[transport] = _Since(state, time.monotonic())
+        return not begins or len(own) <= self._most_of_peer or self._make_room(own)
 
     def close(self, transport: Transport) -> None:
         """A connection has ended. Does nothing for one that is not open."""
@@ -74,11 +95,12 @@ class Connections:
             if not self._peers[peer]:
                 del self._peers[peer]
 
-    def _make_room(self, connections: dict[Transport, State]) -> bool:
+    def _make_room(self, connections: Mapping[Transport, _Since]) -> bool:
         """End the oldest connection that nothing is lost with."""
-        for wanted in ("half-open", "idle"):
-            for transport, state in connections.items():
-                if state == wanted:
+        now = time.monotonic()
+        for wanted, after in _EVICTED_AFTER.items():
+            for transport, (state, since) in connections.items():
+                if state == wanted and now - since >= after:
                     self.close(transport)
                     transport.abort()
                     return True

@@ -71,6 +71,7 @@ def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI
         ]
     )
     app: FastAPI = create_application(arguments)
+    hypha_parts.drop_rate_limit(app)
     return app
 
 

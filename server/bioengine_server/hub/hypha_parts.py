@@ -9,12 +9,14 @@ from typing import Any
 import hypha.core.auth
 import hypha.core.store
 import hypha.core.workspace
+import hypha.http
 import hypha.queue
 import hypha.websocket
+from fastapi import FastAPI
 from hypha.core import RedisRPCConnection, UserInfo
 from hypha.core.store import RedisStore
 
-from bioengine_server.hub.library import require
+from bioengine_server.hub.library import LibraryChanged, require
 
 Method = Callable[..., Awaitable[Any]]
 
@@ -45,6 +47,18 @@ _PARTS = {
 def require_parts() -> None:
     """Raises LibraryChanged where Hypha is not the one that this module knows."""
     require("hypha", _VERSION, _PARTS)
+
+
+def drop_rate_limit(app: FastAPI) -> None:
+    """Take out Hypha's limit of requests by address.
+
+    It believes X-Forwarded-For, from anybody: whoever sends that header drains the limit of others, evades its own, and fills
+    memory with names. Behind a proxy or on one machine it holds for all clients together. Ours counts requests by token.
+    """
+    kept = [item for item in app.user_middleware if item.cls is not hypha.http.HTTPRateLimitMiddleware]
+    if len(kept) == len(app.user_middleware):
+        raise LibraryChanged("hypha", _VERSION, _VERSION, ["http.HTTPRateLimitMiddleware"])
+    app.user_middleware = kept
 
 
 def use_rpc(end: type) -> None:

@@ -8,7 +8,6 @@ Origin    where there is one, allowed, or 403: a stranger's page cannot drive so
 from __future__ import annotations
 
 import logging
-import time
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,6 +18,7 @@ from bioengine_server.access.origins import Origins
 from bioengine_server.errors import BioEngineError
 from bioengine_server.gateway.route import refuse_page
 from bioengine_server.web.answers import refusal
+from bioengine_server.web.once import Once
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +27,6 @@ _OTHER_SITES = (b"cross-site", b"same-site")
 
 # What a link on a page of anybody may lead to, since to look at it changes nothing.
 _DOCUMENTS = ("/health/liveness", "/health/readiness", "/public/services", "/public/services/", "/public/services/triton-client")
-
-# Different refusals that are logged in a while: a stranger does not fill the log.
-_MOST_LOGGED = 100
-_WHILE = 600.0  # seconds
 
 
 class Gate:
@@ -46,8 +42,7 @@ class Gate:
         self._app = app
         self._hosts = hosts
         self._origins = origins
-        self._logged: set[str] = set()
-        self._logged_since = time.monotonic()
+        self._once = Once()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -56,7 +51,8 @@ class Gate:
         try:
             self._check(scope)
         except (HostNotAllowed, OriginNotAllowed, CrossSiteRequest) as error:
-            self._log(error)
+            if self._once.allows(str(error)):
+                logger.info("Refused: %s", error)
             if scope["type"] == "websocket":
                 await _refuse_websocket(error, scope, receive, send)
             else:
@@ -74,15 +70,6 @@ class Gate:
         if not origins and any(site in _OTHER_SITES for site in sites) and not self._origins.takes_all:
             if not _is_link_to_document(scope):
                 raise CrossSiteRequest
-
-    def _log(self, error: BioEngineError) -> None:
-        """Say so in the log, once in a while for each sentence."""
-        if time.monotonic() - self._logged_since > _WHILE:
-            self._logged.clear()
-            self._logged_since = time.monotonic()
-        if str(error) not in self._logged and len(self._logged) < _MOST_LOGGED:
-            self._logged.add(str(error))
-            logger.info("Refused: %s", error)
 
 
 async def _refuse_websocket(error: BioEngineError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,10 +1,16 @@
-"""Clients that are gone without a word: a laptop that was closed, a cable that was pulled. Nobody is told of those."""
+"""Clients that are gone without a word: a laptop that was closed, a cable that was pulled. Nobody is told of those.
+
+And clients that send a byte now and then: to wait for a body takes no longer than it would at the least rate.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_LEAST_RATE = 10_000  # bytes a second, of a body, on the average; beyond what a client may be silent for
 
 
 class Patience:
@@ -20,16 +26,20 @@ class Patience:
             return
         uploading = True
         gone = False
+        waited, taken = 0.0, 0
 
         async def receive_in_time() -> Message:
-            nonlocal uploading
+            nonlocal uploading, waited, taken
             if not uploading:
                 return await receive()
+            begun = time.monotonic()
             try:
-                async with asyncio.timeout(self._seconds):
+                async with asyncio.timeout(max(0.0, min(self._seconds, self._seconds + taken / _LEAST_RATE - waited))):
                     message = await receive()
             except TimeoutError:
                 message = {"type": "http.disconnect"}
+            waited += time.monotonic() - begun
+            taken += len(message.get("body", b""))
             uploading = message.get("more_body", False)
             return message
 

@@ -15,6 +15,7 @@ from bioengine_server.limits import SizeLimit
 from bioengine_server.service.triton_client import TritonClient
 from bioengine_server.settings import Settings
 from bioengine_server.web.body import BoundedBodies
+from bioengine_server.web.body_memory import BodyMemory
 from bioengine_server.web.cors import answer_pages
 from bioengine_server.web.gate import Gate
 from bioengine_server.web.headers import SafeAnswers
@@ -33,15 +34,16 @@ def add_web(app: FastAPI, settings: Settings, keeper: Doorkeeper, service: Trito
         keeper: says who is let in.
         service: the service in this process, if it is here.
     """
+    memory = BodyMemory.beside(settings.max_request_size)
     own: list[BaseRoute] = [services_route(app)]
     triton: list[BaseRoute] = []
     if service is not None:
-        triton = [TritonProxyRoute(keeper, service)]
-        own += [*triton, *service_routes(keeper, service)]
+        triton = [TritonProxyRoute(keeper, service, memory)]
+        own += [*triton, *service_routes(keeper, service, memory)]
     app.router.routes[:0] = own
     # The last that is added sees a request first.
     app.add_middleware(CheckedFrames, limit_of=keeper.access.size_limit, is_own=is_own_end)
-    app.add_middleware(BoundedBodies, limit=SizeLimit(settings.max_request_size), own=own)
+    app.add_middleware(BoundedBodies, limit=SizeLimit(settings.max_request_size), own=own, memory=memory)
     app.add_middleware(Door, keeper=keeper)
     app.add_middleware(Surface, own=triton, most=settings.max_request_size)
     app.add_middleware(Patience, seconds=settings.client_timeout)

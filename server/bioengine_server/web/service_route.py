@@ -31,6 +31,7 @@ from bioengine_server.service.triton_client import SERVICE_ID, TritonClient
 from bioengine_server.triton import message
 from bioengine_server.web.answers import refusal
 from bioengine_server.web.body import Rest, read
+from bioengine_server.web.body_memory import BodyMemory, Take
 from bioengine_server.web.callers import caller_of
 
 logger = logging.getLogger(__name__)
@@ -65,12 +66,13 @@ def services_route(app: FastAPI) -> Route:
     return Route(_SERVICES, SameList(), methods=["GET"])
 
 
-def service_routes(keeper: Doorkeeper, service: TritonClient) -> list[Route]:
+def service_routes(keeper: Doorkeeper, service: TritonClient, memory: BodyMemory) -> list[Route]:
     """Answer calls of the service.
 
     Args:
         keeper: says who calls.
         service: to call.
+        memory: for bodies.
     """
 
     def endpoint(method: Callable[..., Any]) -> Callable[[Request], Any]:
@@ -80,10 +82,11 @@ def service_routes(keeper: Doorkeeper, service: TritonClient) -> list[Route]:
             try:
                 # Counted from here on: who may send one request has the server hold one body.
                 async with keeper.access.request(caller_of(request, keeper)) as caller:
-                    arguments = await _arguments(request, body, kind, keeper.access.size_limit(caller))
-                    with _connected(request) as connected:
-                        context = replace(caller, connected=connected).to_context()
-                        return _answer(await method(**arguments, context=context), kind)
+                    with memory.share() as take:
+                        arguments = await _arguments(request, body, kind, keeper.access.size_limit(caller), take)
+                        with _connected(request) as connected:
+                            context = replace(caller, connected=connected).to_context()
+                            return _answer(await method(**arguments, context=context), kind)
             except (BioEngineError, TypeError) as error:
                 if not isinstance(error, TooLarge):
                     await body.drain(request.headers, keeper.access.largest)
@@ -115,16 +118,16 @@ def _connected(request: Request) -> Iterator[Callable[[], bool]]:
         gone.cancel()
 
 
-async def _arguments(request: Request, rest: Rest, kind: str, limit: SizeLimit) -> dict[str, Any]:
-    """The keyword arguments in a request. Raises BadBody, TooLarge."""
-    body = await read(request.headers, rest, limit)
+async def _arguments(request: Request, rest: Rest, kind: str, limit: SizeLimit, take: Take) -> dict[str, Any]:
+    """The keyword arguments in a request. Raises BadBody, TooLarge, BodiesTooLarge."""
+    body = await read(request.headers, rest, limit, take)
     if request.method == "GET":
         return dict(request.query_params)
     try:
         if not body:
             arguments: Any = {}
         elif kind == _MSGPACK:
-            arguments = message.decode_request(body)
+            arguments = message.decode_request(memoryview(body))
         elif kind == _JSON:
             arguments = _json(body)
         else:
@@ -143,7 +146,7 @@ def _answer(result: Any, kind: str) -> Response:
     return Response(json.dumps(_finite(result), default=_to_json, allow_nan=False), media_type=_JSON)
 
 
-def _json(body: bytes) -> Any:
+def _json(body: bytearray) -> Any:
     """What a body of JSON says, if it does not take many times its own memory. Raises ValueError and what `_from_json` does."""
     if body.count(b",") + body.count(b"[") + body.count(b"{") > message.MAX_VALUES:
         raise ValueError(f"it has more than {message.MAX_VALUES} values; send numbers as arrays")

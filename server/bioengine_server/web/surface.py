@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bioengine_server.errors import NoSuchPage
+from bioengine_server.errors import BioEngineError, NoSuchPage, WrongMethod
 from bioengine_server.service.triton_client import SERVICE_ID
 from bioengine_server.web.answers import refusal
 from bioengine_server.web.body import Rest
@@ -20,7 +20,9 @@ from bioengine_server.web.body import Rest
 _WEBSOCKET = "/ws"
 
 # Spelled like this and in no other way: what is encoded, doubled or dotted is none of them.
-_HTTP = re.compile(rf"/health/(liveness|readiness)|/public/services/?|/public/services/{SERVICE_ID}(/(execute|get_config))?")
+_READ = re.compile(rf"/health/(liveness|readiness)|/public/services/?|/public/services/{SERVICE_ID}")
+_CALLED = re.compile(rf"/public/services/{SERVICE_ID}/(execute|get_config)")
+_READING = ("GET", "HEAD", "OPTIONS")
 
 
 class Surface:
@@ -40,17 +42,26 @@ class Surface:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or self._is_open(scope):
             await self._app(scope, receive, send)
+        elif scope["type"] == "http" and self._is_only_read(scope):
+            await self._refuse(WrongMethod(scope["method"], scope["path"], _READING), scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})  # before it is accepted: HTTP 403
         else:
-            await Rest(receive).drain(Headers(scope=scope), self._most)
-            await refusal(NoSuchPage(scope["path"]))(scope, receive, send)
+            await self._refuse(NoSuchPage(scope["path"]), scope, receive, send)
+
+    async def _refuse(self, error: BioEngineError, scope: Scope, receive: Receive, send: Send) -> None:
+        await Rest(receive).drain(Headers(scope=scope), self._most)
+        await refusal(error)(scope, receive, send)
 
     def _is_open(self, scope: Scope) -> bool:
         raw = scope.get("raw_path", b"").decode("latin-1").partition("?")[0]
         if scope["type"] == "websocket":
             return bool(raw == scope["path"] == _WEBSOCKET)
         path: str = scope["path"]
-        if raw == path and _HTTP.fullmatch(raw):
+        if raw == path and (_CALLED.fullmatch(raw) or (_READ.fullmatch(raw) and scope["method"] in _READING)):
             return True
         return any(route.matches(scope)[0] is Match.FULL for route in self._own)
+
+    def _is_only_read(self, scope: Scope) -> bool:
+        """Whether there is something at this path, which takes no body."""
+        return scope["path"] == scope.get("raw_path", b"").decode("latin-1") and bool(_READ.fullmatch(scope["path"]))

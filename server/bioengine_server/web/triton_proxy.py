@@ -33,6 +33,7 @@ from bioengine_server.triton.request import MAX_HEADER, MAX_JSON, BadInference, 
 from bioengine_server.triton.tensor_bytes import counted
 from bioengine_server.web.answers import refusal
 from bioengine_server.web.body import Rest, chunks
+from bioengine_server.web.body_memory import BodyMemory, Take
 from bioengine_server.web.callers import caller_of
 
 logger = logging.getLogger(__name__)
@@ -60,13 +61,14 @@ _KEPT_HEADERS = ("content-type", "content-length", _HEADER_LENGTH)
 class TritonProxyRoute(Route):
     """Takes every path that begins with `/triton`, in whatever spelling, so that nothing slips past to other routes."""
 
-    def __init__(self, keeper: Doorkeeper, service: TritonClient) -> None:
+    def __init__(self, keeper: Doorkeeper, service: TritonClient, memory: BodyMemory) -> None:
         """
         Args:
             keeper: says who asks.
             service: admits requests and loads models.
+            memory: for what is not passed on as it comes.
         """
-        super().__init__(_PREFIX, _Proxy(keeper, service).answer, include_in_schema=False)
+        super().__init__(_PREFIX, _Proxy(keeper, service, memory).answer, include_in_schema=False)
         self.methods = None  # every one comes here, to be refused with a reason
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -76,7 +78,8 @@ class TritonProxyRoute(Route):
 
 
 class _Proxy:
-    def __init__(self, keeper: Doorkeeper, service: TritonClient) -> None:
+    def __init__(self, keeper: Doorkeeper, service: TritonClient, memory: BodyMemory) -> None:
+        self._memory = memory
         self._keeper = keeper
         self._service = service
 
@@ -96,7 +99,8 @@ class _Proxy:
             if kind == "infer":
                 async with self._keeper.access.request(caller) as counted:
                     stream = chunks(request.headers, body, self._keeper.access.size_limit(caller))
-                    return await self._infer(request, stream, model, version, counted)
+                    with self._memory.share() as take:
+                        return await self._infer(request, stream, model, version, counted, take)
             config = await self._config(model, version, caller)
             if kind == "config":
                 return JSONResponse(config)
@@ -128,8 +132,10 @@ class _Proxy:
             raise NoSuchModel(error.advice) from error
         return {key: value for key, value in config.items() if key not in ("server_url", "model_name")}
 
-    async def _infer(self, request: Request, stream: AsyncIterator[bytes], model: str, version: str, caller: Any) -> Response:
-        header, rest = await _read_header(request, stream)
+    async def _infer(
+        self, request: Request, stream: AsyncIterator[bytes], model: str, version: str, caller: Any, take: Take
+    ) -> Response:
+        header, rest = await _read_header(request, stream, take)
         asked = await _aside(len(header), parse, header, _HEADER_LENGTH in request.headers)
         if asked.streamed and len(header) > MAX_HEADER:
             raise BadInference(f"its header has {len(header)} bytes beside binary tensors, expected at most {MAX_HEADER}")
@@ -137,7 +143,7 @@ class _Proxy:
         tensors = counted(_joined(rest, stream), asked.streamed)
         model_id = ""
         if model == ROUTER:
-            run, asked = await _for_router(asked, tensors)
+            run, asked = await _for_router(asked, tensors, take)
             model_id, tensors = run.model_id, counted(_joined(b"", stream), [])
         suffix = f"/versions/{version}" if version else ""
         packed, made = asked.header(), asked.from_json
@@ -186,13 +192,14 @@ def _allowed(request: Request) -> tuple[str, str, str, str]:
     )
 
 
-async def _read_header(request: Request, stream: AsyncIterator[bytes]) -> tuple[bytes, bytes]:
-    """The JSON header of an inference request, and what came of the body after it. Raises BadBody."""
+async def _read_header(request: Request, stream: AsyncIterator[bytes], take: Take) -> tuple[bytes, bytes]:
+    """The JSON header of an inference request, and what came of the body after it. Raises BadBody, BodiesTooLarge."""
     given = request.headers.get(_HEADER_LENGTH)
     if given is not None and (not given.isdecimal() or not given.isascii() or len(given) > 18 or int(given) > MAX_JSON):
         raise BadBody(f"Inference-Header-Content-Length is {given[:40]!r}, expected a number up to {MAX_JSON}")
     data = bytearray()
     async for chunk in stream:
+        take(len(chunk))
         data += chunk
         if given is not None and len(data) >= int(given):
             break
@@ -218,15 +225,18 @@ def _check_length(request: Request, asked: InferRequest, header: int, limit: Siz
         raise TooLarge(size, limit)
 
 
-async def _for_router(asked: InferRequest, tensors: AsyncIterator[bytes | bytearray]) -> tuple[RunRequest, InferRequest]:
+async def _for_router(
+    asked: InferRequest, tensors: AsyncIterator[bytes | bytearray], take: Take
+) -> tuple[RunRequest, InferRequest]:
     """A request of the router, all of it read and built anew: what it is about, and as Triton gets it.
 
-    Raises BadInference, BadBody, RefusedArgument.
+    Raises BadInference, BadBody, BodiesTooLarge, RefusedArgument.
     """
     if [(tensor.name, tensor.datatype) for tensor in asked.inputs] != [("kwargs", "BYTES")] or asked.inputs[0].segment.texts != 1:
         raise BadInference(f"{ROUTER} takes one input, `kwargs`, of the datatype BYTES with one element")
     content = bytearray(asked.from_json)
     async for part in tensors:
+        take(len(part))
         content += part
     run, data = await _aside(len(content), _run_request, content)
     shape = asked.inputs[0].shape
