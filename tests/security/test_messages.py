@@ -193,7 +193,6 @@ REFUSED = {
     "encryption within": (frame({}, {"args": [{"a": {"_enc": 1}}]}), "the marker '_enc'"),
     "classes": (frame({}, {"args": [{"_rtype": "pydantic_model", "_rvalue": {}}]}), "the type 'pydantic_model'"),
     "type is a map": (frame({}, {"args": [{"_rtype": {}}]}), "the type {}"),
-    "number as a key": (frame({}, {"args": [{1: 2}]}), "the key 1"),
     "bytes as a key": (frame({}, {"args": [{b"_rtype": "method"}]}), "the key '_rtype'"),
     "bytes as a key of the main part": (frame({b"ctx": 1}), "names 'ctx'"),
 }
@@ -242,7 +241,7 @@ def test_the_structure_of_any_message_is_read_as_msgpack_reads_it(value: Any) ->
 
 @pytest.mark.parametrize("size", [0, 1, 31, 32, 255, 256, 65535, 65536])
 def test_the_structure_of_every_format_is_known(size: int) -> None:
-    for value in (b"x" * size, "x" * size, [0] * size, {str(n): 0 for n in range(size)}, msgpack.ExtType(5, b"x" * size)):
+    for value in (b"x" * size, "x" * size, [0] * size, {str(n): 0 for n in range(size)}):
         msgpack_scan.check_structure(msgpack.packb(value))
 
 

@@ -149,7 +149,7 @@ def instead(error: MessageRefused) -> bytes | None:
 def _unpacked(data: bytes | bytearray) -> tuple[dict[str, Any], dict[str, Any], bytes | memoryview]:
     try:
         check_structure(data, parts=2)
-        unpacker = msgpack.Unpacker(max_buffer_size=max(len(data), 1), strict_map_key=False)
+        unpacker = msgpack.Unpacker(max_buffer_size=max(len(data), 1), strict_map_key=True)
         unpacker.feed(data)
         main = unpacker.unpack()
         if not isinstance(main, dict) or not isinstance(main.get("to"), str) or not isinstance(main.get("type"), str):

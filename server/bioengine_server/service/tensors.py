@@ -103,7 +103,7 @@ def _decoded(array: np.ndarray, serialization: str, decode_json: bool, decode_by
     if array.dtype != np.object_:
         return array
     if serialization == "imjoy":
-        return message.decode(array.flat[0])
+        return message.decode_request(array.flat[0])  # a model may answer with what a client sent
     if not (decode_json or decode_bytes):
         return list(array.flat)
     return [_text(item, decode_json) for item in array.flat]

@@ -26,6 +26,7 @@ from starlette.types import Receive, Scope, Send
 
 from bioengine_server.access.door import Doorkeeper
 from bioengine_server.errors import BadBody, BioEngineError, TooLarge, WrongMethod
+from bioengine_server.hub.msgpack_scan import MAX_VALUES
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.triton_client import SERVICE_ID, TritonClient
 from bioengine_server.triton import message
@@ -145,8 +146,8 @@ def _answer(result: Any, kind: str) -> Response:
 
 def _json(body: bytes) -> Any:
     """What a body of JSON says, if it does not take many times its own memory. Raises ValueError and what `_from_json` does."""
-    if body.count(b",") + body.count(b"[") + body.count(b"{") > message.MAX_VALUES:
-        raise ValueError(f"it has more than {message.MAX_VALUES} values; send numbers as arrays")
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_VALUES:
+        raise ValueError(f"it has more than {MAX_VALUES} values; send numbers as arrays")
     return json.loads(body, object_hook=_from_json)
 
 
