@@ -23,13 +23,14 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from bioengine_server.access.door import Doorkeeper
-from bioengine_server.errors import BadBody, BioEngineError, Forbidden, NoSuchModel, RefusedArgument, TooLarge
+from bioengine_server.errors import BadBody, BioEngineError, Forbidden, NoSuchModel, RefusedArgument, TooLarge, TritonUnavailable
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.run_request import RunRequest
 from bioengine_server.service.triton_client import TritonClient
 from bioengine_server.triton import message
 from bioengine_server.triton.api import ROUTER, TritonApi
 from bioengine_server.triton.request import MAX_HEADER, MAX_JSON, BadInference, InferRequest, Input, parse
+from bioengine_server.triton.response import MAX_JSON_RESULT_BYTES, parse_header, with_json
 from bioengine_server.triton.tensor_bytes import counted
 from bioengine_server.web.answers import refusal
 from bioengine_server.web.body import Rest, chunks
@@ -149,7 +150,8 @@ class _Proxy:
         async with self._service.admit_for_triton(model, model_id, caller) as name:
             # Triton answers when the model has run; to send the answer, however slowly it is read, takes no place.
             path = f"/v2/models/{name}{suffix}/infer"
-            return _TritonAnswer(await self._api.open("POST", path, _at_pace(_body([packed, made], tensors)), headers))
+            answer = await self._api.open("POST", path, _at_pace(_body([packed, made], tensors)), headers)
+        return await _with_json(answer, asked) if asked.has_json else _TritonAnswer(answer)
 
 
 class _TritonAnswer(StreamingResponse):
@@ -165,6 +167,24 @@ class _TritonAnswer(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._answer.release()
+
+
+async def _with_json(answer: aiohttp.ClientResponse, asked: InferRequest) -> Response:
+    """A result of Triton with those outputs as JSON that are wanted so. Raises BadInference, TritonUnavailable."""
+    try:
+        length = int(answer.headers.get(_HEADER_LENGTH, answer.headers.get("content-length", "")))
+        document = parse_header(await answer.content.readexactly(length), asked.wants_json)
+        if int(answer.headers.get("content-length", "0")) - length > MAX_JSON_RESULT_BYTES:
+            raise BadInference("its result is too large for one with JSON in it: ask for binary_data of all outputs")
+        content = await answer.content.read()
+    except (aiohttp.ClientError, asyncio.IncompleteReadError, OSError, TimeoutError) as error:
+        raise TritonUnavailable(type(error).__name__) from error
+    finally:
+        answer.close() if not answer.content.at_eof() else answer.release()
+    header, binary = await _aside(len(content), with_json, document, content, asked.wants_json)
+    if all(asked.wants_json(output["name"]) for output in document.get("outputs", [])):
+        return Response(header, media_type="application/json")
+    return Response(header + binary, media_type="application/octet-stream", headers={_HEADER_LENGTH: str(len(header))})
 
 
 def _allowed(request: Request) -> tuple[str, str, str, str]:
