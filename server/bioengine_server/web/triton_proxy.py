@@ -1,10 +1,10 @@
 """`/triton/*`: Triton for the clients of its own protocol, behind an allow-list.
 
-    path -> allowed? -> caller -> counted -> header parsed -> admitted -> loaded -> tensors counted, to Triton, and back
+    path -> allowed? -> caller -> counted -> header parsed -> tensors received -> admitted -> loaded -> to Triton, and back
 
 Health, metadata, configuration and inference; nothing else. The header that Triton gets is written anew from what was parsed
-(`triton.request`), and it gets the end of a request only when the tensors are what that header says. A request of the router is
-built anew as a whole, as `execute` does it.
+(`triton.request`), and Triton gets nothing of a request before all of it is here and its tensors are what that header says. A
+request of the router is built anew as a whole, as `execute` does it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
@@ -25,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 from bioengine_server.access.door import Doorkeeper
 from bioengine_server.errors import BadBody, BioEngineError, Forbidden, NoSuchModel, RefusedArgument, TooLarge, TritonUnavailable
 from bioengine_server.limits import SizeLimit
+from bioengine_server.service.caller import Caller
 from bioengine_server.service.run_request import RunRequest
 from bioengine_server.service.triton_client import TritonClient
 from bioengine_server.triton import message
@@ -35,6 +36,7 @@ from bioengine_server.triton.tensor_bytes import counted
 from bioengine_server.web.answers import refusal
 from bioengine_server.web.body import Rest, chunks
 from bioengine_server.web.callers import caller_of
+from bioengine_server.web.received import Received
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,6 @@ _ALLOWED = [
     ("POST", re.compile(_MODEL + "/infer"), "infer"),
 ]
 _HEADER_LENGTH = "inference-header-content-length"
-_GRACE, _LEAST_RATE = 30.0, 100_000  # seconds, and bytes a second after them, in which a body has to come
 _AT_ONCE = 1 << 18  # bytes that are parsed or packed without a thread
 
 T = TypeVar("T")
@@ -61,13 +62,14 @@ _KEPT_HEADERS = ("content-type", "content-length", _HEADER_LENGTH)
 class TritonProxyRoute(Route):
     """Takes every path that begins with `/triton`, in whatever spelling, so that nothing slips past to other routes."""
 
-    def __init__(self, keeper: Doorkeeper, service: TritonClient) -> None:
+    def __init__(self, keeper: Doorkeeper, service: TritonClient, folder: Path) -> None:
         """
         Args:
             keeper: says who asks.
             service: admits requests and loads models.
+            folder: where large bodies are kept until they are complete.
         """
-        super().__init__(_PREFIX, _Proxy(keeper, service).answer, include_in_schema=False)
+        super().__init__(_PREFIX, _Proxy(keeper, service, folder).answer, include_in_schema=False)
         self.methods = None  # every one comes here, to be refused with a reason
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -77,9 +79,10 @@ class TritonProxyRoute(Route):
 
 
 class _Proxy:
-    def __init__(self, keeper: Doorkeeper, service: TritonClient) -> None:
+    def __init__(self, keeper: Doorkeeper, service: TritonClient, folder: Path) -> None:
         self._keeper = keeper
         self._service = service
+        self._folder = folder
 
     @property
     def _api(self) -> TritonApi:
@@ -129,29 +132,39 @@ class _Proxy:
             raise NoSuchModel(error.advice) from error
         return {key: value for key, value in config.items() if key not in ("server_url", "model_name")}
 
-    async def _infer(self, request: Request, stream: AsyncIterator[bytes], model: str, version: str, caller: Any) -> Response:
+    async def _infer(self, request: Request, stream: AsyncIterator[bytes], model: str, version: str, caller: Caller) -> Response:
         header, rest = await _read_header(request, stream)
         asked = await _aside(len(header), parse, header, _HEADER_LENGTH in request.headers)
         if asked.streamed and len(header) > MAX_HEADER:
             raise BadInference(f"its header has {len(header)} bytes beside binary tensors, expected at most {MAX_HEADER}")
         _check_length(request, asked, len(header), self._keeper.access.size_limit(caller))
         tensors = counted(_joined(rest, stream), asked.streamed)
-        model_id = ""
-        if model == ROUTER:
-            run, asked = await _for_router(asked, tensors)
-            model_id, tensors = run.model_id, counted(_joined(b"", stream), [])
         suffix = f"/versions/{version}" if version else ""
+        # All of it before a place of the model is taken: who sends slowly keeps nobody waiting.
+        with Received(self._folder) as received:
+            model_id = ""
+            if model == ROUTER:
+                run, asked = await _for_router(asked, tensors)
+                model_id = run.model_id
+            else:
+                await received.take(tensors)
+            answer = await self._result(asked, received, model, model_id, suffix, caller)
+        return await _with_json(answer, asked) if asked.has_json else _TritonAnswer(answer)
+
+    async def _result(
+        self, asked: InferRequest, received: Received, model: str, model_id: str, suffix: str, caller: Caller
+    ) -> aiohttp.ClientResponse:
+        """Triton's answer to a request all of which is here."""
         packed, made = asked.header(), asked.from_json
         headers = {
             _HEADER_LENGTH: str(len(packed)),
             "content-type": "application/octet-stream",
-            "content-length": str(len(packed) + len(made) + sum(segment.size for segment in asked.streamed)),
+            "content-length": str(len(packed) + len(made) + received.size),
         }
         async with self._service.admit_for_triton(model, model_id, caller) as name:
             # Triton answers when the model has run; to send the answer, however slowly it is read, takes no place.
             path = f"/v2/models/{name}{suffix}/infer"
-            answer = await self._api.open("POST", path, _at_pace(_body([packed, made], tensors)), headers)
-        return await _with_json(answer, asked) if asked.has_json else _TritonAnswer(answer)
+            return await self._api.open("POST", path, _body([packed, made], received), headers)
 
 
 class _TritonAnswer(StreamingResponse):
@@ -280,27 +293,10 @@ async def _joined(first: bytes, stream: AsyncIterator[bytes]) -> AsyncIterator[b
         yield chunk
 
 
-async def _body(first: list[bytes], tensors: AsyncIterator[bytes | bytearray]) -> AsyncIterator[bytes | bytearray]:
-    """What Triton gets: all but the end goes at once, and the end when it is known to be right."""
-    held: bytes | bytearray = b""
+async def _body(first: list[bytes], received: Received) -> AsyncIterator[bytes]:
     for own in filter(None, first):
-        if held:
-            yield held
-        held = own
-    async for part in tensors:
-        if part:
-            yield held
-            held = part
-    yield held
-
-
-async def _at_pace(body: AsyncIterator[bytes | bytearray]) -> AsyncIterator[bytes | bytearray]:
-    """`body`, for which a place of the model is held meanwhile: who sends too slowly gives it up. Raises BadBody."""
-    begun, size = time.monotonic(), 0
-    async for part in body:
-        size += len(part)
-        if time.monotonic() - begun > _GRACE + size / _LEAST_RATE:
-            raise BadBody(f"it came too slowly, with less than {_LEAST_RATE // 1000} kB in a second; send it once more")
+        yield own
+    async for part in received.read():
         yield part
 
 
