@@ -52,6 +52,7 @@ _ALLOWED = [
     ("POST", re.compile(_MODEL + "/infer"), "infer"),
 ]
 _HEADER_LENGTH = "inference-header-content-length"
+_EXTENSIONS = frozenset(("sequence", "schedule_policy", "model_configuration", "binary_tensor_data", "parameters"))
 _AT_ONCE = 1 << 18  # bytes that are parsed or packed without a thread
 
 T = TypeVar("T")
@@ -114,7 +115,7 @@ class _Proxy:
             return refusal(RuntimeError())
 
     async def _about(self) -> Response:
-        """Triton's metadata of itself, without its version, which says which holes it has."""
+        """Triton's metadata of itself: no extensions that are closed here, and no version, which says which holes it has."""
         answer = await self._api.open("GET", "/v2", None, {})
         try:
             about = await answer.json(content_type=None)
@@ -122,8 +123,9 @@ class _Proxy:
             about = {}
         finally:
             answer.release()
-        known = {key: about[key] for key in ("name", "extensions") if key in about} if isinstance(about, dict) else {}
-        return JSONResponse({**known, "version": ""}, status_code=answer.status)
+        about = about if isinstance(about, dict) else {}
+        open_here = [name for name in about.get("extensions", []) if name in _EXTENSIONS]
+        return JSONResponse({"name": about.get("name", ""), "extensions": open_here, "version": ""}, status_code=answer.status)
 
     async def _config(self, model: str, version: str, caller: Any) -> dict[str, Any]:
         try:
