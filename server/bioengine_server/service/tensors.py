@@ -10,6 +10,7 @@ import numpy as np
 from tritonclient.utils import triton_to_np_dtype
 
 from bioengine_server.errors import RefusedArgument
+from bioengine_server.service.infer_options import shown
 from bioengine_server.triton import message
 
 _MOST_AXES = 32
@@ -63,7 +64,7 @@ def checked_outputs(select_outputs: Any, config: dict[str, Any]) -> Sequence[str
         or not all(isinstance(name, str) and name in names for name in select_outputs)
         or len(set(select_outputs)) < len(select_outputs)
     ):
-        raise RefusedArgument("select_outputs", f"{str(select_outputs)[:80]} is not a list out of {', '.join(names)}, each once.")
+        raise RefusedArgument("select_outputs", f"{shown(select_outputs)} is not a list out of {', '.join(names)}, each once.")
     return list(select_outputs)
 
 

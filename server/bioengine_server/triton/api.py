@@ -32,8 +32,7 @@ _TIMEOUT_MARGIN = 600.0  # seconds
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _DEAD = re.compile(r"Stub process .* is not healthy")
 
-# aiohttp asks for gzip otherwise, and Triton then takes half a second to zip 16 MB. Where a client wants it zipped,
-# tritonclient puts that in its place.
+# aiohttp asks for gzip otherwise, and Triton then takes half a second to zip 16 MB.
 _NOT_ZIPPED = {"Accept-Encoding": "identity"}
 
 _STREAMED_AT_ONCE = 1 << 20  # bytes
@@ -73,7 +72,6 @@ class InferOptions:
     priority: int = 0
     timeout: int | None = None
     """Microseconds that the request may wait in Triton's queue."""
-    compression_algorithm: str | None = None
 
 
 @dataclass(frozen=True)
@@ -163,8 +161,6 @@ class TritonApi:
                 priority=options.priority,
                 timeout=options.timeout,
                 headers=dict(_NOT_ZIPPED),
-                request_compression_algorithm=options.compression_algorithm,
-                response_compression_algorithm=options.compression_algorithm,
             )
         )
         info = result.get_response()
