@@ -12,6 +12,7 @@ from tritonclient.utils import triton_to_np_dtype
 from bioengine_server.errors import RefusedArgument
 from bioengine_server.service.infer_options import shown
 from bioengine_server.triton import message
+from bioengine_server.triton.tensor_bytes import MAX_TEXTS
 
 _MOST_AXES = 32
 
@@ -45,6 +46,9 @@ def to_triton(inputs: Any, config: dict[str, Any], serialization: str) -> list[t
     given_specs = [spec for spec in specs if spec["name"] in values]
     if serialization == "imjoy":
         return [(spec["name"], _bytes(message.encode(values[spec["name"]]))) for spec in given_specs]
+    for spec in given_specs:
+        if spec["data_type"].removeprefix("TYPE_") in ("STRING", "BYTES"):
+            _check_texts(spec["name"], values[spec["name"]])
     return [(spec["name"], _array(spec, values[spec["name"]])) for spec in given_specs]
 
 
@@ -93,6 +97,19 @@ def _array(spec: dict[str, Any], value: Any, depth: int = 0) -> np.ndarray:
             f"Input '{name}' is {value.dtype.name}; expected {dtype.name}. Convert it, for example with astype('{dtype.name}')."
         )
     return value.astype(dtype, copy=False)
+
+
+def _check_texts(name: str, value: Any) -> None:
+    """Before each element becomes an object. Raises RefusedArgument."""
+    count, pending = 0, [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, (list, tuple)):
+            pending.extend(item)
+        else:
+            count += item.size if isinstance(item, np.ndarray) else 1
+    if count > MAX_TEXTS:
+        raise RefusedArgument("inputs", f"the input '{name}' has {count} BYTES elements, expected at most {MAX_TEXTS}.")
 
 
 def _bytes(value: bytes) -> np.ndarray:

@@ -8,11 +8,12 @@ arguments that are refused raise, naming the argument.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from bioengine_server.access.rules import Access
 from bioengine_server.errors import Busy, CallerGone, RefusedArgument, Stopping, TooLarge, TritonUnavailable
@@ -31,12 +32,17 @@ from bioengine_server.service.run_request import RunRequest
 from bioengine_server.service.stored import Call, StoredModels
 from bioengine_server.service.tensors import checked_outputs, from_triton, to_triton
 from bioengine_server.store.service import StoreService
+from bioengine_server.triton import message
 from bioengine_server.triton.api import ROUTER, InferOptions, InferResult, TritonApi, TritonError
 from bioengine_server.triton.router import Router
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 SERVICE_ID = "triton-client"
+
+_AT_ONCE = 1 << 20  # bytes that are converted without a thread
 
 RESERVED_ROUTERS = 2  # instances that no admitted request takes: one for questions about models, one for the probe
 
@@ -158,14 +164,16 @@ class TritonClient:
             config = await self._triton_config(model_name, options.model_version, use_cache=use_cache)
             outputs = checked_outputs(select_outputs, config)
             self.access.check_size(inputs, caller)
-            tensors = to_triton(inputs, config, serialization)
+            tensors = await _aside(message.size(inputs), to_triton, inputs, config, serialization)
 
             async def infer() -> InferResult:
                 steps.tell("running")
                 return await self._router.api.infer(model_name, tensors, outputs, options)
 
             result = await self._stored.in_place(f"triton:{model_name}", Call(caller, options, steps), infer)
-            return {**from_triton(result.outputs, serialization, json_wanted, text_wanted), "__info__": result.info}
+            size = message.size(list(result.outputs.values()))
+            outputs_by_name = await _aside(size, from_triton, result.outputs, serialization, json_wanted, text_wanted)
+            return {**outputs_by_name, "__info__": result.info}
 
     async def get_config(
         self,
@@ -257,6 +265,11 @@ class TritonClient:
                 f"this server's Triton has no model {model_name!r}{version}. To run a bioimage.io model, "
                 f"name {ROUTER!r} and give the model's id in the inputs.",
             ) from error
+
+
+async def _aside(size: int, work: Callable[..., T], *arguments: Any) -> T:
+    """`work(*arguments)` on about `size` bytes, without keeping other requests waiting for it."""
+    return work(*arguments) if size < _AT_ONCE else await asyncio.to_thread(work, *arguments)
 
 
 def _for_router(options: InferOptions) -> InferOptions:

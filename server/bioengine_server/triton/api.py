@@ -142,11 +142,7 @@ class TritonApi:
             outputs: the outputs wanted, None for all.
             options: the rest of the request.
         """
-        tensors = []
-        for name, array in inputs:
-            tensor = triton_http.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
-            tensor.set_data_from_numpy(array)
-            tensors.append(tensor)
+        tensors = await _aside(message.size([array for _, array in inputs]), _packed, inputs)
         wanted = None if outputs is None else [triton_http.InferRequestedOutput(name) for name in outputs]
         result = await self._call(
             self._client.infer(
@@ -232,6 +228,15 @@ async def _aside(size: int, work: Callable[..., T], *arguments: Any) -> T:
         return work(*arguments)
     image_passes()
     return await asyncio.to_thread(work, *arguments)
+
+
+def _packed(inputs: Sequence[tuple[str, np.ndarray]]) -> list[triton_http.InferInput]:
+    tensors = []
+    for name, array in inputs:
+        tensor = triton_http.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(array)
+        tensors.append(tensor)
+    return tensors
 
 
 def _encoded(request: dict[str, Any], shared: SharedFolder | None) -> bytes:
