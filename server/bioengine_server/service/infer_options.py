@@ -115,4 +115,6 @@ def shown(value: Any) -> str:
     """The value in an error, or its type where that would be long."""
     if isinstance(value, (str, bytes)):
         return repr(value[:_SHOWN])
+    if isinstance(value, (list, tuple)) and len(value) < _SHOWN and all(isinstance(item, str) for item in value):
+        return str([item[:_SHOWN] for item in value])[: 2 * _SHOWN]
     return str(value)[:_SHOWN] if isinstance(value, (bool, float)) or is_whole(value, 10**30) else f"a {type(value).__name__}"
