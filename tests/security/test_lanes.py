@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from bioengine_server.errors import BadBody, Busy, NotInCollection, TritonUnavailable
+from bioengine_server.errors import Busy, NotInCollection, TritonUnavailable
 from bioengine_server.service.admission import Admission
 from bioengine_server.service.caller import OWN_USER, Caller
 from bioengine_server.service.lanes import Lane, LaneLimits, OwnRequestsWait, SharedWork
@@ -20,7 +20,6 @@ from bioengine_server.settings import Settings
 from bioengine_server.store.service import StoreService
 from bioengine_server.triton.api import InferOptions, TritonError
 from bioengine_server.triton.router import Router, Watcher
-from bioengine_server.web import triton_proxy
 
 from tests.mirror import Mirror, drip
 
@@ -304,17 +303,3 @@ async def test_a_description_that_does_not_come_holds_nobody_up(
         assert time.monotonic() - started < 1.5
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
     assert all("had not come after 2 s" in str(outcome) for outcome in outcomes), outcomes[0]
-
-
-async def test_who_sends_too_slowly_gives_up_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_proxy, "_GRACE", 0.05)
-
-    async def body(pause: float) -> AsyncIterator[bytes]:
-        for _ in range(5):
-            await asyncio.sleep(pause)
-            yield bytes(1000)
-
-    assert len([part async for part in triton_proxy._at_pace(body(0.001))]) == 5
-    with pytest.raises(BadBody, match="it came too slowly, with less than 100 kB in a second"):
-        async for _ in triton_proxy._at_pace(body(0.04)):
-            pass

@@ -193,8 +193,6 @@ def test_options_beyond_their_range_are_refused_by_name(witness: Witness, option
         {"operation": "end_run", "triton_model": SEASHELL, "model_id": SEASHELL},
         {"operation": "status", "model_id": SEASHELL, "inputs": [array(IMAGE)]},
         {"shared": "0" * 32, "model_id": SEASHELL, "inputs": [array(IMAGE)]},
-        {b"operation": "load", "model_id": SEASHELL, "inputs": [array(IMAGE)]},
-        {5: "load", "model_id": SEASHELL},
     ],
     ids=str,
 )

@@ -100,7 +100,9 @@ async def test_what_is_right_passes_unchanged(request_: tuple[dict[str, Any], by
     sizes = sum(item["parameters"]["binary_data_size"] for item in written["inputs"])
     assert sizes == len(request.from_json) + len(data)
     assert [output["name"] for output in written.get("outputs", [])] == [item["name"] for item in document.get("outputs", [])]
-    assert written.get("id", "") == document.get("id", "") and written.get("parameters", {}) == document.get("parameters", {})
+    assert written.get("id", "") == document.get("id", "")
+    assert written["parameters"] == {**document.get("parameters", {}), "binary_data_output": True}
+    assert all(output["parameters"] == {"binary_data": True} for output in written.get("outputs", []))
     # The JSON tensors come first, and then the others as they came.
     again = parsed(written)
     assert [segment.name for segment in again.streamed][-len(request.streamed) or len(written["inputs"]) :] == [

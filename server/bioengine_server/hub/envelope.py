@@ -18,7 +18,7 @@ from typing import Any
 import msgpack
 
 from bioengine_server.errors import BioEngineError
-from bioengine_server.hub.msgpack_scan import check_structure
+from bioengine_server.hub.msgpack_scan import TooMuch, check_structure
 from bioengine_server.untrusted import quoted
 
 # A client may choose these; what else stands in a main part would say who it is.
@@ -149,7 +149,16 @@ def instead(error: MessageRefused) -> bytes | None:
 def _unpacked(data: bytes | bytearray) -> tuple[dict[str, Any], dict[str, Any], bytes | memoryview]:
     try:
         check_structure(data, parts=2)
-        unpacker = msgpack.Unpacker(max_buffer_size=max(len(data), 1), strict_map_key=False)
+    except TooMuch as error:
+        # The main part was looked at before: it says who waits for an answer.
+        main = msgpack.unpackb(data[: error.second], strict_map_key=True) if error.second else None
+        if not isinstance(main, dict):
+            raise NotAMessage(str(error)) from error
+        raise MessageRefused(str(error), "Send less at a time.", main) from error
+    except ValueError as error:
+        raise NotAMessage(f"is not MessagePack ({error})") from error
+    try:
+        unpacker = msgpack.Unpacker(max_buffer_size=max(len(data), 1), strict_map_key=True)
         unpacker.feed(data)
         main = unpacker.unpack()
         if not isinstance(main, dict) or not isinstance(main.get("to"), str) or not isinstance(main.get("type"), str):

@@ -12,49 +12,81 @@ MAX_VALUES = 200_000
 MAX_CONTAINERS = 20_000
 """Maps and lists; the libraries take some 30 microseconds for each, and nobody is answered meanwhile."""
 MAX_DEPTH = 200
+_DEEPEST = 1000  # msgpack itself reads no deeper
 
 # Bytes behind the first, of the formats that have always as many; those with a length before them; and those that hold values.
 _FIXED = {
-    0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8,
-    0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17,
-}  # fmt: skip
-_SIZED = {0xC4: (">B", 0), 0xC5: (">H", 0), 0xC6: (">I", 0), 0xC7: (">B", 1), 0xC8: (">H", 1), 0xC9: (">I", 1),
-          0xD9: (">B", 0), 0xDA: (">H", 0), 0xDB: (">I", 0)}  # fmt: skip
+    0xC0: 0,
+    0xC2: 0,
+    0xC3: 0,
+    0xCA: 4,
+    0xCB: 8,
+    0xCC: 1,
+    0xCD: 2,
+    0xCE: 4,
+    0xCF: 8,
+    0xD0: 1,
+    0xD1: 2,
+    0xD2: 4,
+    0xD3: 8,
+}
+_SIZED = {0xC4: ">B", 0xC5: ">H", 0xC6: ">I", 0xD9: ">B", 0xDA: ">H", 0xDB: ">I"}
+# Timestamps are among them: as keys of a map, many of them can be chosen so that they have one hash.
+_EXTENSIONS = frozenset((0xC7, 0xC8, 0xC9, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8))
 _CONTAINERS = {0xDC: (">H", 1), 0xDD: (">I", 1), 0xDE: (">H", 2), 0xDF: (">I", 2)}
 
 
+class TooMuch(ValueError):
+    """It is MessagePack, and more of it than is taken.
+
+    Args:
+        problem: what there is too much of.
+        second: where its second part begins; 0 where it is the first part that has too much.
+    """
+
+    def __init__(self, problem: str, second: int) -> None:
+        super().__init__(problem)
+        self.second = second
+
+
 def check_structure(data: bytes | bytearray | memoryview, parts: int = 1) -> None:
-    """Raises ValueError for more values, maps and lists than there may be, for deeper nesting, and for what is no MessagePack.
+    """Raises TooMuch for more values, maps and lists than there may be, and deeper nesting; ValueError for no MessagePack.
+
+    Extension types are none here.
 
     Args:
         data: one object after the other, without anything behind.
         parts: how many there may be.
     """
     view, end = memoryview(data), len(data)
-    position = values = containers = found = 0
+    position = values = containers = found = second = deepest = 0
     open_containers: list[int] = []  # values that are still to come in each
     while position < end:
         if not open_containers:
             found += 1
             if found > parts:
                 raise ValueError(f"it has more than {parts} part{'' if parts == 1 else 's'}")
+            second = position
         values += 1
         if values > MAX_VALUES:
-            raise ValueError(f"it has more than {MAX_VALUES:,} values; send numbers as an array")
+            raise TooMuch(f"it has more than {MAX_VALUES:,} values; send numbers as an array", second)
         containers += _is_container(view[position])
         if containers > MAX_CONTAINERS:
-            raise ValueError(f"it has more than {MAX_CONTAINERS:,} maps and lists; send numbers as an array")
+            raise TooMuch(f"it has more than {MAX_CONTAINERS:,} maps and lists; send numbers as an array", second)
         position, inside = _step(view, position)
         if open_containers:
             open_containers[-1] -= 1
         if inside:
             open_containers.append(inside)
-            if len(open_containers) > MAX_DEPTH:
-                raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+            deepest = max(deepest, len(open_containers))
+            if deepest > _DEEPEST:
+                raise ValueError(f"it is nested more than {_DEEPEST} deep")
         while open_containers and not open_containers[-1]:
             open_containers.pop()
     if position > end or open_containers:
         raise ValueError("it is cut off")
+    if deepest > MAX_DEPTH:
+        raise TooMuch(f"it is nested more than {MAX_DEPTH} deep", second)
 
 
 def _is_container(kind: int) -> bool:
@@ -77,11 +109,13 @@ def _step(view: memoryview, position: int) -> tuple[int, int]:
         return position + fixed, 0
     try:
         if kind in _SIZED:
-            form, besides = _SIZED[kind]
-            return position + struct.calcsize(form) + besides + struct.unpack_from(form, view, position)[0], 0
+            form = _SIZED[kind]
+            return position + struct.calcsize(form) + struct.unpack_from(form, view, position)[0], 0
         if kind in _CONTAINERS:
             form, factor = _CONTAINERS[kind]
             return position + struct.calcsize(form), factor * struct.unpack_from(form, view, position)[0]
     except struct.error:
         raise ValueError("it is cut off") from None
+    if kind in _EXTENSIONS:
+        raise ValueError("it has an extension type, such as a timestamp; send strings, numbers, bytes, lists and maps")
     raise ValueError(f"it has the byte {kind:#x}, which begins nothing")

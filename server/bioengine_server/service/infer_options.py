@@ -6,11 +6,13 @@ import re
 from typing import Any
 
 from bioengine_server.errors import RefusedArgument
+from bioengine_server.service.run_request import MAX_ID
 from bioengine_server.triton.api import InferOptions
 from bioengine_server.triton.request import MAX_PRIORITY, MAX_SEQUENCE_ID, MAX_TIMEOUT, is_text, is_whole
 
 _VERSION = re.compile(r"[0-9]{1,18}")
 _COMPRESSIONS = ("gzip", "deflate")
+_SERIALIZATIONS = ("triton", "imjoy")
 _SHOWN = 60  # characters of a value in an error
 
 
@@ -26,52 +28,72 @@ def infer_options(
     compression_algorithm: Any = None,
 ) -> InferOptions:
     """The options, of which None stands for what Triton does without. Raises RefusedArgument, naming the argument."""
+    _check_compression(compression_algorithm)
     return InferOptions(
         model_version=checked_version(model_version),
         request_id=_text("request_id", request_id),
         sequence_id=_sequence_id(sequence_id),
-        sequence_start=_flag("sequence_start", sequence_start),
-        sequence_end=_flag("sequence_end", sequence_end),
+        sequence_start=checked_flag("sequence_start", sequence_start),
+        sequence_end=checked_flag("sequence_end", sequence_end),
         priority=_whole("priority", priority, MAX_PRIORITY),
         # Triton knows no timeout of 0.
         timeout=_whole("timeout", timeout, MAX_TIMEOUT, " of microseconds") or None,
-        compression_algorithm=_compression(compression_algorithm),
     )
 
 
 def checked_version(value: Any) -> str:
     """The version of a Triton model, empty for the newest. Raises RefusedArgument."""
-    if value is None or value == "":
+    if _is_nothing(value):
         return ""
     text = str(value) if is_whole(value, 10**18 - 1) else value
     if not isinstance(text, str) or not _VERSION.fullmatch(text):
-        raise RefusedArgument("model_version", f"{_shown(value)} is not a number in a string, such as '1'.")
+        raise RefusedArgument("model_version", f"{shown(value)} is not a number in a string, such as '1'.")
     return text
 
 
+def checked_model_name(value: Any) -> Any:
+    """A text that can be the name of a model, or None. Raises RefusedArgument."""
+    if value is not None and not (isinstance(value, str) and len(value) <= MAX_ID):
+        raise RefusedArgument("model_name", f"{shown(value)} is not the name of a model: a text of at most {MAX_ID} characters.")
+    return value
+
+
+def checked_serialization(value: Any) -> str:
+    """Raises RefusedArgument."""
+    if not isinstance(value, str) or value not in _SERIALIZATIONS:
+        raise RefusedArgument("serialization", f"{shown(value)} is not 'imjoy' or 'triton'.")
+    return value
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether an argument is left out. An array is not compared: that gives an array."""
+    return value is None or (isinstance(value, str) and not value)
+
+
 def _text(name: str, value: Any) -> str:
-    if value is None or value == "":
+    if _is_nothing(value):
         return ""
     if not is_text(value):
-        raise RefusedArgument(name, f"{_shown(value)} is not a text of at most 128 printable ASCII characters.")
+        raise RefusedArgument(name, f"{shown(value)} is not a text of at most 128 printable ASCII characters.")
     return str(value)
 
 
 def _sequence_id(value: Any) -> int | str:
-    if value is None or value == "":
+    if _is_nothing(value):
         return 0
     if not (is_whole(value, MAX_SEQUENCE_ID) or is_text(value)):
         raise RefusedArgument(
             "sequence_id",
-            f"{_shown(value)} is neither a whole number from 0 to {MAX_SEQUENCE_ID} nor a text of at most 128 printable ASCII "
+            f"{shown(value)} is neither a whole number from 0 to {MAX_SEQUENCE_ID} nor a text of at most 128 printable ASCII "
             "characters.",
         )
     return value  # type: ignore[no-any-return]
 
 
-def _flag(name: str, value: Any) -> bool:
+def checked_flag(name: str, value: Any) -> bool:
+    """True or False; None is False. Raises RefusedArgument."""
     if value is not None and not isinstance(value, bool):
-        raise RefusedArgument(name, f"{_shown(value)} is not True or False.")
+        raise RefusedArgument(name, f"{shown(value)} is not True or False.")
     return bool(value)
 
 
@@ -79,18 +101,20 @@ def _whole(name: str, value: Any, most: int, unit: str = "") -> int:
     if value is None:
         return 0
     if not is_whole(value, most):
-        raise RefusedArgument(name, f"{_shown(value)} is not a whole number{unit} from 0 to {most}.")
+        raise RefusedArgument(name, f"{shown(value)} is not a whole number{unit} from 0 to {most}.")
     return int(value)
 
 
-def _compression(value: Any) -> str | None:
+def _check_compression(value: Any) -> None:
+    """It is known and not applied: the server is next to its Triton, where to zip only takes time. Raises RefusedArgument."""
     if value is not None and not (isinstance(value, str) and value in _COMPRESSIONS):
-        raise RefusedArgument("compression_algorithm", f"{_shown(value)} is not gzip, deflate or None.")
-    return value or None
+        raise RefusedArgument("compression_algorithm", f"{shown(value)} is not gzip, deflate or None.")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """The value in an error, or its type where that would be long."""
     if isinstance(value, (str, bytes)):
         return repr(value[:_SHOWN])
+    if isinstance(value, (list, tuple)) and len(value) < _SHOWN and all(isinstance(item, str) for item in value):
+        return str([item[:_SHOWN] for item in value])[: 2 * _SHOWN]
     return str(value)[:_SHOWN] if isinstance(value, (bool, float)) or is_whole(value, 10**30) else f"a {type(value).__name__}"

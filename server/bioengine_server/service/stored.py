@@ -29,7 +29,7 @@ from bioengine_server.service.known import KnownModel, KnownModels
 from bioengine_server.service.lanes import Lane, LaneLimits, SharedWork
 from bioengine_server.service.probe import PROBE_MODEL, ProbeLane, ReservedModel, names_probe
 from bioengine_server.service.progress import Progress
-from bioengine_server.service.run_request import RunRequest
+from bioengine_server.service.run_request import MAX_ID, MAX_SHOWN, RunRequest
 from bioengine_server.store import layout
 from bioengine_server.store.service import StoreService
 from bioengine_server.triton.api import ROUTER, InferOptions, TritonError
@@ -215,6 +215,8 @@ class StoredModels:
 
     async def question(self, kind: str, model_id: str, caller: Caller) -> RouterAnswer:
         """The answer to a request that runs no model: "resolve", "config" or "describe". Raises Busy, TritonUnavailable."""
+        if len(model_id) > MAX_ID:
+            model_id = f"{model_id[:MAX_SHOWN]}…"  # no id, for the router's error to show
         request = {"model_id": model_id} if kind == "describe" else {"operation": kind, "model_id": model_id}
         # Who asks the same of the same state of the store gets the same answer.
         key = (kind, model_id, self._store.state())

@@ -10,7 +10,9 @@ import numpy as np
 from tritonclient.utils import triton_to_np_dtype
 
 from bioengine_server.errors import RefusedArgument
+from bioengine_server.service.infer_options import shown
 from bioengine_server.triton import message
+from bioengine_server.triton.tensor_bytes import MAX_TEXTS
 
 _MOST_AXES = 32
 
@@ -44,6 +46,9 @@ def to_triton(inputs: Any, config: dict[str, Any], serialization: str) -> list[t
     given_specs = [spec for spec in specs if spec["name"] in values]
     if serialization == "imjoy":
         return [(spec["name"], _bytes(message.encode(values[spec["name"]]))) for spec in given_specs]
+    for spec in given_specs:
+        if spec["data_type"].removeprefix("TYPE_") in ("STRING", "BYTES"):
+            _check_texts(spec["name"], values[spec["name"]])
     return [(spec["name"], _array(spec, values[spec["name"]])) for spec in given_specs]
 
 
@@ -63,7 +68,7 @@ def checked_outputs(select_outputs: Any, config: dict[str, Any]) -> Sequence[str
         or not all(isinstance(name, str) and name in names for name in select_outputs)
         or len(set(select_outputs)) < len(select_outputs)
     ):
-        raise RefusedArgument("select_outputs", f"{str(select_outputs)[:80]} is not a list out of {', '.join(names)}, each once.")
+        raise RefusedArgument("select_outputs", f"{shown(select_outputs)} is not a list out of {', '.join(names)}, each once.")
     return list(select_outputs)
 
 
@@ -94,6 +99,19 @@ def _array(spec: dict[str, Any], value: Any, depth: int = 0) -> np.ndarray:
     return value.astype(dtype, copy=False)
 
 
+def _check_texts(name: str, value: Any) -> None:
+    """Before each element becomes an object. Raises RefusedArgument."""
+    count, pending = 0, [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, (list, tuple)):
+            pending.extend(item)
+        else:
+            count += item.size if isinstance(item, np.ndarray) else 1
+    if count > MAX_TEXTS:
+        raise RefusedArgument("inputs", f"the input '{name}' has {count} BYTES elements, expected at most {MAX_TEXTS}.")
+
+
 def _bytes(value: bytes) -> np.ndarray:
     return np.array([value], dtype=np.object_)
 
@@ -103,7 +121,7 @@ def _decoded(array: np.ndarray, serialization: str, decode_json: bool, decode_by
     if array.dtype != np.object_:
         return array
     if serialization == "imjoy":
-        return message.decode(array.flat[0])
+        return message.decode_request(array.flat[0])  # a model may answer with what a client sent
     if not (decode_json or decode_bytes):
         return list(array.flat)
     return [_text(item, decode_json) for item in array.flat]

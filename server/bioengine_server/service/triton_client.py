@@ -8,33 +8,43 @@ arguments that are refused raise, naming the argument.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from bioengine_server.access.rules import Access
 from bioengine_server.errors import Busy, CallerGone, RefusedArgument, Stopping, TooLarge, TritonUnavailable
 from bioengine_server.service.admission import Admission
 from bioengine_server.service.caller import Caller
-from bioengine_server.service.infer_options import checked_version, infer_options
+from bioengine_server.service.infer_options import (
+    checked_flag,
+    checked_model_name,
+    checked_serialization,
+    checked_version,
+    infer_options,
+)
 from bioengine_server.service.probe import ReservedModel, names_probe
 from bioengine_server.service.progress import Progress
 from bioengine_server.service.run_request import RunRequest
 from bioengine_server.service.stored import Call, StoredModels
 from bioengine_server.service.tensors import checked_outputs, from_triton, to_triton
 from bioengine_server.store.service import StoreService
+from bioengine_server.triton import message
 from bioengine_server.triton.api import ROUTER, InferOptions, InferResult, TritonApi, TritonError
 from bioengine_server.triton.router import Router
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 SERVICE_ID = "triton-client"
 
-RESERVED_ROUTERS = 2  # instances that no admitted request takes: one for questions about models, one for the probe
+_AT_ONCE = 1 << 20  # bytes that are converted without a thread
 
-_SERIALIZATIONS = ("triton", "imjoy")
+RESERVED_ROUTERS = 2  # instances that no admitted request takes: one for questions about models, one for the probe
 
 
 class TritonClient:
@@ -111,8 +121,9 @@ class TritonClient:
             select_outputs: names of the outputs wanted, None for all.
             decode_json: decode BYTES outputs as JSON.
             decode_bytes: decode BYTES outputs as text.
-            model_version, request_id, sequence_id, sequence_start, sequence_end, priority, timeout,
-            compression_algorithm: of Triton's inference request. No compression unless asked for.
+            model_version, request_id, sequence_id, sequence_start, sequence_end, priority, timeout: of Triton's inference
+                request.
+            compression_algorithm: known and not applied, as it would be between this server and its Triton.
             cache_config: remember the model's configuration between calls.
             verbose: log the call.
             progress: a function, called with `{"state": str, ...}` while the call lasts: "queued" with `position` (1 is next,
@@ -129,8 +140,9 @@ class TritonClient:
         """
         caller = self._caller(context)
         _refuse(server_url, unknown)
-        if serialization not in _SERIALIZATIONS:
-            raise RefusedArgument("serialization", f"{str(serialization)[:40]!r} is not 'imjoy' or 'triton'.")
+        checked_serialization(serialization), checked_model_name(model_name)
+        json_wanted, text_wanted = checked_flag("decode_json", decode_json), checked_flag("decode_bytes", decode_bytes)
+        use_cache, verbose = checked_flag("cache_config", cache_config), checked_flag("verbose", verbose)
         if model_name == ROUTER and serialization != "imjoy":
             raise RefusedArgument("serialization", f"{ROUTER!r} takes 'imjoy' only: say serialization=\"imjoy\".")
         if names_probe(model_name):
@@ -149,17 +161,19 @@ class TritonClient:
         async with self.access.request(caller), Progress(progress) as steps:
             if model_name == ROUTER:
                 return await self._run_stored_model(inputs, Call(caller, _for_router(options), steps))
-            config = await self._triton_config(model_name, options.model_version, use_cache=bool(cache_config))
+            config = await self._triton_config(model_name, options.model_version, use_cache=use_cache)
             outputs = checked_outputs(select_outputs, config)
             self.access.check_size(inputs, caller)
-            tensors = to_triton(inputs, config, serialization)
+            tensors = await _aside(message.size(inputs), to_triton, inputs, config, serialization)
 
             async def infer() -> InferResult:
                 steps.tell("running")
                 return await self._router.api.infer(model_name, tensors, outputs, options)
 
             result = await self._stored.in_place(f"triton:{model_name}", Call(caller, options, steps), infer)
-            return {**from_triton(result.outputs, serialization, decode_json, decode_bytes), "__info__": result.info}
+            size = message.size(list(result.outputs.values()))
+            outputs_by_name = await _aside(size, from_triton, result.outputs, serialization, json_wanted, text_wanted)
+            return {**outputs_by_name, "__info__": result.info}
 
     async def get_config(
         self,
@@ -177,6 +191,7 @@ class TritonClient:
         """
         caller = self._caller(context)
         _refuse(server_url, unknown)
+        checked_model_name(model_name)
         async with self.access.request(caller):
             config = await self._config(model_name, checked_version(model_version), caller)
             return {**config, "server_url": f"{self._public_url}/triton", "model_name": model_name}
@@ -250,6 +265,11 @@ class TritonClient:
                 f"this server's Triton has no model {model_name!r}{version}. To run a bioimage.io model, "
                 f"name {ROUTER!r} and give the model's id in the inputs.",
             ) from error
+
+
+async def _aside(size: int, work: Callable[..., T], *arguments: Any) -> T:
+    """`work(*arguments)` on about `size` bytes, without keeping other requests waiting for it."""
+    return work(*arguments) if size < _AT_ONCE else await asyncio.to_thread(work, *arguments)
 
 
 def _for_router(options: InferOptions) -> InferOptions:

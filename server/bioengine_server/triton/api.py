@@ -32,8 +32,7 @@ _TIMEOUT_MARGIN = 600.0  # seconds
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _DEAD = re.compile(r"Stub process .* is not healthy")
 
-# aiohttp asks for gzip otherwise, and Triton then takes half a second to zip 16 MB. Where a client wants it zipped,
-# tritonclient puts that in its place.
+# aiohttp asks for gzip otherwise, and Triton then takes half a second to zip 16 MB.
 _NOT_ZIPPED = {"Accept-Encoding": "identity"}
 
 _STREAMED_AT_ONCE = 1 << 20  # bytes
@@ -73,7 +72,6 @@ class InferOptions:
     priority: int = 0
     timeout: int | None = None
     """Microseconds that the request may wait in Triton's queue."""
-    compression_algorithm: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,11 +142,7 @@ class TritonApi:
             outputs: the outputs wanted, None for all.
             options: the rest of the request.
         """
-        tensors = []
-        for name, array in inputs:
-            tensor = triton_http.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
-            tensor.set_data_from_numpy(array)
-            tensors.append(tensor)
+        tensors = await _aside(message.size([array for _, array in inputs]), _packed, inputs)
         wanted = None if outputs is None else [triton_http.InferRequestedOutput(name) for name in outputs]
         result = await self._call(
             self._client.infer(
@@ -163,8 +157,6 @@ class TritonApi:
                 priority=options.priority,
                 timeout=options.timeout,
                 headers=dict(_NOT_ZIPPED),
-                request_compression_algorithm=options.compression_algorithm,
-                response_compression_algorithm=options.compression_algorithm,
             )
         )
         info = result.get_response()
@@ -238,6 +230,15 @@ async def _aside(size: int, work: Callable[..., T], *arguments: Any) -> T:
         return work(*arguments)
     image_passes()
     return await asyncio.to_thread(work, *arguments)
+
+
+def _packed(inputs: Sequence[tuple[str, np.ndarray]]) -> list[triton_http.InferInput]:
+    tensors = []
+    for name, array in inputs:
+        tensor = triton_http.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(array)
+        tensors.append(tensor)
+    return tensors
 
 
 def _encoded(request: dict[str, Any], shared: SharedFolder | None) -> bytes:

@@ -17,15 +17,13 @@ import msgpack
 import numpy as np
 
 from bioengine_server.errors import RefusedArgument
+from bioengine_server.hub.msgpack_scan import check_structure
 from bioengine_server.triton.shared import SharedFolder
 
 # What may arrive, by name or, with a byte order, as NumPy spells it (>f4); object arrays and structured dtypes may not.
 _DTYPES = frozenset("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128".split())
 _SPELLINGS = {np.dtype(order + np.dtype(name).str[1:]).str for name in _DTYPES for order in "<>"}
 _MOST_AXES = 32  # as NumPy 1 has it
-
-MAX_VALUES = 200_000
-"""Values in lists and dicts of one request of a client: each takes many times the memory of its byte. Arrays are one value."""
 
 
 def encode(value: Any, shared: SharedFolder | None = None) -> bytes:
@@ -47,7 +45,10 @@ def encode(value: Any, shared: SharedFolder | None = None) -> bytes:
 
 
 def decode(data: bytes | memoryview, shared: SharedFolder | None = None) -> Any:
-    """The object that `data` encodes. Raises ValueError, or msgpack.UnpackException, for what is not such an encoding."""
+    """The object that the router's answer encodes; descriptions in it may have numbers as keys.
+
+    Raises ValueError, or msgpack.UnpackException, for what is not such an encoding.
+    """
 
     def by_reference(item: dict[str, Any]) -> Any:
         return shared.read(item["_rfile"], item["_rshape"]) if shared is not None and "_rfile" in item else restore(item)
@@ -56,25 +57,15 @@ def decode(data: bytes | memoryview, shared: SharedFolder | None = None) -> Any:
 
 
 def decode_request(data: bytes | memoryview) -> Any:
-    """`decode` for what a client sent, with a bound on what is unpacked. Raises as `decode` does."""
-    values = 0
+    """`decode` for what a client sent, or a client's model made: bounded, and with strings as keys. Raises as `decode` does."""
+    check_structure(data)
 
-    def counted(items: Any) -> Any:
-        nonlocal values
-        values += len(items) + 1
-        if values > MAX_VALUES:
-            raise ValueError(f"it has more than {MAX_VALUES} values; send numbers as arrays")
-        return restore(items) if isinstance(items, dict) else items
+    def restored(items: dict[Any, Any]) -> Any:
+        if not all(isinstance(key, str) for key in items):
+            raise ValueError("a map within has a key that is not a string")
+        return restore(items)
 
-    return msgpack.unpackb(
-        data,
-        raw=False,
-        strict_map_key=False,
-        object_hook=counted,
-        list_hook=counted,
-        max_array_len=MAX_VALUES,
-        max_map_len=MAX_VALUES,
-    )
+    return msgpack.unpackb(data, raw=False, strict_map_key=True, object_hook=restored)
 
 
 def plain_error(text: str) -> str:

@@ -93,7 +93,7 @@ class InferRequest:
         return [tensor.segment for tensor in self.inputs if tensor.data is None]
 
     def header(self) -> bytes:
-        """The JSON header for Triton."""
+        """The JSON header for Triton, which is always asked for binary outputs (`triton.response`)."""
         ordered = sorted(self.inputs, key=lambda tensor: tensor.data is None)
         document: dict[str, Any] = {
             "inputs": [
@@ -107,17 +107,27 @@ class InferRequest:
             ]
         }
         if self.outputs:
-            document["outputs"] = [_output_document(output) for output in self.outputs]
+            document["outputs"] = [{"name": output.name, "parameters": {"binary_data": True}} for output in self.outputs]
         if self.id:
             document["id"] = self.id
-        if self.parameters:
-            document["parameters"] = dict(self.parameters)
+        document["parameters"] = {**self.parameters, "binary_data_output": True}
         return json.dumps(document).encode()
 
+    @property
+    def has_json(self) -> bool:
+        """Whether the client may get outputs as JSON."""
+        if not self.outputs:
+            return not self._binary_output
+        return any(self.wants_json(output.name) for output in self.outputs)
 
-def _output_document(output: Output) -> dict[str, Any]:
-    parameters = {} if output.binary_data is None else {"parameters": {"binary_data": output.binary_data}}
-    return {"name": output.name, **parameters}
+    def wants_json(self, name: str) -> bool:
+        """Whether the client wants an output as JSON, as the protocol has it where nothing else is said."""
+        asked = next((output.binary_data for output in self.outputs if output.name == name), None)
+        return not (self._binary_output if asked is None else asked)
+
+    @property
+    def _binary_output(self) -> bool:
+        return bool(self.parameters.get("binary_data_output", False))
 
 
 def parse(header: bytes, has_length: bool) -> InferRequest:

@@ -12,5 +12,7 @@ def caller_of(request: Request, keeper: Doorkeeper) -> Caller:
     """The caller of a request. Raises AccessDenied and its like for a token that is not valid, TokenNeeded without one."""
     user = keeper.admit(request.scope, bearer(request.headers))
     if user is None:
-        return Caller(user="anonymous-http", workspace="public", client="http")
+        # Those of different addresses take turns, as others do by their names.
+        peer = (request.scope.get("client") or ("unknown", 0))[0]
+        return Caller(user=f"anonymous-http-{peer}", workspace="public", client="http")
     return Caller(user=user.id, workspace=user.get_workspace(), client="http", token=token_id(user.roles))

@@ -38,7 +38,7 @@ def add_web(app: FastAPI, settings: Settings, keeper: Doorkeeper, service: Trito
     own: list[BaseRoute] = [services_route(app)]
     triton: list[BaseRoute] = []
     if service is not None:
-        triton = [TritonProxyRoute(keeper, service, memory)]
+        triton = [TritonProxyRoute(keeper, service, memory, settings.node_folder)]
         own += [*triton, *service_routes(keeper, service, memory)]
     app.router.routes[:0] = own
     # The last that is added sees a request first.

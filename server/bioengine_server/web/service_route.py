@@ -15,7 +15,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import msgpack
 from fastapi import FastAPI
@@ -26,6 +26,7 @@ from starlette.types import Receive, Scope, Send
 
 from bioengine_server.access.door import Doorkeeper
 from bioengine_server.errors import BadBody, BioEngineError, TooLarge, WrongMethod
+from bioengine_server.hub.msgpack_scan import MAX_VALUES
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.triton_client import SERVICE_ID, TritonClient
 from bioengine_server.triton import message
@@ -38,6 +39,11 @@ logger = logging.getLogger(__name__)
 
 _MSGPACK, _JSON = "application/msgpack", "application/json"
 _SERVICES = "/public/services"
+_MAX_JSON = SizeLimit(64_000_000, "a request in JSON may have", f"send MessagePack, with the Content-Type {_MSGPACK}")
+_MOST_DIGITS = 1000
+_AT_ONCE = 1 << 20  # bytes that are packed or unpacked without a thread
+
+T = TypeVar("T")
 _EXPECTED = 'send one object that has the arguments by name, such as {"model_name": "bioengine-model-runner", "inputs": []}'
 
 
@@ -86,7 +92,8 @@ def service_routes(keeper: Doorkeeper, service: TritonClient, memory: BodyMemory
                         arguments = await _arguments(request, body, kind, keeper.access.size_limit(caller), take)
                         with _connected(request) as connected:
                             context = replace(caller, connected=connected).to_context()
-                            return _answer(await method(**arguments, context=context), kind)
+                            result = await method(**arguments, context=context)
+                            return await _aside(message.size(result), _answer, result, kind)
             except (BioEngineError, TypeError) as error:
                 if not isinstance(error, TooLarge):
                     await body.drain(request.headers, keeper.access.largest)
@@ -120,6 +127,8 @@ def _connected(request: Request) -> Iterator[Callable[[], bool]]:
 
 async def _arguments(request: Request, rest: Rest, kind: str, limit: SizeLimit, take: Take) -> dict[str, Any]:
     """The keyword arguments in a request. Raises BadBody, TooLarge, BodiesTooLarge."""
+    if kind == _JSON and limit.bytes > _MAX_JSON.bytes:
+        limit = _MAX_JSON
     body = await read(request.headers, rest, limit, take)
     if request.method == "GET":
         return dict(request.query_params)
@@ -127,9 +136,9 @@ async def _arguments(request: Request, rest: Rest, kind: str, limit: SizeLimit, 
         if not body:
             arguments: Any = {}
         elif kind == _MSGPACK:
-            arguments = message.decode_request(memoryview(body))
+            arguments = await _aside(len(body), message.decode_request, memoryview(body))
         elif kind == _JSON:
-            arguments = _json(body)
+            arguments = await _aside(len(body), _json, body)
         else:
             raise BadBody(f"its Content-Type is {kind[:40]!r}, expected {_MSGPACK} or {_JSON}")
     except (ValueError, TypeError, KeyError, RecursionError, msgpack.UnpackException) as error:
@@ -148,9 +157,20 @@ def _answer(result: Any, kind: str) -> Response:
 
 def _json(body: bytearray) -> Any:
     """What a body of JSON says, if it does not take many times its own memory. Raises ValueError and what `_from_json` does."""
-    if body.count(b",") + body.count(b"[") + body.count(b"{") > message.MAX_VALUES:
-        raise ValueError(f"it has more than {message.MAX_VALUES} values; send numbers as arrays")
-    return json.loads(body, object_hook=_from_json)
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_VALUES:
+        raise ValueError(f"it has more than {MAX_VALUES} values; send numbers as arrays")
+    return json.loads(body, object_hook=_from_json, parse_int=_whole)
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"it has a number of {len(digits)} digits")
+    return int(digits)
+
+
+async def _aside(size: int, work: Callable[..., T], *arguments: Any) -> T:
+    """`work(*arguments)` on about `size` bytes, without keeping other requests waiting for it."""
+    return work(*arguments) if size < _AT_ONCE else await asyncio.to_thread(work, *arguments)
 
 
 def _from_json(value: dict[str, Any]) -> Any:

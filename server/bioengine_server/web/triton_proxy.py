@@ -1,10 +1,10 @@
 """`/triton/*`: Triton for the clients of its own protocol, behind an allow-list.
 
-    path -> allowed? -> caller -> counted -> header parsed -> admitted -> loaded -> tensors counted, to Triton, and back
+    path -> allowed? -> caller -> counted -> header parsed -> tensors received -> admitted -> loaded -> to Triton, and back
 
 Health, metadata, configuration and inference; nothing else. The header that Triton gets is written anew from what was parsed
-(`triton.request`), and it gets the end of a request only when the tensors are what that header says. A request of the router is
-built anew as a whole, as `execute` does it.
+(`triton.request`), and Triton gets nothing of a request before all of it is here and its tensors are what that header says. A
+request of the router is built anew as a whole, as `execute` does it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
@@ -23,18 +23,21 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from bioengine_server.access.door import Doorkeeper
-from bioengine_server.errors import BadBody, BioEngineError, Forbidden, NoSuchModel, RefusedArgument, TooLarge
+from bioengine_server.errors import BadBody, BioEngineError, Forbidden, NoSuchModel, RefusedArgument, TooLarge, TritonUnavailable
 from bioengine_server.limits import SizeLimit
+from bioengine_server.service.caller import Caller
 from bioengine_server.service.run_request import RunRequest
 from bioengine_server.service.triton_client import TritonClient
 from bioengine_server.triton import message
 from bioengine_server.triton.api import ROUTER, TritonApi
 from bioengine_server.triton.request import MAX_HEADER, MAX_JSON, BadInference, InferRequest, Input, parse
+from bioengine_server.triton.response import MAX_JSON_RESULT_BYTES, parse_header, with_json
 from bioengine_server.triton.tensor_bytes import counted
 from bioengine_server.web.answers import refusal
 from bioengine_server.web.body import Rest, chunks
 from bioengine_server.web.body_memory import BodyMemory, Take
 from bioengine_server.web.callers import caller_of
+from bioengine_server.web.received import Received
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +53,7 @@ _ALLOWED = [
     ("POST", re.compile(_MODEL + "/infer"), "infer"),
 ]
 _HEADER_LENGTH = "inference-header-content-length"
-_GRACE, _LEAST_RATE = 30.0, 100_000  # seconds, and bytes a second after them, in which a body has to come
+_EXTENSIONS = frozenset(("sequence", "schedule_policy", "model_configuration", "binary_tensor_data", "parameters"))
 _AT_ONCE = 1 << 18  # bytes that are parsed or packed without a thread
 
 T = TypeVar("T")
@@ -61,14 +64,15 @@ _KEPT_HEADERS = ("content-type", "content-length", _HEADER_LENGTH)
 class TritonProxyRoute(Route):
     """Takes every path that begins with `/triton`, in whatever spelling, so that nothing slips past to other routes."""
 
-    def __init__(self, keeper: Doorkeeper, service: TritonClient, memory: BodyMemory) -> None:
+    def __init__(self, keeper: Doorkeeper, service: TritonClient, memory: BodyMemory, folder: Path) -> None:
         """
         Args:
             keeper: says who asks.
             service: admits requests and loads models.
-            memory: for what is not passed on as it comes.
+            memory: for what is not kept in a file.
+            folder: where large bodies are kept until they are complete.
         """
-        super().__init__(_PREFIX, _Proxy(keeper, service, memory).answer, include_in_schema=False)
+        super().__init__(_PREFIX, _Proxy(keeper, service, memory, folder).answer, include_in_schema=False)
         self.methods = None  # every one comes here, to be refused with a reason
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -78,10 +82,11 @@ class TritonProxyRoute(Route):
 
 
 class _Proxy:
-    def __init__(self, keeper: Doorkeeper, service: TritonClient, memory: BodyMemory) -> None:
+    def __init__(self, keeper: Doorkeeper, service: TritonClient, memory: BodyMemory, folder: Path) -> None:
         self._memory = memory
         self._keeper = keeper
         self._service = service
+        self._folder = folder
 
     @property
     def _api(self) -> TritonApi:
@@ -114,7 +119,7 @@ class _Proxy:
             return refusal(RuntimeError())
 
     async def _about(self) -> Response:
-        """Triton's metadata of itself, without its version, which says which holes it has."""
+        """Triton's metadata of itself: no extensions that are closed here, and no version, which says which holes it has."""
         answer = await self._api.open("GET", "/v2", None, {})
         try:
             about = await answer.json(content_type=None)
@@ -122,8 +127,9 @@ class _Proxy:
             about = {}
         finally:
             answer.release()
-        known = {key: about[key] for key in ("name", "extensions") if key in about} if isinstance(about, dict) else {}
-        return JSONResponse({**known, "version": ""}, status_code=answer.status)
+        about = about if isinstance(about, dict) else {}
+        open_here = [name for name in about.get("extensions", []) if name in _EXTENSIONS]
+        return JSONResponse({"name": about.get("name", ""), "extensions": open_here, "version": ""}, status_code=answer.status)
 
     async def _config(self, model: str, version: str, caller: Any) -> dict[str, Any]:
         try:
@@ -133,7 +139,7 @@ class _Proxy:
         return {key: value for key, value in config.items() if key not in ("server_url", "model_name")}
 
     async def _infer(
-        self, request: Request, stream: AsyncIterator[bytes], model: str, version: str, caller: Any, take: Take
+        self, request: Request, stream: AsyncIterator[bytes], model: str, version: str, caller: Caller, take: Take
     ) -> Response:
         header, rest = await _read_header(request, stream, take)
         asked = await _aside(len(header), parse, header, _HEADER_LENGTH in request.headers)
@@ -141,21 +147,32 @@ class _Proxy:
             raise BadInference(f"its header has {len(header)} bytes beside binary tensors, expected at most {MAX_HEADER}")
         _check_length(request, asked, len(header), self._keeper.access.size_limit(caller))
         tensors = counted(_joined(rest, stream), asked.streamed)
-        model_id = ""
-        if model == ROUTER:
-            run, asked = await _for_router(asked, tensors, take)
-            model_id, tensors = run.model_id, counted(_joined(b"", stream), [])
         suffix = f"/versions/{version}" if version else ""
+        # All of it before a place of the model is taken: who sends slowly keeps nobody waiting.
+        with Received(self._folder) as received:
+            model_id = ""
+            if model == ROUTER:
+                run, asked = await _for_router(asked, tensors, take)
+                model_id = run.model_id
+            else:
+                await received.take(tensors)
+            answer = await self._result(asked, received, model, model_id, suffix, caller)
+        return await _with_json(answer, asked) if asked.has_json else _TritonAnswer(answer)
+
+    async def _result(
+        self, asked: InferRequest, received: Received, model: str, model_id: str, suffix: str, caller: Caller
+    ) -> aiohttp.ClientResponse:
+        """Triton's answer to a request all of which is here."""
         packed, made = asked.header(), asked.from_json
         headers = {
             _HEADER_LENGTH: str(len(packed)),
             "content-type": "application/octet-stream",
-            "content-length": str(len(packed) + len(made) + sum(segment.size for segment in asked.streamed)),
+            "content-length": str(len(packed) + len(made) + received.size),
         }
         async with self._service.admit_for_triton(model, model_id, caller) as name:
             # Triton answers when the model has run; to send the answer, however slowly it is read, takes no place.
             path = f"/v2/models/{name}{suffix}/infer"
-            return _TritonAnswer(await self._api.open("POST", path, _at_pace(_body([packed, made], tensors)), headers))
+            return await self._api.open("POST", path, _body([packed, made], received), headers)
 
 
 class _TritonAnswer(StreamingResponse):
@@ -171,6 +188,24 @@ class _TritonAnswer(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._answer.release()
+
+
+async def _with_json(answer: aiohttp.ClientResponse, asked: InferRequest) -> Response:
+    """A result of Triton with those outputs as JSON that are wanted so. Raises BadInference, TritonUnavailable."""
+    try:
+        length = int(answer.headers.get(_HEADER_LENGTH, answer.headers.get("content-length", "")))
+        document = parse_header(await answer.content.readexactly(length), asked.wants_json)
+        if int(answer.headers.get("content-length", "0")) - length > MAX_JSON_RESULT_BYTES:
+            raise BadInference("its result is too large for one with JSON in it: ask for binary_data of all outputs")
+        content = await answer.content.read()
+    except (aiohttp.ClientError, asyncio.IncompleteReadError, OSError, TimeoutError) as error:
+        raise TritonUnavailable(type(error).__name__) from error
+    finally:
+        answer.close() if not answer.content.at_eof() else answer.release()
+    header, binary = await _aside(len(content), with_json, document, content, asked.wants_json)
+    if all(asked.wants_json(output["name"]) for output in document.get("outputs", [])):
+        return Response(header, media_type="application/json")
+    return Response(header + binary, media_type="application/octet-stream", headers={_HEADER_LENGTH: str(len(header))})
 
 
 def _allowed(request: Request) -> tuple[str, str, str, str]:
@@ -270,27 +305,10 @@ async def _joined(first: bytes, stream: AsyncIterator[bytes]) -> AsyncIterator[b
         yield chunk
 
 
-async def _body(first: list[bytes], tensors: AsyncIterator[bytes | bytearray]) -> AsyncIterator[bytes | bytearray]:
-    """What Triton gets: all but the end goes at once, and the end when it is known to be right."""
-    held: bytes | bytearray = b""
+async def _body(first: list[bytes], received: Received) -> AsyncIterator[bytes]:
     for own in filter(None, first):
-        if held:
-            yield held
-        held = own
-    async for part in tensors:
-        if part:
-            yield held
-            held = part
-    yield held
-
-
-async def _at_pace(body: AsyncIterator[bytes | bytearray]) -> AsyncIterator[bytes | bytearray]:
-    """`body`, for which a place of the model is held meanwhile: who sends too slowly gives it up. Raises BadBody."""
-    begun, size = time.monotonic(), 0
-    async for part in body:
-        size += len(part)
-        if time.monotonic() - begun > _GRACE + size / _LEAST_RATE:
-            raise BadBody(f"it came too slowly, with less than {_LEAST_RATE // 1000} kB in a second; send it once more")
+        yield own
+    async for part in received.read():
         yield part
 
 
