@@ -25,8 +25,8 @@ RECOVERY = 20.0  # seconds
 
 _REPLACE_TIMEOUT = 6.0  # seconds; 1 to 2 are usual
 
-# Repairs that requests may cause within some seconds.
-_REPAIRS, _REPAIRS_WITHIN = 5, 60.0
+# Repairs that requests may cause within some seconds: each of the 16 instances may die at once, one after the other.
+_REPAIRS, _REPAIRS_WITHIN = 20, 60.0
 
 # How long a Triton that is there may take to say so. One in a container that has ended may never answer: its name and its
 # address are gone, and the system asks for both for half a minute.
@@ -83,12 +83,15 @@ class Router:
             raise TritonUnavailable("it failed twice") from error
 
     async def _has_dead_instances(self) -> bool:
-        """Whether instances have died, as another one says; also where none can say."""
+        """Whether instances have died, as another one says; also where none can say. Raises TritonUnavailable."""
         try:
             status, _ = await self.api.ask_router({"operation": "status"})
-        except TritonError:
+        except TritonError as error:
+            logger.warning("The router does not tell its status: %.400r", str(error))
             return True
-        return bool(status.get("dead_routers"))
+        if dead := status.get("dead_routers"):
+            logger.warning("Router instances died: %s", ", ".join(dead))
+        return bool(dead)
 
     async def _repair_for_request(self, seen: int) -> None:
         """`repair`, as often as requests may cause it. Raises TritonUnavailable."""
@@ -124,9 +127,7 @@ class Router:
         """Look for dead instances and repair them. Raises TritonUnavailable."""
         await self._look()
         repairs = self._repairs
-        status, _ = await self.ask({"operation": "status"})
-        if dead := status.get("dead_routers"):
-            logger.warning("Router instances died: %s", ", ".join(dead))
+        if await self._has_dead_instances():
             await self.repair(repairs)
 
     async def watch(self, interval: float) -> None:
