@@ -25,7 +25,7 @@ async def arguments(body: bytes, kind: str) -> dict[str, Any]:
 
     headers = [(b"content-length", str(len(body)).encode())]
     request = Request({"type": "http", "method": "POST", "headers": headers})
-    return await service_route._arguments(request, Rest(receive), kind, SizeLimit(10**9))
+    return await service_route._arguments(request, Rest(receive), kind, SizeLimit(10**9), lambda size: None)
 
 
 async def test_json_is_bounded_and_told_of_messagepack() -> None:

@@ -132,7 +132,7 @@ def test_messages_in_chunks_from_client_to_client_are_those_of_who_sent_them(
     if forged:
         assert "The message is refused" in told and victim.calls == []
     else:
-        wait_for(lambda: victim.calls, 5, "the victim is called")
+        wait_for(lambda: victim.calls, 5, f"the victim is called; the attacker is told {told}")
         assert [user for user in victim.calls if user.startswith("anonymouz")] == victim.calls and len(victim.calls) == 1
         victim.calls.clear()
 
@@ -171,8 +171,8 @@ def test_the_receiver_has_the_chunks_that_were_checked(attacker: RawClient, vict
         name, _, content = step.partition(" ")
         given = ["k", *([0] if name == "set" else []), *([whole[content]] if content else [])]
         attacker.send(attacker.frame(f"services.built-in.message_cache.{name}", *given, session=f"s-{name}", to=victim.id))
-    heard(attacker)
-    wait_for(lambda: victim.calls, 5, "the victim is called")
+    told = str(heard(attacker))
+    wait_for(lambda: victim.calls, 5, f"the victim is called; the attacker is told {told}")
     assert all(user.startswith("anonymouz") for user in victim.calls), victim.calls
     victim.calls.clear()
 
