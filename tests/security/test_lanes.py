@@ -292,7 +292,7 @@ async def test_names_that_the_collection_does_not_have_leave_nothing_in_the_stor
 async def test_a_description_that_does_not_come_holds_nobody_up(
     packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bioengine_server.store.service._DESCRIPTION_TIMEOUT", 2.0)
+    monkeypatch.setattr("bioengine_server.store.service._DESCRIPTION_TIMEOUT", 6.0)
     with Mirror(packages) as mirror:
         mirror.faults["conscientious-seashell/files/rdf.yaml"] = drip
         store, slow = StoreService(of_mirror(mirror, tmp_path)), anonymous("slow")
@@ -300,6 +300,6 @@ async def test_a_description_that_does_not_come_holds_nobody_up(
         await asyncio.sleep(0.2)
         started = time.monotonic()
         assert (await store.describe("old-otter", anonymous("honest"))).id == "old-otter"
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 5
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-    assert all("had not come after 2 s" in str(outcome) for outcome in outcomes), outcomes[0]
+    assert all("had not come after 6 s" in str(outcome) for outcome in outcomes), outcomes[0]
