@@ -41,7 +41,7 @@ def test_a_run_of_minutes_with_the_clients_default_timeout(stack: Stack, tmp_pat
         request = {"model_id": "slow-snail", "inputs": [str(folder / "image.npy")], "method_timeout": None}
         report = call(library, mode, stack, folder, request, timeout=600)
         assert report.get("success") is True, report
-        assert report["execution_time"] > 100, "far longer than the libraries' own limit"
+        assert report["execution_time"] > 60, "far longer than the libraries' own limit"
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(one, ("imjoy", "hypha"), ("async", "sync")))

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import hypha_rpc.rpc
+import hypha_rpc.websocket_client
+import imjoy_rpc.hypha.rpc
 import pytest
 
 from tests.security.witness import Witness
@@ -19,6 +22,12 @@ from tests.stack.harness import ROOT, Stack, fill_home
 
 __all__ = ["filled_home", "guarded", "own_home", "siege", "stack", "witness"]
 
+_GUARDED = [
+    (hypha_rpc.rpc, "index_object"),
+    (hypha_rpc.websocket_client, "RPC"),
+    (hypha_rpc.rpc, "format_traceback"),
+    (imjoy_rpc.hypha.rpc, "index_object"),
+]
 CANARY = "of-the-users-environment-and-nobody-elses"
 SECRET = b"the secret of the lab: 4711"
 
@@ -66,6 +75,13 @@ def siege(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         assert os.readlink(f"/proc/{stack.process.pid}/cwd") == str(home)  # type: ignore[union-attr]
         stack.token("somebody")
         yield Siege(stack, before)
+
+
+@pytest.fixture(autouse=True)
+def unguarded_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that guards the libraries as a server does leaves them to the next one as they were: its clients are strangers."""
+    for module, name in _GUARDED:
+        monkeypatch.setattr(module, name, getattr(module, name))
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import hypha_rpc
 import pytest
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
@@ -60,10 +59,7 @@ class Kept:
 
 
 @pytest.fixture
-async def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Kept]:
-    # The clients of other tests in this process are not to be guarded as the server's own ends are.
-    for module, name in ((hypha_rpc.rpc, "index_object"), (hypha_rpc.websocket_client, "RPC")):
-        monkeypatch.setattr(module, name, getattr(module, name))
+async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
     settings = Settings(home=tmp_path, run_dir=tmp_path, port=free_port())
     app = create_hypha(settings, Access(settings, TokenRegistry(tmp_path)), new_secret())
     async with app.router.lifespan_context(app):
