@@ -38,6 +38,7 @@ ROUTES = [
     (f"/triton/v2/models/{ROUTER}/infer", router_header(4 * LARGE), "application/octet-stream"),
 ]
 ALLOWED = 6_000_000  # pixels, 24 MB
+BEGUN = (4 * ALLOWED - 4).to_bytes(4, "little")  # of a tensor; the router's has the length of its element there
 ALLOWED_ROUTES = [
     (EXECUTE, b"", "application/msgpack"),
     ("/triton/v2/models/cellpose-like/infer", header("image", ALLOWED), "application/octet-stream"),
@@ -122,7 +123,7 @@ def test_clients_that_hang_up_amid_their_upload_cost_nothing(strict: Stack, path
     before = strict.server_pss()
     for _ in range(20):
         connection = begun(strict, path, start, kind, len(start) + 4 * ALLOWED)
-        connection.send(start + bytes(5_000_000))
+        connection.send(start + BEGUN + bytes(5_000_000))
         connection.close()
     assert works(strict)
     wait_for(lambda: strict.server_pss() - before < 20e6, 30, "memory back")
@@ -134,7 +135,7 @@ def test_a_client_that_falls_silent_amid_its_upload_is_taken_for_gone(strict: St
     before = strict.server_pss()
     connections = [begun(strict, path, start, kind, len(start) + 4 * ALLOWED) for _ in range(3)]
     for connection in connections:
-        connection.send(start + bytes(1000))
+        connection.send(start + BEGUN + bytes(1000))
     assert works(strict)
     for connection in connections:
         answer = connection.getresponse()
