@@ -270,7 +270,7 @@ def snail_rate() -> float:
 
 def calibrate_snail(client: Client) -> None:
     """Measure how many rounds of `slow-snail` this machine does in a second."""
-    rounds = 20_000.0
+    rounds = 50_000.0
     client.run("slow-snail", [np.full((1, 1, 4, 4), 1, np.float32)])
     result = client.run("slow-snail", [np.full((1, 1, 4, 4), rounds, np.float32)])
     _RATE[:] = [rounds / result["execution_time"]]

@@ -156,7 +156,7 @@ class Occupied:
         self._count = count
 
     def __enter__(self) -> Occupied:
-        self.results = [self._pool.submit(self._client.run, "slow-snail", [snail(4)]) for _ in range(self._count)]
+        self.results = [self._pool.submit(self._client.run, "slow-snail", [snail(8)]) for _ in range(self._count)]
         time.sleep(1)
         return self
 

@@ -22,7 +22,8 @@ EXECUTE = "/public/services/triton-client/execute"
 def header(name: str, size: int) -> bytes:
     """Of an inference with an image of `size` pixels."""
     parameters = {"binary_data_size": 4 * size}
-    return json.dumps({"inputs": [{"name": name, "shape": [1, 1, size], "datatype": "FP32", "parameters": parameters}]}).encode()
+    tensor = {"name": name, "shape": [1, 1, size], "datatype": "FP32", "parameters": parameters}
+    return json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
 
 
 def router_header(size: int) -> bytes:
