@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from bioengine_server.settings import Settings
+
 CHUNK = 1000
 
 
@@ -36,6 +38,11 @@ class Mirror:
             "BIOENGINE_COLLECTION_LISTING_URL": f"{self.url}/children",
             "BIOENGINE_ID_MAP_URL": f"{self.url}/id_map.json",
         }
+
+    def settings(self, home: Path, **more: Any) -> Settings:
+        """Those of a server that uses this collection."""
+        names = {name.removeprefix("BIOENGINE_").lower(): value for name, value in self.environment.items()}
+        return Settings(home=home, **{**names, **more})
 
     def count(self, end: str) -> int:
         return sum(number for path, number in self.asked.items() if path.endswith(end))

@@ -16,7 +16,7 @@ from bioengine_server.store.service import StoreService
 from yarl import URL
 
 from tests.mirror import Mirror
-from tests.security.test_downloads import hostile, mirror, settings  # noqa: F401
+from tests.security.test_downloads import hostile, mirror  # noqa: F401
 
 
 async def test_a_description_that_names_too_many_files_is_refused(mirror: Mirror, tmp_path: Path) -> None:  # noqa: F811
@@ -25,7 +25,7 @@ async def test_a_description_that_names_too_many_files_is_refused(mirror: Mirror
     rdf = yaml.safe_load(file.read_text())
     rdf["covers"] = [f"cover-{number}.png" for number in range(1001)]
     file.write_text(yaml.safe_dump(rdf, sort_keys=False))
-    config = settings(mirror, tmp_path)
+    config = mirror.settings(tmp_path / "home")
     with pytest.raises(NotAPackage, match="it names more than 1000 files"):
         await StoreService(config).fetch("many-files", None)
     assert list(config.store.iterdir()) == []

@@ -174,7 +174,7 @@ async def test_redirects_of_the_collection_are_looked_at_too(
     with Mirror(Path(shutil.copytree(packages, tmp_path / "mirror"))) as mirror:
         mirror.faults["weights.onnx"] = redirect(f"https://{host}:{listener.port}/x".encode().decode("latin-1"))
         with pytest.raises(DownloadFailed):
-            await StoreService(settings(mirror, tmp_path)).fetch(ID, ANONYMOUS)
+            await StoreService(mirror.settings(tmp_path / "home")).fetch(ID, ANONYMOUS)
     assert listener.connections == []
 
 
@@ -212,11 +212,6 @@ def mirror(packages: Path, tmp_path: Path) -> Iterator[Mirror]:
         yield running
 
 
-def settings(mirror: Mirror, tmp_path: Path, **more: Any) -> Settings:
-    names = {key.removeprefix("BIOENGINE_").lower(): value for key, value in mirror.environment.items()}
-    return Settings(home=tmp_path / "home", **{**names, **more})
-
-
 def hostile(mirror: Mirror, place: str, base: str = "old-otter", **claims: Any) -> None:
     """An entry of the collection that says it is somebody else."""
     folder = Path(shutil.copytree(mirror.packages / base, mirror.packages / place))
@@ -246,7 +241,7 @@ def aliases(config: Settings) -> dict[str, str]:
 )
 async def test_a_download_has_the_name_that_was_asked_for(mirror: Mirror, tmp_path: Path, claims: dict[str, str]) -> None:
     hostile(mirror, "innocent-name", **claims)
-    config = settings(mirror, tmp_path)
+    config = mirror.settings(tmp_path / "home")
     await StoreService(config).fetch("innocent-name", ANONYMOUS)
     assert aliases(config) == {name: "innocent-name/1.0.0" for name in ("innocent-name", "innocent-name/1.0.0")}
     await StoreService(config).fetch(ID, ANONYMOUS)
@@ -261,7 +256,7 @@ async def test_a_doi_is_what_the_collections_map_says(mirror: Mirror, tmp_path: 
         evil: {"source": f"{mirror.url}/artifacts/evil/files/rdf.yaml"},
         true: {"source": f"{mirror.url}/artifacts/{ID}/files/rdf.yaml"},
     }
-    config = settings(mirror, tmp_path)
+    config = mirror.settings(tmp_path / "home")
     service = StoreService(config)
     assert (await service.describe(evil, ANONYMOUS)).id == "10.5281_zenodo.666"
     await service.fetch(evil, ANONYMOUS)
@@ -280,7 +275,7 @@ async def test_names_that_the_collection_confirms_are_taken(mirror: Mirror, tmp_
     mirror.documents["/id_map.json"] = {
         name: {"source": f"{mirror.url}/artifacts/{ID}/files/rdf.yaml"} for name in (doi, f"{doi}/7")
     }
-    config = settings(mirror, tmp_path)
+    config = mirror.settings(tmp_path / "home")
     await StoreService(config).fetch(ID, ANONYMOUS)
     assert aliases(config) == {name: f"{ID}/1.0.0" for name in (ID, f"{ID}/1.0.0", doi, f"{doi}/7")}
     assert mirror.count("id_map.json") == 1
@@ -294,7 +289,7 @@ async def test_a_copied_description_with_other_files_is_not_confirmed(mirror: Mi
     (mirror.packages / stork / "rdf.yaml").write_text(yaml.safe_dump(rdf, sort_keys=False))
     shutil.copytree(mirror.packages / stork, mirror.packages / "copycat")
     (mirror.packages / "copycat" / "network.py").write_text("import os")
-    config = settings(mirror, tmp_path)
+    config = mirror.settings(tmp_path / "home")
     await StoreService(config).fetch("copycat", ANONYMOUS)
     assert stork not in aliases(config)
 
@@ -303,7 +298,7 @@ async def test_a_copied_description_with_other_files_is_not_confirmed(mirror: Mi
 async def test_shipped_names_are_not_downloaded(mirror: Mirror, tmp_path: Path, id: str) -> None:
     shutil.rmtree(mirror.packages / id.partition("/")[0], ignore_errors=True)
     hostile(mirror, id)
-    config = settings(mirror, tmp_path)
+    config = mirror.settings(tmp_path / "home")
     with pytest.raises(ReservedName):
         await StoreService(config).fetch(id, ANONYMOUS)
     assert mirror.count("weights.onnx") == 0 and ModelStore(config.store).models() == []
@@ -311,7 +306,7 @@ async def test_shipped_names_are_not_downloaded(mirror: Mirror, tmp_path: Path, 
 
 async def test_a_download_replaces_nothing(mirror: Mirror, tmp_path: Path, packages: Path) -> None:
     """Neither the content of a version that is stored, nor what a plain name means, nor a name in another case."""
-    config = settings(mirror, tmp_path)
+    config = mirror.settings(tmp_path / "home")
     store, service = ModelStore(config.store), StoreService(config)
     own = store.import_package(packages / "two-inputs", "lab-model").manifest
     for asked in ("lab-model/1.0", "lab-model/v1.0.0", "LAB-model"):
@@ -333,7 +328,7 @@ async def test_a_download_replaces_nothing(mirror: Mirror, tmp_path: Path, packa
 async def test_half_a_doi_is_no_nickname(mirror: Mirror, tmp_path: Path) -> None:
     hostile(mirror, "10.5281")
     with pytest.raises(StoreError):
-        await StoreService(settings(mirror, tmp_path)).fetch("10.5281", ANONYMOUS)
+        await StoreService(mirror.settings(tmp_path / "home")).fetch("10.5281", ANONYMOUS)
 
 
 # While a server serves

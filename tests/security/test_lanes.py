@@ -275,14 +275,9 @@ async def test_who_pretends_to_be_the_server_gets_nothing_into_the_probes_lane_a
         assert set(asked) == {"model_id", "inputs"} and np.array_equal(asked["inputs"][0], probe_image())
 
 
-def of_mirror(mirror: Mirror, home: Path) -> Settings:
-    names = {key.removeprefix("BIOENGINE_").lower(): value for key, value in mirror.environment.items()}
-    return Settings(home=home, **names)  # type: ignore[arg-type]
-
-
 async def test_names_that_the_collection_does_not_have_leave_nothing_in_the_store(packages: Path, tmp_path: Path) -> None:
     with Mirror(packages) as mirror:
-        store = StoreService(of_mirror(mirror, tmp_path))
+        store = StoreService(mirror.settings(tmp_path))
         asked = [store.fetch(f"no-such-model-{number}", anonymous(f"client {number}")) for number in range(20)]
         outcomes = await asyncio.gather(*asked, return_exceptions=True)
     assert all(isinstance(outcome, NotInCollection) for outcome in outcomes)
@@ -295,7 +290,7 @@ async def test_a_description_that_does_not_come_holds_nobody_up(
     monkeypatch.setattr("bioengine_server.store.service._DESCRIPTION_TIMEOUT", 6.0)
     with Mirror(packages) as mirror:
         mirror.faults["conscientious-seashell/files/rdf.yaml"] = drip
-        store, slow = StoreService(of_mirror(mirror, tmp_path)), anonymous("slow")
+        store, slow = StoreService(mirror.settings(tmp_path)), anonymous("slow")
         waiting = [asyncio.create_task(store.describe("conscientious-seashell", slow)) for _ in range(20)]
         await asyncio.sleep(0.2)
         started = time.monotonic()

@@ -21,7 +21,6 @@ from bioengine_server.errors import (
     StoreNotWritable,
 )
 from bioengine_server.service.caller import Caller
-from bioengine_server.settings import Settings
 from bioengine_server.store.layout import check_model_id
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.service import StoreService
@@ -38,11 +37,6 @@ KNOWN = Caller("token-ada", "ws-user-token-ada", "client", token="0123456789abcd
 def mirror(packages: Path, tmp_path: Path) -> Iterator[Mirror]:
     with Mirror(Path(shutil.copytree(packages, tmp_path / "mirror"))) as running:
         yield running
-
-
-def settings(mirror: Mirror, tmp_path: Path, **more: Any) -> Settings:
-    names = {key.removeprefix("BIOENGINE_").lower(): value for key, value in mirror.environment.items()}
-    return Settings(home=tmp_path / "home", **{**names, **more})
 
 
 def edit_rdf(mirror: Mirror, change: Any, id: str = ID) -> None:
@@ -65,7 +59,7 @@ async def test_a_package_is_downloaded_with_what_runs_it(mirror: Mirror, tmp_pat
         ),
     )
     seen: list[tuple[str, int, int | None]] = []
-    config = settings(mirror, tmp_path)
+    config = mirror.settings(tmp_path / "home")
     await StoreService(config).fetch(ID, ANONYMOUS, progress=lambda *report: seen.append(report))
     model = ModelStore(config.store).find(ID)
     assert set(model.manifest.weights) == {"onnx", "torchscript"}
@@ -85,7 +79,7 @@ async def test_a_package_is_downloaded_with_what_runs_it(mirror: Mirror, tmp_pat
 async def test_code_is_downloaded_as_data_where_nothing_runs_without_it(
     mirror: Mirror, tmp_path: Path, id: str, files: list[str]
 ) -> None:
-    config = settings(mirror, tmp_path)
+    config = mirror.settings(tmp_path / "home")
     await StoreService(config).fetch(id, ANONYMOUS)
     pulled, imported = ModelStore(config.store).find(id), ModelStore(tmp_path / "other").import_package(mirror.packages / id)
     assert trust_entry(pulled.manifest) == trust_entry(imported.manifest) and set(files) < set(pulled.manifest.files)
@@ -103,7 +97,7 @@ async def test_an_architecture_of_format_0_4_is_downloaded(mirror: Mirror, tmp_p
         "kwargs": stork["architecture"]["kwargs"],
     }
     edit_rdf(mirror, lambda rdf: rdf.update(weights={"pytorch_state_dict": state_dict}), "old-otter")
-    config = settings(mirror, tmp_path)
+    config = mirror.settings(tmp_path / "home")
     await StoreService(config).fetch("old-otter", ANONYMOUS)
     model = ModelStore(config.store).find("old-otter")
     assert {"network.py", "weights.pt"} < set(model.manifest.files) and set(model.manifest.weights) == {"pytorch_state_dict"}
@@ -116,21 +110,21 @@ async def test_an_architecture_of_format_0_4_is_downloaded(mirror: Mirror, tmp_p
 async def test_a_state_dict_beside_other_weights_is_not_downloaded(mirror: Mirror, tmp_path: Path) -> None:
     stork = yaml.safe_load((mirror.packages / "state-dict-stork" / "rdf.yaml").read_text())["weights"]["pytorch_state_dict"]
     edit_rdf(mirror, lambda rdf: rdf["weights"].update(pytorch_state_dict={**stork, "source": "state.pt"}))
-    config = settings(mirror, tmp_path)
+    config = mirror.settings(tmp_path / "home")
     await StoreService(config).fetch(ID, ANONYMOUS)
     assert ModelStore(config.store).find(ID).manifest.unsupported_weights == ["pytorch_state_dict"]
     assert mirror.count("state.pt") == mirror.count("network.py") == 0
 
 
 async def test_one_download_for_many(mirror: Mirror, tmp_path: Path) -> None:
-    config = settings(mirror, tmp_path)
+    config = mirror.settings(tmp_path / "home")
     one, other = StoreService(config), StoreService(config)  # as in two processes
     await asyncio.gather(*(service.fetch(ID, ANONYMOUS) for service in (one, other) for _ in range(20)))
     assert mirror.count("weights.onnx") == 1
 
 
 async def test_one_who_gives_up_does_not_end_it_for_the_others(mirror: Mirror, tmp_path: Path) -> None:
-    service = StoreService(settings(mirror, tmp_path))
+    service = StoreService(mirror.settings(tmp_path / "home"))
     first, second = (asyncio.create_task(service.fetch(ID, ANONYMOUS)) for _ in range(2))
     await asyncio.sleep(0.05)
     first.cancel()
@@ -139,7 +133,7 @@ async def test_one_who_gives_up_does_not_end_it_for_the_others(mirror: Mirror, t
 
 
 async def test_a_description_alone_fetches_no_weights(mirror: Mirror, tmp_path: Path) -> None:
-    service = StoreService(settings(mirror, tmp_path))
+    service = StoreService(mirror.settings(tmp_path / "home"))
     manifest = await service.describe(ID, ANONYMOUS)
     assert manifest.triton_config["input"][0]["dims"] == [-1, 3, -1, -1] and manifest.rdf["inputs"][0]["axes"] == "bcyx"
     await service.describe(ID, ANONYMOUS)
@@ -149,7 +143,7 @@ async def test_a_description_alone_fetches_no_weights(mirror: Mirror, tmp_path: 
 @pytest.mark.parametrize("fault", [status(503), cut])
 async def test_a_passing_fault_is_tried_again(mirror: Mirror, tmp_path: Path, fault: Any) -> None:
     mirror.faults["weights.onnx"] = once(fault)
-    config = settings(mirror, tmp_path)
+    config = mirror.settings(tmp_path / "home")
     await StoreService(config).fetch(ID, ANONYMOUS)
     assert ModelStore(config.store).contains(ID) and mirror.count("weights.onnx") == 2
 
@@ -184,7 +178,7 @@ async def test_a_passing_fault_is_tried_again(mirror: Mirror, tmp_path: Path, fa
 )
 async def test_faults(mirror: Mirror, tmp_path: Path, file: str, fault: Any, expected: str) -> None:
     mirror.faults[file] = fault
-    config = settings(mirror, tmp_path, download_timeout=3, max_package_size=2_000_000)
+    config = mirror.settings(tmp_path / "home", download_timeout=3, max_package_size=2_000_000)
     with pytest.raises(DownloadFailed) as caught:
         await StoreService(config).fetch(ID, ANONYMOUS)
     message = str(caught.value)
@@ -197,7 +191,7 @@ async def test_faults(mirror: Mirror, tmp_path: Path, file: str, fault: Any, exp
 
 
 async def test_a_host_that_is_not_there(mirror: Mirror, tmp_path: Path) -> None:
-    config = settings(mirror, tmp_path, collection_url="http://127.0.0.1:9/{id}/rdf.yaml", id_map_url="")
+    config = mirror.settings(tmp_path / "home", collection_url="http://127.0.0.1:9/{id}/rdf.yaml", id_map_url="")
     with pytest.raises(DownloadFailed, match=r"rdf\.yaml could not be downloaded from 127\.0\.0\.1: the host cannot be reached"):
         await StoreService(config).fetch(ID, ANONYMOUS)
 
@@ -205,7 +199,7 @@ async def test_a_host_that_is_not_there(mirror: Mirror, tmp_path: Path) -> None:
 @pytest.mark.parametrize("source", ["../outside.onnx", "/etc/passwd", "a/../../b", ".hidden", "..\\x"])
 async def test_files_that_lead_out_of_the_package(mirror: Mirror, tmp_path: Path, source: str) -> None:
     edit_rdf(mirror, lambda rdf: rdf["weights"]["onnx"].update(source=source))
-    config = settings(mirror, tmp_path)
+    config = mirror.settings(tmp_path / "home")
     with pytest.raises(NotAPackage, match="names a file that is not one of the package"):
         await StoreService(config).fetch(ID, ANONYMOUS)
     assert leftovers(config.home) == []
@@ -215,7 +209,7 @@ async def test_files_that_lead_out_of_the_package(mirror: Mirror, tmp_path: Path
 async def test_files_at_private_addresses(mirror: Mirror, tmp_path: Path, host: str) -> None:
     edit_rdf(mirror, lambda rdf: rdf["weights"]["onnx"].update(source=f"{host}/weights.onnx"))
     with pytest.raises(DownloadFailed, match=r"only https URLs|not an address of the public internet"):
-        await StoreService(settings(mirror, tmp_path)).fetch(ID, ANONYMOUS)
+        await StoreService(mirror.settings(tmp_path / "home")).fetch(ID, ANONYMOUS)
 
 
 async def test_files_at_absolute_urls_come_into_the_package(mirror: Mirror, tmp_path: Path) -> None:
@@ -228,7 +222,7 @@ async def test_files_at_absolute_urls_come_into_the_package(mirror: Mirror, tmp_
             sha256=yaml.safe_load((mirror.packages / "two-inputs" / "rdf.yaml").read_text())["weights"]["onnx"]["sha256"],
         ),
     )
-    config = settings(mirror, tmp_path)
+    config = mirror.settings(tmp_path / "home")
     await StoreService(config).fetch(ID, ANONYMOUS)
     model = ModelStore(config.store).find(ID)
     assert model.manifest.weights["onnx"].source == "weights.onnx"
@@ -238,7 +232,7 @@ async def test_files_at_absolute_urls_come_into_the_package(mirror: Mirror, tmp_
 async def test_weights_without_a_hash_are_refused(mirror: Mirror, tmp_path: Path) -> None:
     edit_rdf(mirror, lambda rdf: rdf["weights"]["onnx"].pop("sha256"))
     with pytest.raises(NotAPackage, match="it gives no sha256 for its onnx weights"):
-        await StoreService(settings(mirror, tmp_path)).fetch(ID, ANONYMOUS)
+        await StoreService(mirror.settings(tmp_path / "home")).fetch(ID, ANONYMOUS)
 
 
 async def test_who_may_cause_a_download(mirror: Mirror, tmp_path: Path) -> None:
@@ -248,7 +242,7 @@ async def test_who_may_cause_a_download(mirror: Mirror, tmp_path: Path) -> None:
         "admin": [None],
         "never": [],
     }.items():
-        service = StoreService(settings(mirror, tmp_path, download=policy))
+        service = StoreService(mirror.settings(tmp_path / "home", download=policy))
         for caller in (ANONYMOUS, KNOWN, None):
             if caller in allowed:
                 assert (await service.describe(ID, caller)).id == ID
@@ -256,7 +250,7 @@ async def test_who_may_cause_a_download(mirror: Mirror, tmp_path: Path) -> None:
                 with pytest.raises(DownloadNotAllowed, match=r"BIOENGINE_DOWNLOAD.*models pull conscientious-seashell"):
                     await service.describe(ID, caller)
     with pytest.raises(Offline, match="since this server is offline"):
-        await StoreService(settings(mirror, tmp_path, offline=True)).fetch(ID, None)
+        await StoreService(mirror.settings(tmp_path / "home", offline=True)).fetch(ID, None)
 
 
 async def test_dois_and_versions(mirror: Mirror, tmp_path: Path) -> None:
@@ -265,7 +259,7 @@ async def test_dois_and_versions(mirror: Mirror, tmp_path: Path) -> None:
         doi: {"source": f"{mirror.url}/artifacts/old-otter/files/rdf.yaml"},
         record: f"{mirror.url}/artifacts/old-otter/files/rdf.yaml",
     }
-    config = settings(mirror, tmp_path)
+    config = mirror.settings(tmp_path / "home")
     store, service = ModelStore(config.store), StoreService(config)
     await service.fetch(doi, ANONYMOUS)
     await service.fetch(record, ANONYMOUS)
@@ -282,7 +276,7 @@ async def test_dois_and_versions(mirror: Mirror, tmp_path: Path) -> None:
 
 
 async def test_two_versions_side_by_side(mirror: Mirror, tmp_path: Path) -> None:
-    config = settings(mirror, tmp_path)
+    config = mirror.settings(tmp_path / "home")
     store, service = ModelStore(config.store), StoreService(config)
     await service.fetch(ID, ANONYMOUS)
     shutil.copytree(mirror.packages / ID, mirror.packages / ID / "0.9")
@@ -293,7 +287,7 @@ async def test_two_versions_side_by_side(mirror: Mirror, tmp_path: Path) -> None
 
 
 async def test_search(mirror: Mirror, tmp_path: Path) -> None:
-    service = StoreService(settings(mirror, tmp_path))
+    service = StoreService(mirror.settings(tmp_path / "home"))
     assert await service.search(["nuclei"]) is None, "it has no listing"
     about = {"name": "Nuclei", "description": "Finds nuclei in fluorescence images"}
     mirror.documents["/children"] = [
@@ -317,5 +311,5 @@ async def test_a_store_that_cannot_be_written(mirror: Mirror, tmp_path: Path) ->
     home.mkdir()
     (home / "models").write_text("a file where a folder should be")
     with pytest.raises(StoreNotWritable, match="could not be written: File exists"):
-        await StoreService(settings(mirror, tmp_path)).fetch(ID, ANONYMOUS)
+        await StoreService(mirror.settings(tmp_path / "home")).fetch(ID, ANONYMOUS)
     assert os.listdir(home) == ["models"]
