@@ -1,8 +1,8 @@
 """A client whose server is restarted while it is connected, and while a call of it runs. Runs in the library's environment.
 
-    python restart.py LIBRARY MODE URL ROUNDS
+    python restart.py LIBRARY MODE URL SECONDS
 
-Prints "connected"; then runs `slow-snail` for ROUNDS, and prints what the call ends with. After a line
+Prints "connected"; then runs `slow-snail` for SECONDS, and prints what the call ends with. After a line
 on stdin (the server is back), prints what a call of the old connection ends with, and what one of a new connection.
 Each is the result of the run, or `{"raised": str}`.
 """
@@ -18,7 +18,7 @@ from entry import entry, settled
 
 logging.disable(logging.CRITICAL)
 
-LIBRARY, MODE, URL, ROUNDS = sys.argv[1:]
+LIBRARY, MODE, URL, SECONDS = sys.argv[1:]
 CONNECT, *_ = entry(LIBRARY, MODE)
 
 
@@ -27,8 +27,8 @@ async def connected():
     return await settled(server.get_service("triton-client"))
 
 
-async def run(triton, rounds):
-    request = {"model_id": "slow-snail", "inputs": [np.full((1, 1, 4, 4), rounds, np.float32)]}
+async def run(triton, seconds):
+    request = {"model_id": "slow-snail", "inputs": [np.full((1, 1, 4, 4), seconds, np.float32)]}
     answer = await settled(triton.execute(inputs=[request], model_name="bioengine-model-runner", serialization="imjoy"))
     return {key: answer["result"].get(key) for key in ("success", "error")}
 
@@ -42,15 +42,15 @@ async def report(work):
 
 
 async def on_a_new_connection():
-    return await run(await connected(), 1)
+    return await run(await connected(), 0)
 
 
 async def main():
     triton = await connected()
     print("connected", flush=True)
-    await report(run(triton, float(ROUNDS)))
+    await report(run(triton, float(SECONDS)))
     await asyncio.to_thread(sys.stdin.readline)
-    await report(run(triton, 1))
+    await report(run(triton, 0))
     await report(on_a_new_connection())
     # Not by the end of the program: the libraries' own threads and tasks may go on for ever.
     os._exit(0)

@@ -14,7 +14,7 @@ import pytest
 from tests.clients.libraries import CLIENTS
 from tests.stack.harness import ROOT, Stack, fill_home, python
 
-LONG = "3e8"  # rounds of `slow-snail`, some minutes
+LONG = "600"  # seconds
 
 
 @pytest.fixture(scope="module")

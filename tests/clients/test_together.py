@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.clients.libraries import CLIENTS, call
-from tests.stack.harness import Stack, calibrate_snail, snail
+from tests.stack.harness import Stack, snail
 
 MODES = [(library, mode) for environment, library, mode in CLIENTS if environment in ("client-imjoy", "client-hypha")]
 
@@ -31,17 +31,15 @@ def test_ten_clients_get_their_own_results(stack: Stack, tmp_path: Path) -> None
 @pytest.mark.extended
 def test_a_run_of_minutes_with_the_clients_default_timeout(stack: Stack, tmp_path: Path) -> None:
     """Both libraries give up a call after 30 s of silence; the server's heartbeats keep them waiting."""
-    with stack.client() as client:
-        calibrate_snail(client)
 
     def one(library: str, mode: str) -> None:
         folder = tmp_path / library
         folder.mkdir()
-        np.save(folder / "image.npy", snail(150))
+        np.save(folder / "image.npy", snail(45))
         request = {"model_id": "slow-snail", "inputs": [str(folder / "image.npy")], "method_timeout": None}
-        report = call(library, mode, stack, folder, request, timeout=600)
+        report = call(library, mode, stack, folder, request, timeout=200)
         assert report.get("success") is True, report
-        assert report["execution_time"] > 60, "far longer than the libraries' own limit"
+        assert report["execution_time"] >= 45, "longer than the libraries' own limit"
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(one, ("imjoy", "hypha"), ("async", "sync")))

@@ -255,25 +255,9 @@ class Client:
         self.close()
 
 
-def snail(seconds_of_work: float) -> np.ndarray:
-    """An input of `slow-snail` for about as many seconds on this machine, as `calibrate_snail` found."""
-    return np.full((1, 1, 4, 4), seconds_of_work * snail_rate(), np.float32)
-
-
-_RATE: list[float] = []
-
-
-def snail_rate() -> float:
-    assert _RATE, "call calibrate_snail first"
-    return _RATE[0]
-
-
-def calibrate_snail(client: Client) -> None:
-    """Measure how many rounds of `slow-snail` this machine does in a second."""
-    rounds = 50_000.0
-    client.run("slow-snail", [np.full((1, 1, 4, 4), 1, np.float32)])
-    result = client.run("slow-snail", [np.full((1, 1, 4, 4), rounds, np.float32)])
-    _RATE[:] = [rounds / result["execution_time"]]
+def snail(seconds: float) -> np.ndarray:
+    """An input of `slow-snail` that keeps it at work for as many seconds; (1, 1, 4, 4), float32."""
+    return np.full((1, 1, 4, 4), seconds, np.float32)
 
 
 def example_input(packages: Path, id: str) -> list[np.ndarray]:

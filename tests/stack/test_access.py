@@ -18,7 +18,7 @@ import requests
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.stack.harness import ROUTER, Client, Stack, bioengine, calibrate_snail, fill_home, snail, wait_for
+from tests.stack.harness import ROUTER, Client, Stack, bioengine, fill_home, snail, wait_for
 from tests.stack.raw import RawClient
 
 IMAGE = np.zeros((1, 3, 16, 16), np.float32)
@@ -142,8 +142,8 @@ def limited(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     home = tmp_path_factory.mktemp("limited") / "home"
     fill_home(home, packages)
     limits = {"BIOENGINE_ANONYMOUS_REQUESTS": "2", "BIOENGINE_ANONYMOUS_MAX_REQUEST_SIZE": "3000000"}
-    with Stack(home, **limits) as running, running.client(running.token("calibration")) as client:
-        calibrate_snail(client)
+    with Stack(home, **limits) as running, running.client(running.token("warm-up")) as client:
+        assert client.run("slow-snail", [snail(0)])["success"]
         yield running
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypha_rpc import connect_to_server
 
-from tests.stack.harness import ROUTER, Stack, calibrate_snail, example_input, get, snail
+from tests.stack.harness import ROUTER, Stack, example_input, get, snail
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def own_stack(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     fill_home(home, packages)
     with Stack(home) as stack:
         with stack.client() as client:
-            calibrate_snail(client)
+            assert client.run("slow-snail", [snail(0)])["success"]
             assert client.run("old-otter", example_input(packages, "old-otter"))["success"]
         yield stack
 
@@ -53,7 +53,7 @@ async def test_a_slow_run_and_a_load_leave_a_third_alone(triton: Any, packages: 
         assert result["success"], result
     print(f"small {small_ended - started:.2f} s, load {loading_ended - started:.2f} s, slow {slow_ended - started:.2f} s")
     assert small_ended < loading_ended < slow_ended
-    assert slow_result["execution_time"] > 4, "the slow run was slow"
+    assert slow_result["execution_time"] >= 8, "the slow run was slow"
 
 
 async def test_many_requests_to_a_stuck_model_leave_a_warm_one_answering(own_stack: Stack, triton: Any, packages: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from bioengine_server.triton import message
 
-from tests.stack.harness import ROUTER, Stack, calibrate_snail, snail, wait_for
+from tests.stack.harness import ROUTER, Stack, snail, wait_for
 from tests.stack.raw import RawClient
 
 ONE_HOUR = 3600
@@ -24,7 +24,7 @@ def one_at_a_time(own_home: Path) -> Iterator[Stack]:
     """A stack that runs one request of a model at a time."""
     with Stack(own_home, BIOENGINE_MODEL_CONCURRENCY="1") as stack:
         with stack.client() as client:
-            calibrate_snail(client)
+            assert client.run("slow-snail", [snail(0)])["success"]
         yield stack
 
 
