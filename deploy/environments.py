@@ -1,60 +1,135 @@
-"""Build the project's Python environments and the Triton installation, once.
+"""Build the project's Python environments and the Triton installation.
 
 Run by the `bioengine` executable before anything else is installed, so it uses the standard library only:
 
-    python environments.py NAME [NAME ...]
+    python environments.py [--renew] NAME [NAME ...] [-- ARGUMENTS OF bioengine]
 
-("clients" stands for all of the tests') builds each environment that is missing or whose requirements have changed, reports
-to stderr, and prints the folder that holds them. An environment counts as built only when its stamp, written last, matches
-the hash of all it was built from; whatever an interrupted build left is removed and built again (pip's cache makes that
-quick).
+("clients" stands for all of the tests') reports to stderr, and prints the folder that holds the environments. What is missing is
+built for every command. What is out of date is built anew by `--renew` alone, which `up`, `setup` and `test` stand for: beside
+the one that is there, which is used until the new one works, and kept for as long as somebody uses it (`layout.py`).
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+sys.path[:0] = [str(ROOT / "deploy"), str(ROOT / "server")]  # `python -I` leaves a program's own folder out
 
+import layout  # noqa: E402
+import recipes  # noqa: E402
+from bioengine_server.settings_files import FileSettings, SettingsFileRefused, read_settings_files  # noqa: E402
+from recipes import npm_packages, triton_installation, virtual_environment  # noqa: E402
+from steps import PYTHON_VERSION, BuildFailed, report  # noqa: E402
 
-class BuildFailed(Exception):
-    """An environment could not be built; the message says which, why and what to do."""
+RENEWING_COMMANDS = ("up", "setup", "test")
+RENEW = "--renew"
+AGAIN = "--again"  # of `setup`: also what is up to date
 
 
 @dataclass(frozen=True)
 class Environment:
-    """One environment: what it is built from (for the hash) and how."""
+    """One environment: what it is built from (for the digest), how, and what for. `project`: the folder of the project's own
+    packages in it."""
 
     name: str
     title: str
     sources: tuple[Path, ...]
     build: Callable[[Path], Iterator[str]]
+    project: Path | None = None
+    built_for: str = "cpu"
 
     def digest(self) -> str:
-        digest = hashlib.sha256(f"{sys.version} {sys.executable}".encode())
-        for source in (Path(__file__), *self.sources):
+        digest = hashlib.sha256(f"{PYTHON_VERSION} {os.path.realpath(sys.executable)} {self.project}".encode())
+        digest.update(recipes.what_is_done(Path(recipes.__file__).read_text(encoding="utf-8")).encode())
+        for source in self.sources:
             digest.update(source.name.encode() + b"\0" + source.read_bytes())
         return digest.hexdigest()
 
+    def found(self, folder: Path) -> Path | None:
+        """The one that is there and works, up to date or not: for this checkout, which may have been moved."""
+        place = layout.present(folder, self.name)
+        if place is None or self.project is None:
+            return place
+        paths = [file.read_text().strip() for file in place.glob("lib/python3.*/site-packages/bioengine.pth")]
+        return place if paths == [str(self.project)] else None
 
-def accelerator() -> str:
-    """`cpu` or `cuda`: BIOENGINE_ACCELERATOR, or what NVIDIA's driver says when that is `auto` (the default)."""
-    wanted = os.environ.get("BIOENGINE_ACCELERATOR", "auto").lower()
+    def is_current(self, folder: Path) -> bool:
+        place = self.found(folder)
+        if place is None:
+            return False
+        if (folder / self.name).is_symlink():
+            return layout.is_of(place, self.digest())
+        return layout.has_what_is_named(place, self.sources)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a command wants of the environments.
+
+    `renew`: also those that are out of date; `again`: all. `settings`: for what neither is in the environment. `is_setup`: of
+    `./bioengine setup`, which may ask a person.
+    """
+
+    renew: bool
+    settings: FileSettings
+    again: bool = False
+    is_setup: bool = False
+
+    @classmethod
+    def of(cls, arguments: list[str], renew: bool = False) -> Wish:
+        """That of `./bioengine ARGUMENTS`. Raises SettingsFileRefused."""
+        command = arguments[0] if arguments and not {"--help", "-h"} & set(arguments) else ""
+        home = next((value for flag, value in itertools.pairwise(arguments) if flag == "--home"), None)
+        home = next((argument.removeprefix("--home=") for argument in arguments if argument.startswith("--home=")), home)
+        is_setup = command == "setup"
+        settings = read_settings_files(home)
+        return cls(renew or command in RENEWING_COMMANDS, settings, is_setup and AGAIN in arguments, is_setup)
+
+    def setting(self, name: str) -> str:
+        return os.environ.get(name) or self.settings.get(name) or ""
+
+
+def environments_folder(wish: Wish) -> Path:
+    """The folder of all environments: BIOENGINE_ENVIRONMENTS, or `.environments` in the checkout."""
+    return Path(wish.setting("BIOENGINE_ENVIRONMENTS") or ROOT / ".environments").expanduser().absolute()
+
+
+def accelerator(wish: Wish, folder: Path) -> str:
+    """`cpu` or `cuda`: what the model runner's environment has to be for.
+
+    `auto` asks NVIDIA's driver once. Then it stays as it was built until somebody says otherwise: a driver that does not answer
+    today is no reason to build for the CPU.
+    """
+    wanted = (wish.setting("BIOENGINE_ACCELERATOR") or "auto").lower()
     if wanted not in ("auto", "cpu", "cuda"):
         raise BuildFailed(f"BIOENGINE_ACCELERATOR is {wanted!r}; it can be auto, cpu or cuda.")
+    before = layout.built_for(folder, "runner")
+    if wanted == "cpu" and before == "cuda" and not wish.is_setup:
+        return before  # it computes on the CPU as well
     if wanted != "auto":
         return wanted
+    if before is not None and not wish.renew:
+        return before
+    found = driver_has()
+    if before is None or before == found:
+        return found
+    return found if is_agreed(wish, before, found) else before
+
+
+def driver_has() -> str:
+    """`cuda` where NVIDIA's driver has a GPU, `cpu` where it has none or does not answer."""
     try:
         listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
@@ -62,87 +137,27 @@ def accelerator() -> str:
     return "cuda" if listing.returncode == 0 and "GPU" in listing.stdout else "cpu"
 
 
-def environments_folder() -> Path:
-    """The folder of all environments: BIOENGINE_ENVIRONMENTS, or `.environments` in the checkout."""
-    return Path(os.environ.get("BIOENGINE_ENVIRONMENTS") or ROOT / ".environments").absolute()
+def is_agreed(wish: Wish, before: str, found: str) -> bool:
+    """Whether the person who runs `setup` wants what the driver says now; nobody else is asked, but told."""
+    if found == "cuda":
+        what = "NVIDIA's driver has a GPU now, and the model runner's environment is built for the CPU."
+    else:
+        what = "The model runner's environment is built for the GPU, and `nvidia-smi` finds none now."
+    if wish.is_setup and sys.stdin.isatty() and sys.stderr.isatty():
+        print(f"{what} Build it for {found}? [y/N] ", end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+    report(f"{what} It stays for {before}: `BIOENGINE_ACCELERATOR={found} ./bioengine setup` builds it for {found}.")
+    return False
 
 
-def virtual_environment(*requirements: Path, sources: Path | None = None) -> Callable[[Path], Iterator[str]]:
-    """An environment with the packages of these files, one after the other, and with the project's own in the folder `sources`.
-
-    Lock files (`deploy/lock.py`) name all that they need, with the hashes of its files; nothing else is installed. Other files
-    hold what has no hash, since it is another file on each machine.
-    """
-
-    def build(folder: Path) -> Iterator[str]:
-        yield "creating the environment"
-        run([sys.executable, "-I", "-m", "venv", str(folder)])
-        python = str(folder / "bin" / "python")
-        for file in requirements:
-            yield f"installing {file.relative_to(ROOT)}"
-            run(pip_install([python], file))
-        if sources is not None:
-            (packages,) = (folder / "lib").glob("python3.*/site-packages")
-            (packages / "bioengine.pth").write_text(f"{sources}\n")
-
-    return build
-
-
-def pip_install(python: list[str], file: Path) -> list[str]:
-    """The command that installs what `file` names and nothing else, with the hashes that a lock file has."""
-    # `-I`: nothing in the folder that a person starts this from takes the place of pip's own modules.
-    # From wheels alone: a source distribution would be built with packages that no lock file names.
-    hashes = ["--require-hashes", "--only-binary=:all:"] if file.suffix == ".lock" else []
-    return [
-        *(*python, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-deps"),
-        *(*hashes, "-r", str(file)),
-    ]
-
-
-def triton_installation(requirements: Path) -> Callable[[Path], Iterator[str]]:
-    def build(folder: Path) -> Iterator[str]:
-        yield "downloading Triton Inference Server"
-        python = sys.executable if has_pip() else str(environments_folder() / "server/bin/python")
-        run([*pip_install([python], requirements), "--target", str(folder / "wheel")])
-        yield "placing the Python backend"
-        server = folder / "wheel" / "pytriton" / "tritonserver"
-        backend = folder / "backends" / "python"
-        shutil.copytree(server / "backends" / "python", backend)
-        stub = backend / "triton_python_backend_stub"
-        shutil.copy2(server / "python_backend_stubs" / PYTHON_VERSION / stub.name, stub)
-        (folder / "bin").mkdir()
-        (folder / "bin" / "tritonserver").symlink_to(os.path.relpath(server / "bin" / "tritonserver", folder / "bin"))
-        (folder / "lib").symlink_to("wheel/nvidia_pytriton.libs")
-        # The stub loads libpython; a Python outside the system's library path (pyenv, conda) has it in its own folder.
-        library = Path(sysconfig.get_config_var("LIBDIR") or "/nowhere") / f"libpython{PYTHON_VERSION}.so.1.0"
-        (folder / "python").mkdir()
-        if library.is_file():
-            (folder / "python" / library.name).symlink_to(library)
-
-    return build
-
-
-def npm_packages(description: Path, lock: Path) -> Callable[[Path], Iterator[str]]:
-    def build(folder: Path) -> Iterator[str]:
-        yield f"installing {lock.relative_to(ROOT)}"
-        folder.mkdir()
-        for file in (description, lock):
-            shutil.copy2(file, folder)
-        run(["npm", "ci", "--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund"])
-
-    return build
-
-
-def has_pip() -> bool:
-    return subprocess.run([sys.executable, "-I", "-m", "pip", "--version"], capture_output=True).returncode == 0
-
-
-def catalogue() -> dict[str, Environment]:
+def catalogue(accelerator: str = "cpu") -> dict[str, Environment]:
     """Every environment by name. The test environments are built by `bioengine test` only."""
     server, runner, tests = ROOT / "server", ROOT / "model_runner", ROOT / "tests"
 
-    def environment(name: str, title: str, *files: Path, sources: Path | None = None) -> Environment:
-        return Environment(name, title, files, virtual_environment(*files, sources=sources))
+    def environment(
+        name: str, title: str, *files: Path, sources: Path | None = None, imports: str = "", built_for: str = "cpu"
+    ) -> Environment:
+        return Environment(name, title, files, virtual_environment(*files, sources=sources, imports=imports), sources, built_for)
 
     packages = tuple(tests / "clients" / "javascript" / name for name in ("package.json", "package-lock.json"))
     triton_lock = server / "requirements-triton.lock"
@@ -152,12 +167,15 @@ def catalogue() -> dict[str, Environment]:
             "server environment",
             *(server / f"requirements-{part}.lock" for part in ("test", "no-deps")),
             sources=server,
+            imports="bioengine_server.stack",
         ),
         environment(
             "runner",
-            f"model runner environment ({accelerator()})",
-            *(runner / f"requirements-{accelerator()}-test.lock", runner / "requirements-torch.txt"),
+            f"model runner environment ({accelerator})",
+            *(runner / f"requirements-{accelerator}-test.lock", runner / "requirements-torch.txt"),
             sources=runner,
+            imports="bioengine_runner.inference, torch, onnxruntime",
+            built_for=accelerator,
         ),
         Environment("triton", "Triton Inference Server", (triton_lock,), triton_installation(triton_lock)),
         *(
@@ -170,49 +188,88 @@ def catalogue() -> dict[str, Environment]:
     return {environment.name: environment for environment in environments}
 
 
-def run(command: list[str]) -> None:
-    """Run one build step; its last line of output is shown while it runs, all of it when it fails."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-    assert process.stdout is not None
-    output: list[str] = []
-    for line in process.stdout:
-        output.append(line)
-        if sys.stderr.isatty():
-            width = shutil.get_terminal_size().columns - 8
-            print(f"\r\033[K      {line.strip()[:width]}", end="", file=sys.stderr, flush=True)
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr)
-    if process.wait() != 0:
-        raise BuildFailed(
-            f"this step failed:\n  {' '.join(command)}\n{''.join(output[-30:])}\n"
-            "Check the network (or the proxy settings of pip), then run the same command again: it goes on from here."
-        )
-
-
-def build(wanted: list[str]) -> Path:
-    """Build what is missing of `wanted`, in order, under a lock that a second `bioengine` waits for."""
-    folder = environments_folder()
+def bring_about(names: list[str], wish: Wish) -> Path:
+    """Have the environments `names`, as far as the wish goes; returns the folder that holds them."""
+    folder = environments_folder(wish)
     folder.mkdir(parents=True, exist_ok=True)
-    environments = catalogue()
-    wanted = [name for group in wanted for name in (client_environments() if group == "clients" else [group])]
-    pending = [environments[name] for name in wanted if not is_built(folder, environments[name])]
-    if not pending:
-        return folder
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        pending = [environment for environment in pending if not is_built(folder, environment)]
-        for number, environment in enumerate(pending, start=1):
-            started = time.monotonic()
-            report(f"[{number}/{len(pending)}] {environment.title}")
-            target = folder / environment.name
-            stamp(folder, environment).unlink(missing_ok=True)
-            shutil.rmtree(target, ignore_errors=True)
-            for step in environment.build(target):
-                report(f"      {step} ...")
-            stamp(folder, environment).write_text(environment.digest())
-            report(f"      done in {time.monotonic() - started:.0f} s")
+    known = catalogue(accelerator(wish, folder))
+    wanted = [known[name] for name in names_of(names)]
+
+    def pending() -> list[Environment]:
+        return [each for each in wanted if wish.again or not is_good_enough(each, folder, wish)]
+
+    if pending() or (wish.renew and any(needs_upkeep(folder, each.name) for each in wanted)):
+        with alone(folder):
+            concerned = wanted if wish.renew else pending()
+            for environment in concerned:
+                current = environment.is_current(folder)
+                layout.take_over(folder, environment.name, environment.digest() if current else None)
+            to_build = pending()
+            for number, environment in enumerate(to_build, start=1):
+                build(environment, folder, f"[{number}/{len(to_build)}]", wish.again)
+            kept = [place for environment in concerned for place in layout.remove_unused(folder, environment.name)]
+        if kept and to_build:
+            report("A running server goes on with what it was started with: start it again to have it use the new environments.")
+    tell_what_is_out_of_date(wanted, folder)
     return folder
+
+
+def is_good_enough(environment: Environment, folder: Path, wish: Wish) -> bool:
+    """Whether a command can do with what is there: up to date where it renews, else whatever works."""
+    return environment.is_current(folder) if wish.renew else environment.found(folder) is not None
+
+
+def needs_upkeep(folder: Path, name: str) -> bool:
+    """Whether there is something of the first layout, or of an earlier build that nobody may use any more."""
+    return not (folder / name).is_symlink() or len(layout.builds(folder, name)) > 1
+
+
+def build(environment: Environment, folder: Path, number: str, again: bool) -> None:
+    """Build an environment beside what is there, and have it used once it works."""
+    started, digest = time.monotonic(), environment.digest()
+    ready = [place for place in layout.builds(folder, environment.name) if layout.is_of(place, digest)]
+    ready = [place for place in ready if (place / layout.STAMP).is_file()]
+    if ready and not again:
+        layout.use(folder, environment.name, ready[0])
+        return
+    report(f"{number} {environment.title}")
+    place = layout.new_place(folder, environment.name, digest)
+    try:
+        for step in environment.build(place):
+            report(f"      {step} ...")
+        layout.write_stamp(place, environment.built_for)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    layout.use(folder, environment.name, place)
+    report(f"      done in {time.monotonic() - started:.0f} s")
+
+
+def tell_what_is_out_of_date(environments: list[Environment], folder: Path) -> None:
+    old = []
+    for environment in environments:
+        if not environment.is_current(folder):
+            is_for = layout.built_for(folder, environment.name)
+            other = "" if is_for == environment.built_for else f", but built for {is_for}"
+            old.append(environment.title + other)
+    if old:
+        report(f"Out of date, and used as it is: {'; '.join(old)}. `./bioengine setup` brings it up to date.")
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One at a time builds; a second `bioengine` waits for the first."""
+    with open(folder / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("Waiting for another bioengine, which builds the environments ...")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def names_of(wanted: list[str]) -> list[str]:
+    return [name for group in wanted for name in (client_environments() if group == "clients" else [group])]
 
 
 def client_environments() -> list[str]:
@@ -224,25 +281,12 @@ def client_environments() -> list[str]:
     return names
 
 
-def stamp(folder: Path, environment: Environment) -> Path:
-    return folder / f"{environment.name}.built"
-
-
-def is_built(folder: Path, environment: Environment) -> bool:
-    try:
-        return stamp(folder, environment).read_text() == environment.digest()
-    except FileNotFoundError:
-        return False
-
-
-def report(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def main() -> int:
+    own = list(itertools.takewhile(lambda argument: argument != "--", sys.argv[1:]))
+    names = [name for name in own if name != RENEW]
     try:
-        print(build(sys.argv[1:]))
-    except BuildFailed as failure:
+        print(bring_about(names, Wish.of(sys.argv[len(own) + 2 :], renew=RENEW in own)))
+    except (BuildFailed, SettingsFileRefused) as failure:
         report(f"bioengine: {failure}")
         return 1
     except KeyboardInterrupt:

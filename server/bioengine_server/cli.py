@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bioengine_server.commands import bench, doctor, images, models, server, tokens
+from bioengine_server.commands import bench, doctor, images, models, server, setup, tokens
 from bioengine_server.commands.shared import load_settings
+from bioengine_server.environments import environment
 
 app = typer.Typer(
     help="A BioEngine of your own: bioimage.io models by id, on your own machine.",
@@ -15,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.command()(setup.setup)
 app.command()(server.up)
 app.command()(images.demo)
 app.command()(images.run)
@@ -24,6 +28,12 @@ app.add_typer(models.app, name="models")
 app.command()(server.register)
 app.command()(server.triton)
 app.add_typer(tokens.app, name="token")
+
+
+@app.callback()
+def before_each_command() -> None:
+    prefix = Path(sys.prefix)
+    environment(prefix.parent, prefix.name)  # no `setup` removes it while we run in it
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -1,4 +1,5 @@
-"""The server's settings: environment variables with the prefix `BIOENGINE_`, most of them flags of the command line too.
+"""The server's settings: environment variables with the prefix `BIOENGINE_`, some of them flags of the command line too. Commands
+take what neither has from files (`settings_files`).
 
 docs/settings.md and .env.example list each of them; a test fails when one is missing there.
 """
@@ -9,9 +10,9 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bioengine_server.access.hosts import parse_hosts
@@ -151,6 +152,13 @@ class Settings(BaseSettings):
 
     environments: Path = Path(__file__).resolve().parents[2] / ".environments"
     """Folder of the Python environments and the Triton installation."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """An empty setting counts as none, but for texts, some of which may be empty: an empty path is the working folder."""
+        texts = {name for name, field in cls.model_fields.items() if field.annotation is str}
+        return {name: value for name, value in values.items() if value != "" or name in texts}
 
     @field_validator("home", "run_dir", "shared_tensors", "environments", "triton_secret_file")
     @classmethod

@@ -34,7 +34,7 @@ def run_tests(settings: Settings, all_tiers: bool, pytest_arguments: list[str]) 
         all_tiers: also what is marked `extended`.
         pytest_arguments: handed on to pytest; with any, the linter and the type checker are left out.
     """
-    if not build_environments("clients"):
+    if not build_environments("clients", renew=True):
         return 1
     server, runner = (str(settings.environments / name / "bin" / "python") for name in ("server", "runner"))
     tier = [] if all_tiers else ["-m", "not extended"]

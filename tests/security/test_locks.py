@@ -161,7 +161,7 @@ def test_what_is_installed_is_what_is_locked(environment: str, file: str) -> Non
 def test_environments_and_images_are_installed_by_their_hashes() -> None:
     """And from wheels alone: a source distribution would be built with whatever it asks for."""
     environments = deploy("environments")
-    command = environments.pip_install(["python"], ROOT / "server" / "requirements.lock")
+    command = environments.recipes.pip_install(["python"], ROOT / "server" / "requirements.lock")
     assert {"--require-hashes", "--no-deps", "--only-binary=:all:"} <= set(command)
     for environment in environments.catalogue().values():
         unlocked = {source.name for source in environment.sources if source.suffix == ".txt"}

@@ -304,7 +304,7 @@ def test_a_library_that_is_not_the_one_that_was_looked_at_is_refused() -> None:
     for version, parts in (("0.21.46", known), ("0.21.47", {"find": (names.find, "0" * 12)}), ("0.21.47", {"find": (None, "")})):
         with pytest.raises(library.LibraryChanged, match="needs hypha-rpc") as refused:
             library.require("hypha-rpc", version, parts)
-        assert "Remove the server's environment" in str(refused.value)
+        assert "`./bioengine setup --again`" in str(refused.value)
     with pytest.raises(library.LibraryChanged, match="none is installed"):
         library.require("no-such-library", "1", {})
 

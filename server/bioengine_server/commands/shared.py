@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -17,6 +18,8 @@ from rich.markup import escape
 
 from bioengine_server.errors import BioEngineError
 from bioengine_server.settings import Settings
+from bioengine_server.settings_files import FileSettings, read_settings_files
+from bioengine_server.settings_names import PREFIX, TOKEN, remarks
 from bioengine_server.untrusted import LogFormatter, shown
 
 console = Console(highlight=False)
@@ -31,12 +34,36 @@ def safe(text: object, limit: int = 200) -> str:
 
 
 def load_settings(**flags: Any) -> Settings:
-    """The settings from the environment, with the flags that were given on top."""
+    """The settings from the flags that were given, the environment, and the settings files; the first that has one wins."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    with told():
+        files = read_settings_files(given.get("home"))
+    for remark in remarks(files):
+        note(remark)
+    if (token := files.get(TOKEN)) is not None:
+        os.environ.setdefault(TOKEN, token)
+    of_files = {name: value for name in Settings.model_fields if (value := _of_files(name, files)) is not None}
     try:
-        return Settings(**{name: value for name, value in flags.items() if value is not None})
+        return Settings(**{**of_files, **given})
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']} (it is {item['input']!r})" for item in error.errors()]
+        problems = []
+        for item in error.errors():
+            name = ".".join(map(str, item["loc"]))
+            place = f", in {files.source(PREFIX + name.upper())}" if name in of_files and name not in given else ""
+            problems.append(f"{name}: {item['msg']} (it is {item['input']!r}{place})")
         fail("A setting cannot be used:\n  " + "\n  ".join(problems))
+
+
+def _of_files(name: str, files: FileSettings) -> str | None:
+    """A setting of the files that no variable of the environment wins over."""
+    variable = PREFIX + name.upper()
+    return None if any(each.upper() == variable for each in os.environ) else files.get(variable)
+
+
+@functools.cache
+def note(text: str) -> None:
+    """A remark on stderr, once."""
+    print(f"note: {shown(text, 500)}", file=sys.stderr)
 
 
 def keep_files_private() -> None:

@@ -56,14 +56,14 @@ def versions(setup: Setup) -> Iterator[Finding]:
     asked = subprocess.run([str(runner), "-c", _ASK], capture_output=True, text=True, timeout=_PATIENCE)
     if asked.returncode:
         reason = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
-        advice = f"Remove {runner.parents[1]} and run ./bioengine again: it is built anew."
+        advice = "`./bioengine setup --again` builds the environments anew."
         yield Finding("model runner", "problem", f"its environment does not work: {reason}", advice)
         return
     found = json.loads(asked.stdout)
     has_gpu = found.pop("gpu")
     yield Finding("model runner", "ok", _listed(found))
     if (wanted := setup.gpu_here) and not has_gpu:
-        advice = f"Start ./bioengine with {wanted} once: the environment is built for the GPU. And see GPU above."
+        advice = f"`{wanted} ./bioengine setup` builds it for the GPU. And see GPU above."
         yield Finding("model runner", "problem", f"{wanted} asks for a GPU, and this environment reaches none", advice)
 
 

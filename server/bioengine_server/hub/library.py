@@ -21,8 +21,7 @@ class LibraryChanged(StackError):
         differs = f", and differs in {', '.join(names[:5])}" if names else ""
         super().__init__(
             f"This server needs {library} {expected}, whose inner parts it secures; {found} is installed{differs}. "
-            "Remove the server's environment (the folder `server` in BIOENGINE_ENVIRONMENTS, by default .environments) and start "
-            "again: it is built anew as it was tested."
+            "`./bioengine setup --again` builds the environments anew, as they were tested; then start again."
         )
 
 

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from bioengine_server.environments import environment
 from bioengine_server.errors import NotServedHere, StoreNotWritable
 from bioengine_server.store.layout import is_read_only
 from bioengine_server.store.model_store import StoredModel
@@ -45,7 +46,7 @@ def test_package(model: StoredModel, environments: Path, trusted: frozenset[str]
         trusted: the entries of BIOENGINE_TRUSTED_MODELS.
     """
     manifest = model.manifest
-    python = environments / "runner" / "bin" / "python"
+    python = environment(environments, "runner") / "bin" / "python"
     if not python.exists():
         raise NotServedHere(manifest.id)
     formats = usable_weights(manifest, trusted)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bioengine_server.environments import environment
 from bioengine_server.hub.ports import free_ports
 from bioengine_server.private_folder import make_private
 from bioengine_server.settings import Settings
@@ -45,6 +46,8 @@ class TritonProcess:
             on_end: told when Triton has ended by itself and is started again.
         """
         self._settings = settings
+        # Looked up once: a newer environment is for the next start of this server, not for the next one of Triton.
+        self._runner, self._triton = (environment(settings.environments, name) for name in ("runner", "triton"))
         self._on_end = on_end
         self._stopping = False
         self._secret = secret
@@ -103,7 +106,7 @@ class TritonProcess:
         while not self._stopping:
             started = time.monotonic()
             self._process = process = subprocess.Popen(
-                [str(self._settings.environments / "runner" / "bin" / "python"), "-P", "-m", "bioengine_runner.launch"],
+                [str(self._runner / "bin" / "python"), "-P", "-m", "bioengine_runner.launch"],
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -144,7 +147,7 @@ class TritonProcess:
             self._log.info("%s", line)
 
     def _environment(self) -> dict[str, str]:
-        settings, triton = self._settings, self._settings.environments / "triton"
+        settings, triton = self._settings, self._triton
         ours = {
             "TRITONSERVER": triton / "bin" / "tritonserver",
             "BACKENDS": triton / "backends",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -218,42 +216,3 @@ def test_clients_are_told_another_address_than_the_one_to_bind() -> None:
     assert Settings(host="0.0.0.0").told_url == "http://127.0.0.1:9520"
     with pytest.raises(ValueError, match=r"https://bioengine\.lab"):
         Settings(public_url="bioengine.lab")
-
-
-ENVIRONMENTS = Path(__file__).resolve().parents[3] / "deploy" / "environments.py"
-
-
-def test_an_interrupted_build_is_done_again(tmp_path: Path) -> None:
-    """Without its stamp, whatever is there is removed and built anew; with it, nothing is touched."""
-    code = f"""
-import sys; sys.argv = ["x"]; sys.path.insert(0, {str(ENVIRONMENTS.parent)!r})
-import environments
-from pathlib import Path
-built = []
-def build(folder):
-    yield "making"
-    assert not folder.exists(), "what an interrupted build left is removed first"
-    folder.mkdir(); (folder / "half").touch()
-    if len(built) == 0:
-        built.append(1)
-        raise environments.BuildFailed("cut off")
-    built.append(1)
-environments.catalogue = lambda: {{"one": environments.Environment("one", "One", (), build)}}
-try:
-    environments.build(["one"])
-except environments.BuildFailed:
-    pass
-assert not environments.is_built(environments.environments_folder(), environments.catalogue()["one"])
-environments.build(["one"]); environments.build(["one"])
-print(len(built))
-"""
-    environment = {**os.environ, "BIOENGINE_ENVIRONMENTS": str(tmp_path)}
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout == "2\n"
-    )
-
-
-def test_an_unknown_accelerator_is_refused() -> None:
-    environment = {**os.environ, "BIOENGINE_ACCELERATOR": "tpu"}
-    attempt = subprocess.run([sys.executable, str(ENVIRONMENTS), "runner"], capture_output=True, text=True, env=environment)
-    assert attempt.returncode == 1 and "auto, cpu or cuda" in attempt.stderr

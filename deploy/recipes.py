@@ -1,0 +1,98 @@
+"""How each kind of environment is built. Whatever changes here, but for words, makes every environment out of date.
+
+A recipe builds into a folder that does not exist yet and yields what it does, step by step.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from steps import PYTHON_VERSION, ROOT, run
+
+Recipe = Callable[[Path], Iterator[str]]
+
+
+def virtual_environment(*requirements: Path, sources: Path | None = None, imports: str = "") -> Recipe:
+    """An environment with the packages of these files, one after the other, and with the project's own in the folder `sources`.
+
+    Lock files (`deploy/lock.py`) name all that they need, with the hashes of its files; nothing else is installed. Other files
+    hold what has no hash, since it is another file on each machine. `imports`: modules that it is tried with at the end.
+    """
+
+    def build(folder: Path) -> Iterator[str]:
+        yield "creating the environment"
+        run([sys.executable, "-I", "-m", "venv", str(folder)])
+        python = str(folder / "bin" / "python")
+        for file in requirements:
+            yield f"installing {file.relative_to(ROOT)}"
+            run(pip_install([python], file))
+        if sources is not None:
+            (packages,) = (folder / "lib").glob("python3.*/site-packages")
+            (packages / "bioengine.pth").write_text(f"{sources}\n")
+        if imports:
+            yield "trying it"
+            run([python, "-I", "-c", f"import {imports}"])
+
+    return build
+
+
+def pip_install(python: list[str], file: Path) -> list[str]:
+    """The command that installs what `file` names and nothing else, with the hashes that a lock file has."""
+    # `-I`: nothing in the folder that a person starts this from takes the place of pip's own modules.
+    # From wheels alone: a source distribution would be built with packages that no lock file names.
+    hashes = ["--require-hashes", "--only-binary=:all:"] if file.suffix == ".lock" else []
+    return [
+        *(*python, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-deps"),
+        *(*hashes, "-r", str(file)),
+    ]
+
+
+def triton_installation(requirements: Path) -> Recipe:
+    def build(folder: Path) -> Iterator[str]:
+        yield "downloading Triton Inference Server"
+        has_pip = subprocess.run([sys.executable, "-I", "-m", "pip", "--version"], capture_output=True).returncode == 0
+        python = sys.executable if has_pip else str(folder.parent / "server" / "bin" / "python")
+        run([*pip_install([python], requirements), "--target", str(folder / "wheel")])
+        yield "placing the Python backend"
+        server = folder / "wheel" / "pytriton" / "tritonserver"
+        backend = folder / "backends" / "python"
+        shutil.copytree(server / "backends" / "python", backend)
+        stub = backend / "triton_python_backend_stub"
+        shutil.copy2(server / "python_backend_stubs" / PYTHON_VERSION / stub.name, stub)
+        (folder / "bin").mkdir()
+        (folder / "bin" / "tritonserver").symlink_to(os.path.relpath(server / "bin" / "tritonserver", folder / "bin"))
+        (folder / "lib").symlink_to("wheel/nvidia_pytriton.libs")
+        # The stub loads libpython; a Python outside the system's library path (pyenv, conda) has it in its own folder.
+        library = Path(sysconfig.get_config_var("LIBDIR") or "/nowhere") / f"libpython{PYTHON_VERSION}.so.1.0"
+        (folder / "python").mkdir()
+        if library.is_file():
+            (folder / "python" / library.name).symlink_to(library)
+
+    return build
+
+
+def npm_packages(description: Path, lock: Path) -> Recipe:
+    def build(folder: Path) -> Iterator[str]:
+        yield f"installing {lock.relative_to(ROOT)}"
+        folder.mkdir()
+        for file in (description, lock):
+            shutil.copy2(file, folder)
+        run(["npm", "ci", "--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund"])
+
+    return build
+
+
+def what_is_done(source: str) -> str:
+    """A program without its words: neither comments nor docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)

@@ -1,0 +1,125 @@
+"""Settings in files: `bioengine.env` in the home, and `/etc/bioengine.env` for the machine.
+
+A line is `NAME=value`, as in `.env`; `#` begins a comment, quotes around a value are taken off, nothing in it is replaced. Flags
+win over the environment, the environment over the home's file, that over the machine's. The standard library only: the launcher
+(`deploy/environments.py`) reads them before anything is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bioengine_server.errors import StackError
+
+LOCATION = "BIOENGINE_SETTINGS"
+"""Names another file than the machine's; empty: none."""
+
+MACHINE_FILE = "/etc/bioengine.env"
+HOME_FILE = "bioengine.env"
+DEFAULT_HOME = "~/.bioengine"
+
+_LINE = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*)")
+_QUOTED = re.compile(r"""(["'])(.*?)\1\s*(?:#.*)?""")
+
+
+class SettingsFileRefused(StackError):
+    """A settings file cannot be used; the message says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class SettingsFile:
+    path: Path
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """What the files say. `files`: those that were read, the one that wins first. `unreadable`: those that may not be read."""
+
+    home: Path
+    files: tuple[SettingsFile, ...]
+    unreadable: tuple[Path, ...]
+
+    def get(self, name: str) -> str | None:
+        """A setting's value where neither a flag nor the environment has one."""
+        return next((file.values[name] for file in self.files if name in file.values), None)
+
+    def source(self, name: str) -> Path | None:
+        """The file that has it."""
+        return next((file.path for file in self.files if name in file.values), None)
+
+
+def read_settings_files(home: Path | str | None = None) -> FileSettings:
+    """Read the settings files. Raises SettingsFileRefused.
+
+    Args:
+        home: of the flag; None: that of the environment, of the machine's file, or the default.
+    """
+    location = os.environ.get(LOCATION, MACHINE_FILE)
+    unreadable: list[Path] = []
+    machine = _read(Path(location).expanduser().absolute(), unreadable) if location else None
+    named = home or os.environ.get("BIOENGINE_HOME") or (machine.values.get("BIOENGINE_HOME") if machine else "") or DEFAULT_HOME
+    folder = Path(os.path.abspath(Path(named).expanduser()))
+    own = _read(folder / HOME_FILE, unreadable)
+    return FileSettings(folder, tuple(file for file in (own, machine) if file is not None), tuple(unreadable))
+
+
+def _read(path: Path, unreadable: list[Path]) -> SettingsFile | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            _check_safe(path, os.fstat(file.fileno()))
+            text = file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError:
+        unreadable.append(path)
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise SettingsFileRefused(f"The settings file {path} cannot be read: {reason}.") from None
+    return SettingsFile(path, _values(path, text))
+
+
+def _check_safe(path: Path, found: os.stat_result) -> None:
+    """It decides what is run and who is let in: nobody but root and this user may have written it."""
+    if not stat.S_ISREG(found.st_mode):
+        raise SettingsFileRefused(f"The settings file {path} is not used: it is no file.")
+    if found.st_uid not in (0, os.getuid()):
+        raise SettingsFileRefused(
+            f"The settings file {path} is not used: it belongs to another user (number {found.st_uid}). Run the command as that "
+            f"user, or have the file for yourself: sudo chown {os.getuid()} '{path}'"
+        )
+    if found.st_mode & 0o022:
+        raise SettingsFileRefused(f"The settings file {path} is not used: others can write to it. chmod go-w '{path}'")
+    folder = path.parent.stat()
+    if folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX:
+        raise SettingsFileRefused(
+            f"The settings file {path} is not used: others can replace it, since they can write to its folder. "
+            f"chmod go-w '{path.parent}'"
+        )
+
+
+def _values(path: Path, text: str) -> dict[str, str]:
+    values = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not (line := line.strip()) or line.startswith("#"):
+            continue
+        found = _LINE.fullmatch(line)
+        value = _value(found[2]) if found else None
+        if found is None or value is None:
+            raise SettingsFileRefused(f"{path}, line {number}: expected NAME=value, such as BIOENGINE_PORT=9520.")
+        values[found[1]] = value
+    return values
+
+
+def _value(text: str) -> str | None:
+    """Without quotes or comment; None: a quote is not closed, or something follows it."""
+    if text.startswith(("'", '"')):
+        quoted = _QUOTED.fullmatch(text)
+        return quoted[2] if quoted else None
+    return re.sub(r"(^|\s+)#.*", "", text).strip()
