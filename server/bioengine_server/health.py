@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from bioengine_server.home_in_use import HEADER
 from bioengine_server.service.probe import PROBE_MODEL, probe_image, probe_result
 from bioengine_server.service.triton_client import SERVICE_ID
 from bioengine_server.triton.api import ROUTER
@@ -131,8 +132,8 @@ class Liveness:
         return "Hypha's manager has stopped answering; the server starts again" if self.lost.is_set() else None
 
 
-def add_health_routes(app: FastAPI, readiness: Readiness, liveness: Liveness) -> None:
-    """Answer the two health routes, before Hypha's own of the same names."""
+def add_health_routes(app: FastAPI, readiness: Readiness, liveness: Liveness, name: str) -> None:
+    """Answer the two health routes, before Hypha's own of the same names. `name`: the server's, of `home_in_use`."""
 
     async def alive(_: Request) -> JSONResponse:
         return answer("DEAD", liveness.reason)
@@ -142,8 +143,9 @@ def add_health_routes(app: FastAPI, readiness: Readiness, liveness: Liveness) ->
 
     def answer(status: str, reason: str | None) -> JSONResponse:
         if reason is None:
-            return JSONResponse({"status": "OK"})
-        return JSONResponse({"status": status, "reason": reason}, status_code=503, headers={"Retry-After": "5"})
+            return JSONResponse({"status": "OK"}, headers={HEADER: name})
+        headers = {HEADER: name, "Retry-After": "5"}
+        return JSONResponse({"status": status, "reason": reason}, status_code=503, headers=headers)
 
     app.router.routes.insert(0, Route("/health/liveness", alive, methods=["GET"]))
     app.router.routes.insert(0, Route("/health/readiness", ready, methods=["GET"]))

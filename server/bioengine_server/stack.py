@@ -23,6 +23,7 @@ from bioengine_server.access.rules import Access
 from bioengine_server.errors import HomeInUse, StackError
 from bioengine_server.gateway.route import LegacyGateway
 from bioengine_server.health import Liveness, Readiness, add_health_routes
+from bioengine_server.home_in_use import announced
 from bioengine_server.hub.guard import guard_rpc, hide_tracebacks
 from bioengine_server.hub.hypha import HttpServer, create_hypha, hypha_store, listen, share_service
 from bioengine_server.hub.secrets import JWT_SECRET, checked_secret, home_secret, kept_secret, new_secret
@@ -63,7 +64,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
     liveness = Liveness()
     if not settings.debug:
         hide_tracebacks()
-    with own_home(settings), contextlib.closing(listen(settings.bind_address, settings.port)) as listener:
+    with own_home(settings) as name, contextlib.closing(listen(settings.bind_address, settings.port)) as listener:
         async with contextlib.AsyncExitStack() as parts:
             registry = TokenRegistry(settings.home)
             access = Access(settings, registry)
@@ -71,7 +72,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             keeper = Doorkeeper(access, registry)
             await keeper.verifier.replace_hyphas()
             readiness = Readiness()
-            add_health_routes(app, readiness, liveness)
+            add_health_routes(app, readiness, liveness, name)
             gateway = LegacyGateway(app, lambda: hypha_store(app), keeper)
             service = None
             if settings.triton != "none":
@@ -236,8 +237,8 @@ def install_shipped_models(settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def own_home(settings: Settings) -> Iterator[None]:
-    """Hold the home and its run dir for this process alone. Raises StackError."""
+def own_home(settings: Settings) -> Iterator[str]:
+    """Hold the home and its run dir for this process alone; gives the server's name. Raises StackError."""
     try:
         settings.store.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -255,7 +256,8 @@ def own_home(settings: Settings) -> Iterator[None]:
         owner.truncate(0)
         owner.write(f"process {os.getpid()}, {settings.url}\n")
         owner.flush()
-        yield
+        with announced(settings) as name:
+            yield name
 
 
 def stop_on_signals() -> asyncio.Event:

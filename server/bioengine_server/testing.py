@@ -89,7 +89,8 @@ def _run(name: str, command: list[str]) -> int:
 
 def _environment() -> dict[str, str]:
     """The environment of a user who runs a BioEngine must not reach the tests' own."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("BIOENGINE_") or key in _KEPT}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("BIOENGINE_") or key in _KEPT}
+    return {**kept, "BIOENGINE_SETTINGS": ""}  # nor may the machine's settings file
 
 
 _KEPT = {"BIOENGINE_ENVIRONMENTS", "BIOENGINE_PYTHON", "BIOENGINE_ACCELERATOR"}

@@ -41,7 +41,7 @@ async def main(home: Path, file: Path) -> None:
     registry = TokenRegistry(home)
     keeper = Doorkeeper(Access(settings, registry), registry)
     app = create_hypha(settings, keeper.access, new_secret())
-    add_health_routes(app, Readiness(), Liveness())
+    add_health_routes(app, Readiness(), Liveness(), "name")
     with contextlib.closing(listen(settings.host, port)) as listener:
         server = HttpServer(add_web(app, settings, keeper, None), listener, settings.peer_connections)
         await server.start()  # Hypha adds most of its routes when it starts

@@ -22,6 +22,7 @@ from bioengine_server.commands.shared import (
     console,
     fail,
     keep_files_private,
+    load_home_settings,
     load_settings,
     safe,
     told,
@@ -63,7 +64,7 @@ def pull(
         except BioEngineError as error:
             failures.append(str(error))
         else:
-            _tell(_store(home).find(id).manifest, "Stored")
+            _tell(_store(home).find(id).manifest, "Stored", settings.trusted)
     if failures:
         fail("\n".join(failures))
 
@@ -79,7 +80,7 @@ def import_model(
     store = _store_to_change(home)
     with told(), console.status(f"Importing {safe(package)} ..."), _package_file(package, store.folder) as source:
         model = store.import_package(source, id, replace)
-    _tell(model.manifest, "Imported")
+    _tell(model.manifest, "Imported", load_settings(home=home).trusted)
     if further := sorted(store.names(model) - {model.manifest.id, f"{model.manifest.id}/{model.manifest.version}"}):
         console.print(f"  also called: {', '.join(further)}", markup=False)
     if model.refused:
@@ -226,7 +227,7 @@ def prune(
 def _store(home: Path | None) -> ModelStore:
     from bioengine_server.store.model_store import ModelStore
 
-    settings = load_settings(home=home)
+    settings = load_home_settings(home=home)
     return ModelStore(settings.store, settings.max_package_size, settings.triton_models)
 
 
@@ -251,9 +252,9 @@ def _package_file(package: Path, store: Path) -> Iterator[Path]:
         yield source
 
 
-def _tell(manifest: Manifest, what: str) -> None:
+def _tell(manifest: Manifest, what: str, trusted: frozenset[str]) -> None:
     console.print(f"{what} [bold]{manifest.id}[/] {manifest.version} ({_megabytes(manifest.size)}): {safe(manifest.name)}")
-    usable = usable_weights(manifest, load_settings().trusted)
+    usable = usable_weights(manifest, trusted)
     if usable:
         console.print(f"  Weights: {', '.join(usable)}")
         for tensor in manifest.inputs:

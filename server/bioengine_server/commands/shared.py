@@ -54,6 +54,19 @@ def load_settings(**flags: Any) -> Settings:
         fail("A setting cannot be used:\n  " + "\n  ".join(problems))
 
 
+def load_home_settings(**flags: Any) -> Settings:
+    """The settings of a command that acts on the home; says so where the server that runs has another one."""
+    settings = load_settings(**flags)
+    from bioengine_server.home_in_use import server_with_another_home
+
+    if url := server_with_another_home(settings):
+        note(
+            f"The server at {url} has another home: no server uses {settings.home}, which this command is about. Name the home "
+            "that `up` printed first, with --home or BIOENGINE_HOME; for containers: docker compose exec server bioengine ..."
+        )
+    return settings
+
+
 def _of_files(name: str, files: FileSettings) -> str | None:
     """A setting of the files that no variable of the environment wins over."""
     variable = PREFIX + name.upper()

@@ -11,7 +11,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from rich.table import Table
 
 from bioengine_server.access.registry import TokenRegistry
-from bioengine_server.commands.shared import HomeOption, console, keep_files_private, load_settings, told
+from bioengine_server.commands.shared import HomeOption, console, keep_files_private, load_home_settings, told
 
 app = typer.Typer(help="Tokens, with which others may use this server.", no_args_is_help=True)
 
@@ -46,7 +46,7 @@ def create(
     from bioengine_server.access.tokens import sign, use_secret
     from bioengine_server.hub.secrets import JWT_SECRET, home_secret
 
-    settings = load_settings(home=home)
+    settings = load_home_settings(home=home)
     keep_files_private()
     with told():
         use_secret(home_secret(settings.home, JWT_SECRET))
@@ -58,7 +58,7 @@ def create(
 @app.command("list")
 def list_tokens(home: HomeOption = None) -> None:
     """List the tokens that were made."""
-    settings = load_settings(home=home)
+    settings = load_home_settings(home=home)
     with told():
         tokens = TokenRegistry(settings.home).all()
     if not tokens:
@@ -83,7 +83,7 @@ def list_tokens(home: HomeOption = None) -> None:
 def revoke(name: NameArgument, home: HomeOption = None) -> None:
     """Have a token count no more, at once, also for who is connected with it."""
     with told():
-        TokenRegistry(load_settings(home=home).home).revoke(name)
+        TokenRegistry(load_home_settings(home=home).home).revoke(name)
     console.print(f"Revoked {name}. A running server takes it no more, and closes its connections.", markup=False)
 
 

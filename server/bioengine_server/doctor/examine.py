@@ -22,6 +22,7 @@ EXAMINATIONS: tuple[Examination, ...] = (
     network.names,
     network.pages,
     network.certificate,
+    installation.settings_files,
     installation.env_file,
     installation.versions,
     installation.store,

@@ -14,6 +14,8 @@ from bioengine_server.access.rules import Access, access_of
 from bioengine_server.doctor.finding import Finding
 from bioengine_server.doctor.setup import Setup
 from bioengine_server.errors import StoreError
+from bioengine_server.settings_files import HOME_FILE, read_settings_files
+from bioengine_server.settings_names import remarks
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.trust import trust_entry
 
@@ -32,14 +34,30 @@ import onnxruntime, torch
 found["gpu"] = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and torch.cuda.is_available()
 print(json.dumps(found))
 """
+_SECRETS = {"BIOENGINE_TOKEN", "BIOENGINE_TRITON_SECRET"}
 _PATIENCE = 120.0  # seconds; torch takes its time from a slow disk
+
+
+def settings_files(setup: Setup) -> Iterator[Finding]:
+    """Which files settings were read from, and whether others can read secrets in them."""
+    given = read_settings_files(setup.settings.home)
+    if not given.files:
+        yield Finding("settings files", "ok", f"none: neither {given.home / HOME_FILE} nor that of the machine is there")
+    for file in given.files:
+        found = f"{file.path}: {', '.join(sorted(file.values)) or 'nothing in it'}"
+        if _SECRETS & set(file.values) and file.path.stat().st_mode & 0o044:
+            yield Finding("settings files", "problem", f"{found}; others can read it", f"chmod go-r '{file.path}'")
+        else:
+            yield Finding("settings files", "ok", found)
+    for remark in remarks(given):
+        yield Finding("settings", "note", remark, "Correct or remove it where it is set.")
 
 
 def env_file(setup: Setup) -> Iterator[Finding]:
     """What stands in `.env`, where somebody may expect it to be examined."""
     if setup.env_only:
         advice = (
-            "For ./bioengine, make them environment variables: `set -a; . ./.env; set +a`. "
+            f"For ./bioengine, put them into {setup.settings.home / HOME_FILE}. "
             "The containers' own are examined by `docker compose exec server bioengine doctor`."
         )
         found = f"{', '.join(setup.env_only)}: for the containers only, so not looked at here"

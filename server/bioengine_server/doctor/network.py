@@ -19,6 +19,7 @@ from bioengine_server.access.peers import is_loopback
 from bioengine_server.doctor.finding import Finding
 from bioengine_server.doctor.setup import Setup
 from bioengine_server.errors import PortInUse
+from bioengine_server.home_in_use import server_with_another_home
 from bioengine_server.hub.hypha import listen
 
 _PATIENCE = 5.0  # seconds
@@ -88,6 +89,9 @@ def _who_has(setup: Setup, subject: str) -> Finding:
         answer = httpx.get(f"{url}/health/readiness", timeout=_PATIENCE)
         health = answer.json()
         if answer.status_code == 200 and health.get("status") == "OK":
+            if server_with_another_home(setup.settings):
+                advice = f"No server uses {setup.settings.home}, which is examined here: name the server's with --home."
+                return Finding(subject, "note", "a BioEngine answers there, and is ready; it has another home", advice)
             return Finding(subject, "ok", "a BioEngine answers there, and is ready")
         if "reason" in health:
             advice = "Where it was started, or `docker compose logs`, has more."

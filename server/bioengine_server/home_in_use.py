@@ -1,0 +1,97 @@
+"""Which home a running server has: commands that act on another one say so.
+
+A server has a random name for as long as it runs. It stands in its home, where its owner alone can read it, and in a header of
+the health routes: who has the home knows its server again, and nobody else learns anything about the home.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from bioengine_server.settings import Settings
+
+HEADER = "BioEngine-Server"
+_FILE = "server.json"
+_PATIENCE = 1.0  # seconds
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """`name`: random. `url`: where it listens. `machine` and `process`: who wrote it, at `written` (seconds since 1970)."""
+
+    name: str
+    url: str
+    machine: str
+    process: int
+    written: float
+
+
+@contextlib.contextmanager
+def announced(settings: Settings) -> Iterator[str]:
+    """Have the home say who uses it; gives the server's name. Where the home has no room, nothing depends on it."""
+    file = settings.home / _FILE
+    announcement = Announcement(secrets.token_hex(8), settings.url, socket.gethostname(), os.getpid(), time.time())
+    with contextlib.suppress(OSError):
+        beside = file.with_name(f".{_FILE}.{os.getpid()}")
+        beside.write_text(json.dumps(asdict(announcement)), encoding="utf-8")
+        beside.chmod(0o600)
+        beside.replace(file)
+    try:
+        yield announcement.name
+    finally:
+        with contextlib.suppress(OSError):
+            file.unlink()
+
+
+def server_with_another_home(settings: Settings) -> str | None:
+    """The address of a server of this machine that has another home than these settings, whose own home nobody uses; or None."""
+    answering = _name_at(settings.url)
+    if answering is None:
+        return None
+    user = _user_of(settings.home)
+    if user is None:
+        return settings.url
+    if answering == user.name or _lives_here(user) or _name_at(user.url) == user.name:
+        return None
+    return settings.url
+
+
+def _user_of(home: Path) -> Announcement | None:
+    try:
+        return Announcement(**json.loads((home / _FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _lives_here(user: Announcement) -> bool:
+    """Whether the process is still there that wrote it: also one that answers no HTTP, such as `./bioengine triton`."""
+    if user.machine != socket.gethostname():
+        return False
+    try:
+        return bool(psutil.Process(user.process).create_time() < user.written)
+    except (psutil.Error, ValueError, TypeError):
+        return False
+
+
+def _name_at(url: str) -> str | None:
+    """The name of the server that answers there; None: no BioEngine does."""
+    try:
+        address = urlsplit(url)
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=_PATIENCE)
+        with contextlib.closing(connection):
+            connection.request("GET", "/health/liveness")
+            return connection.getresponse().headers.get(HEADER)
+    except (OSError, ValueError, http.client.HTTPException):
+        return None

@@ -1,0 +1,46 @@
+"""Commands that act on a home which the running server does not have say so, and learn nothing of the server's."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.stack.harness import Stack, bioengine
+
+REMARK = "has another home: no server uses"
+
+
+@pytest.mark.parametrize("command", [("token", "create", "ada"), ("models", "list")])
+def test_of_another_home_the_command_says_so(stack: Stack, tmp_path: Path, command: tuple[str, ...]) -> None:
+    done = bioengine(*command, "--home", str(tmp_path / "home"), BIOENGINE_PORT=str(stack.port))
+    assert done.returncode == 0 and f"The server at {stack.url} {REMARK} {tmp_path / 'home'}" in done.stderr, done.stderr
+    assert REMARK not in done.stdout
+
+
+def test_of_the_servers_home_it_says_nothing(stack: Stack) -> None:
+    """Also where the command does not know the server's port."""
+    for port in (stack.port, 9):
+        done = bioengine("models", "list", "--home", str(stack.home), BIOENGINE_PORT=str(port))
+        assert done.returncode == 0 and REMARK not in done.stderr
+
+
+def test_of_a_home_that_another_server_uses_it_says_nothing(stack: Stack, guarded: Stack) -> None:
+    done = bioengine("token", "list", "--home", str(guarded.home), BIOENGINE_PORT=str(stack.port))
+    assert done.returncode == 0 and REMARK not in done.stderr
+
+
+def test_strangers_learn_nothing_of_the_home(stack: Stack) -> None:
+    with urllib.request.urlopen(f"{stack.url}/health/liveness") as answer:
+        name = answer.headers["BioEngine-Server"]
+        assert json.loads(answer.read()) == {"status": "OK"}
+    file = stack.home / "server.json"
+    assert json.loads(file.read_text())["name"] == name and len(name) == 16 and name != stack.settings.home_digest
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_doctor_says_so_too(stack: Stack, tmp_path: Path) -> None:
+    done = bioengine("doctor", "--home", str(tmp_path / "home"), "--port", str(stack.port), "--offline")
+    assert "is ready; it has another home" in " ".join(done.stdout.split())

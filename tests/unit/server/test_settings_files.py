@@ -1,0 +1,184 @@
+"""Settings in files: which wins, which are refused, and names that there are not."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from bioengine_server import settings_names
+from bioengine_server.commands import shared
+from bioengine_server.doctor import installation
+from bioengine_server.doctor.setup import Setup
+from bioengine_server.settings import Settings
+from bioengine_server.settings_files import SettingsFileRefused, read_settings_files
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The machine's file, which is not there yet; the home is `home` beside it."""
+    for name in [name for name in os.environ if name.startswith("BIOENGINE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".bioengine").mkdir(mode=0o700)
+    (tmp_path / "home").mkdir(mode=0o700)
+    file = tmp_path / "machine.env"
+    monkeypatch.setenv("BIOENGINE_SETTINGS", str(file))
+    shared.note.cache_clear()
+    return file
+
+
+def write(file: Path, text: str, mode: int = 0o600) -> Path:
+    file.write_text(text)
+    file.chmod(mode)
+    return file
+
+
+def test_flags_win_over_the_environment_that_over_the_homes_file_that_over_the_machines(
+    machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("PORT", "QUEUE_SIZE", "CONCURRENCY", "MODEL_CONCURRENCY")
+    write(machine, "".join(f"BIOENGINE_{name}=11\n" for name in names))
+    write(tmp_path / "home" / "bioengine.env", "".join(f"BIOENGINE_{name}=12\n" for name in names[:3]))
+    for name in names[:2]:
+        monkeypatch.setenv(f"BIOENGINE_{name}", "13")
+    found = shared.load_settings(home=tmp_path / "home", port=14)
+    assert [getattr(found, name.lower()) for name in names] == [14, 13, 12, 11]
+    assert found.home == tmp_path / "home" and found.queue_size == 13 and found.probe_interval == Settings().probe_interval
+
+
+def test_the_machines_file_may_name_the_home(machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(machine, f"BIOENGINE_HOME={tmp_path}/home\n")
+    write(tmp_path / "home" / "bioengine.env", "BIOENGINE_PORT=12\n")
+    write(tmp_path / ".bioengine" / "bioengine.env", "BIOENGINE_PORT=13\n")
+    assert (shared.load_settings().home, shared.load_settings().port) == (tmp_path / "home", 12)
+    monkeypatch.setenv("BIOENGINE_HOME", str(tmp_path / ".bioengine"))
+    assert shared.load_settings().port == 13
+    monkeypatch.setenv("BIOENGINE_SETTINGS", "")
+    monkeypatch.delenv("BIOENGINE_HOME")
+    assert read_settings_files().home == tmp_path / ".bioengine"
+
+
+def test_lines(machine: Path) -> None:
+    write(
+        machine,
+        "# a comment\n\n  export BIOENGINE_PORT = 12  # of ours\nBIOENGINE_ALLOW_ORIGINS=\nBIOENGINE_RUN_DIR=\n"
+        "BIOENGINE_HOST='::1' # loopback\nBIOENGINE_PUBLIC_URL=\"https://a/b\"\nBIOENGINE_COLLECTION_URL=https://a/#{id}$X\n",
+    )
+    found = shared.load_settings()
+    assert (found.port, found.allow_origins, found.run_dir, found.host) == (12, "", None, "::1")
+    assert (found.public_url, found.collection_url) == ("https://a/b", "https://a/#{id}$X")
+
+
+@pytest.mark.parametrize("line", ["BIOENGINE_PORT 9", "BIOENGINE_HOST='a", "BIOENGINE_HOST='a'b", "-x=1", "=3"])
+def test_what_is_no_setting_is_named_by_its_line(machine: Path, line: str) -> None:
+    write(machine, f"# first\n{line}\n")
+    with pytest.raises(SettingsFileRefused, match=rf"{re.escape(str(machine))}, line 2: expected NAME=value"):
+        read_settings_files()
+
+
+def test_an_empty_setting_counts_as_none(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty path would be the folder that the command is started in."""
+    for name in ("RUN_DIR", "HOME", "TRITON_PORT", "ACCESS", "TRITON_SECRET", "ID_MAP_URL"):
+        monkeypatch.setenv(f"BIOENGINE_{name}", "")
+    found = shared.load_settings()
+    assert (found.run_dir, found.triton_port, found.access, found.triton_secret) == (None, None, "auto", None)
+    assert found.home == Path.home() / ".bioengine" and found.id_map_url == ""
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_file_that_others_may_write_is_refused(machine: Path, mode: int) -> None:
+    write(machine, "BIOENGINE_PORT=12\n", mode)
+    with pytest.raises(SettingsFileRefused, match=rf"others can write to it\. chmod go-w '{re.escape(str(machine))}'"):
+        read_settings_files()
+    with pytest.raises(SystemExit):
+        shared.load_settings()
+    machine.chmod(0o644)
+    assert shared.load_settings().port == 12
+
+
+def test_a_file_that_others_may_replace_is_refused(machine: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    write(home / "bioengine.env", "BIOENGINE_PORT=12\n")
+    home.chmod(0o777)
+    with pytest.raises(SettingsFileRefused, match=rf"others can replace it.* chmod go-w '{re.escape(str(home))}'"):
+        read_settings_files(home)
+    home.chmod(0o1777)
+    assert read_settings_files(home).get("BIOENGINE_PORT") == "12"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root")
+def test_a_file_of_another_user_is_refused(machine: Path) -> None:
+    write(machine, "BIOENGINE_PORT=12\n")
+    os.chown(machine, 4321, 4321)
+    with pytest.raises(SettingsFileRefused, match=r"belongs to another user \(number 4321\)"):
+        read_settings_files()
+
+
+def test_a_wrong_value_names_its_file(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(machine, "BIOENGINE_PORT=none\n")
+    with pytest.raises(SystemExit):
+        shared.load_settings()
+    assert f"it is 'none', in {machine}" in capsys.readouterr().err
+
+
+def test_unknown_names_are_told_once_with_the_nearest(
+    machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BIOENGINE_ACESS", "token")
+    monkeypatch.setenv("BIOENGINE_TOKEN", "x")
+    home = tmp_path / "home"
+    write(home / "bioengine.env", "BIOENGINE_OFLINE=1\nBIOENGINE_HOME=/x\nBIOENGINE_PYTHON=/x\nBIOENGINE_GPUS=1\nQQ=1\n")
+    shared.load_settings(home=home)
+    shared.load_settings(home=home)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(set(lines)) == 6
+    for line, texts in zip(
+        lines,
+        [
+            ("BIOENGINE_ACESS", "Did you mean BIOENGINE_ACCESS?"),
+            ("BIOENGINE_OFLINE", str(home), "Did you mean BIOENGINE_OFFLINE?"),
+            ("BIOENGINE_HOME does nothing in", "/etc/bioengine.env"),
+            ("BIOENGINE_PYTHON does nothing in", "a variable of the environment"),
+            ("BIOENGINE_GPUS does nothing in", ".env"),
+            ("no setting QQ", "docs/settings.md"),
+        ],
+    ):
+        assert line.startswith("note: ") and all(text in line for text in texts), line
+
+
+def test_a_token_may_stand_in_a_file(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BIOENGINE_TOKEN", "mine")
+    write(machine, "BIOENGINE_TOKEN=theirs\n")
+    shared.load_settings()
+    assert os.environ["BIOENGINE_TOKEN"] == "mine"
+    monkeypatch.delenv("BIOENGINE_TOKEN")
+    shared.load_settings()
+    assert os.environ["BIOENGINE_TOKEN"] == "theirs"
+
+
+def test_doctor_says_which_files_were_read(machine: Path, tmp_path: Path) -> None:
+    setup = Setup(Settings(home=tmp_path / "home"), {})
+    (finding,) = installation.settings_files(setup)
+    assert finding.verdict == "ok" and "none" in finding.found
+    write(machine, "BIOENGINE_TOKEN=theirs\nBIOENGINE_PRT=1\n", 0o644)
+    finding, unknown = installation.settings_files(setup)
+    assert finding.verdict == "problem" and f"{machine}: BIOENGINE_PRT, BIOENGINE_TOKEN" in finding.found
+    assert finding.advice == f"chmod go-r '{machine}'" and "theirs" not in finding.found
+    assert unknown.verdict == "note" and "BIOENGINE_PORT" in unknown.found
+
+
+def test_all_names_are_known() -> None:
+    """Those of both settings classes, of the compose file by its example, and of the docs; and none that nobody reads."""
+    runner = (ROOT / "model_runner" / "bioengine_runner" / "settings.py").read_text()
+    of_runner = {f"BIOENGINE_{name.upper()}" for name in re.findall(r"^    (\w+): ", runner, flags=re.MULTILINE)}
+    assert settings_names.OF_TRITON_ONLY == of_runner - settings_names.OF_SERVER
+    of_example = set(re.findall(r"^#?(BIOENGINE_\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    compose = set(re.findall(r"BIOENGINE_\w+", (ROOT / "docker-compose.yml").read_text()))
+    assert settings_names.OF_COMPOSE_ONLY == compose - settings_names.OF_SERVER
+    assert of_example == settings_names.KNOWN - (settings_names.OF_TRITON_ONLY - settings_names.OF_COMPOSE_ONLY)
+    of_docs = set(re.findall(r"`(BIOENGINE_\w+)`", (ROOT / "docs" / "settings.md").read_text()))
+    assert of_docs == settings_names.KNOWN
