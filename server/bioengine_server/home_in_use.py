@@ -12,13 +12,10 @@ import json
 import os
 import secrets
 import socket
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
-
-import psutil
 
 from bioengine_server.settings import Settings
 
@@ -29,20 +26,19 @@ _PATIENCE = 1.0  # seconds
 
 @dataclass(frozen=True)
 class Announcement:
-    """`name`: random. `url`: where it listens. `machine` and `process`: who wrote it, at `written` (seconds since 1970)."""
+    """`name`: random. `url`: where it listens. `machine` and `process`: who wrote it."""
 
     name: str
     url: str
     machine: str
     process: int
-    written: float
 
 
 @contextlib.contextmanager
 def announced(settings: Settings) -> Iterator[str]:
     """Have the home say who uses it; gives the server's name. Where the home has no room, nothing depends on it."""
     file = settings.home / _FILE
-    announcement = Announcement(secrets.token_hex(8), settings.url, socket.gethostname(), os.getpid(), time.time())
+    announcement = Announcement(secrets.token_hex(8), settings.url, socket.gethostname(), os.getpid())
     with contextlib.suppress(OSError):
         beside = file.with_name(f".{_FILE}.{os.getpid()}")
         beside.write_text(json.dumps(asdict(announcement)), encoding="utf-8")
@@ -80,8 +76,9 @@ def _lives_here(user: Announcement) -> bool:
     if user.machine != socket.gethostname():
         return False
     try:
-        return bool(psutil.Process(user.process).create_time() < user.written)
-    except (psutil.Error, ValueError, TypeError):
+        # Not any process that has got its number since.
+        return b"bioengine_server" in Path(f"/proc/{user.process}/cmdline").read_bytes()
+    except OSError:
         return False
 
 

@@ -20,16 +20,18 @@ triton = server.get_service("triton-client")
 image = np.random.randint(0, 255, {shape})
 ret = triton.execute(inputs=[{{"inputs": [image], "model_id": "{model}"}}],
                      model_name="bioengine-model-runner", serialization="imjoy")
-print(ret["result"])"""
+result = ret["result"]
+print(result["outputs"][0].shape if result["success"] else result["error"])"""
 
+_MODEL = "drawn-nuclei"
 _USUAL_SIZE = 256  # pixels
 
 
 def first_call(settings: Settings) -> str:
-    """A program that runs a stored model with one input; the probe's where there is no other."""
+    """A program that runs a stored model with one input: that which comes with the project, else another, else the probe's."""
     stored = [model.manifest for model in ModelStore(settings.store).models()]
     fitting = [manifest for manifest in stored if usable_weights(manifest, settings.trusted) and len(manifest.inputs) == 1]
-    chosen = min(fitting, key=lambda manifest: manifest.id == PROBE_MODEL)
+    chosen = min(fitting, key=lambda manifest: (manifest.id == PROBE_MODEL, manifest.id != _MODEL))
     shape = tuple(_size(axis) for axis in chosen.inputs[0].axes)
     token = ', "token": "..."' if Access(settings, None).all_need_token else ""
     return _SNIPPET.format(url=settings.told_url, token=token, model=chosen.id, shape=shape)

@@ -52,6 +52,14 @@ def test_every_block_says_what_it_is() -> None:
     assert PROGRAMS and WEB_PAGES and COMMANDS
 
 
+def test_programs_use_a_model_that_is_always_there_and_say_what_went_wrong() -> None:
+    for block in [*PROGRAMS, *WEB_PAGES]:
+        where = f"{block.page}, line {block.line}"
+        assert set(re.findall(r"""\bmodel_id"?: "([^"]+)""", block.code)) <= {"drawn-nuclei"}, where
+        if re.search(r"\bexecute(_model)?\(|\bpost\(", block.code):
+            assert re.search(r"""\[?["']?\berror\b""", block.code), where
+
+
 def environment_of(code: str) -> str:
     """Where the libraries are that a program imports."""
     if "imjoy_rpc" in code:
@@ -84,6 +92,23 @@ def test_program(request: pytest.FixtureRequest, tmp_path: Path, block: Block) -
     assert block.prints is None or _words(block.prints) in _words(run.stdout)
 
 
+def test_what_goes_wrong_is_printed_and_is_no_error_of_the_program(stack: Stack, tmp_path: Path) -> None:
+    """With an image of seven channels for a model of one: those of the docs, and the one that `up` prints."""
+    printed = re.search(r"Try it:\n\n(import numpy.*?)\n\n?(?=\S*$|\d{4}-)", stack.log, re.DOTALL | re.MULTILINE)
+    assert printed is not None and '"drawn-nuclei"' in printed[1], stack.log
+    programs = [block.code for block in PROGRAMS if "(1, 1, 256, 256))\n" in block.code and "BIOENGINE_TOKEN" not in block.code]
+    assert len(programs) > 5
+    running = []
+    for number, code in enumerate([printed[1], *programs]):
+        file = tmp_path / f"{number}.py"
+        file.write_text(code.replace(USUAL_URL, stack.url).replace("(1, 1, 256, 256)", "(1, 7, 256, 256)"))
+        command = [python(environment_of(code)), str(file)]
+        running.append((code, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)))
+    for code, process in running:
+        said, _ = process.communicate(timeout=120)
+        assert "The model" in said and "KeyError" not in said and "Traceback" not in said, f"{code}\n{said}"
+
+
 def _words(text: str) -> str:
     return " ".join(text.split())
 
@@ -92,7 +117,7 @@ def _words(text: str) -> str:
 def test_web_page(stack: Stack, block: Block) -> None:
     shown = "document.getElementById('mask').textContent"
     report = run_page(block.code, stack, until=f"{shown}.startsWith('Waiting') ? null : {shown}")
-    assert report["result"] == f"float32 1,1,256,256, {256 * 256} values" and not report["errors"], report
+    assert report["result"] == f"float32 1,2,256,256, {2 * 256 * 256} values" and not report["errors"], report
 
 
 @pytest.mark.parametrize("page", COMMANDS)
@@ -119,7 +144,7 @@ def test_the_published_example_gives_a_mask(stack: Stack, tmp_path: Path, librar
     if library == "hypha":
         source = source.replace("imjoy_rpc.hypha", "hypha_rpc")
     call = "asyncio.run(main())" if mode == "async" else "main()"
-    source = source.replace(f"    {call}\n", f"    mask = {call}\n    assert mask.shape == (1, 1, 256, 256), mask.shape\n")
+    source = source.replace(f"    {call}\n", f"    mask = {call}\n    assert mask.shape == (1, 2, 256, 256), mask.shape\n")
     source += "    assert 0 < mask.mean() < 1, mask.mean()\n    print('a mask')\n"
     program = tmp_path / "program.py"
     program.write_text(source.replace(USUAL_URL, stack.url))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import urllib.request
 from pathlib import Path
 
 import pytest
 
-from tests.stack.harness import Stack, bioengine
+from tests.stack.harness import ROOT, Stack, bioengine, python
 
 REMARK = "has another home: no server uses"
 
@@ -39,6 +41,14 @@ def test_strangers_learn_nothing_of_the_home(stack: Stack) -> None:
     file = stack.home / "server.json"
     assert json.loads(file.read_text())["name"] == name and len(name) == 16 and name != stack.settings.home_digest
     assert file.stat().st_mode & 0o077 == 0
+
+
+def test_the_model_runners_environment_has_what_these_commands_need(stack: Stack, tmp_path: Path) -> None:
+    """As in Triton's container, where there is no other."""
+    command = [python("runner"), "-P", "-m", "bioengine_server", "models", "list", "--home", str(tmp_path / "home")]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT / "server"), "BIOENGINE_PORT": str(stack.port)}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0 and REMARK in done.stderr, done.stderr
 
 
 def test_doctor_says_so_too(stack: Stack, tmp_path: Path) -> None:
