@@ -11,6 +11,7 @@ the one that is there, which is used until the new one works, and kept for as lo
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import itertools
@@ -20,7 +21,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class Environment:
     built_for: str = "cpu"
 
     def digest(self) -> str:
-        digest = hashlib.sha256(f"{PYTHON_VERSION} {os.path.realpath(sys.executable)} {self.project}".encode())
+        digest = hashlib.sha256(f"{PYTHON_VERSION} {os.path.realpath(sys.executable)}".encode())
         digest.update(recipes.what_is_done(Path(recipes.__file__).read_text(encoding="utf-8")).encode())
         for source in self.sources:
             digest.update(source.name.encode() + b"\0" + source.read_bytes())
@@ -198,18 +198,19 @@ def bring_about(names: list[str], wish: Wish) -> Path:
     def pending() -> list[Environment]:
         return [each for each in wanted if wish.again or not is_good_enough(each, folder, wish)]
 
-    if pending() or (wish.renew and any(needs_upkeep(folder, each.name) for each in wanted)):
+    if pending():
         with alone(folder):
             concerned = wanted if wish.renew else pending()
-            for environment in concerned:
-                current = environment.is_current(folder)
-                layout.take_over(folder, environment.name, environment.digest() if current else None)
+            take_over(concerned, folder)
             to_build = pending()
             for number, environment in enumerate(to_build, start=1):
                 build(environment, folder, f"[{number}/{len(to_build)}]", wish.again)
-            kept = [place for environment in concerned for place in layout.remove_unused(folder, environment.name)]
-        if kept and to_build:
-            report("A running server goes on with what it was started with: start it again to have it use the new environments.")
+            if remove_unused(concerned, folder) and to_build:
+                report("A running server goes on with what it was started with: start it again to have it use the new ones.")
+    elif wish.renew and os.access(folder, os.W_OK) and any(needs_upkeep(folder, each.name) for each in wanted):
+        with contextlib.suppress(BlockingIOError), alone(folder, wait=False):
+            take_over(wanted, folder)
+            remove_unused(wanted, folder)
     tell_what_is_out_of_date(wanted, folder)
     return folder
 
@@ -217,6 +218,17 @@ def bring_about(names: list[str], wish: Wish) -> Path:
 def is_good_enough(environment: Environment, folder: Path, wish: Wish) -> bool:
     """Whether a command can do with what is there: up to date where it renews, else whatever works."""
     return environment.is_current(folder) if wish.renew else environment.found(folder) is not None
+
+
+def take_over(environments: list[Environment], folder: Path) -> None:
+    for environment in environments:
+        current = environment.is_current(folder)
+        layout.take_over(folder, environment.name, environment.digest() if current else None)
+
+
+def remove_unused(environments: list[Environment], folder: Path) -> list[Path]:
+    """Remove what is out of date and nobody uses; returns what somebody does."""
+    return [place for environment in environments for place in layout.remove_unused(folder, environment.name)]
 
 
 def needs_upkeep(folder: Path, name: str) -> bool:
@@ -231,7 +243,8 @@ def build(environment: Environment, folder: Path, number: str, again: bool) -> N
     ready = [place for place in ready if (place / layout.STAMP).is_file()]
     if ready and not again:
         layout.use(folder, environment.name, ready[0])
-        return
+        if environment.found(folder) is not None:
+            return
     report(f"{number} {environment.title}")
     place = layout.new_place(folder, environment.name, digest)
     try:
@@ -256,13 +269,15 @@ def tell_what_is_out_of_date(environments: list[Environment], folder: Path) -> N
         report(f"Out of date, and used as it is: {'; '.join(old)}. `./bioengine setup` brings it up to date.")
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """One at a time builds; a second `bioengine` waits for the first."""
+@contextlib.contextmanager
+def alone(folder: Path, wait: bool = True) -> Iterator[None]:
+    """One at a time builds; a second `bioengine` waits for the first, or raises BlockingIOError."""
     with open(folder / "lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not wait:
+                raise
             report("Waiting for another bioengine, which builds the environments ...")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

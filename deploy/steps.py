@@ -26,11 +26,16 @@ def run(command: list[str]) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     assert process.stdout is not None
     output: list[str] = []
-    for line in process.stdout:
-        output.append(line)
-        if sys.stderr.isatty():
-            width = shutil.get_terminal_size().columns - 8
-            print(f"\r\033[K      {line.strip()[:width]}", end="", file=sys.stderr, flush=True)
+    try:
+        for line in process.stdout:
+            output.append(line)
+            if sys.stderr.isatty():
+                width = shutil.get_terminal_size().columns - 8
+                print(f"\r\033[K      {line.strip()[:width]}", end="", file=sys.stderr, flush=True)
+    except BaseException:
+        process.kill()  # it would go on writing into what is removed
+        process.wait()
+        raise
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
     if process.wait() != 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -200,6 +201,18 @@ def test_an_interrupted_build_is_done_again_and_the_old_one_stays(setup: Setup) 
     assert setup.all() == {setup.place.name} and setup.place != before
 
 
+def test_an_interrupted_step_ends_its_command(deploy: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would go on writing into a folder that is removed."""
+
+    def interrupted() -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.stderr, "isatty", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        deploy.steps.run(["sh", "-c", f"echo $$ | tee {tmp_path}/process; exec sleep 60"])
+    assert not Path(f"/proc/{(tmp_path / 'process').read_text().strip()}").exists()
+
+
 def test_all_is_built_again_where_that_is_asked_for(setup: Setup, user: Any) -> None:
     """Also while the one of the same description is in use."""
     setup.run("up")
@@ -324,6 +337,26 @@ def test_an_environment_of_another_checkout_is_not_taken_for_ours(deploy: Simple
     for path, found in ((ROOT / "server", place), (ROOT / "elsewhere", None)):
         (packages / "bioengine.pth").write_text(f"{path}\n")
         assert ours.found(tmp_path) == found
+
+
+def test_what_is_up_to_date_waits_for_no_build_and_needs_no_rights(
+    setup: Setup, user: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a folder that somebody else has built, or builds in, also where something of an earlier build is left."""
+    setup.run("up")
+    server = user()
+    setup.run("setup --again")
+    server.communicate()
+    with open(setup.folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        setup.run("up")
+        assert len(setup.all()) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: False)
+        setup.run("up")
+        assert len(setup.all()) == 2
+    setup.run("up")
+    assert len(setup.all()) == 1 and len(setup.built) == 2 and "Waiting" not in capsys.readouterr().err
 
 
 def test_a_digest_is_of_what_is_done_and_not_of_the_words_about_it(deploy: SimpleNamespace) -> None:
