@@ -6,7 +6,7 @@
     client -> door, triton-client   NotLetIn; NoAccess: TokenNeeded, TokenExpired, ...; TooManyRequests
     HTTP -> triton-client, Triton   BadBody, AccessDenied, Forbidden, NoSuchModel, ModelNotLoaded, WrongMethod, besides these
     admin -> tokens                 BadTokenName, TokenExists, NoSuchToken, TokensUnreadable
-    image file -> server            ImageError, NoServer, NotConnected, RunFailed: of `run` and `demo`
+    image file -> server            NoServer, NotConnected, RunFailed, and those of images/errors.py: of `run` and `demo`
     bench -> server                 BenchFailed: of `bench`
 
 Each message says what was wrong, what was expected and what to do. What a model makes of a request is decided in the
@@ -168,37 +168,6 @@ class DownloadNotAllowed(StoreError):
         super().__init__(
             f"{id!r} was not looked for in the collection: on this server {who} (BIOENGINE_DOWNLOAD). "
             f"Ask its admin for it: `./bioengine models pull {id}`."
-        )
-
-
-class ImageError(BioEngineError):
-    """Something about an image file."""
-
-
-class UnreadableImage(ImageError):
-    def __init__(self, file: Path, reason: str) -> None:
-        super().__init__(f"The image {file} cannot be read: {reason}.")
-
-
-class UnwritableImage(ImageError):
-    def __init__(self, file: Path, reason: str) -> None:
-        super().__init__(f"The result {file} cannot be written: {reason}.")
-
-
-class UnclearAxes(ImageError):
-    def __init__(self, shape: Sequence[int], given: str, wanted: str) -> None:
-        axes = f"the axes {given!r}" if given else "axes that its file does not name"
-        super().__init__(
-            f"The image has the shape {tuple(shape)} and {axes}, and the model's axes are {wanted!r}. Say what each axis of the "
-            f"image is with --axes, a letter for each, such as --axes {wanted.replace('b', '')}."
-        )
-
-
-class WrongImageCount(ImageError):
-    def __init__(self, given: int, inputs: Sequence[str], output: Path) -> None:
-        super().__init__(
-            f"The model takes {len(inputs)} image{'' if len(inputs) == 1 else 's'} at a time ({', '.join(inputs)}), and {given} "
-            f"came for {output}. Give one file for each input; for several runs give a folder with -o."
         )
 
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import pytest
 from bioengine_server.demo.nuclei import draw
-from bioengine_server.images.files import Image, write_image
+from bioengine_server.images.files import write_image
+from bioengine_server.images.image import Image
 
 from tests.clients.browser import run_page
 from tests.stack.harness import ROOT, USUAL_URL, Stack, python

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tifffile
 from bioengine_server.demo.nuclei import dice, draw
-from bioengine_server.images.files import Image, PixelSize, read_image, write_image
+from bioengine_server.images.files import read_image, write_image
+from bioengine_server.images.image import Image, PixelSize
 from skimage.filters import threshold_otsu
 
 from tests.stack.harness import ROOT, Stack, bioengine, wait_for

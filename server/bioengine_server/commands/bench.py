@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 
-from bioengine_server.commands.shared import console, load_settings, told
+from bioengine_server.commands.shared import console, fail, load_settings, told
 
 _TABLE_WIDTH = 120
 
@@ -19,6 +19,7 @@ def bench(
         bool, typer.Option("--huge", help="Also run an image of 16384 x 16384 pixels: minutes, and gigabytes.")
     ] = False,
     json: Annotated[Optional[Path], typer.Option(help="File for the figures, as JSON.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace that file where it is there already.")] = False,
 ) -> None:
     """Measure speed and memory on this machine, with a server of its own in a temporary home.
 
@@ -26,12 +27,19 @@ def bench(
     """
     from bioengine_server.bench.report import as_json, summary, table
     from bioengine_server.bench.run import run_bench
+    from bioengine_server.whole_file import check_outputs, whole_file
 
+    with told():
+        check_outputs([json] if json else [], overwrite)
     with told(), console.status("") as status:
         measurements = run_bench(load_settings(), rounds, huge, tell=lambda what: status.update(f"{what} ..."))
     # Whole, also where the output goes to a file or is read by a program.
     Console(width=max(console.width, _TABLE_WIDTH)).print(table(measurements))
     console.print(summary(measurements), markup=False)
     if json is not None:
-        json.write_text(as_json(measurements))
+        try:
+            with told(), whole_file(json, overwrite) as file:
+                file.write(as_json(measurements).encode())
+        except OSError as error:
+            fail(f"{json} could not be written: {error.strerror or error}. The figures are above.")
     raise typer.Exit(1 if any(item.exceeded for item in measurements) else 0)

@@ -2,46 +2,86 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from bioengine_server.commands.shared import HomeOption, console, load_settings, told
+from bioengine_server.commands.shared import HomeOption, console, fail, load_settings, told
+from bioengine_server.errors import BioEngineError
+from bioengine_server.untrusted import shown
+
+if TYPE_CHECKING:
+    from bioengine_server.images.model import Model
+    from bioengine_server.images.plan import Job
+    from bioengine_server.images.runs import Report
 
 UrlOption = Annotated[
     Optional[str], typer.Option("--server-url", help="Another server than the one of BIOENGINE_HOST and BIOENGINE_PORT.")
 ]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
 
 
 def run(
     id: Annotated[str, typer.Argument(help="The model's id.")],
     images: Annotated[list[Path], typer.Argument(help=".npy, .tif or .png files; one for each input of the model, or many.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, or a folder.")],
-    axes: Annotated[Optional[str], typer.Option(help='The images\' axes, such as "yx" or "zyx".')] = None,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="File to write (.tif, .npy, .png, .csv), or a folder for IMAGE_MODEL.tif."
+        ),
+    ],
+    axes: Annotated[
+        Optional[str],
+        typer.Option(help='The images\' axes, such as "yx" or "zyx"; along "b", planes or frames are run one by one: "byx".'),
+    ] = None,
     weights: Annotated[Optional[str], typer.Option(help="onnx or torchscript.")] = None,
     all_outputs: Annotated[bool, typer.Option("--all-outputs", help="Write every output, not the first alone.")] = False,
+    series: Annotated[
+        Optional[int], typer.Option(min=1, help="Which image of a TIFF that has several, from 1. [the largest]")
+    ] = None,
+    overwrite: OverwriteOption = False,
     server_url: UrlOption = None,
 ) -> None:
-    """Run a model on images through the running server."""
+    """Run a model on images through the running server.
+
+    In a folder, the result of x.tif is x_MODEL.tif; that of an output without pixels, such as scores, x_MODEL.csv. No image is
+    ever overwritten, and no other file without --overwrite. Images that fail are reported at the end, with exit status 1; the
+    others are done.
+    """
     from bioengine_server.images.client import ModelClient
-    from bioengine_server.images.runs import plan_runs, run_on_files
+    from bioengine_server.images.plan import check_output_name, plan_runs
+    from bioengine_server.images.runs import Options, run_on_files
 
     settings = load_settings()
-    with told(), ModelClient(server_url or settings.url, settings.run_timeout) as client:
-        with console.status(f"Asking for {id} ..."):
-            model = client.describe(id)
-        for job in plan_runs(images, model.inputs, output):
-            with console.status(f"Running {id} on {job.name} ..."):
-                report = run_on_files(client, model, job, axes=axes, weights=weights, all_outputs=all_outputs)
-            for written in report.written:
-                console.print(f"{written.file}: {written.shape} {written.dtype}, {report.seconds:.2f} s", markup=False)
-            if report.left_out:
-                console.print(f"  not written: {', '.join(report.left_out)} (--all-outputs writes them)", markup=False)
+    options = Options(axes, weights.lower() if weights else None, series, overwrite)
+    failed: dict[str, str] = {}
+    with told():
+        check_output_name(output)
+        with ModelClient(server_url or settings.url, settings.run_timeout) as client:
+            with console.status(f"Asking for {shown(id)} ..."):
+                model = client.describe(id)
+            jobs = plan_runs(images, model, output, all_outputs, overwrite)
+            _tell_tables(model, jobs)
+            for job in jobs:
+                try:
+                    with console.status(f"Running {shown(id)} on {shown(job.name)} ..."):
+                        report = run_on_files(client, model, job, options)
+                except BioEngineError as error:
+                    if len(jobs) == 1 or not _is_of_one_image(error):
+                        raise
+                    failed[", ".join(map(str, job.images))] = str(error)
+                else:
+                    _tell(report)
+    if failed:
+        lines = [f"{len(failed)} of {len(jobs)} failed:", *(f"  {name}: {reason}" for name, reason in failed.items())]
+        fail("\n".join(lines))
 
 
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path("bioengine-demo"),
+    overwrite: OverwriteOption = False,
     home: HomeOption = None,
     server_url: UrlOption = None,
 ) -> None:
@@ -50,11 +90,40 @@ def demo(
     Uses the running server; where there is none, starts one for as long as it takes.
     """
     from bioengine_server.demo.session import running_server
-    from bioengine_server.demo.show import segment_drawing
+    from bioengine_server.demo.show import PICTURES, segment_drawing
+    from bioengine_server.whole_file import check_outputs
 
     settings = load_settings(home=home)
     with told():
+        check_outputs([output / name for name in PICTURES], overwrite)
         with console.status("Looking for a server ..."), running_server(settings, server_url) as url:
-            score = segment_drawing(url, output)
-    console.print(f"Wrote {output}/input.png, mask.png and overlay.png", markup=False)
+            score = segment_drawing(url, output, overwrite)
+    console.print(f"Wrote {shown(output, 500)}/input.png, mask.png and overlay.png", markup=False, soft_wrap=True)
     console.print(f"Dice against the drawing: {score:.3f}")
+
+
+def _is_of_one_image(error: BioEngineError) -> bool:
+    """Whether others may do better."""
+    from bioengine_server.images.errors import ConnectionLost
+
+    return not isinstance(error, ConnectionLost)
+
+
+def _tell_tables(model: Model, jobs: list[Job]) -> None:
+    """Say which outputs are no images, before the run: who expects one may stop it."""
+    for number, file in jobs[0].outputs.items():
+        spec = model.outputs[number]
+        if not spec.is_image:
+            text = f"The output '{shown(spec.name)}' (axes {spec.axes}) is no image: its numbers are written, as {file.suffix}."
+            console.print(text, markup=False, soft_wrap=True)
+
+
+def _tell(report: Report) -> None:
+    for written in report.written:
+        text = f"{shown(written.file, 500)}: {written.shape} {written.dtype}, {report.seconds:.2f} s"
+        console.print(text, markup=False, soft_wrap=True)
+    if report.left_out:
+        text = f"  not written: {shown(', '.join(report.left_out), 500)} (--all-outputs writes them)"
+        console.print(text, markup=False, soft_wrap=True)
+    for note in report.notes:
+        print(f"bioengine: note: {shown(note, 2000)}", file=sys.stderr, flush=True)

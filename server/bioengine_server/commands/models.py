@@ -91,14 +91,17 @@ def import_model(
 @app.command()
 def export(
     id: IdArgument,
-    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="The .zip to write. [ID-VERSION.zip]")] = None,
+    output: Annotated[
+        Optional[Path], typer.Option("--output", "-o", help="The .zip to write, or its folder. [ID-VERSION.zip]")
+    ] = None,
     home: HomeOption = None,
 ) -> None:
     """Write a stored model as a package, to import it elsewhere."""
     store = _store(home)
     with told():
         model = store.find(id)
-        target = output or Path(f"{model.manifest.id}-{model.manifest.version}.zip")
+        usual = f"{model.manifest.id}-{model.manifest.version}.zip"
+        target = Path(usual) if output is None else output / usual if output.is_dir() else output
         with console.status(f"Writing {safe(target)} ..."):
             store.export(model, target)
     console.print(f"Wrote {target} ({target.stat().st_size / 1e6:.1f} MB).", markup=False)

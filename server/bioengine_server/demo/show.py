@@ -8,31 +8,31 @@ import numpy as np
 
 from bioengine_server.demo.nuclei import dice, draw
 from bioengine_server.images.client import ModelClient
-from bioengine_server.images.files import Image, write_image
+from bioengine_server.images.files import write_image
+from bioengine_server.images.image import Image
 
 MODEL = "drawn-nuclei"
+PICTURES = ("input.png", "mask.png", "overlay.png")
 
 _SEED = 7  # never seen in training
 _TIMEOUT = 300.0  # seconds
 _OUTLINE = np.array([255, 196, 0], np.uint8)
 
 
-def segment_drawing(url: str, folder: Path) -> float:
+def segment_drawing(url: str, folder: Path, overwrite: bool = False) -> float:
     """Draw, run through the server at `url`, write input.png, mask.png and overlay.png; the Dice score of the mask.
 
-    Raises NoServer, RunFailed, UnwritableImage.
+    Raises what `ModelClient` raises, UnwritableImage, OutputExists.
     """
     drawing = draw(_SEED)
     with ModelClient(url, _TIMEOUT) as client:
-        outputs, _ = client.run(MODEL, [drawing.image[None, None]])
+        outputs = client.run(MODEL, [drawing.image[None, None]]).outputs
     mask = outputs[0][0, 0] > 0.5
-    folder.mkdir(parents=True, exist_ok=True)
     gray = displayed(drawing.image)
-    write_image(folder / "input.png", Image(gray, "yx"))
-    write_image(folder / "mask.png", Image(mask, "yx"))
     overlay = np.repeat(gray[None], 3, axis=0)
     overlay[:, outline(mask)] = _OUTLINE[:, None]
-    write_image(folder / "overlay.png", Image(overlay, "cyx"))
+    for name, picture in zip(PICTURES, (Image(gray, "yx"), Image(mask, "yx"), Image(overlay, "cyx"))):
+        write_image(folder / name, picture, overwrite)
     return dice(mask, drawing.labels > 0)
 
 

@@ -2,53 +2,150 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
 import numpy as np
 
-from bioengine_server.errors import UnclearAxes
-from bioengine_server.images.files import Image
+from bioengine_server.images.errors import UnclearAxes, WrongChannels
+from bioengine_server.images.image import Image
+from bioengine_server.images.model import TensorAxes
+
+Hint = tuple[str, str]
+"""Axes that work for an image, and what they mean."""
 
 
-def to_model_axes(image: Image, axes: str | None, wanted: str) -> np.ndarray:
+@dataclass(frozen=True)
+class Arranged:
+    """An image with the axes of a model.
+
+    `batch`: of each axis of the image that became the batch its letter (empty where it is not known) and its size.
+    `names`: what axes of the model are called in the image, where that is something else.
+    """
+
+    data: np.ndarray
+    batch: tuple[tuple[str, int], ...] = ()
+    names: dict[str, str] = field(default_factory=dict)
+
+
+def to_model_axes(image: Image, axes: str | None, spec: TensorAxes) -> Arranged:
     """The image with the axes of a model.
 
     Args:
         image: as it was read.
-        axes: its axes as a person says, such as "yx" or "zyx"; None: as the file says, or as many as the model has, with
-            batch and channel axes of size 1 left out.
-        wanted: the model's axes, such as "bcyx".
+        axes: its axes as a person says, such as "yx" or "zyx", in any case. Each `b` is an axis along which images are run one
+            by one. None: as the file says, or as many as the model has, with batch and channel axes of size 1 left out.
+        spec: the model's input.
 
-    Raises UnclearAxes.
+    Raises UnclearAxes, WrongChannels.
     """
-    data = image.data
-    given = axes.lower() if axes else _as_the_file_says(image, wanted)
-    if given is None:
-        candidates = (wanted, wanted.replace("b", ""), wanted.replace("b", "").replace("c", ""))
-        given = next((candidate for candidate in candidates if len(candidate) == data.ndim), "")
-    if len(given) != data.ndim or len(set(given)) != len(given):
-        raise UnclearAxes(data.shape, given, wanted)
-    for index, letter in reversed(list(enumerate(given))):
-        if letter not in wanted:
-            if data.shape[index] != 1:
-                raise UnclearAxes(data.shape, given, wanted)
-            data = data.squeeze(index)
-    present = [letter for letter in given if letter in wanted]
-    if any(letter not in present for letter in wanted if letter not in "bc"):
-        raise UnclearAxes(image.data.shape, given, wanted)
-    for letter in wanted:
-        if letter not in present:
-            data, present = data[None], [letter, *present]
-    return data.transpose([present.index(letter) for letter in wanted])
+    given = axes.lower() if axes else _known(image, spec)
+    shape = image.data.shape
+    if not _fits(shape, given, spec):
+        hint = _hint(image, given, spec)
+        if _fits(shape, given, spec, any_channels=True) and spec.channels and "c" in given:
+            raise WrongChannels(shape[given.index("c")], spec.channels, given, hint)
+        raise UnclearAxes(shape, given, spec.axes, hint)
+    joined = [index for index, letter in enumerate(given) if letter == "b"]
+    data = np.moveaxis(image.data, joined, range(len(joined)))
+    letters = [letter for letter in given if letter != "b"]
+    data = data.reshape(math.prod(shape[index] for index in joined), *data.shape[len(joined) :])
+    kept = [letter for letter in letters if letter in spec.axes]
+    data = data.reshape(len(data), *(size for letter, size in zip(letters, data.shape[1:]) if letter in spec.axes))
+    if "b" in spec.axes:
+        kept = ["b", *kept]
+    else:
+        data = data[0]
+    for letter in spec.axes:
+        if letter not in kept:
+            data, kept = data[None], [letter, *kept]
+    own = image.axes or " " * len(given)
+    return Arranged(
+        data.transpose([kept.index(letter) for letter in spec.axes]),
+        tuple((own[index].strip(), shape[index]) for index in joined),
+        {} if axes else {letter: name for letter, name in zip(given, own) if name not in (letter, " ")},
+    )
 
 
-def from_model_axes(data: np.ndarray, axes: str) -> tuple[np.ndarray, str]:
-    """A model's output without batch and channel axes of size 1, and its axes then."""
-    dropped = tuple(index for index, letter in enumerate(axes) if letter in "bc" and data.shape[index] == 1)
-    return data.squeeze(dropped), "".join(letter for index, letter in enumerate(axes) if index not in dropped)
+def from_model_axes(data: np.ndarray, axes: str, arranged: Arranged | None = None) -> tuple[np.ndarray, str]:
+    """A model's output without batch and channel axes of size 1, and its axes then.
+
+    Args:
+        data: of the model.
+        axes: of the model's output.
+        arranged: the image that it was made of, whose names its axes get again: the batch is time where frames went in.
+    """
+    names = {} if arranged is None else arranged.names
+    letters = [names[letter] if letter in names and names[letter] not in axes else letter for letter in axes]
+    if arranged is not None and "b" in letters:
+        index = letters.index("b")
+        batch = _named_batch(arranged, letters)
+        if batch and math.prod(size for _, size in batch) == data.shape[index]:
+            data = data.reshape(*data.shape[:index], *(size for _, size in batch), *data.shape[index + 1 :])
+            letters[index : index + 1] = [letter for letter, _ in batch]
+            dropped = {letter for letter, size in batch if size == 1} | {"c"}
+        else:
+            dropped = {"b", "c"}
+    else:
+        dropped = {"b", "c"}
+    gone = tuple(index for index, letter in enumerate(letters) if letter in dropped and data.shape[index] == 1)
+    return data.squeeze(gone), "".join(letter for index, letter in enumerate(letters) if index not in gone)
 
 
-def _as_the_file_says(image: Image, wanted: str) -> str | None:
-    """The file's axes, unless the model has as many of its own with other names (the file may have called z a time)."""
-    axes = image.axes
-    if axes is None or set(axes) <= set(wanted):
-        return axes
-    return None if image.data.ndim == len(wanted.replace("b", "").replace("c", "")) else axes
+def _named_batch(arranged: Arranged, letters: Sequence[str]) -> list[tuple[str, int]]:
+    """The axes that the batch was made of, with letters that the output has not; none where these do not suffice.
+
+    What is not known counts as z, as ImageJ counts a stack's pages.
+    """
+    taken = {*letters} | {letter for letter, _ in arranged.batch}
+    free: Iterator[str] = iter([letter for letter in "zt" if letter not in taken])
+    named: list[tuple[str, int]] = []
+    for letter, size in arranged.batch:
+        is_good = letter in tuple("tzc") and letter not in letters and letter not in {name for name, _ in named}
+        named.append((letter if is_good else next(free, ""), size))
+    return named if all(letter for letter, _ in named) else []
+
+
+def _known(image: Image, spec: TensorAxes) -> str:
+    """The image's axes without a person's word: the file's, or those of the model that fit; empty where none do."""
+    plain = spec.axes.replace("b", "").replace("c", "")
+    # A file may have called z a time: where the model has as many axes with other names, these are meant.
+    if image.axes is not None and (set(image.axes) <= set(spec.axes) or image.data.ndim != len(plain)):
+        return image.axes
+    candidates = [axes for axes in (spec.axes, spec.axes.replace("b", ""), plain) if len(axes) == image.data.ndim]
+    return next((axes for axes in candidates if _fits(image.data.shape, axes, spec)), "")
+
+
+def _fits(shape: Sequence[int], given: str, spec: TensorAxes, any_channels: bool = False) -> bool:
+    """Whether an image with the axes `given` is one for the model."""
+    sizes = dict(zip(given, shape))
+    others = given.replace("b", "")
+    return (
+        len(given) == len(shape)
+        and len(set(others)) == len(others)
+        and all(size == 1 for letter, size in zip(given, shape) if letter not in spec.axes)
+        and all(letter in given or letter in "bc" for letter in spec.axes)
+        and (any_channels or spec.channels in (None, sizes.get("c", 1)))
+    )
+
+
+def _hint(image: Image, given: str, spec: TensorAxes) -> Hint | None:
+    """Axes with which it works, tried out; None where there are none."""
+    shape = image.data.shape
+    plain = spec.axes.replace("b", "").replace("c", "")
+    known = given if len(given) == len(shape) and set(given) <= set("btzcyx") else image.axes or ""
+    foreign = "".join(letter if letter in spec.axes else "b" for letter in known)
+    more = len(shape) - len(plain)
+    orders = {
+        0: [plain],
+        1: ["c" + plain, plain + "c", "b" + plain],
+        2: ["bc" + plain, "b" + plain + "c", "bb" + plain],
+        3: ["bbc" + plain, "bb" + plain + "c", "bbb" + plain],
+    }
+    for axes in [foreign, foreign.replace("c", "b"), *orders.get(more, [])]:
+        if axes != given and axes and _fits(shape, axes, spec):
+            what = {letter for letter, own in zip(known, axes) if own == "b" and letter != "b"}
+            planes = {"c": "channels", "t": "frames"}.get("".join(what), "planes")
+            return axes, f", which runs its {planes} one by one" if "b" in axes else ""
+    return None

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import numpy as np
 from hypha_rpc.sync import connect_to_server
 
-from bioengine_server.errors import NoServer, NotConnected, RunFailed
+from bioengine_server.errors import NotConnected, RunFailed
+from bioengine_server.images.address import check_address
+from bioengine_server.images.advice import for_command_line
+from bioengine_server.images.errors import ConnectionLost
+from bioengine_server.images.model import Model
 from bioengine_server.triton.api import ROUTER
 
 # hypha-rpc 0.21 warns of a lost connection also when we hang up ourselves, and prints an error before it raises it.
@@ -21,20 +24,12 @@ for _name in ("RPC", "websocket-client"):
 
 
 @dataclass(frozen=True)
-class TensorAxes:
-    """An input or output of a model: its name, and its axes in the letters of format 0.4, such as "bcyx"."""
+class Answer:
+    """What a run gave. `seconds`: that it took. `warnings`: what the server says about the inputs or the outputs."""
 
-    name: str
-    axes: str
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model as its description says."""
-
-    id: str
-    inputs: list[TensorAxes]
-    outputs: list[TensorAxes]
+    outputs: list[np.ndarray]
+    seconds: float
+    warnings: list[str]
 
 
 class ModelClient:
@@ -46,16 +41,13 @@ class ModelClient:
             url: of the server, such as http://127.0.0.1:9520.
             timeout: seconds that a run may take.
 
-        Raises NoServer, NotConnected.
+        Opening it raises NoServer, NotConnected, and what `check_address` raises.
         """
         self._url = url.rstrip("/")
         self._timeout = timeout
 
     def __enter__(self) -> ModelClient:
-        try:
-            httpx.get(f"{self._url}/health/liveness", timeout=10).raise_for_status()
-        except httpx.HTTPError as error:
-            raise NoServer(self._url) from error
+        check_address(self._url)
         config = {"name": "bioengine run", "server_url": self._url, "method_timeout": self._timeout}
         if token := os.environ.get("BIOENGINE_TOKEN"):
             config["token"] = token
@@ -63,29 +55,39 @@ class ModelClient:
             self._server = connect_to_server(config)
         except ConnectionAbortedError as error:  # hypha-rpc's, with the server's reason
             raise NotConnected(self._url, str(error)) from error
-        self._triton = self._server.get_service("triton-client")
+        except OSError as error:
+            raise ConnectionLost(self._url, str(error) or type(error).__name__) from error
+        try:
+            self._triton = self._server.get_service("triton-client")
+        except Exception as error:  # hypha-rpc's, of whatever the server raised
+            self._server.disconnect()
+            raise NotConnected(self._url, f"{str(error).rstrip('.')}.") from error
         return self
 
     def __exit__(self, *_: object) -> None:
         self._server.disconnect()
 
     def describe(self, id: str) -> Model:
-        """The model's inputs and outputs. Raises RunFailed."""
-        rdf = self._ask({"model_id": id, "return_rdf": True})["rdf"]
-        inputs, outputs = ([TensorAxes(item["name"], item["axes"]) for item in rdf[kind]] for kind in ("inputs", "outputs"))
-        return Model(id, inputs, outputs)
+        """The model's inputs and outputs. Raises RunFailed, ConnectionLost."""
+        return Model.of(id, self._ask({"model_id": id, "return_rdf": True})["rdf"])
 
-    def run(self, id: str, inputs: Sequence[np.ndarray], weights: str | None = None) -> tuple[list[np.ndarray], float]:
-        """The model's outputs, and the seconds that it took. Raises RunFailed."""
+    def run(self, id: str, inputs: Sequence[np.ndarray], weights: str | None = None) -> Answer:
+        """The model's outputs. Raises RunFailed, ConnectionLost."""
         request: dict[str, Any] = {"model_id": id, "inputs": list(inputs)}
         if weights is not None:
             request["weight_format"] = weights
         result = self._ask(request)
-        return result["outputs"], result["execution_time"]
+        warnings = [for_command_line(str(warning)) for warning in result.get("warnings") or []]
+        return Answer(result["outputs"], result["execution_time"], warnings)
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        answer = self._triton.execute(inputs=[request], model_name=ROUTER, serialization="imjoy")
+        try:
+            answer = self._triton.execute(inputs=[request], model_name=ROUTER, serialization="imjoy")
+        except (OSError, TimeoutError) as error:  # ConnectionError is one of the first
+            raise ConnectionLost(self._url, str(error) or type(error).__name__) from error
+        except Exception as error:  # hypha-rpc's, of whatever the server raised: a limit, a refusal
+            raise RunFailed(for_command_line(str(error))) from error
         result: dict[str, Any] = answer["result"]
         if result.get("success") is False:
-            raise RunFailed(result["error"])
+            raise RunFailed(for_command_line(str(result["error"])))
         return result

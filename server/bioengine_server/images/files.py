@@ -1,137 +1,153 @@
-"""Read and write image files: .npy, .tif (tifffile), .png (Pillow)."""
+"""Read and write files of images and tables: .npy, .tif (tifffile), .png (Pillow), .csv."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
-import tifffile
 from PIL import Image as Pillow
 
-from bioengine_server.errors import UnreadableImage, UnwritableImage
+from bioengine_server.images.errors import UnreadableImage, UnwritableImage
+from bioengine_server.images.image import Image
+from bioengine_server.images.png import NotInPng, read_png, write_png
+from bioengine_server.images.tiff import NoSuchImage, read_tiff, write_tiff
+from bioengine_server.untrusted import shown
+from bioengine_server.whole_file import whole_file
 
-SUFFIXES = (".npy", ".tif", ".tiff", ".png")
+SUFFIXES = (".npy", ".tif", ".png")
+"""Of files that are read; .tiff is .tif."""
 
-_IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
-_IMAGEJ_ORDER = "tzcyx"
+IMAGE_FORMATS = (".tif", ".npy", ".png")
+"""Of results that have pixels; .tiff is .tif."""
 
+TABLE_FORMATS = (".csv", ".npy")
+"""Of results that have none."""
 
-@dataclass(frozen=True)
-class PixelSize:
-    """Size of a pixel, in `unit`s. `y` and `x` along the image, `z` between its planes; None where a file does not say."""
-
-    y: float | None = None
-    x: float | None = None
-    z: float | None = None
-    unit: str | None = None
-
-
-@dataclass(frozen=True)
-class Image:
-    """An image as it is in its file. `axes`: a letter of t, z, c, y, x for each axis, where the file says so."""
-
-    data: np.ndarray
-    axes: str | None
-    pixel_size: PixelSize = PixelSize()
+FORMATS = tuple(dict.fromkeys((*IMAGE_FORMATS, *TABLE_FORMATS)))
 
 
-def read_image(path: Path) -> Image:
-    """The image in a file. Raises UnreadableImage."""
+def format_of(path: Path) -> str:
+    """The suffix of a file's name as a format has it: small, and .tif for .tiff."""
+    suffix = path.suffix.lower()
+    return ".tif" if suffix == ".tiff" else suffix
+
+
+_BEGINNINGS = {
+    b"\x89PNG": "PNG",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    b"\x93NUMPY": "NumPy",
+    b"\xff\xd8\xff": "JPEG",
+    b"PK\x03\x04": "zip",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+}
+_KINDS = {".npy": "NumPy", ".tif": "TIFF", ".png": "PNG"}
+_RENAMED = {"NumPy": ".npy", "TIFF": ".tif", "PNG": ".png"}
+
+
+def read_image(path: Path, series: int | None = None) -> Image:
+    """The image in a file. Raises UnreadableImage.
+
+    Args:
+        path: of the file.
+        series: which one of a TIFF's images, from 1; None: the largest.
+    """
+    suffix = format_of(path)
+    if path.is_dir():
+        raise UnreadableImage(path, f"it is a folder; name the files in it, such as {shown(path, 300)}/*.tif")
+    if suffix not in SUFFIXES:
+        raise UnreadableImage(path, f"files of the kind {suffix or '(none)'} are not read; {', '.join(SUFFIXES)} are")
     try:
-        match path.suffix.lower():
-            case ".npy":
-                return Image(np.load(path, allow_pickle=False), None)
-            case ".tif" | ".tiff":
-                return _read_tiff(path)
-            case ".png":
-                return _read_png(path)
-    except (OSError, ValueError, SyntaxError, EOFError, tifffile.TiffFileError) as error:
-        raise UnreadableImage(path, getattr(error, "strerror", None) or str(error)) from error
-    raise UnreadableImage(path, f"files of the kind {path.suffix or '(none)'} are not read; {', '.join(SUFFIXES)} are")
+        _check_beginning(path, _KINDS[suffix])
+        if suffix == ".tif":
+            image = read_tiff(path, series)
+        elif series not in (None, 1):
+            raise NoSuchImage(f"it has one image, so there is no --series {series}")
+        else:
+            image = read_png(path) if suffix == ".png" else _read_npy(path)
+    except UnreadableImage:
+        raise
+    except Exception as error:  # what decoders raise for files that anybody made: struct.error, KeyError, zlib.error, ...
+        raise UnreadableImage(path, _reason(error)) from error
+    if image.data.dtype.kind not in "biuf":
+        raise UnreadableImage(path, f"its values are {image.data.dtype.name}; whole and real numbers are read")
+    if image.data.size == 0:
+        raise UnreadableImage(path, f"it is empty: its shape is {image.data.shape}")
+    return image
 
 
-def write_image(path: Path, image: Image) -> None:
-    """Write an image, in the format that the file's name says. Raises UnwritableImage.
+def write_image(path: Path, image: Image, overwrite: bool = False) -> tuple[str, ...]:
+    """Write an image or a table, in the format that the file's name says; whole, or not at all.
 
     TIFF: with the pixel size, readable by Fiji where the dtype is one that Fiji knows. PNG: 2D, or 2D with 3 channels; floats
-    are taken as 0 to 1.
+    are taken as 0 to 1. CSV: a row for each sample.
+
+    Returns what the file does not keep of the image, in sentences. Raises UnwritableImage, OutputExists.
     """
+    suffix = format_of(path)
+    if suffix not in FORMATS:
+        raise UnwritableImage(path, f"expected one of {', '.join(FORMATS)}")
     try:
-        match path.suffix.lower():
-            case ".npy":
-                np.save(path, image.data)
-            case ".tif" | ".tiff":
-                _write_tiff(path, image)
-            case ".png":
-                Pillow.fromarray(_for_png(path, image)).save(path)
-            case _:
-                raise UnwritableImage(path, f"expected one of {', '.join(SUFFIXES)}")
+        with whole_file(path, overwrite) as file:
+            if suffix == ".png":
+                return write_png(file, image)
+            if suffix == ".npy":
+                np.save(file, image.data)
+            elif suffix == ".csv":
+                _write_csv(file, image.data)
+            else:
+                write_tiff(file, image)
+    except NotInPng as error:
+        raise UnwritableImage(path, str(error)) from error
     except OSError as error:
-        raise UnwritableImage(path, error.strerror or str(error)) from error
+        # NumPy says "N requested and M written" of what did not fit, without the system's reason.
+        raise UnwritableImage(path, error.strerror or "not all of it could be written; its disk may be full") from error
+    return ()
 
 
-def _read_tiff(path: Path) -> Image:
-    with tifffile.TiffFile(path) as file:
-        series = file.series[0]
-        # tifffile calls an axis of unknown meaning Q or I, and the samples of an RGB pixel S.
-        axes = series.axes.lower().replace("s", "c")
-        known = axes if set(axes) <= set("tzcyx") and len(set(axes)) == len(axes) else None
-        tags, about = file.pages.first.tags, file.imagej_metadata or {}
-        size = {}
-        for name, tag in (("y", "YResolution"), ("x", "XResolution")):
-            if tag in tags and tags[tag].value[0]:
-                size[name] = tags[tag].value[1] / tags[tag].value[0]
-        unit = about.get("unit") or {2: "inch", 3: "cm"}.get(int(tags["ResolutionUnit"].value) if "ResolutionUnit" in tags else 0)
-        return Image(series.asarray(), known, PixelSize(**size, z=about.get("spacing"), unit=unit))
+def _read_npy(path: Path) -> Image:
+    return Image(np.asarray(np.load(path, allow_pickle=False)), None)
 
 
-def _write_tiff(path: Path, image: Image) -> None:
-    axes, data, size = image.axes, image.data, image.pixel_size
-    options: dict[str, Any] = {}
-    if size.x and size.y:
-        options["resolution"] = (1 / size.x, 1 / size.y)
-        options["resolutionunit"] = {"inch": "INCH", "cm": "CENTIMETER"}.get(size.unit or "", "NONE")
-    metadata: dict[str, Any] = {}
-    if size.unit:
-        metadata["unit"] = size.unit
-    if size.z:
-        metadata["spacing"] = size.z
-    if axes and data.dtype.name in _IMAGEJ_DTYPES and set(axes) <= set(_IMAGEJ_ORDER):
-        order = [axes.index(letter) for letter in _IMAGEJ_ORDER if letter in axes]
-        data, axes = data.transpose(order), "".join(axes[index] for index in order)
-        options["imagej"] = True
-    if axes:
-        metadata["axes"] = axes.upper()
-    tifffile.imwrite(path, np.ascontiguousarray(data), metadata=metadata, photometric="minisblack", **options)
+def _write_csv(file: BinaryIO, data: np.ndarray) -> None:
+    """Numbers alone, with commas, as many digits as the dtype has."""
+    digits = {2: 5, 4: 9, 8: 17}.get(data.dtype.itemsize, 17)
+    rows = np.atleast_2d(data)
+    np.savetxt(file, rows, delimiter=",", fmt=f"%.{digits}g" if data.dtype.kind == "f" else "%d")
 
 
-def _read_png(path: Path) -> Image:
-    with Pillow.open(path) as file:
-        # A palette's numbers are no intensities, and transparency is no channel.
-        plain = {"P": "RGB", "RGBA": "RGB", "LA": "L"}.get(file.mode)
-        data = np.asarray(file.convert(plain) if plain else file)
-    return Image(data, "yxc" if data.ndim == 3 else "yx")
+def _check_beginning(path: Path, wanted: str) -> None:
+    """Raises UnreadableImage where the first bytes are those of another kind of file."""
+    with open(path, "rb") as file:
+        beginning = file.read(8)
+    if not beginning:
+        raise UnreadableImage(path, "it is empty, 0 bytes")
+    kind = next((kind for magic, kind in _BEGINNINGS.items() if beginning.startswith(magic)), None)
+    if kind in (None, wanted):
+        return
+    if kind in _RENAMED:
+        raise UnreadableImage(path, f"it is a {kind} file, not a {wanted} file; rename it to {path.stem}{_RENAMED[kind]}")
+    raise UnreadableImage(path, f"it is a {kind} file, not a {wanted} file; save it as one of {', '.join(SUFFIXES)}")
 
 
-def _for_png(path: Path, image: Image) -> np.ndarray:
-    data, axes = image.data, image.axes or ""
-    if axes == "cyx" and data.shape[0] == 3:
-        data = data.transpose(1, 2, 0)
-    elif data.ndim != 2:
-        raise UnwritableImage(path, f"a PNG holds one 2D image, and this has the shape {data.shape}; write a .tif or .npy")
-    if data.dtype == np.bool_:
-        return data.astype(np.uint8) * 255
-    if data.dtype.kind == "f":
-        return np.asarray((np.clip(np.nan_to_num(data), 0, 1) * 255).round(), np.uint8)
-    if data.dtype == np.uint8 or (data.dtype == np.uint16 and data.ndim == 2):
-        return data
-    raise UnwritableImage(path, f"a PNG holds no {data.dtype.name}; write a .tif or .npy")
-
-
-def rescaled(size: PixelSize, shape: dict[str, int], new_shape: dict[str, int]) -> PixelSize:
-    """The pixel size of an image that was made smaller or larger: the same field of view in other numbers of pixels."""
-    factors = {axis: shape[axis] / new_shape[axis] for axis in "zyx" if axis in shape and axis in new_shape}
-    known = {axis: getattr(size, axis) * factor for axis, factor in factors.items() if getattr(size, axis)}
-    return replace(size, **known)
+def _reason(error: Exception) -> str:
+    """What a decoder raised, in a line."""
+    said = " ".join(str(error).split()).rstrip(".")
+    if "allow_pickle" in said:
+        return "it holds Python objects, not numbers"
+    match error:
+        case NoSuchImage():
+            return said
+        case OSError(strerror=str(reason)):
+            return reason
+        case MemoryError():
+            return "it does not fit into memory" + (f" ({shown(said, 200)})" if said else "")
+        case Pillow.DecompressionBombError():
+            return "it has more pixels than are read from a PNG; save it as a .tif"
+    what = shown(said, 200) if said else ""
+    name = "" if isinstance(error, ValueError) and said else type(error).__name__  # of others the text alone says little
+    return f"it is damaged, not complete, or of a kind that is not read ({': '.join(part for part in (name, what) if part)})"

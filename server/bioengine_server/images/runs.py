@@ -1,27 +1,31 @@
-"""A model on image files: which files go in together, and where the results go."""
+"""A model on image files: read, run, write."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bioengine_server.errors import WrongImageCount
-from bioengine_server.images.axes import from_model_axes, to_model_axes
-from bioengine_server.images.client import Model, ModelClient, TensorAxes
-from bioengine_server.images.files import SUFFIXES, Image, read_image, rescaled, write_image
+import numpy as np
+
+from bioengine_server.images.axes import Arranged, from_model_axes, to_model_axes
+from bioengine_server.images.client import ModelClient
+from bioengine_server.images.errors import WrongValues
+from bioengine_server.images.files import read_image, write_image
+from bioengine_server.images.image import Image, PixelSize, rescaled
+from bioengine_server.images.model import Model, TensorAxes
+from bioengine_server.images.plan import Job, check_batch
 
 
 @dataclass(frozen=True)
-class Job:
-    """One run: a file for each input of the model, and the file for its first output."""
+class Options:
+    """How a model is run. `axes`: of the images, where their files do not say. `weights`: their format, None for the server's
+    choice. `series`: which image of a TIFF, from 1. `overwrite`: files that are there.
+    """
 
-    images: list[Path]
-    output: Path
-
-    @property
-    def name(self) -> str:
-        return ", ".join(image.name for image in self.images)
+    axes: str | None = None
+    weights: str | None = None
+    series: int | None = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,57 +39,58 @@ class Written:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run gave. `left_out`: names of outputs that were not written."""
+    """What a run gave.
+
+    `left_out`: names of outputs that were not written. `notes`: what a person should know about the images, the run or the files,
+    in sentences.
+    """
 
     written: list[Written]
     left_out: list[str]
     seconds: float
+    notes: list[str]
 
 
-def plan_runs(images: Sequence[Path], inputs: Sequence[TensorAxes], output: Path) -> list[Job]:
-    """The runs for a list of images: one for each group of as many as the model has inputs.
-
-    `output` is a file for one run, and a folder for several. Raises WrongImageCount.
-    """
-    count = len(inputs)
-    groups = [list(images[start : start + count]) for start in range(0, len(images), count)]
-    is_folder = output.is_dir() or output.suffix.lower() not in SUFFIXES
-    if len(groups[-1]) != count or (len(groups) > 1 and not is_folder):
-        raise WrongImageCount(len(images), [spec.name for spec in inputs], output)
-    if not is_folder:
-        return [Job(groups[0], output)]
-    return [Job(group, output / f"{group[0].stem}{_suffix_for(group[0])}") for group in groups]
-
-
-def run_on_files(client: ModelClient, model: Model, job: Job, axes: str | None, weights: str | None, all_outputs: bool) -> Report:
-    """Read, run, write. Raises UnreadableImage, UnclearAxes, RunFailed, UnwritableImage.
-
-    Args:
-        client: connected.
-        model: as `client.describe` says.
-        job: of `plan_runs`.
-        axes: of the images, where their files do not say.
-        weights: the weights format, None for the server's choice.
-        all_outputs: write the others too, as `<name>-<output>.<suffix>`.
-    """
-    images = [read_image(file) for file in job.images]
-    arrays = [to_model_axes(image, axes, spec.axes) for image, spec in zip(images, model.inputs)]
-    outputs, seconds = client.run(model.id, arrays, weights)
-    before = dict(zip(model.inputs[0].axes, arrays[0].shape))
-    job.output.parent.mkdir(parents=True, exist_ok=True)
+def run_on_files(client: ModelClient, model: Model, job: Job, options: Options) -> Report:
+    """Raises ImageError, RunFailed, ConnectionLost, OutputExists; nothing is run where that can be known before."""
+    images = [read_image(file, options.series) for file in job.images]
+    notes = [f"{file.name}: {note}." for file, image in zip(job.images, images) for note in image.notes]
+    arranged = [to_model_axes(image, options.axes, spec) for image, spec in zip(images, model.inputs)]
+    for array, spec in zip(arranged, model.inputs):
+        check_values(array.data, spec)
+    before = dict(zip(model.inputs[0].axes, arranged[0].data.shape))
+    check_batch(job, model, before.get("b", 1))
+    answer = client.run(model.id, [array.data for array in arranged], options.weights)
+    notes += answer.warnings
     written, left_out = [], []
-    for number, (output, spec) in enumerate(zip(outputs, model.outputs)):
-        if number and not all_outputs:
+    for number, (output, spec) in enumerate(zip(answer.outputs, model.outputs)):
+        if number not in job.outputs:
             left_out.append(spec.name)
             continue
-        file = job.output if number == 0 else job.output.with_stem(f"{job.output.stem}-{spec.name}")
+        file = job.outputs[number]
         size = rescaled(images[0].pixel_size, before, dict(zip(spec.axes, output.shape)))
-        data, kept = from_model_axes(output, spec.axes) if file.suffix != ".npy" else (output, spec.axes)
-        write_image(file, Image(data, kept, size))
-        written.append(Written(file, data.shape, data.dtype.name))
-    return Report(written, left_out, seconds)
+        result = _result(output, spec, arranged[0], size, file)
+        notes += [f"{file.name}: {note}." for note in write_image(file, result, options.overwrite)]
+        written.append(Written(file, result.data.shape, result.data.dtype.name))
+    return Report(written, left_out, answer.seconds, notes)
 
 
-def _suffix_for(image: Path) -> str:
-    """Of a result in a folder: TIFF, which holds any result, unless arrays came in."""
-    return ".npy" if image.suffix == ".npy" else ".tif"
+def check_values(array: np.ndarray, spec: TensorAxes) -> None:
+    """Raises WrongValues where a model of integers does not have the values of an image."""
+    wanted = np.dtype(spec.dtype) if spec.dtype in np.sctypeDict else None
+    if wanted is None or wanted.kind not in "iu" or np.can_cast(array.dtype, wanted, "safe"):
+        return
+    limits = np.iinfo(wanted)
+    known = array[np.isfinite(array)] if array.dtype.kind == "f" else array
+    low, high = (float(known.min()), float(known.max())) if known.size else (float("nan"), float("nan"))
+    whole = array.dtype.kind != "f" or (known.size == array.size and np.array_equal(known, np.trunc(known)))
+    if not whole or low < limits.min or high > limits.max:
+        raise WrongValues(array.dtype.name, low, high, spec.dtype, (limits.min, limits.max))
+
+
+def _result(output: np.ndarray, spec: TensorAxes, image: Arranged, size: PixelSize, file: Path) -> Image:
+    """What is written of a model's output: an array as it is, an image as its input was."""
+    if file.suffix.lower() == ".npy" or not spec.is_image:
+        return Image(output, spec.axes)
+    data, axes = from_model_axes(output, spec.axes, image)
+    return Image(data, axes, size)

@@ -1,0 +1,114 @@
+"""Does a BioEngine answer at a URL, and if not, what is it that does?"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+
+from bioengine_server.errors import NoServer
+from bioengine_server.images.errors import BadServerUrl, NotABioEngine, UntrustedCertificate, WrongProtocol
+from bioengine_server.untrusted import shown
+
+_TIMEOUT = 10.0  # seconds
+_ALIVE = "/health/liveness"
+# What servers answer with to http on a port where they speak https: those of Go (Caddy), nginx, Apache.
+_WANTS_TLS = ("http request to an https server", "plain http request was sent to https port", "speaking plain http to an ssl")
+
+
+def check_address(url: str) -> None:
+    """Raises BadServerUrl, WrongProtocol, UntrustedCertificate, NotABioEngine, NoServer."""
+    _check_url(url)
+    try:
+        answer = httpx.get(url + _ALIVE, timeout=_TIMEOUT)
+    except httpx.InvalidURL as error:
+        raise BadServerUrl(url, str(error)) from error
+    except httpx.HTTPError as error:
+        _explain(url, error)
+        raise NoServer(url) from error
+    if answer.status_code == 200:
+        return
+    target = answer.headers.get("location", "")
+    if answer.is_redirect and urlsplit(target).scheme == "https" and url.startswith("http:"):
+        raise WrongProtocol(url, target.removesuffix(_ALIVE))
+    if answer.is_redirect:
+        raise NotABioEngine(url, f"it sends us on to {shown(target, 200)}")
+    if answer.status_code == 400 and any(text in answer.text.lower() for text in _WANTS_TLS):
+        raise WrongProtocol(url, _with_scheme(url, "https"))
+    raise NotABioEngine(url, f"it answers {answer.status_code}{_reason(answer)}")
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise BadServerUrl(url, str(error)) from error
+    if parts.scheme in ("ws", "wss"):
+        likely = urlunsplit(parts._replace(scheme="https" if parts.scheme == "wss" else "http", path=""))
+        raise BadServerUrl(url, f"{parts.scheme}:// is not the beginning of one", likely)
+    if parts.scheme not in ("http", "https"):
+        # Of `localhost:9520` what stands before the colon looks like a scheme.
+        has_scheme = "://" in url
+        reason = f"{shown(parts.scheme)}:// is not the beginning of one" if has_scheme else "http:// or https:// is missing"
+        raise BadServerUrl(url, reason, "" if has_scheme else f"http://{url}")
+    if not parts.hostname or port == 0:
+        raise BadServerUrl(url, "it names no computer and port")
+
+
+def _explain(url: str, error: httpx.HTTPError) -> None:
+    """Raises what is known about why nothing came back: httpx wraps what OpenSSL says."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        raise UntrustedCertificate(url, cause.verify_message or str(cause)) from error
+    if url.startswith("https:") and _speaks_http(url):
+        raise WrongProtocol(url, _with_scheme(url, "http")) from error
+    if url.startswith("http:") and _speaks_tls(url):
+        raise WrongProtocol(url, _with_scheme(url, "https")) from error
+    if isinstance(cause, ssl.SSLError):
+        raise NotABioEngine(url, f"no encrypted connection comes about ({shown(cause.reason or cause, 100)})") from error
+    if isinstance(error, httpx.TimeoutException):
+        raise NotABioEngine(url, f"there was no answer within {_TIMEOUT:.0f} s") from error
+
+
+def _speaks_http(url: str) -> bool:
+    try:
+        return bool(httpx.get(_with_scheme(url, "http") + _ALIVE, timeout=_TIMEOUT).status_code)
+    except httpx.HTTPError:
+        return False
+
+
+def _speaks_tls(url: str) -> bool:
+    """Whether a handshake comes about; whose certificate it is does not matter here, since nothing is sent."""
+    parts = urlsplit(url)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((str(parts.hostname), parts.port or 80), timeout=_TIMEOUT) as plain,
+            context.wrap_socket(plain, server_hostname=parts.hostname),
+        ):
+            return True
+    except ssl.SSLError as error:
+        # A server that wants another name, or a certificate of ours, speaks TLS all the same.
+        return "ALERT" in (error.reason or "")
+    except OSError:
+        return False
+
+
+def _with_scheme(url: str, scheme: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(scheme=scheme))
+
+
+def _reason(answer: httpx.Response) -> str:
+    """What the answer says of itself, where it is an error in our form."""
+    try:
+        said = answer.json()
+        text = said.get("error") or said.get("detail")
+    except (ValueError, AttributeError):
+        return ""
+    return f": {shown(text, 300).rstrip('.')}" if isinstance(text, str) else ""

@@ -1,0 +1,156 @@
+"""What can go wrong with image files, and on the way to the server that runs models on them.
+
+    image file -> image -> arrays that fit -> server -> results -> files
+               |         |                  |         |
+               |         |                  |         UnwritableImage, NoFormat, WrongKind, SameOutput, OutputIsInput
+               |         |                  BadServerUrl, WrongProtocol, UntrustedCertificate, NotABioEngine, ConnectionLost
+               |         UnclearAxes, WrongChannels, WrongValues, WrongImageCount
+               UnreadableImage
+
+Each says what to do at the command line, or with the file: who runs a command writes no Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bioengine_server.errors import BioEngineError
+from bioengine_server.untrusted import shown
+
+
+class ImageError(BioEngineError):
+    """Something about an image file."""
+
+
+class UnreadableImage(ImageError):
+    def __init__(self, file: Path, reason: str) -> None:
+        super().__init__(f"The image {shown(file, 300)} cannot be read: {reason}.")
+
+
+class UnwritableImage(ImageError):
+    def __init__(self, file: Path, reason: str) -> None:
+        super().__init__(f"The result {shown(file, 300)} cannot be written: {reason}.")
+
+
+class NoFormat(ImageError):
+    """An output whose name has a suffix that is no format of ours."""
+
+    def __init__(self, output: Path, formats: Sequence[str]) -> None:
+        super().__init__(
+            f"Results are not written as {output.suffix} ({shown(output, 300)}). Name a file that ends in {', '.join(formats)}, "
+            f"or a folder; for a folder that is called so, write {shown(output, 300)}/ with a slash."
+        )
+
+
+class WrongKind(ImageError):
+    """An output of the model that a file of this kind cannot hold."""
+
+    def __init__(self, file: Path, output: str, axes: str, reason: str, formats: Sequence[str]) -> None:
+        super().__init__(
+            f"{shown(file, 300)} cannot hold the output '{shown(output)}' of the model (axes {axes}): {reason}. Nothing was run. "
+            f"Name a file that ends in {' or '.join(formats)}, or a folder, with -o."
+        )
+
+
+class SameOutput(ImageError):
+    def __init__(self, file: Path, images: Sequence[str]) -> None:
+        twice = len(set(images)) == 1
+        what = f"{shown(images[0], 200)} is given twice, and its results" if twice else f"The results of {_listed(images)}"
+        remedy = "Name it once" if twice else "Run them one by one, each with an output of its own"
+        super().__init__(f"{what} would be the same file, {shown(file, 300)}. Nothing was run. {remedy}.")
+
+
+def _listed(images: Sequence[str]) -> str:
+    return " and of ".join(shown(image, 200) for image in images)
+
+
+class OutputIsInput(ImageError):
+    def __init__(self, file: Path, image: Path) -> None:
+        same = "is one of the images" if file == image else f"is the same file as the image {shown(image, 300)}"
+        super().__init__(f"The output {shown(file, 300)} {same}, and an image is never overwritten. Name another output with -o.")
+
+
+class UnclearAxes(ImageError):
+    """`hint`: axes with which it works, and what they mean; empty where there are none."""
+
+    def __init__(self, shape: Sequence[int], given: str, wanted: str, hint: tuple[str, str] | None) -> None:
+        axes = f"the axes {given!r}" if given else "axes that its file does not name"
+        advice = (
+            f"Say what each axis of the image is with --axes, a letter for each: --axes {hint[0]}{hint[1]}."
+            if hint
+            else "No order of axes makes such an image fit. Expected one file for each image that has the model's axes."
+        )
+        super().__init__(f"The image has the shape {tuple(shape)} and {axes}, and the model's axes are {wanted!r}. {advice}")
+
+
+class WrongChannels(ImageError):
+    def __init__(self, channels: int, wanted: int, axes: str, hint: tuple[str, str] | None) -> None:
+        advice = f", or use --axes {hint[0]}{hint[1]}" if hint else ""
+        many = "channel" if wanted == 1 else "channels"
+        super().__init__(
+            f"The image has {channels} channels (its axes are {axes!r}), and the model takes {wanted} {many}. Save the "
+            f"{many} that it should get as an image of {'its' if wanted == 1 else 'their'} own{advice}."
+        )
+
+
+class WrongValues(ImageError):
+    """Values that the model's dtype does not have."""
+
+    def __init__(self, dtype: str, low: float, high: float, wanted: str, limits: tuple[int, int]) -> None:
+        super().__init__(
+            f"The image has {dtype} values from {low:.6g} to {high:.6g}, and the model takes {wanted}: whole numbers from "
+            f"{limits[0]} to {limits[1]}. Scale it to the range of the images that the model was made for, and save it as "
+            f"{wanted}; in Fiji, Image > Type scales what is displayed from black to white to the whole range of the type that "
+            "you choose."
+        )
+
+
+class WrongImageCount(ImageError):
+    def __init__(self, given: int, inputs: Sequence[str], output: Path) -> None:
+        super().__init__(
+            f"The model takes {len(inputs)} image{'' if len(inputs) == 1 else 's'} at a time ({shown(', '.join(inputs), 300)}), "
+            f"and {given} came for {shown(output, 300)}. Give one file for each input; for several runs give a folder with -o."
+        )
+
+
+class BadServerUrl(BioEngineError):
+    def __init__(self, url: str, reason: str, likely: str = "") -> None:
+        instead = f"Write {shown(likely, 200)}" if likely else "Expected a URL such as http://127.0.0.1:9520"
+        super().__init__(f"{shown(url, 200)!r} is not the URL of a server: {reason}. {instead}.")
+
+
+class WrongProtocol(BioEngineError):
+    """A server that speaks http where https was asked for, or the other way round."""
+
+    def __init__(self, url: str, right: str) -> None:
+        wanted, spoken = urlsplit(url).scheme, urlsplit(right).scheme
+        super().__init__(
+            f"What answers at {shown(url, 200)} speaks {spoken}, not {wanted}. Use {shown(right, 200)} (--server-url)."
+        )
+
+
+class UntrustedCertificate(BioEngineError):
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(
+            f"The certificate of {shown(url, 200)} is not one that this machine trusts ({shown(reason, 200)}). Use the name that "
+            "it is for; where the server has an authority of its own, ask its admin for that authority's certificate, and name "
+            "the file in SSL_CERT_FILE."
+        )
+
+
+class NotABioEngine(BioEngineError):
+    def __init__(self, url: str, what: str) -> None:
+        super().__init__(
+            f"What answers at {shown(url, 200)} is no BioEngine that can be used: {what}. Name the server's own URL with "
+            "--server-url."
+        )
+
+
+class ConnectionLost(BioEngineError):
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(
+            f"The server at {shown(url, 200)} did not answer any more ({shown(reason, 200)}). See whether it runs, then run this "
+            "again."
+        )

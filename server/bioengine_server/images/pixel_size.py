@@ -1,0 +1,113 @@
+"""How large a pixel of a TIFF file is, from the place where the file's kind says it.
+
+OME-TIFF: the attributes PhysicalSizeX and TimeIncrement of its XML's Pixels; ImageJ: its resolution tags, and `unit`, `spacing`,
+`finterval` of its description; others: the resolution tags alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from xml.etree import ElementTree
+
+import tifffile
+
+from bioengine_server.images.image import PixelSize
+
+_METRES = {"pm": 1e-12, "nm": 1e-9, "um": 1e-6, "micron": 1e-6, "mm": 1e-3, "cm": 1e-2, "dm": 1e-1, "m": 1.0, "km": 1e3}
+_METRES |= {"angstrom": 1e-10, "inch": 0.0254}
+
+
+def pixel_size(file: tifffile.TiffFile, index: int) -> PixelSize:
+    """Of the image with this index in a file. What is not there, or no number, is None."""
+    if file.is_ome and (size := _of_ome(file, index)) is not None:
+        return size
+    tags = file.series[index].keyframe.tags
+    sizes: dict[str, float] = {}
+    for name, tag in (("y", "YResolution"), ("x", "XResolution")):
+        if tag in tags and (pixels := _ratio(tags[tag].value)):
+            sizes[name] = 1 / pixels
+    about = _description(file, index)
+    unit = about.get("unit") or {2: "inch", 3: "cm"}.get(_whole(tags["ResolutionUnit"].value) if "ResolutionUnit" in tags else 0)
+    return PixelSize(
+        **sizes,
+        z=_number(about.get("spacing")),
+        unit=_plain(str(unit)) if unit else None,
+        t=_number(about.get("finterval")),
+        time_unit=str(about["tunit"]) if about.get("tunit") else None,
+    )
+
+
+def _description(file: tifffile.TiffFile, index: int) -> dict[str, Any]:
+    """What ImageJ, or tifffile for dtypes that ImageJ does not know, says of an image."""
+    if file.imagej_metadata:
+        return dict(file.imagej_metadata)
+    shaped = file.shaped_metadata or ()
+    return dict(shaped[index]) if index < len(shaped) else {}
+
+
+def _of_ome(file: tifffile.TiffFile, index: int) -> PixelSize | None:
+    try:
+        # expat bounds what entities may grow to, and tifffile has read the same text in the same way.
+        root = ElementTree.fromstring(file.ome_metadata or "")  # noqa: S314
+    except ElementTree.ParseError:
+        return None
+    images = [element for element in root.iter() if _local(element.tag) == "Image"]
+    if len(images) != len(file.series):  # some images are in other files, or have no pixels
+        images = [image for image in images if image.get("Name") == file.series[index].name] or images
+        index = 0
+    pixels = [element for image in images[index : index + 1] for element in image if _local(element.tag) == "Pixels"]
+    if not pixels:
+        return None
+    about = pixels[0].attrib
+    units = {axis: _plain(about.get(f"PhysicalSize{axis}Unit", "um")) for axis in "XYZ"}
+    unit = units["X"]
+    sizes = {axis: _in_unit(_number(about.get(f"PhysicalSize{axis}")), units[axis], unit) for axis in "XYZ"}
+    interval = _number(about.get("TimeIncrement"))
+    return PixelSize(
+        y=sizes["Y"],
+        x=sizes["X"],
+        z=sizes["Z"],
+        unit=unit if any(sizes.values()) else None,
+        t=interval,
+        time_unit=about.get("TimeIncrementUnit", "s") if interval else None,
+    )
+
+
+def _local(tag: str) -> str:
+    """Of `{namespace}name` the name."""
+    return tag.rpartition("}")[2]
+
+
+def _plain(unit: str) -> str:
+    """A unit in ASCII, as ImageJ writes it and TIFF's descriptions have it: um for both of Unicode's µm."""
+    plain = unit.replace("\\u00B5", "u").replace("µ", "u").replace("μ", "u").replace("Å", "angstrom")
+    return plain if plain.isascii() else plain.encode("unicode_escape").decode()
+
+
+def _in_unit(size: float | None, unit: str, wanted: str) -> float | None:
+    if size is None or unit == wanted:
+        return size
+    return size * _METRES[unit] / _METRES[wanted] if unit in _METRES and wanted in _METRES else None
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if 0 < abs(number) < float("inf") else None
+
+
+def _whole(value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return 0
+
+
+def _ratio(value: Any) -> float | None:
+    """Of a TIFF rational, a pair of whole numbers."""
+    try:
+        return _number(value[0] / value[1])
+    except (TypeError, IndexError, ZeroDivisionError):
+        return None

@@ -1,0 +1,144 @@
+"""Read and write TIFF files with tifffile: of microscopes (OME-TIFF), of ImageJ and Fiji, and others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import tifffile
+
+from bioengine_server.images.image import Image
+from bioengine_server.images.pixel_size import pixel_size
+
+_IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
+_IMAGEJ_ORDER = "tzcyx"
+_IMAGEJ_MOST = 2**32 - 2**25  # bytes; ImageJ's own TIFF has offsets of 32 bits
+
+_MOST_NOTES = 3
+
+
+class NoSuchImage(ValueError):
+    """An image that the file does not have."""
+
+
+def read_tiff(path: Path, number: int | None) -> Image:
+    """One of the images in a TIFF file, without the transparency that it may have.
+
+    Args:
+        path: of the file.
+        number: which image, from 1; None: the largest, and of those the first.
+
+    Raises NoSuchImage, and whatever tifffile and the decoders raise for damaged files.
+    """
+    with _warnings_of_tifffile() as warnings, tifffile.TiffFile(path) as file:
+        if not len(file.pages) or not file.series:
+            raise NoSuchImage("it is a TIFF without an image in it")
+        index = _chosen(file, number)
+        series = file.series[index]
+        notes = [] if number is not None or len(file.series) == 1 else [_which(file, index)]
+        data, axes, without = _without_transparency(series)
+        if without:
+            notes.append("its transparency is left out")
+        keyframe = series.keyframe
+        if keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE and not file.is_imagej:
+            notes.append("its colours are those of a palette, and the palette's numbers are taken as values")
+        return Image(data, axes, pixel_size(file, index), (*notes, *list(dict.fromkeys(warnings))[:_MOST_NOTES]))
+
+
+def write_tiff(file: BinaryIO, image: Image) -> None:
+    """Write a TIFF with the pixel size; ImageJ's own kind where it has the dtype and axes."""
+    axes, data, size = image.axes, image.data, image.pixel_size
+    options: dict[str, Any] = {}
+    if size.x and size.y:
+        options["resolution"] = (1 / size.x, 1 / size.y)
+        options["resolutionunit"] = {"inch": "INCH", "cm": "CENTIMETER"}.get(size.unit or "", "NONE")
+    metadata: dict[str, Any] = {}
+    if size.unit:
+        metadata["unit"] = size.unit
+    if size.z:
+        metadata["spacing"] = size.z
+    if size.t and "t" in (axes or ""):
+        metadata["finterval"] = size.t
+        if size.time_unit:
+            metadata["tunit"] = size.time_unit
+    is_small = data.nbytes < _IMAGEJ_MOST
+    if axes and is_small and data.dtype.name in _IMAGEJ_DTYPES and set(axes) <= set(_IMAGEJ_ORDER):
+        order = [axes.index(letter) for letter in _IMAGEJ_ORDER if letter in axes]
+        data, axes = data.transpose(order), "".join(axes[index] for index in order)
+        options["imagej"] = True
+    if axes:
+        metadata["axes"] = axes.upper()
+    options["bigtiff"] = not is_small
+    tifffile.imwrite(file, np.ascontiguousarray(data), metadata=metadata, photometric="minisblack", **options)
+
+
+def _chosen(file: tifffile.TiffFile, number: int | None) -> int:
+    """The index of the image to read. A thumbnail, or a smaller copy, is never the largest."""
+    if number is None:
+        return max(range(len(file.series)), key=lambda index: (_pixels(file.series[index]), -index))
+    if not 1 <= number <= len(file.series):
+        many = "one image" if len(file.series) == 1 else f"{len(file.series)} images"
+        raise NoSuchImage(f"it has {many}, so there is no --series {number}; they are counted from 1")
+    return number - 1
+
+
+def _pixels(series: tifffile.TiffPageSeries) -> int:
+    """Of a plane."""
+    sizes = dict(zip(series.axes, series.shape))
+    return int(sizes.get("Y", 0)) * int(sizes.get("X", 0))
+
+
+def _which(file: tifffile.TiffFile, index: int) -> str:
+    shapes = [" x ".join(map(str, series.shape)) for series in file.series]
+    shown = ", ".join(f"{number}: {shape}" for number, shape in enumerate(shapes[:6], start=1))
+    more = ", ..." if len(shapes) > 6 else ""
+    same = len({_pixels(series) for series in file.series}) == 1
+    return (
+        f"it has {len(shapes)} images ({shown}{more}), and number {index + 1} was used, the {'first' if same else 'largest'} "
+        "of them; --series N takes another"
+    )
+
+
+def _without_transparency(series: tifffile.TiffPageSeries) -> tuple[np.ndarray, str | None, bool]:
+    """The pixels of a series, their axes where the file says them, and whether it had an alpha channel, which is left out."""
+    data = series.asarray()
+    axes = series.axes.lower()
+    alphas = [
+        index
+        for index, kind in enumerate(series.keyframe.extrasamples)
+        if kind in (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
+    ]
+    without = bool(alphas) and "s" in axes
+    if without:
+        samples = axes.index("s")
+        first = data.shape[samples] - len(series.keyframe.extrasamples)
+        data = np.delete(data, [first + index for index in alphas], axis=samples)
+        if data.shape[samples] == 1:
+            data, axes = data.squeeze(samples), axes.replace("s", "")
+    # tifffile calls an axis of unknown meaning Q or I, and the samples of an RGB pixel S.
+    axes = axes.replace("s", "c")
+    return data, axes if set(axes) <= set("tzcyx") and len(set(axes)) == len(axes) else None, without
+
+
+@contextmanager
+def _warnings_of_tifffile() -> Iterator[list[str]]:
+    """What tifffile logs: what it could not read, and has left out or filled with zeros."""
+    said: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append("tifffile says: " + record.getMessage().splitlines()[0].replace("<tifffile.", "<"))
+
+    logger, collector = logging.getLogger("tifffile"), Collector(logging.WARNING)
+    before = logger.propagate
+    logger.addHandler(collector)
+    logger.propagate = False
+    try:
+        yield said
+    finally:
+        logger.removeHandler(collector)
+        logger.propagate = before
