@@ -261,4 +261,47 @@ def state_dict_stork(folder: Path) -> None:
     package.save([(tensor("image", "float32", axes), image)], [(tensor("out", "float32", axes), image @ matrix.T + bias)])
 
 
-USUAL = (conscientious_seashell, probe, two_inputs, label_doubler, old_otter, slow_snail, custom_crab, state_dict_stork)
+class Scored(torch.nn.Module):
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean = image.mean((2, 3))
+        return torch.cat([mean, -mean], 1), image * 2
+
+
+def score_scout(folder: Path) -> None:
+    """Two scores of an image, which are no image, and the image doubled."""
+    package = Package(folder, "score-scout")
+    package.onnx(
+        [
+            helper.make_node("ReduceMean", ["image"], ["mean"], axes=[2, 3], keepdims=0),
+            helper.make_node("Neg", ["mean"], ["negative"]),
+            helper.make_node("Concat", ["mean", "negative"], ["scores"], axis=1),
+            helper.make_node("Add", ["image", "image"], ["doubled"]),
+        ],
+        [image_value("image", "b", 1, 16, 16)],
+        [image_value("scores", "b", 2), image_value("doubled", "b", 1, 16, 16)],
+        {},
+    )
+    package.torchscript(Scored())
+    image = np.random.default_rng(8).random((1, 1, 16, 16), np.float32)
+    axes = [BATCH, channels("value"), space("y", 16), space("x", 16)]
+    mean = image.mean((2, 3))
+    package.save(
+        [(tensor("image", "float32", axes), image)],
+        [
+            (tensor("scores", "float32", [BATCH, channels("bright", "dark")]), np.concatenate([mean, -mean], 1)),
+            (tensor("doubled", "float32", axes), image * 2),
+        ],
+    )
+
+
+USUAL = (
+    conscientious_seashell,
+    probe,
+    two_inputs,
+    label_doubler,
+    old_otter,
+    slow_snail,
+    custom_crab,
+    state_dict_stork,
+    score_scout,
+)

@@ -126,9 +126,15 @@ def _for_file(name: str) -> str:
 def _labels(groups: Sequence[Sequence[Path]]) -> list[str]:
     """A name for each group's result, all different: the first image's own, with as much of the others as it takes.
 
-    That is its suffix, the other images of the group, the folders that it lies in. Raises SameOutput where nothing helps.
+    That is its suffix, the other images of the group, the folders that it lies in; where these differ by case alone, a number.
+    Raises SameOutput for images that are given twice.
     """
-    choices = [list(_more_and_more(group)) for group in groups]
+    seen: dict[tuple[str, ...], Sequence[Path]] = {}
+    for group in groups:
+        if (key := tuple(map(os.path.realpath, group))) in seen:
+            raise SameOutput(Path(group[0].stem), [", ".join(map(str, images)) for images in (seen[key], group)])
+        seen[key] = group
+    choices = [[*_more_and_more(group), f"{group[0].stem}-{number}"] for number, group in enumerate(groups, start=1)]
     level = [0] * len(groups)
     while True:
         labels = [choice[min(depth, len(choice) - 1)] for choice, depth in zip(choices, level)]
@@ -138,7 +144,7 @@ def _labels(groups: Sequence[Sequence[Path]]) -> list[str]:
             return labels
         same = [index for index, key in enumerate(keys) if often[key] > 1]
         if all(level[index] >= len(choices[index]) for index in same):
-            raise SameOutput(Path(labels[same[0]]), [", ".join(map(str, groups[index])) for index in same[:2]])
+            return labels  # not seen yet; that two results would be one file is found where all names are compared
         for index in same:
             level[index] += 1
 

@@ -34,7 +34,7 @@ def read_tiff(path: Path, number: int | None) -> Image:
 
     Raises NoSuchImage, and whatever tifffile and the decoders raise for damaged files.
     """
-    with _warnings_of_tifffile() as warnings, tifffile.TiffFile(path) as file:
+    with _warnings_of_tifffile() as warnings, _opened(path) as file:
         if not len(file.pages) or not file.series:
             raise NoSuchImage("it is a TIFF without an image in it")
         index = _chosen(file, number)
@@ -47,6 +47,19 @@ def read_tiff(path: Path, number: int | None) -> Image:
         if keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE and not file.is_imagej:
             notes.append("its colours are those of a palette, and the palette's numbers are taken as values")
         return Image(data, axes, pixel_size(file, index), (*notes, *list(dict.fromkeys(warnings))[:_MOST_NOTES]))
+
+
+def _opened(path: Path) -> tifffile.TiffFile:
+    """The file, without regard to OME-XML that cannot be used: its pages are there all the same."""
+    file = tifffile.TiffFile(path)
+    try:
+        if file.is_ome:
+            _ = file.series  # which reads the XML
+    except Exception as error:  # whatever the XML lacks
+        file.close()
+        logging.getLogger("tifffile").warning("its OME-XML cannot be used (%s: %s)", type(error).__name__, error)
+        return tifffile.TiffFile(path, is_ome=False)
+    return file
 
 
 def write_tiff(file: BinaryIO, image: Image) -> None:

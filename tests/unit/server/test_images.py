@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 from bioengine_server.images.axes import from_model_axes, to_model_axes
-from bioengine_server.images.errors import UnclearAxes, UnreadableImage, UnwritableImage
+from bioengine_server.images.errors import UnclearAxes, UnreadableImage, UnwritableImage, WrongChannels, WrongValues
 from bioengine_server.images.files import read_image, write_image
 from bioengine_server.images.image import Image, PixelSize, rescaled
-from bioengine_server.images.model import TensorAxes
+from bioengine_server.images.model import Model, TensorAxes
+from bioengine_server.images.runs import check_values
 from PIL import Image as Pillow
 
 
@@ -63,6 +65,105 @@ def test_axes_move_and_values_stay() -> None:
 def test_unclear_axes(given: Image, axes: str | None, wanted: str) -> None:
     with pytest.raises(UnclearAxes, match=rf"the model's axes are '{wanted}'"):
         to_model_axes(given, axes, TensorAxes("image", wanted))
+
+
+GRAY_2D, RGB_2D, ONE_3D = TensorAxes("image", "bcyx", 1), TensorAxes("image", "bcyx", 3), TensorAxes("image", "bczyx", 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "axes", "spec", "hint"),
+    [
+        (image(7, 5, 6, axes="tyx"), None, GRAY_2D, "byx"),
+        (image(7, 5, 6, axes="zyx"), None, GRAY_2D, "byx"),
+        (image(7, 5, 6, axes="tyx"), "cyx", GRAY_2D, "byx"),
+        (image(7, 5, 6, axes="tyx"), "tyx", GRAY_2D, "byx"),
+        (image(7, 5, 6), None, GRAY_2D, "byx"),
+        (image(2, 7, 5, 6, axes="tzyx"), None, GRAY_2D, "bbyx"),
+        (image(2, 7, 5, 6, axes="tzyx"), None, ONE_3D, "bzyx"),
+        (image(2, 7, 5, 6), None, GRAY_2D, "bbyx"),
+        (image(5, 6, 3, axes="yxc"), None, GRAY_2D, "yxb"),
+        (image(5, 6, 3), None, RGB_2D, "yxc"),
+        (image(5, 6, 3), "cyx", RGB_2D, "yxc"),
+        (image(7, 5, 6, 3, axes="zyxc"), None, RGB_2D, "byxc"),
+        (image(5, 6), "zyx", GRAY_2D, "yx"),
+        (image(5, 6), "yy", GRAY_2D, "yx"),
+        (image(5, 6, axes="yx"), None, ONE_3D, None),
+        (image(7, 5, 6, axes="zyx"), None, TensorAxes("image", "yx"), None),
+    ],
+)
+def test_the_hint_that_is_printed_works(given: Image, axes: str | None, spec: TensorAxes, hint: str | None) -> None:
+    with pytest.raises((UnclearAxes, WrongChannels)) as caught:
+        to_model_axes(given, axes, spec)
+    printed = re.search(r"--axes (\w+)", str(caught.value).replace("with --axes, a letter", ""))
+    assert (printed[1] if printed else None) == hint
+    if hint is not None:
+        data = to_model_axes(given, hint, spec).data
+        assert data.shape[1] == spec.channels and data.size == given.data.size
+
+
+def test_what_a_hint_means_is_said() -> None:
+    for axes, planes in (("tyx", "frames"), ("zyx", "planes"), ("cyx", "channels")):
+        with pytest.raises((UnclearAxes, WrongChannels), match=f"--axes byx, which runs its {planes} one by one"):
+            to_model_axes(image(7, 5, 6, axes=axes), None, GRAY_2D)
+
+
+def test_axes_in_capitals() -> None:
+    np.testing.assert_array_equal(to_model_axes(image(7, 5, 6), "BYX", GRAY_2D).data[:, 0], image(7, 5, 6).data)
+
+
+def test_several_axes_of_a_batch_are_taken_apart_again() -> None:
+    stack = image(2, 7, 5, 6, axes="tzyx")
+    arranged = to_model_axes(stack, "bbyx", GRAY_2D)
+    assert arranged.data.shape == (14, 1, 5, 6)
+    data, axes = from_model_axes(np.repeat(arranged.data, 2, 1), "bcyx", arranged)
+    assert axes == "tzcyx"
+    np.testing.assert_array_equal(data[:, :, 1], stack.data)
+    assert from_model_axes(arranged.data, "bcyx", arranged)[1] == "tzyx"
+
+
+def test_a_batch_gets_a_letter_that_is_free() -> None:
+    channels = to_model_axes(image(5, 6, 3, axes="yxc"), "yxb", GRAY_2D)
+    assert from_model_axes(np.zeros((3, 2, 5, 6)), "bcyx", channels)[1] == "zcyx"
+    assert from_model_axes(np.zeros((3, 1, 5, 6)), "bcyx", channels)[1] == "zyx"
+    stacks = to_model_axes(image(4, 7, 5, 6), "bzyx", ONE_3D)
+    assert from_model_axes(np.zeros((4, 1, 7, 5, 6)), "bczyx", stacks)[1] == "tzyx"
+
+
+def test_what_a_description_says_of_channels_and_dtypes() -> None:
+    """In each of the ways of format 0.4."""
+    rdf = {
+        "inputs": [
+            {"name": "a", "axes": "bcyx", "data_type": "uint8", "shape": [1, 3, 64, 64]},
+            {"name": "b", "axes": "byxc", "shape": {"min": [1, 8, 8, 2], "step": [0, 8, 8, 0]}},
+            {"name": "c", "axes": "bcyx", "shape": {"min": [1, 1, 8, 8], "step": [0, 1, 8, 8]}},
+        ],
+        "outputs": [
+            {"name": "d", "axes": "bcyx", "shape": {"reference_tensor": "a", "scale": [1, 0, 1, 1], "offset": [0, 1.5, 0, 0]}},
+            {"name": "e", "axes": "bc", "shape": [1, 5]},
+            {"name": "f", "axes": "byx", "shape": "as the input"},
+        ],
+    }
+    model = Model.of("m", rdf)
+    assert [spec.channels for spec in (*model.inputs, *model.outputs)] == [3, 2, None, 3, 5, None]
+    assert [spec.is_image for spec in model.outputs] == [True, False, True] and model.inputs[0].dtype == "uint8"
+
+
+def test_values_that_a_model_of_integers_does_not_have() -> None:
+    labels = TensorAxes("labels", "bcyx", 1, "uint8")
+    unit = np.linspace(0, 1, 12, dtype=np.float32)
+    for array, seen in [
+        (unit, "from 0 to 1"),
+        (np.array([0, 300]), "from 0 to 300"),
+        (np.array([-1, 2], np.int8), "from -1 to 2"),
+    ]:
+        with pytest.raises(
+            WrongValues, match=f"{seen}, and the model takes uint8: whole numbers from 0 to 255. Scale it"
+        ) as caught:
+            check_values(array, labels)
+        assert "astype" not in str(caught.value)
+    for array in (np.array([0.0, 255.0]), np.array([3, 4]), np.array([True]), np.array([0, 255], np.uint8)):
+        check_values(array, labels)
+    check_values(np.array([0.5]), TensorAxes("image", "bcyx", 1, "float32"))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "int32", "float64", "bool"])

@@ -1,0 +1,193 @@
+"""What is said of a server's URL that does not lead to a BioEngine, with servers that are really there."""
+
+from __future__ import annotations
+
+import datetime
+import http.server
+import ipaddress
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from bioengine_server.errors import BioEngineError, NoServer
+from bioengine_server.images.address import check_address
+from bioengine_server.images.advice import for_command_line
+from bioengine_server.images.errors import BadServerUrl, NotABioEngine, UntrustedCertificate, WrongProtocol
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+
+@contextmanager
+def serving(status: int, body: dict[str, str], location: str = "", context: ssl.SSLContext | None = None) -> Iterator[str]:
+    """A server that gives one answer to everything; host and port."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            if location:
+                self.send_header("Location", location + self.path)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Quiet(http.server.ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            pass
+
+    server = Quiet(("127.0.0.1", 0), Handler)
+    if context is not None:
+        # The handshake belongs to the connection's thread.
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that is its own authority, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a lab")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("certificate") / "lab.pem"
+    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
+    return file
+
+
+@pytest.fixture
+def tls(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+def said(kind: type[BioEngineError], url: str) -> str:
+    with pytest.raises(kind) as caught:
+        check_address(url)
+    text = str(caught.value)
+    assert "\n" not in text and "No BioEngine answers" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("localhost:9520", "http:// or https:// is missing. Write http://localhost:9520."),
+        ("10.0.0.7:9520", "Write http://10.0.0.7:9520."),
+        ("bioengine.lab", "Write http://bioengine.lab."),
+        ("ws://localhost:9520/ws", "Write http://localhost:9520."),
+        ("wss://bioengine.lab/ws", "Write https://bioengine.lab."),
+        ("ftp://bioengine.lab", "ftp:// is not the beginning of one"),
+        ("http://", "names no computer"),
+        ("http://localhost:95200", "Port out of range"),
+        ("http://[::1", "is not the URL of a server"),
+        ("", "http:// or https:// is missing"),
+    ],
+)
+def test_what_is_no_url(url: str, expected: str) -> None:
+    assert expected in said(BadServerUrl, url)
+
+
+def test_nobody_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(NoServer, match="No BioEngine answers"):
+        check_address(f"http://127.0.0.1:{port}")
+
+
+def test_an_answer(certificate: Path, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(200, {"status": "OK"}) as place:
+        check_address(f"http://{place}")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with serving(200, {"status": "OK"}, context=tls) as place:
+        check_address(f"https://{place}")
+
+
+def test_https_to_a_server_of_http() -> None:
+    with serving(200, {"status": "OK"}) as place:
+        assert f"speaks http, not https. Use http://{place}" in said(WrongProtocol, f"https://{place}")
+
+
+def test_http_to_a_server_of_https(tls: ssl.SSLContext) -> None:
+    with serving(200, {"status": "OK"}, context=tls) as place:
+        assert f"speaks https, not http. Use https://{place}" in said(WrongProtocol, f"http://{place}")
+    with serving(400, {"error": "Client sent an HTTP request to an HTTPS server."}) as place:
+        assert f"Use https://{place}" in said(WrongProtocol, f"http://{place}")
+    with serving(308, {}, location="https://bioengine.lab") as place:
+        assert "Use https://bioengine.lab (" in said(WrongProtocol, f"http://{place}")
+
+
+def test_a_certificate_that_is_not_trusted(tls: ssl.SSLContext) -> None:
+    with serving(200, {"status": "OK"}, context=tls) as place:
+        text = said(UntrustedCertificate, f"https://{place}")
+    assert "self-signed certificate" in text and "SSL_CERT_FILE" in text
+
+
+def test_a_certificate_for_another_name(certificate: Path, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with serving(200, {"status": "OK"}, context=tls) as place:
+        text = said(UntrustedCertificate, f"https://localhost:{place.split(':')[1]}")
+    assert "Hostname mismatch" in text and "Use the name that it is for" in text
+
+
+def test_something_else_answers() -> None:
+    with serving(404, {"error": "Nothing here"}) as place:
+        assert "it answers 404: Nothing here" in said(NotABioEngine, f"http://{place}")
+    with serving(302, {}, location="http://elsewhere.lab") as place:
+        assert "it sends us on to http://elsewhere.lab" in said(NotABioEngine, f"http://{place}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        (
+            "Input 'image' has the shape (7, 5). The model takes 'image': float32, axes bcyx (batch: any, channel: 1, y: 72 + n). "
+            'Batches may have any size; give `axes` where yours are others. This works: inputs=[{"model_id": "m", "inputs": '
+            "[np.zeros((1, 1, 72, 72), 'float32')]}].",
+            "Input 'image' has the shape (7, 5). The model takes 'image': float32, axes bcyx (batch: any, channel: 1, y: 72 + n). "
+            "Batches may have any size; give --axes where yours are others.",
+        ),
+        (
+            "Input 'x' is float32 and the model takes uint8: the values would change. Convert it, for example with "
+            "image.astype('uint8').",
+            "Input 'x' is float32 and the model takes uint8: the values would change.",
+        ),
+        (
+            "It can be run with weight_format 'onnx'; leave it out for the fastest.",
+            "It can be run with --weights 'onnx'; leave it out for the fastest.",
+        ),
+        (
+            "A tile of 8 is not possible. Give such a size as `tile`, or leave `tile` out.",
+            "A tile of 8 is not possible.",
+        ),
+        ("Nothing of Python.", "Nothing of Python."),
+    ],
+)
+def test_no_advice_is_python(answer: str, shown: str) -> None:
+    assert for_command_line(answer) == shown
