@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from bioengine_server.cli import app
 from bioengine_server.demo.nuclei import dice, draw
 from bioengine_server.images.files import read_image, write_image
 from bioengine_server.images.image import Image, PixelSize
+from click.testing import Result
 from skimage.filters import threshold_otsu
+from typer.testing import CliRunner
 
 from tests.stack.harness import ROOT, Stack, bioengine, wait_for
 
@@ -52,7 +55,7 @@ def test_run_on_files(stack: Stack, tmp_path: Path) -> None:
     np.save(tmp_path / "image.npy", drawn.image)
     environment = {"BIOENGINE_PORT": str(stack.port)}
     results = []
-    for source, target in [("image.tif", "out.tif"), ("image.png", "out.npy"), ("image.npy", "out.npy")]:
+    for source, target in [("image.tif", "out.tif"), ("image.png", "out.npy"), ("image.npy", "same.npy")]:
         done = bioengine("run", MODEL, str(tmp_path / source), "-o", str(tmp_path / target), **environment)
         assert done.returncode == 0, done.stderr
         assert "float32" in done.stdout and " s" in done.stdout
@@ -64,40 +67,101 @@ def test_run_on_files(stack: Stack, tmp_path: Path) -> None:
     assert dice(results[0].data[0] > 0.5, drawn.labels > 0) > 0.9
 
 
+def command(*arguments: str) -> Result:
+    """A command in this process, which takes a tenth of the time of one of its own."""
+    return CliRunner().invoke(app, arguments)
+
+
 def test_run_options(stack: Stack, tmp_path: Path) -> None:
     url = ["--server-url", stack.url]
     np.save(tmp_path / "left.npy", np.random.default_rng(0).random((16, 16), np.float32))
     tifffile.imwrite(tmp_path / "stack.tif", np.zeros((2, 80, 80), np.uint16), metadata={"axes": "QYX"})
-    weights = bioengine("run", MODEL, str(tmp_path / "stack.tif"), "-o", str(tmp_path / "o.tif"), "--axes", "byx", *url)
-    assert weights.returncode == 0 and read_image(tmp_path / "o.tif").data.shape == (2, 2, 80, 80), weights.stderr
-    chosen = bioengine(
+    weights = command("run", MODEL, str(tmp_path / "stack.tif"), "-o", str(tmp_path / "o.tif"), "--axes", "byx", *url)
+    assert weights.exit_code == 0 and read_image(tmp_path / "o.tif").data.shape == (2, 2, 80, 80), weights.stderr
+    chosen = command(
         "run", MODEL, str(tmp_path / "stack.tif"), "-o", str(tmp_path / "t.npy"), "--axes=byx", "--weights=torchscript", *url
     )
-    assert chosen.returncode == 0
+    assert chosen.exit_code == 0
     np.testing.assert_allclose(read_image(tmp_path / "t.npy").data, read_image(tmp_path / "o.tif").data, atol=1e-4)
-    folder = tmp_path / "many"
-    both = bioengine("run", MODEL, *[str(tmp_path / "stack.tif")] * 2, "-o", str(folder), "--axes", "byx", *url)
-    assert both.returncode == 0 and (folder / "stack.tif").exists()
 
 
 def test_run_errors(stack: Stack, tmp_path: Path) -> None:
     url = ["--server-url", stack.url]
     np.save(tmp_path / "x.npy", np.zeros((76, 76), np.float32))
+    np.save(tmp_path / "unit.npy", np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8))
     out = str(tmp_path / "o.tif")
     for arguments, expected in [
         (["no-such-animal", "x.npy", "-o", out, *url], "No model 'no-such-animal' on this server"),
         ([MODEL, "nowhere.tif", "-o", out, *url], "nowhere.tif cannot be read: No such file or directory"),
-        ([MODEL, "x.npy", "-o", out, "--axes", "zyx", *url], "Say what each axis of the image is with --axes"),
+        ([MODEL, "x.npy", "-o", out, "--axes", "zyx", *url], "with --axes, a letter for each: --axes yx."),
         ([MODEL, "x.npy", "x.npy", "-o", out, *url], "The model takes 1 image at a time (image), and 2 came"),
+        ([MODEL, "x.npy", "-o", f"{tmp_path}/o.jpg", *url], "Name a file that ends in .tif, .npy, .png, .csv, or a folder"),
+        ([MODEL, "x.npy", "-o", f"{tmp_path}/o.png", *url], "a PNG holds one channel or three, and there are 2"),
+        (["score-scout", "x.npy", "-o", out, *url], "Name a file that ends in .csv or .npy, or a folder"),
+        (["label-doubler", "unit.npy", "-o", out, *url], "values from 0 to 1, and the model takes uint8"),
+        ([MODEL, "x.npy", "-o", out, "--server-url", stack.url.removeprefix("http://")], f"Write {stack.url}."),
+        ([MODEL, "x.npy", "-o", out, "--server-url", stack.url.replace("http", "https")], f"Use {stack.url} "),
         (
             [MODEL, "x.npy", "-o", out, "--server-url", "http://127.0.0.1:9"],
             "Start one in another terminal with `./bioengine up`",
         ),
     ]:
         files = [str(tmp_path / item) if item.endswith((".npy", "nowhere.tif")) else item for item in arguments]
-        attempt = bioengine("run", *files)
-        assert attempt.returncode == 1 and expected in attempt.stderr, attempt.stderr
-        assert "Traceback" not in attempt.stderr
+        attempt = command("run", *files)
+        assert attempt.exit_code == 1 and expected in attempt.stderr, attempt.stderr
+        assert not any(text in attempt.stderr for text in ("Traceback", "np.", "inputs=[", "astype")), attempt.stderr
+    assert {file.name for file in tmp_path.iterdir()} == {"x.npy", "unit.npy"}
+
+
+def test_nothing_of_the_users_is_overwritten(stack: Stack, tmp_path: Path) -> None:
+    """With the images' own folder as that of the results; and images that fail leave the others done."""
+    (tmp_path / "other").mkdir()
+    drawn = draw(3).image[:80, :96]
+    for name in ("a.tif", "a.png", "other/a.tif"):
+        write_image(tmp_path / name, Image(drawn, "yx"))
+    (tmp_path / "b.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:300])
+    images = [tmp_path / name for name in ("a.tif", "b.tif", "nowhere.tif", "a.png", "other/a.tif")]
+    before = {file: file.read_bytes() for file in images if file.exists()}
+    arguments = ["run", "old-otter", *map(str, images), "-o", str(tmp_path), "--server-url", stack.url]
+    done = command(*arguments)
+    assert done.exit_code == 1 and done.stdout.count(" float32, ") == 3
+    assert done.stderr.startswith("bioengine: 2 of 5 failed:\n") and len(done.stderr.splitlines()) == 3, done.stderr
+    results = {file: file.read_bytes() for file in tmp_path.rglob("*_old-otter.tif")}
+    assert len(results) == 3
+    assert {file: file.read_bytes() for file in before} == before
+    again = command(*arguments)
+    assert again.exit_code == 1 and "are there already" in again.stderr and "--overwrite" in again.stderr
+    assert {file: file.read_bytes() for file in results} == results
+    images = [tmp_path / "a.tif", tmp_path / "a.png"]
+    replaced = command(*arguments[:2], *map(str, images), *arguments[-4:], "--overwrite")
+    assert replaced.exit_code == 0 and replaced.stderr == "", "a run that ends well warns of nothing"
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_scores_are_written_as_numbers(stack: Stack, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).random((16, 16), np.float32)
+    write_image(tmp_path / "x.tif", Image(image, "yx"))
+    done = command(
+        "run", "score-scout", str(tmp_path / "x.tif"), "-o", str(tmp_path / "out"), "--all-outputs", "--server-url", stack.url
+    )
+    assert done.exit_code == 0 and "The output 'scores' (axes bc) is no image" in done.stdout, done.stderr
+    scores = np.loadtxt(tmp_path / "out" / "x_score-scout.csv", delimiter=",")
+    np.testing.assert_allclose(scores, [image.mean(), -image.mean()], rtol=1e-5)
+    np.testing.assert_allclose(read_image(tmp_path / "out" / "x_score-scout-doubled.tif").data, image * 2)
+
+
+def test_what_is_known_of_an_image_is_said(stack: Stack, tmp_path: Path) -> None:
+    """To stderr; stdout has the results alone."""
+    with tifffile.TiffWriter(tmp_path / "x.tif") as file:
+        for side in (8, 80):
+            file.write(np.zeros((side, side), np.uint16), metadata=None)
+    run = ("run", MODEL, str(tmp_path / "x.tif"), "-o", str(tmp_path / "y.tif"), "--server-url", stack.url)
+    done = command(*run)
+    assert done.exit_code == 0 and done.stdout.count("\n") == 1
+    assert done.stderr.startswith("bioengine: note: x.tif: it has 2 images")
+    assert read_image(tmp_path / "y.tif").data.shape[-1] == 80
+    done = command(*run, "--series", "1", "--overwrite")
+    assert done.exit_code == 0 and done.stderr == "" and read_image(tmp_path / "y.tif").data.shape[-1] == 8
 
 
 def test_demo_starts_its_own_server(tmp_path: Path) -> None:
@@ -135,5 +199,13 @@ def test_a_demo_whose_server_cannot_start_says_why_and_no_more(tmp_path: Path) -
 
 
 def test_demo_uses_the_server_that_runs(stack: Stack, tmp_path: Path) -> None:
-    done = bioengine("demo", "-o", str(tmp_path), BIOENGINE_PORT=str(stack.port), BIOENGINE_HOME=str(tmp_path / "unused"))
-    assert done.returncode == 0 and not (tmp_path / "unused").exists(), done.stderr
+    environment = {"BIOENGINE_PORT": str(stack.port), "BIOENGINE_HOME": str(tmp_path / "unused")}
+    done = bioengine("demo", "-o", str(tmp_path), **environment)
+    assert done.returncode == 0 and done.stderr == "" and not (tmp_path / "unused").exists(), done.stderr
+    (tmp_path / "mask.png").write_text("my own")
+    for output, reason in ((tmp_path, "are there already"), (tmp_path / "mask.png", "mask.png is a file, not a folder")):
+        refused = command("demo", "-o", str(output))
+        assert refused.exit_code == 1 and reason in refused.stderr and "Traceback" not in refused.stderr
+    assert (tmp_path / "mask.png").read_text() == "my own"
+    assert command("demo", "-o", str(tmp_path), "--overwrite", "--server-url", stack.url).exit_code == 0
+    assert read_image(tmp_path / "mask.png").data.shape == (256, 256)

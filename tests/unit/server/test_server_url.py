@@ -167,10 +167,10 @@ def test_something_else_answers() -> None:
     ("answer", "shown"),
     [
         (
-            "Input 'image' has the shape (7, 5). The model takes 'image': float32, axes bcyx (batch: any, channel: 1, y: 72 + n). "
+            "Input 'image' has the shape (7, 5). The model takes 'image': float32, axes bcyx (batch: any, y: 72 + n). "
             'Batches may have any size; give `axes` where yours are others. This works: inputs=[{"model_id": "m", "inputs": '
             "[np.zeros((1, 1, 72, 72), 'float32')]}].",
-            "Input 'image' has the shape (7, 5). The model takes 'image': float32, axes bcyx (batch: any, channel: 1, y: 72 + n). "
+            "Input 'image' has the shape (7, 5). The model takes 'image': float32, axes bcyx (batch: any, y: 72 + n). "
             "Batches may have any size; give --axes where yours are others.",
         ),
         (
