@@ -39,16 +39,18 @@ def run(
     weights: Annotated[Optional[str], typer.Option(help="onnx or torchscript.")] = None,
     all_outputs: Annotated[bool, typer.Option("--all-outputs", help="Write every output, not the first alone.")] = False,
     series: Annotated[
-        Optional[int], typer.Option(min=1, help="Which image of a TIFF that has several, from 1. [the largest]")
+        Optional[int], typer.Option(min=1, help="Which image of a TIFF that has several, from 1; else the largest.")
     ] = None,
     overwrite: OverwriteOption = False,
     server_url: UrlOption = None,
 ) -> None:
     """Run a model on images through the running server.
 
-    In a folder, the result of x.tif is x_MODEL.tif; that of an output without pixels, such as scores, x_MODEL.csv. No image is
-    ever overwritten, and no other file without --overwrite. Images that fail are reported at the end, with exit status 1; the
-    others are done.
+    In a folder, the result of x.tif is x_MODEL.tif; outputs without pixels, such as scores, are written as numbers, .csv.
+
+    No image is ever overwritten, and no other file without --overwrite.
+
+    Images that fail are reported at the end, with exit status 1; the others are done.
     """
     from bioengine_server.images.client import ModelClient
     from bioengine_server.images.plan import check_output_name, plan_runs

@@ -71,8 +71,8 @@ class ModelClient:
         """The model's inputs and outputs. Raises RunFailed, ConnectionLost."""
         return Model.of(id, self._ask({"model_id": id, "return_rdf": True})["rdf"])
 
-    def run(self, id: str, inputs: Sequence[np.ndarray], weights: str | None = None) -> Answer:
-        """The model's outputs. Raises RunFailed, ConnectionLost."""
+    def run(self, id: str, inputs: Sequence[np.ndarray | None], weights: str | None = None) -> Answer:
+        """The model's outputs. None: an optional input that is left out. Raises RunFailed, ConnectionLost."""
         request: dict[str, Any] = {"model_id": id, "inputs": list(inputs)}
         if weights is not None:
             request["weight_format"] = weights

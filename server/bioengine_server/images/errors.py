@@ -96,12 +96,13 @@ class WrongChannels(ImageError):
 
 
 class WrongValues(ImageError):
-    """Values that the model's dtype does not have."""
+    """Values that the model's dtype does not have. `others`: how many of them are NaN or infinite."""
 
-    def __init__(self, dtype: str, low: float, high: float, wanted: str, limits: tuple[int, int]) -> None:
+    def __init__(self, dtype: str, low: float, high: float, others: int, wanted: str, limits: tuple[int, int]) -> None:
+        beside = f" and {others} that are NaN or infinite" if others else ""
         super().__init__(
-            f"The image has {dtype} values from {low:.6g} to {high:.6g}, and the model takes {wanted}: whole numbers from "
-            f"{limits[0]} to {limits[1]}. Scale it to the range of the images that the model was made for, and save it as "
+            f"The image has {dtype} values from {low:.6g} to {high:.6g}{beside}, and the model takes {wanted}: whole numbers "
+            f"from {limits[0]} to {limits[1]}. Scale it to the range of the images that the model was made for, and save it as "
             f"{wanted}; in Fiji, Image > Type scales what is displayed from black to white to the whole range of the type that "
             "you choose."
         )

@@ -11,13 +11,15 @@ from typing import Any
 class TensorAxes:
     """An input or output of a model: its name, and its axes in the letters of format 0.4, such as "bcyx".
 
-    `channels`: how many it has, where that is fixed. `dtype`: such as "uint8", where it is known.
+    `channels`: how many it has, where that is fixed. `dtype`: such as "uint8", where it is known. `optional`: whether the model
+    runs without it.
     """
 
     name: str
     axes: str
     channels: int | None = None
     dtype: str = ""
+    optional: bool = False
 
     @property
     def is_image(self) -> bool:
@@ -33,6 +35,16 @@ class Model:
     inputs: list[TensorAxes]
     outputs: list[TensorAxes]
 
+    def inputs_of(self, count: int) -> list[int]:
+        """Which inputs so many images are, in order: all that are needed, and of the optional ones as many as are left."""
+        left = count - sum(not spec.optional for spec in self.inputs)
+        chosen = []
+        for number, spec in enumerate(self.inputs):
+            if not spec.optional or left > 0:
+                chosen.append(number)
+                left -= spec.optional
+        return chosen
+
     @classmethod
     def of(cls, id: str, rdf: Mapping[str, Any]) -> Model:
         return cls(id, [_tensor(item) for item in rdf["inputs"]], [_tensor(item) for item in rdf["outputs"]])
@@ -41,7 +53,7 @@ class Model:
 def _tensor(item: Mapping[str, Any]) -> TensorAxes:
     axes = str(item["axes"])
     channels = _fixed_size(item.get("shape"), axes.index("c")) if "c" in axes else None
-    return TensorAxes(str(item["name"]), axes, channels, str(item.get("data_type") or ""))
+    return TensorAxes(str(item["name"]), axes, channels, str(item.get("data_type") or ""), item.get("optional") is True)
 
 
 def _fixed_size(shape: Any, index: int) -> int | None:

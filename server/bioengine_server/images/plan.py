@@ -45,13 +45,17 @@ def check_output_name(output: str) -> bool:
 def plan_runs(images: Sequence[Path], model: Model, output: str, all_outputs: bool = False, overwrite: bool = False) -> list[Job]:
     """The runs for a list of images: one for each group of as many as the model has inputs.
 
+    Optional inputs are left out, unless `output` is a file and images for them are there.
+
     `output` is a file for one run, or a folder, in which results are called by the image and the model. No file is an image, or
     that of two results, and none is there already unless `overwrite`.
 
     Raises NoFormat, WrongImageCount, WrongKind, SameOutput, OutputIsInput, OutputExists, OutputNotPossible.
     """
     is_folder = check_output_name(output)
-    count = len(model.inputs)
+    count = needed = sum(not spec.optional for spec in model.inputs) or 1
+    if not is_folder and needed <= len(images) <= len(model.inputs):
+        count = len(images)
     groups = [list(images[start : start + count]) for start in range(0, len(images), count)]
     if len(groups[-1]) != count or (len(groups) > 1 and not is_folder):
         raise WrongImageCount(len(images), [spec.name for spec in model.inputs], Path(output))

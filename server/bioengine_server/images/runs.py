@@ -55,12 +55,14 @@ def run_on_files(client: ModelClient, model: Model, job: Job, options: Options) 
     """Raises ImageError, RunFailed, ConnectionLost, OutputExists; nothing is run where that can be known before."""
     images = [read_image(file, options.series) for file in job.images]
     notes = [f"{file.name}: {note}." for file, image in zip(job.images, images) for note in image.notes]
-    arranged = [to_model_axes(image, options.axes, spec) for image, spec in zip(images, model.inputs)]
-    for array, spec in zip(arranged, model.inputs):
-        check_values(array.data, spec)
-    before = dict(zip(model.inputs[0].axes, arranged[0].data.shape))
+    chosen = model.inputs_of(len(images))
+    arranged = [to_model_axes(image, options.axes, model.inputs[number]) for image, number in zip(images, chosen)]
+    for array, number in zip(arranged, chosen):
+        check_values(array.data, model.inputs[number])
+    before = dict(zip(model.inputs[chosen[0]].axes, arranged[0].data.shape))
     check_batch(job, model, before.get("b", 1))
-    answer = client.run(model.id, [array.data for array in arranged], options.weights)
+    arrays = dict(zip(chosen, (array.data for array in arranged)))
+    answer = client.run(model.id, [arrays.get(number) for number in range(max(chosen) + 1)], options.weights)
     notes += answer.warnings
     written, left_out = [], []
     for number, (output, spec) in enumerate(zip(answer.outputs, model.outputs)):
@@ -85,7 +87,7 @@ def check_values(array: np.ndarray, spec: TensorAxes) -> None:
     low, high = (float(known.min()), float(known.max())) if known.size else (float("nan"), float("nan"))
     whole = array.dtype.kind != "f" or (known.size == array.size and np.array_equal(known, np.trunc(known)))
     if not whole or low < limits.min or high > limits.max:
-        raise WrongValues(array.dtype.name, low, high, spec.dtype, (limits.min, limits.max))
+        raise WrongValues(array.dtype.name, low, high, array.size - known.size, spec.dtype, (limits.min, limits.max))
 
 
 def _result(output: np.ndarray, spec: TensorAxes, image: Arranged, size: PixelSize, file: Path) -> Image:

@@ -92,6 +92,18 @@ def test_the_other_images_of_a_run_tell_it_from_others() -> None:
     assert [pair[0] for pair in results(TWO, files, "out")] == ["out/a-b_two-inputs.tif", "out/a-c_two-inputs.tif"]
 
 
+def test_optional_inputs() -> None:
+    """Left out in a folder of many; taken where there are images for them."""
+    files = images("a.tif", "b.tif", "c.tif")
+    mask = TensorAxes("mask", "bcyx", 1, "float32", optional=True)
+    model = Model("m", [mask, IMAGE, mask], [MASK])
+    assert [job.images for job in plan_runs(files, model, "out")] == [[file] for file in files]
+    assert [job.images for job in plan_runs(files, model, "out.tif")] == [files]
+    assert [model.inputs_of(count) for count in (1, 2, 3)] == [[1], [0, 1], [0, 1, 2]]
+    with pytest.raises(WrongImageCount):
+        plan_runs([*files, Path("d.tif")], model, "out.tif")
+
+
 def test_an_image_that_is_given_twice() -> None:
     files = images("a.tif", "a.tif")
     with pytest.raises(SameOutput, match=r"a\.tif is given twice.*Name it once"):

@@ -163,6 +163,8 @@ def test_values_that_a_model_of_integers_does_not_have() -> None:
         assert "astype" not in str(caught.value)
     for array in (np.array([0.0, 255.0]), np.array([3, 4]), np.array([True]), np.array([0, 255], np.uint8)):
         check_values(array, labels)
+    with pytest.raises(WrongValues, match="from 3 to 4 and 1 that are NaN or infinite, and"):
+        check_values(np.array([3, 4, np.nan]), labels)
     check_values(np.array([0.5]), TensorAxes("image", "bcyx", 1, "float32"))
 
 

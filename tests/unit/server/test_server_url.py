@@ -186,6 +186,18 @@ def test_something_else_answers() -> None:
             "A tile of 8 is not possible. Give such a size as `tile`, or leave `tile` out.",
             "A tile of 8 is not possible.",
         ),
+        (
+            "Input 'x' has the shape (3, 80, 96). Say axes=\"byx\" for planes. Send image.reshape(-1, *image.shape[2:]) with "
+            'axes="byx" for all. A colour image is made grey first: image[..., :3].mean(-1), with axes="yx".',
+            "Input 'x' has the shape (3, 80, 96). Say --axes byx for planes.",
+        ),
+        (
+            "Scale them, 1 to 255: `(image * 255).round().astype('uint8')`. Round them, with `image.round().astype('uint8')`; "
+            "or rescale them, with `np.interp(image, (0, 1), (0, 255))`. Replace them first, for example with "
+            "`image = np.where(np.isfinite(image), image, 0)`. Then `image.astype('uint8')` changes nothing.",
+            "Scale them, 1 to 255. Round them; or rescale them. Replace them first.",
+        ),
+        ("Ask for it: `./bioengine models pull some-image.v2`.", "Ask for it: `./bioengine models pull some-image.v2`."),
         ("Nothing of Python.", "Nothing of Python."),
     ],
 )
