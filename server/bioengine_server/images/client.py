@@ -16,6 +16,7 @@ from bioengine_server.images.address import check_address
 from bioengine_server.images.advice import for_command_line
 from bioengine_server.images.errors import ConnectionLost
 from bioengine_server.images.model import Model
+from bioengine_server.images.waiting import while_alive
 from bioengine_server.triton.api import ROUTER
 
 # hypha-rpc 0.21 warns of a lost connection also when we hang up ourselves, and prints an error before it raises it.
@@ -81,8 +82,14 @@ class ModelClient:
         return Answer(result["outputs"], result["execution_time"], warnings)
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        def call() -> dict[str, Any]:
+            answer: dict[str, Any] = self._triton.execute(inputs=[request], model_name=ROUTER, serialization="imjoy")
+            return answer
+
         try:
-            answer = self._triton.execute(inputs=[request], model_name=ROUTER, serialization="imjoy")
+            answer = while_alive(call, self._url)
+        except ConnectionLost:
+            raise
         except (OSError, TimeoutError) as error:  # ConnectionError is one of the first
             raise ConnectionLost(self._url, str(error) or type(error).__name__) from error
         except Exception as error:  # hypha-rpc's, of whatever the server raised: a limit, a refusal

@@ -63,7 +63,7 @@ def run_on_files(client: ModelClient, model: Model, job: Job, options: Options) 
     check_batch(job, model, before.get("b", 1))
     arrays = dict(zip(chosen, (array.data for array in arranged)))
     answer = client.run(model.id, [arrays.get(number) for number in range(max(chosen) + 1)], options.weights)
-    notes += answer.warnings
+    notes += [f"{job.name}: {warning}" for warning in answer.warnings]
     written, left_out = [], []
     for number, (output, spec) in enumerate(zip(answer.outputs, model.outputs)):
         if number not in job.outputs:

@@ -9,6 +9,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,8 @@ import pytest
 from bioengine_server.errors import BioEngineError, NoServer
 from bioengine_server.images.address import check_address
 from bioengine_server.images.advice import for_command_line
-from bioengine_server.images.errors import BadServerUrl, NotABioEngine, UntrustedCertificate, WrongProtocol
+from bioengine_server.images.errors import BadServerUrl, ConnectionLost, NotABioEngine, UntrustedCertificate, WrongProtocol
+from bioengine_server.images.waiting import while_alive
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -161,6 +163,19 @@ def test_something_else_answers() -> None:
         assert "it answers 404: Nothing here" in said(NotABioEngine, f"http://{place}")
     with serving(302, {}, location="http://elsewhere.lab") as place:
         assert "it sends us on to http://elsewhere.lab" in said(NotABioEngine, f"http://{place}")
+
+
+def test_an_answer_is_awaited_while_there_is_a_server() -> None:
+    def work() -> int:
+        time.sleep(0.5)
+        return 7
+
+    with serving(200, {"status": "OK"}) as place:
+        assert while_alive(work, f"http://{place}", interval=0.02, patience=0.1) == 7
+        with pytest.raises(ZeroDivisionError):
+            while_alive(lambda: 1 // 0, f"http://{place}")
+    with pytest.raises(ConnectionLost, match="See whether it runs"):
+        while_alive(threading.Event().wait, f"http://{place}", interval=0.02, patience=0.1)
 
 
 @pytest.mark.parametrize(

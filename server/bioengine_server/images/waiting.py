@@ -1,0 +1,55 @@
+"""Wait for an answer for as long as there is a server to give it.
+
+hypha-rpc 0.21 connects again for ever, and a call whose server is gone waits for its whole timeout, an hour here.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import httpx
+
+from bioengine_server.images.errors import ConnectionLost
+
+Result = TypeVar("Result")
+
+_INTERVAL = 5.0  # seconds between two looks at the server
+_PATIENCE = 30.0  # seconds without an answer of the server after which it counts as gone; a restart takes less
+
+
+def while_alive(call: Callable[[], Result], url: str, interval: float = _INTERVAL, patience: float = _PATIENCE) -> Result:
+    """The result of `call`, or what it raises. Raises ConnectionLost where the server at `url` is gone before that."""
+    results: list[Result] = []
+    errors: list[BaseException] = []
+    done = threading.Event()
+
+    def work() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            done.set()
+
+    # A daemon: nobody waits for an answer that does not come.
+    threading.Thread(target=work, daemon=True).start()
+    seen = time.monotonic()
+    while not done.wait(interval):
+        if _answers(url):
+            seen = time.monotonic()
+        elif time.monotonic() - seen > patience:
+            raise ConnectionLost(url, f"for {patience:.0f} s")
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _answers(url: str) -> bool:
+    try:
+        httpx.get(f"{url}/health/liveness", timeout=10)
+    except httpx.HTTPError:
+        return False
+    return True
