@@ -106,6 +106,8 @@ def _with_scheme(url: str, scheme: str) -> str:
 
 def _reason(answer: httpx.Response) -> str:
     """What the answer says of itself, where it is an error in our form."""
+    if answer.status_code == 404:
+        return ""  # what is not there is not what was asked for
     try:
         said = answer.json()
         text = said.get("error") or said.get("detail")

@@ -55,14 +55,14 @@ class ModelClient:
         try:
             self._server = connect_to_server(config)
         except ConnectionAbortedError as error:  # hypha-rpc's, with the server's reason
-            raise NotConnected(self._url, str(error)) from error
+            raise NotConnected(self._url, for_command_line(str(error))) from error
         except OSError as error:
             raise ConnectionLost(self._url, str(error) or type(error).__name__) from error
         try:
             self._triton = self._server.get_service("triton-client")
         except Exception as error:  # hypha-rpc's, of whatever the server raised
             self._server.disconnect()
-            raise NotConnected(self._url, f"{str(error).rstrip('.')}.") from error
+            raise NotConnected(self._url, for_command_line(f"{str(error).rstrip('.')}.")) from error
         return self
 
     def __exit__(self, *_: object) -> None:

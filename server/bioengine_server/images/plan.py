@@ -175,13 +175,13 @@ def _check_distinct(jobs: Sequence[Job]) -> None:
 
 
 def _check_no_inputs(jobs: Sequence[Job], images: Sequence[Path]) -> None:
-    """No output is an image, by whatever name or link."""
-    by_path = {_key(os.path.realpath(image)): image for image in images}
+    """No output is an image, by whatever name or link. Raises OutputIsInput."""
+    by_path = {os.path.realpath(image): image for image in images}
     by_node = {node: image for image in images if (node := _node(image)) is not None}
     for job in jobs:
         for file in job.outputs.values():
             node = _node(file)
-            image = by_path.get(_key(os.path.realpath(file))) or (by_node.get(node) if node else None)
+            image = by_path.get(os.path.realpath(file)) or (by_node.get(node) if node else None)
             if image is not None:
                 raise OutputIsInput(file, image)
 

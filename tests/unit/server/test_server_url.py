@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bioengine_server.errors import BioEngineError, NoServer
+from bioengine_server.errors import BioEngineError, NoServer, TokenNeeded
 from bioengine_server.images.address import check_address
 from bioengine_server.images.advice import for_command_line
 from bioengine_server.images.errors import BadServerUrl, ConnectionLost, NotABioEngine, UntrustedCertificate, WrongProtocol
@@ -160,7 +160,9 @@ def test_a_certificate_for_another_name(certificate: Path, tls: ssl.SSLContext, 
 
 def test_something_else_answers() -> None:
     with serving(404, {"error": "Nothing here"}) as place:
-        assert "it answers 404: Nothing here" in said(NotABioEngine, f"http://{place}")
+        assert "it answers 404. Name the server's own URL" in said(NotABioEngine, f"http://{place}")
+    with serving(421, {"error": "This server has other names."}) as place:
+        assert "it answers 421: This server has other names. Name" in said(NotABioEngine, f"http://{place}")
     with serving(302, {}, location="http://elsewhere.lab") as place:
         assert "it sends us on to http://elsewhere.lab" in said(NotABioEngine, f"http://{place}")
 
@@ -213,6 +215,10 @@ def test_an_answer_is_awaited_while_there_is_a_server() -> None:
             "Scale them, 1 to 255. Round them; or rescale them. Replace them first.",
         ),
         ("Ask for it: `./bioengine models pull some-image.v2`.", "Ask for it: `./bioengine models pull some-image.v2`."),
+        (
+            str(TokenNeeded()),
+            "This server needs a token: ask its admin for one (`./bioengine token create NAME`).",
+        ),
         ("Nothing of Python.", "Nothing of Python."),
     ],
 )
