@@ -1,4 +1,7 @@
-"""Services of this process, which legacy clients call directly: on the way through Hypha, images are packed twice more."""
+"""Services that legacy clients call directly: on the way through Hypha, images are packed twice more.
+
+They are those of this process, and those of other legacy clients, whose connections end in it.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,9 @@ class LocalServices:
     def add(self, id: str, definition: dict[str, Any]) -> None:
         """`definition`: what was registered as `id`; its methods take a `context`."""
         self._definitions[id] = definition
+
+    def remove(self, id: str) -> None:
+        self._definitions.pop(id, None)
 
     def methods(self, id: str, context: dict[str, Any]) -> dict[str, Method]:
         """The methods of a service for a caller, with errors as Hypha tells them; none where it is not of this process."""

@@ -24,10 +24,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from bioengine_server.access.door import Doorkeeper, is_legacy
 from bioengine_server.access.errors import TooManyHandshakes, WorkspaceDenied
 from bioengine_server.errors import AccessDenied, BioEngineError, NotLetIn, Stopping
+from bioengine_server.gateway.clients import Client, Clients, end_of_last
 from bioengine_server.gateway.local import LocalServices
 from bioengine_server.gateway.refusal import answer_with
 from bioengine_server.gateway.rpc import LegacyRPC, guard_legacy_rpc
-from bioengine_server.gateway.session import LegacySession, hypha_client
+from bioengine_server.gateway.session import LegacySession
 from bioengine_server.hub.envelope import NotAMessage
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.caller import Caller
@@ -45,6 +46,9 @@ _FIRST_WORD = 15.0  # seconds
 # Connections that Hypha is asked to let in at once: each takes several of Redis's, of which there are not many.
 _AT_ONCE = 50
 _WAIT = 30.0  # seconds, for a turn
+
+# What is answered to callers of a client that has gone is on its way by then.
+_LAST_WORDS = 0.05  # seconds
 
 # How long clients may take to come back and be refused when the server stops.
 _FAREWELL = 1.0  # seconds
@@ -75,6 +79,7 @@ class LegacyGateway:
         self.local = LocalServices()
         self._store = store
         self._keeper = keeper
+        self._clients = Clients(lambda workspace, client_id: store().get_event_bus().is_local_client(workspace, client_id))
         self._open: set[WebSocket] = set()
         self._refused: set[str] | None = None
         self._turns = asyncio.Semaphore(_AT_ONCE)
@@ -107,20 +112,24 @@ class LegacyGateway:
             if not _is_client_id(client_id):
                 raise PermissionError("the client_id is not one")
             user = self._keeper.admit(websocket.scope, query.get("reconnection_token") or query.get("token"))
+            is_new = "reconnection_token" not in query
             async with self._turn():
                 user, workspace = await _in_workspace(self._store(), user, query)
+            client = Client(workspace, client_id, is_new)
+            await self._clients.enter(client)
         except Exception as error:
             if _once.allows(str(error)):
                 logger.info("Refused a legacy client: %s", error)
             await _refuse(websocket, client_id, error, is_new="reconnection_token" not in query)
             return
-        await websocket.accept()
-        self._open.add(websocket)
         try:
-            await self._talk(websocket, user, workspace, client_id)
+            await websocket.accept()
+            self._open.add(websocket)
+            await self._talk(websocket, user, client)
         except TooManyHandshakes:
             await _close(websocket)
         finally:
+            self._clients.leave(client)
             self._open.discard(websocket)
 
     @contextlib.asynccontextmanager
@@ -136,33 +145,80 @@ class LegacyGateway:
         finally:
             self._turns.release()
 
-    async def _talk(self, websocket: WebSocket, user: UserInfo, workspace: str, client_id: str) -> None:
+    async def _talk(self, websocket: WebSocket, user: UserInfo, client: Client) -> None:
         """One connection, to its end."""
-        store, connection = self._store(), _Connection(websocket)
+        connection = _Connection(websocket)
+        data = user.model_dump(mode="json")
+        limit = self._keeper.access.size_limit(Caller.from_context({"user": data}))
+        rpc = LegacyRPC(connection, client.workspace, client.client_id, data, limit)
         died: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
-        # Not silent: Hypha takes services of clients only that it knows.
-        async with contextlib.AsyncExitStack() as life:
-            interface = store.get_workspace_interface(user, workspace, client_id=hypha_client(client_id), silent=False)
-            async with self._turn():
-                hypha = await life.enter_async_context(interface)
-            data = user.model_dump(mode="json")
-            limit = self._keeper.access.size_limit(Caller.from_context({"user": data}))
-            rpc = LegacyRPC(connection, workspace, client_id, data, limit)
-            LegacySession(rpc, hypha, store, self.local, user, workspace, client_id)
-            listening = asyncio.ensure_future(connection.listen())
-            ends: set[asyncio.Future[Any]] = {listening, died}
-            try:
-                with self._keeper.connected(user, died.set_result):
-                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-                if listening.done():
-                    listening.result()
-            finally:
-                if not died.done():
-                    listening.cancel()
-                    await rpc.disconnect()
+        try:
+            with self._keeper.connected(user, died.set_result):
+                listening = await self._serve_calls(connection, rpc, user, client, died)
+                if client.replaced_by.done() and not died.done():
+                    await _stay_silent(listening, client, died)
+        finally:
+            if not died.done():
+                await rpc.disconnect()
         if died.done():
             await answer_with(died.result(), rpc, listening)
             await _close(websocket)
+        else:
+            listening.cancel()
+            await _close(websocket, code=1000)
+
+    async def _serve_calls(
+        self, connection: _Connection, rpc: LegacyRPC, user: UserInfo, client: Client, died: asyncio.Future[Exception]
+    ) -> asyncio.Future[None]:
+        """Be a client of Hypha in the client's name, until it goes, is not wanted any more, or comes again.
+
+        Returns what ends when it goes.
+        """
+        store = self._store()
+        async with contextlib.AsyncExitStack() as life:
+            life.callback(self._clients.leave, client)
+            life.push_async_callback(_forget, store, user, client)
+            # Not silent: Hypha takes services of clients only that it knows.
+            interface = store.get_workspace_interface(user, client.workspace, client_id=client.client_id, silent=False)
+            async with self._turn():
+                hypha = await life.enter_async_context(interface)
+            session = LegacySession(rpc, hypha, store, self.local, user, client)
+            client.answers = rpc.answers
+            listening = asyncio.ensure_future(connection.listen())
+            try:
+                ends: set[asyncio.Future[Any]] = {listening, died, client.replaced_by}
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if listening.done():
+                    listening.result()
+            except BaseException:
+                listening.cancel()
+                raise
+            finally:
+                session.end()
+                if rpc.end_calls(has_left=listening.done()):
+                    await asyncio.sleep(_LAST_WORDS)
+        return listening
+
+
+async def _stay_silent(listening: asyncio.Future[None], client: Client, died: asyncio.Future[Exception]) -> None:
+    """Keep a connection in whose place a newer one of the same client has come, until that has ended.
+
+    imjoy-rpc may open two at once, and opens another for each that is closed, which would take the place of this one's successor.
+    """
+    last = asyncio.ensure_future(end_of_last(client))
+    try:
+        ends: set[asyncio.Future[Any]] = {listening, died, last}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        last.cancel()
+
+
+async def _forget(store: RedisStore, user: UserInfo, client: Client) -> None:
+    """Have Hypha know nothing more of a client that has gone: its services are not found any more, and its callers hear of it."""
+    try:
+        await store.remove_client(client.client_id, client.workspace, user, unload=True)
+    except Exception as error:
+        logger.warning("Hypha still lists %s, which has left: %s", client.name, error)
 
 
 async def refuse_page(error: BioEngineError, scope: Scope, receive: Receive, send: Send) -> None:
@@ -194,9 +250,9 @@ async def _refuse(websocket: WebSocket, client_id: str, error: Exception, is_new
     await _close(websocket)
 
 
-async def _close(websocket: WebSocket) -> None:
+async def _close(websocket: WebSocket, code: int = 1008) -> None:
     with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the client has gone
-        await websocket.close(code=1008)
+        await websocket.close(code=code)
 
 
 async def _in_workspace(store: RedisStore, user: UserInfo | None, query: dict[str, str]) -> tuple[UserInfo, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import imjoy_rpc.hypha.rpc
@@ -17,6 +17,7 @@ import msgpack
 import shortuuid
 from imjoy_rpc.hypha.rpc import CHUNK_SIZE, RPC
 
+from bioengine_server.gateway.errors import ClientLeft
 from bioengine_server.gateway.wrap import caller
 from bioengine_server.hub import envelope, names
 from bioengine_server.hub.guard import bare_errors, check_arrays, without_context
@@ -33,6 +34,8 @@ _PARTS = {
     "index_object": (imjoy_rpc.hypha.rpc.index_object, "cdd2f88a4504"),
     "RPC": (RPC, "af589ac7d320"),
 }
+
+_PING_PATIENCE = 3.0  # seconds
 
 # Chunks on their way at the same time; the original waits for each one's answer.
 _CHUNKS_IN_FLIGHT = 8
@@ -65,6 +68,7 @@ class LegacyRPC(RPC):
         self._find_service: Callable[[str], Awaitable[None]] | None = None
         self._finding: set[asyncio.Future[None]] = set()
         self._refusal: Exception | None = None
+        self._has_left = False
         super().__init__(connection, client_id=MANAGER_ID, workspace=workspace, method_timeout=3600)
         # Who registers here would do so among the server's own services; clients offer theirs through the manager.
         del self._services["built-in"]["register_service"]
@@ -90,11 +94,19 @@ class LegacyRPC(RPC):
         self.add_service({"id": "built-in", "config": {"visibility": "public"}, "refuse": refuse}, overwrite=True)
 
     async def _emit_with_user(self, frame: bytes) -> None:
-        """Name a user in the main part, as old Hypha servers did on the way: clients refuse chunks without."""
+        """Name a user in the main part, as old Hypha servers did on the way: clients refuse chunks without.
+
+        Functions with `require_context` are told the user, and as with newer servers the workspace, of who calls.
+        """
+        if self._has_left:
+            raise ClientLeft(self._sender)
         unpacker = msgpack.Unpacker(max_buffer_size=CHUNK_SIZE * 2)
         unpacker.feed(frame)
         main = unpacker.unpack()
-        await self._send_frame(msgpack.packb({**main, "user": caller.get() or self._user}) + frame[unpacker.tell() :])
+        context = caller.get() or {}
+        main["user"] = context.get("user") or self._user
+        main["ws"] = context.get("ws") or self._local_workspace
+        await self._send_frame(msgpack.packb(main) + frame[unpacker.tell() :])
 
     def _on_message(self, message: bytes) -> None:
         """A frame of the client. Raises NotAMessage."""
@@ -204,7 +216,28 @@ class LegacyRPC(RPC):
         self._uploads.checked(self._sender, key)
         self._uploads.close(key)
 
+    async def answers(self) -> bool:
+        """Whether the client is there and answers: its library does, whatever its program is at."""
+        try:
+            await self.ping(self._sender, _PING_PATIENCE)
+        except Exception:
+            return False
+        return True
+
+    def end_calls(self, has_left: bool = True) -> bool:
+        """Have calls of the client's functions that wait for an answer fail. Returns whether there were any.
+
+        Args:
+            has_left: whether it has gone, and hears nothing any more.
+        """
+        self._has_left |= has_left
+        waiting = list(_waiting_calls(self._object_store))
+        for reject in waiting:
+            reject(ClientLeft(self._sender))
+        return bool(waiting)
+
     async def disconnect(self) -> None:
+        self.end_calls()
         self._uploads.end()
         await super().disconnect()
 
@@ -225,6 +258,15 @@ class LegacyRPC(RPC):
                     append.result()
         await asyncio.gather(*flying)
         await cache.process(message_id, heartbeat)
+
+
+def _waiting_calls(sessions: dict[str, Any]) -> Iterator[Callable[[Exception], None]]:
+    """What rejects each of the calls in sessions of an end, and in sessions within these."""
+    for name, session in list(sessions.items()):
+        if name not in envelope.RESERVED_SESSIONS and isinstance(session, dict):
+            yield from _waiting_calls(session)
+            if callable(reject := session.get("reject")):
+                yield reject
 
 
 def _message(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 from typing import Any
@@ -10,10 +11,11 @@ from hypha.core import UserInfo
 from hypha.core.auth import generate_auth_token
 from hypha.core.store import RedisStore
 
+from bioengine_server.gateway.clients import Client
 from bioengine_server.gateway.local import LocalServices
+from bioengine_server.gateway.own_services import OwnServices
 from bioengine_server.gateway.rpc import LegacyRPC
-from bioengine_server.gateway.wrap import in_name_of_callers, plain, unannotated
-from bioengine_server.untrusted import shown
+from bioengine_server.gateway.wrap import plain, unannotated
 
 logger = logging.getLogger(__name__)
 
@@ -22,12 +24,18 @@ RECONNECTION_TOKEN_LIFETIME = 2 * 24 * 60 * 60  # seconds
 
 _SERVICE_PREFIX = "remote-"
 
+# How Hypha says that there is no such service, or that its client has left a moment ago.
+_NOT_THERE = ("not found", "is not connected", "client disconnected")
+
+# How long a client that has come again waits for its own services to be there again.
+_RESTORING = 5.0  # seconds
+
 
 class LegacySession:
     """One connected legacy client, with a connection of its own to Hypha in its own name."""
 
     def __init__(
-        self, rpc: LegacyRPC, hypha: Any, store: RedisStore, local: LocalServices, user: UserInfo, workspace: str, client_id: str
+        self, rpc: LegacyRPC, hypha: Any, store: RedisStore, local: LocalServices, user: UserInfo, client: Client
     ) -> None:
         """
         Args:
@@ -35,17 +43,28 @@ class LegacySession:
             hypha: Hypha's interface to the client's workspace, as the client's user.
             store: Hypha's store.
             local: services that are called directly.
-            user, workspace, client_id: who the client is.
+            user: whose the client is.
+            client: its name, and what it offered before it lost its connection.
         """
         self._rpc = rpc
         self._hypha = hypha
         self._store = store
         self._local = local
         self._user = user
-        self._workspace = workspace
-        self._client_id = client_id
+        self._client = client
+        self._workspace = client.workspace
+        self._client_id = client.client_id
+        self._own_services = OwnServices(rpc, hypha, local, client.name)
         rpc.on_unknown_service(self._offer_again)
         rpc.add_service(self._manager())
+        self._restoring = asyncio.ensure_future(self._own_services.restore(client.services))
+
+    def end(self) -> None:
+        """The client has gone. What it offered is remembered: it may come again."""
+        known = () if self._restoring.done() else self._client.services
+        self._client.services = tuple({*known, *self._own_services.ids})
+        self._restoring.cancel()
+        self._own_services.end()
 
     def _manager(self) -> dict[str, Any]:
         """The service `default`, in the spellings of Python and of JavaScript."""
@@ -87,18 +106,29 @@ class LegacySession:
 
     async def _offer(self, service_id: str) -> dict[str, Any] | None:
         """Have a service of Hypha offered on the legacy end under an id that leads back to it."""
-        try:
-            service = await self._hypha.get_service(service_id)
-        except Exception as error:
-            if "not found" in str(error).lower() or isinstance(error, KeyError):
-                return None
-            raise
-        context = {"user": self._user_data(), "ws": self._workspace, "from": f"{self._workspace}/{hypha_client(self._client_id)}"}
+        service = await self._find(service_id)
+        if service is None and not self._restoring.done():
+            await asyncio.wait([self._restoring], timeout=_RESTORING)
+            service = await self._find(service_id)
+        if service is None and "/" in service_id and ":" not in service_id:  # it may be a client, by which its export is meant
+            service = await self._find(f"{service_id}:default")
+        if service is None:
+            return None
+        context = {"user": self._user_data(), "ws": self._workspace, "from": self._client.name}
         offered = plain({**service, **self._local.methods(str(service["id"]), context)})
         offered["id"] = _SERVICE_PREFIX + base64.urlsafe_b64encode(service_id.encode()).decode().rstrip("=")
         offered["config"] = {**dict(offered.get("config") or {}), "visibility": "protected", "require_context": False}
         offered.pop("service_schema", None)
         return dict(self._rpc.add_service(offered, overwrite=True))
+
+    async def _find(self, service_id: str) -> Any:
+        """A service as Hypha has it, any of several of one name as old servers had it; None where there is none."""
+        try:
+            return await self._hypha.get_service(service_id, {"mode": "random"})
+        except Exception as error:
+            if isinstance(error, KeyError) or any(sign in str(error).lower() for sign in _NOT_THERE):
+                return None
+            raise
 
     async def _offer_again(self, offered_id: str) -> None:
         """Offer a service whose methods the client knows from an earlier connection."""
@@ -110,26 +140,16 @@ class LegacySession:
         return plain(await self._hypha.list_services(query))
 
     async def _register_service(self, service: Any, *_: Any, **__: Any) -> Any:
-        """Have a service of the client's own offered by Hypha.
-
-        The client keeps it, as with old Hypha servers: its functions in the arguments of this call end with the call.
-        """
-        built_in = await self._own_service("built-in")
-        info = await built_in.register_service(dict(service), True, False)
-        id = str(info["id"]).rpartition(":")[2]
-        if id == "built-in" or id.startswith("_"):
-            raise ValueError(f"The id {shown(id)!r} is taken. Choose another for the service.")
-        own = await self._own_service(id)
-        definition = {key: value for key, value in dict(own).items() if not key.startswith("_")}
-        definition["id"] = id
-        definition["config"] = {**dict(own["config"]), "require_context": True}
-        return plain(await self._hypha.register_service(in_name_of_callers(definition), {"overwrite": True}))
-
-    async def _own_service(self, service_id: str) -> Any:
-        return await self._rpc.get_remote_service(f"{self._workspace}/{self._client_id}:{service_id}")
+        """Have a service of the client's own offered by Hypha."""
+        return await self._own_services.register(dict(service))
 
     async def _unregister_service(self, service: Any, *_: Any, **__: Any) -> None:
-        await self._hypha.unregister_service(service if isinstance(service, str) else service["id"])
+        id = str(service if isinstance(service, str) else service["id"])
+        owner, own_id = id.rpartition(":")[::2]
+        if owner in ("", self._client_id, self._client.name) and own_id in self._own_services.ids:
+            await self._own_services.withdraw(own_id)
+        else:  # Hypha says why not
+            await self._hypha.unregister_service(id)
 
     async def _generate_token(self, *args: Any, **kwargs: Any) -> Any:
         return await self._hypha.generate_token(*plain(args), **plain(kwargs))
@@ -143,8 +163,10 @@ class LegacySession:
             "reconnection_expires_in": RECONNECTION_TOKEN_LIFETIME,
         }
 
-    async def _update_client_info(self, *_: Any, **__: Any) -> None:
-        """Legacy clients tell which services they have of their own; nobody else can reach those."""
+    async def _update_client_info(self, info: Any = None, *_: Any, **__: Any) -> None:
+        """The client tells which services it has of its own, such as what it has just exported."""
+        if isinstance(info, dict):
+            await self._own_services.announced(dict.get(info, "services"))
 
     async def _echo(self, value: Any = None, *_: Any, **__: Any) -> Any:
         return plain(value)
@@ -159,11 +181,6 @@ class LegacySession:
             "email": self._user.email,
             "roles": self._user.roles,
         }
-
-
-def hypha_client(client_id: str) -> str:
-    """The client id in Hypha of a legacy client, whose own one is free for it to use over hypha-rpc, too."""
-    return f"legacy-{client_id}"
 
 
 def _camel_case(name: str) -> str:

@@ -6,12 +6,14 @@ peers do not know. So callables become plain functions, recursively, in argument
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
 caller: ContextVar[dict[str, Any] | None] = ContextVar("caller", default=None)
-"""The user in whose name a function of a client is called; None for the client's own."""
+"""For whom a function of a client is called, as Hypha's contexts say it; None for the client itself."""
 
 
 def plain(value: Any) -> Any:
@@ -22,6 +24,11 @@ def plain(value: Any) -> Any:
 def in_name_of_callers(service: dict[str, Any]) -> Any:
     """A client's service as `plain` has it, each function with one more argument: `context`, of whom it is called for."""
     return _mapped(service, lambda function: _plain_function(function, take_context=True))
+
+
+def parts_of(service: Any) -> Any:
+    """A client's service as plain maps and lists that can be compared, its functions as what the client said of them."""
+    return _mapped(service, lambda function: getattr(function, "__rpc_object__", None))
 
 
 def _mapped(value: Any, change: Callable[[Callable[..., Any]], Any]) -> Any:
@@ -37,14 +44,46 @@ def _mapped(value: Any, change: Callable[[Callable[..., Any]], Any]) -> Any:
 def _plain_function(function: Callable[..., Any], take_context: bool = False) -> Callable[..., Any]:
     async def call(*args: Any, **kwargs: Any) -> Any:
         if take_context:
-            caller.set((kwargs.pop("context") or {}).get("user"))
+            caller.set(kwargs.pop("context"))
         result = function(*plain(args), **plain(kwargs))
         if hasattr(result, "__await__"):
             result = await result
         return plain(result)
 
-    call.__doc__ = getattr(function, "__doc__", None)
+    said = getattr(function, "__rpc_object__", None)
+    call.__doc__ = said.get("_rdoc") if isinstance(said, dict) else function.__doc__
+    if (signature := _readable_signature(function)) is not None:
+        call.__signature__ = signature  # type: ignore[attr-defined]
     return _named(call, getattr(function, "__name__", ""))
+
+
+def _readable_signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    """The signature that a function came with, as far as imjoy-rpc 0.5 can read its text; else None.
+
+    It splits the text at commas, colons and equals signs, and knows no `*` or `/` that stands alone.
+    """
+    given = getattr(function, "__signature__", None)
+    if not isinstance(given, inspect.Signature):
+        return None
+    parameters = []
+    for parameter in given.parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            parameters.append(inspect.Parameter(parameter.name, parameter.kind))
+        elif _is_readable(parameter.default):
+            kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+            parameters.append(inspect.Parameter(parameter.name, kind, default=parameter.default))
+        else:
+            return None
+    try:
+        return inspect.Signature(parameters)
+    except ValueError:  # those that can be given by name alone stand where none without a default can
+        return None
+
+
+def _is_readable(default: Any) -> bool:
+    if isinstance(default, str):
+        return re.fullmatch(r"[\w ./-]*", default, re.ASCII) is not None
+    return default in (inspect.Parameter.empty, None, (), [], {}) or isinstance(default, (bool, int, float))
 
 
 def unannotated(method: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:

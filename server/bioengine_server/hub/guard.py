@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 import hypha_rpc.rpc
 import hypha_rpc.websocket_client
@@ -28,6 +29,7 @@ _PARTS = {
     "RPC.__init__": (_RPC.__init__, "421d3412c053"),
     "RPC._on_message": (_RPC._on_message, "37e9bd53cdbb"),
     "RPC._handle_method": (_RPC._handle_method, "3ffcc9610cde"),
+    "RPC._handle_client_disconnected": (_RPC._handle_client_disconnected, "dd99150faefe"),
     "RPC._handle_peer_not_found": (_RPC._handle_peer_not_found, "75785ab52835"),
     "RPC._get_session_store": (_RPC._get_session_store, "4b903cd46c16"),
     "RPC._create_message": (_RPC._create_message, "e1f32396657c"),
@@ -71,6 +73,16 @@ def is_own_end(id: str) -> bool:
     return id in _GuardedRPC.ends
 
 
+async def client_left(id: str) -> None:
+    """Have whatever an end of this process waits for from a client, `<workspace>/<client id>`, fail now.
+
+    Hypha tells those alone who are in the client's workspace, and its manager not at all: who asked for a service at the wrong
+    moment would wait for as long as the manager does.
+    """
+    for end in list(_GuardedRPC.ends.values()):
+        await end._handle_client_disconnected(id)
+
+
 def check_arrays(rpc: Any) -> None:
     """Have an end of either library refuse arrays that are not what they say."""
     rpc.register_codec({"name": "ndarray", "decoder": message.restore})
@@ -111,14 +123,15 @@ class _GuardedRPC(hypha_rpc.rpc.RPC):
 
     limit_of: Callable[[Caller], SizeLimit]
     sends_tracebacks = True
-    ends: ClassVar[set[str]] = set()
+    ends: ClassVar[WeakValueDictionary[str, _GuardedRPC]] = WeakValueDictionary()
 
     def __init__(self, connection: Any = None, *arguments: Any, **options: Any) -> None:
         self._peers = getattr(connection, "_event_bus", None)
         self._uploads = Uploads(self._forget, self._is_there)
         options["long_message_chunk_size"] = _CHUNK_SIZE
         super().__init__(connection, *arguments, **options)
-        self.ends.add(f"{self._local_workspace}/{self._client_id}")
+        self._name = f"{self._local_workspace}/{self._client_id}"
+        self.ends[self._name] = self
         check_arrays(self)
         # The library keeps one for as long as it lives, and nobody sends any to the server.
         self.register_codec({"name": "generator", "decoder": _no_generator})
@@ -149,7 +162,8 @@ class _GuardedRPC(hypha_rpc.rpc.RPC):
         super()._annotate_service_methods(a_object, object_id, *arguments, **options)
 
     async def disconnect(self) -> None:
-        self.ends.discard(f"{self._local_workspace}/{self._client_id}")
+        if self.ends.get(self._name) is self:
+            del self.ends[self._name]
         await super().disconnect()
 
     def _on_message(self, message: Any) -> None:

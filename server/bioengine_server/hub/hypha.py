@@ -49,6 +49,7 @@ def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI
     """
     hypha_parts.require_parts()
     hypha_parts.use_rpc(guard_rpc(access.size_limit))
+    hypha_parts.know_who_is_there()
     replace_login()
     confine_clients()
     check_scopes()

@@ -13,7 +13,7 @@ import hypha.http
 import hypha.queue
 import hypha.websocket
 from fastapi import FastAPI
-from hypha.core import RedisRPCConnection, UserInfo
+from hypha.core import RedisEventBus, RedisRPCConnection, UserInfo
 from hypha.core.store import RedisStore
 
 from bioengine_server.hub.library import LibraryChanged, require
@@ -30,6 +30,8 @@ _PARTS = {
     "store.create_login_service": (hypha.core.store.create_login_service, "7c66f79aa1e1"),
     "queue.create_queue_service": (hypha.queue.create_queue_service, "95d1513565fd"),
     "RedisStore.get_workspace_interface": (RedisStore.get_workspace_interface, "094fb995552c"),
+    "RedisEventBus.is_local_client": (RedisEventBus.is_local_client, "4f6286115373"),
+    "RedisEventBus.is_recently_disconnected": (RedisEventBus.is_recently_disconnected, "d846f985ddda"),
     "RedisRPCConnection.emit_message": (RedisRPCConnection.emit_message, "aa06dc496824"),
     "WebsocketServer": (hypha.websocket.WebsocketServer, "439da87212c5"),
     "WorkspaceManager._create_rpc": (_Manager._create_rpc, "afa0e532ddf2"),
@@ -38,6 +40,7 @@ _PARTS = {
     "WorkspaceManager.get_service": (_Manager.get_service, "8e8297fbf27c"),
     "WorkspaceManager.get_service_info": (_Manager.get_service_info, "dc350eae2624"),
     "WorkspaceManager.list_services": (_Manager.list_services, "c4764dc528eb"),
+    "WorkspaceManager.delete_client": (_Manager.delete_client, "0831c2a089f9"),
     "WorkspaceManager.generate_token": (_Manager.generate_token, "e8ea54f6817f"),
     "WorkspaceManager.subscribe": (_Manager.subscribe, "9c0db88f0da6"),
     "WorkspaceManager.ping_client": (_Manager.ping_client, "02e19da950a8"),
@@ -59,6 +62,24 @@ def drop_rate_limit(app: FastAPI) -> None:
     if len(kept) == len(app.user_middleware):
         raise LibraryChanged("hypha", _VERSION, _VERSION, ["http.HTTPRateLimitMiddleware"])
     app.user_middleware = kept
+
+
+def know_who_is_there() -> None:
+    """Have a call of a client that is not connected fail at once, whenever it left.
+
+    Hypha remembers for two minutes who was here, since others may be at another server of the same Redis; here is but one.
+    """
+
+    def is_gone(self: RedisEventBus, workspace: str, client_id: str) -> bool:
+        return not self.is_local_client(workspace, client_id)
+
+    RedisEventBus.is_recently_disconnected = is_gone
+
+
+def is_connected(store: RedisStore, id: str) -> bool:
+    """Whether a client or an end of this process, `<workspace>/<client id>`, is connected now."""
+    workspace, _, client = id.partition("/")
+    return bool(store.get_event_bus().is_local_client(workspace, client))
 
 
 def use_rpc(end: type) -> None:

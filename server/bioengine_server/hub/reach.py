@@ -14,6 +14,7 @@ from typing import Any
 
 from hypha.core import UserInfo, UserPermission
 
+from bioengine_server.hub.guard import client_left
 from bioengine_server.hub.hypha_parts import Method, wrap_manager, wrap_queue
 from bioengine_server.service.caller import OWN_USER
 from bioengine_server.triton import message
@@ -73,6 +74,7 @@ def confine_clients() -> None:
         ("subscribe", _listening),
         ("log", _logging),
         ("create_service", _opening),
+        ("delete_client", _leaving),
     ):
         wrap_manager(name, wrap)
     wrap_queue(_protected)
@@ -126,12 +128,27 @@ def _withdrawing(method: Method) -> Method:
 
     async def unregister_service(self: Any, service_id: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
         if not _is_own_user(context):
+            # Its own one, where others of its workspace offer one of that name as well.
+            if isinstance(service_id, str) and ":" not in service_id and "/" not in service_id:
+                service_id = f"{context['from']}:{service_id}"
             found = await self.get_service_info(service_id, {"mode": "exact"}, context=context)
             if not str(found.id).startswith(f"{context['ws']}/"):
                 raise PermissionError(f"Permission denied for the service {shown(service_id)!r}: it is not yours.")
         return await method(self, service_id, *args, context=context, **kwargs)
 
     return unregister_service
+
+
+def _leaving(method: Method) -> Method:
+    """Who waits for a client that has gone is told now."""
+
+    async def delete_client(self: Any, client_id: str, workspace: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await method(self, client_id, workspace, *args, **kwargs)
+        finally:
+            await client_left(f"{workspace}/{client_id}")
+
+    return delete_client
 
 
 def _granting(method: Method) -> Method:
