@@ -2,8 +2,8 @@
 
     python puppet.py LIBRARY MODE URL [CLIENT_ID [TOKEN]]
 
-LIBRARY is imjoy or hypha, MODE async or sync. Prints `{"workspace", "client_id", "token"}`, the last for others who are to come
-to its workspace. Then, for each line on stdin, `[command below, arguments, keyword arguments]` in JSON, prints `{"result"}` or
+LIBRARY is imjoy or hypha, MODE async or sync. Prints `{"workspace", "token"}`, the latter for others who are to come to its
+workspace. Then, for each line on stdin, `[command below, arguments, keyword arguments]` in JSON, prints `{"result"}` or
 `{"raised"}`.
 """
 
@@ -28,38 +28,37 @@ def command(function):
     return function
 
 
-def greet(name, greeting="Hello", times=1):
-    """Greet somebody, politely."""
-    return ", ".join([f"{greeting} {name}"] * times)
+def service():
+    """Functions of its own for each service: imjoy-rpc knows a function as that of one."""
+
+    def greet(name, greeting="Hello", times=1):
+        """Greet somebody, politely."""
+        return ", ".join([f"{greeting} {name}"] * times)
+
+    def fail(text):
+        raise ValueError(f"no {text}")
+
+    async def sleep(seconds):
+        await asyncio.sleep(seconds)
+
+    async def each(values, function):
+        return [await function(value) for value in values]
+
+    offered = {"greet": greet, "fail": fail, "nested": {"twice": lambda value: value * 2}}
+    # The sync libraries run plain functions in threads of their own.
+    return {**offered, "sleep": sleep, "each": each} if MODE == "async" else offered
 
 
-async def whoami(context=None):
-    """Who calls."""
-    return {"user": context["user"]["id"], "workspace": context["ws"]}
+def service_that_knows_its_callers():
+    async def whoami(greeting="You are", context=None):
+        """Who calls."""
+        return {"user": context["user"]["id"], "workspace": context["ws"], "greeting": greeting}
+
+    return {"whoami": whoami}
 
 
-def fail(text):
-    raise ValueError(f"no {text}")
-
-
-async def sleep(seconds):
-    await asyncio.sleep(seconds)
-    return "slept"
-
-
-async def each(values, function):
-    return [await function(value) for value in values]
-
-
-def as_offered(function):
-    """A function as a program of this mode offers it: the sync libraries run plain ones in threads."""
-    return function if MODE == "async" or not inspect.iscoroutinefunction(function) else None
-
-
-def service(**more):
-    functions = {"greet": greet, "fail": fail, "sleep": sleep, "each": each}
-    functions = {name: function for name, function in functions.items() if as_offered(function)}
-    return {**functions, "nested": {"twice": lambda value: value * 2}, **more}
+async def abort(transport):
+    transport.abort()
 
 
 class Puppet:
@@ -73,9 +72,8 @@ class Puppet:
 
     @command
     async def register(self, id, visibility="protected", require_context=False):
-        more = {"whoami": whoami} if require_context else {}
         config = {"visibility": visibility, "require_context": require_context}
-        functions = more if require_context else service()
+        functions = service_that_knows_its_callers() if require_context else service()
         definition = {"id": id, "name": id, "config": config, **functions}
         return (await settled(self.server.register_service(definition)))["id"]
 
@@ -138,26 +136,34 @@ class Puppet:
     @command
     async def break_connection(self):
         """Without a closing handshake; the library connects again."""
-        self.server.rpc._connection._websocket.transport.abort()
+        rpc = self.server.rpc
+        done = asyncio.run_coroutine_threadsafe(abort(rpc._connection._websocket.transport), rpc.loop)
+        await asyncio.wrap_future(done)
 
     @command
     async def disconnect(self):
         await settled(self.server.disconnect())
 
 
+def say(said):
+    print(json.dumps(said, default=str), flush=True)
+
+
 async def main():
     names = dict(zip(("client_id", "token"), NAMES))
-    server = await settled(CONNECT({"name": "puppet", "server_url": URL, **{k: v for k, v in names.items() if v}}))
+    try:
+        server = await settled(CONNECT({"name": "puppet", "server_url": URL, **{k: v for k, v in names.items() if v}}))
+    except Exception as error:
+        say({"raised": f"{type(error).__name__}: {error}"})
+        os._exit(1)
     puppet = Puppet(server)
-    token = await settled(server.generate_token())
-    print(json.dumps({"workspace": server.config["workspace"], "client_id": names.get("client_id"), "token": token}), flush=True)
+    say({"workspace": server.config["workspace"], "token": await settled(server.generate_token())})
     while line := await asyncio.to_thread(sys.stdin.readline):
         name, args, kwargs = json.loads(line)
         try:
-            said = {"result": await COMMANDS[name](puppet, *args, **kwargs)}
+            say({"result": await COMMANDS[name](puppet, *args, **kwargs)})
         except BaseException as error:
-            said = {"raised": f"{type(error).__name__}: {error}"}
-        print(json.dumps(said, default=str), flush=True)
+            say({"raised": f"{type(error).__name__}: {error}"})
     # Not by the end of the program: the libraries' own threads and tasks may go on for ever.
     os._exit(0)
 

@@ -26,6 +26,7 @@ _GUARDED = [
     (hypha_rpc.rpc, "index_object"),
     (hypha_rpc.websocket_client, "RPC"),
     (hypha_rpc.rpc, "format_traceback"),
+    (imjoy_rpc.hypha.rpc, "FuturePromise"),
     (imjoy_rpc.hypha.rpc, "index_object"),
 ]
 CANARY = "of-the-users-environment-and-nobody-elses"

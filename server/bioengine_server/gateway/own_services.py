@@ -64,7 +64,8 @@ class OwnServices:
         """The client says which services it has: new ones are offered, and those that it has no more are not."""
         if not isinstance(services, list):
             return
-        said = [str(dict.get(service, "id")).rpartition(":")[2] for service in services[:_MOST] if isinstance(service, dict)]
+        named = [dict.get(service, "id") for service in services[:_MOST] if isinstance(service, dict)]
+        said = [id.rpartition(":")[2] for id in named if isinstance(id, str)]
         ids = [id for id in said if not _is_taken(id) and (id not in self._withdrawn or id == _EXPORTED)]
         for id in [id for id in self._offered if id not in said]:
             await self.withdraw(id)
@@ -98,7 +99,7 @@ class OwnServices:
             logger.debug("The service %s of %s is not offered again: %s", id, self._name, error)
 
     async def _offer(self, id: str) -> Any:
-        """Raises ValueError for an id that every client has a service of its own under."""
+        """Raises ValueError for an id under which every client has a service."""
         if _is_taken(id):
             raise ValueError(f"The id {shown(id)!r} is taken. Choose another for the service.")
         own = await self._of_client(id)
@@ -124,4 +125,4 @@ class OwnServices:
 
 
 def _is_taken(id: str) -> bool:
-    return id == _BUILT_IN or id.startswith("_")
+    return id in ("", _BUILT_IN) or id.startswith("_")

@@ -16,11 +16,12 @@ import imjoy_rpc.hypha.rpc
 import msgpack
 import shortuuid
 from imjoy_rpc.hypha.rpc import CHUNK_SIZE, RPC
+from imjoy_rpc.hypha.utils import FuturePromise
 
 from bioengine_server.gateway.errors import ClientLeft
 from bioengine_server.gateway.wrap import caller
 from bioengine_server.hub import envelope, names
-from bioengine_server.hub.guard import bare_errors, check_arrays, without_context
+from bioengine_server.hub.guard import bare_errors, check_arrays, told_error, without_context
 from bioengine_server.hub.library import require
 from bioengine_server.hub.uploads import Uploads
 from bioengine_server.limits import SizeLimit
@@ -31,6 +32,7 @@ MANAGER_ID = "workspace-manager"
 
 _VERSION = "0.5.59"
 _PARTS = {
+    "FuturePromise": (FuturePromise, "67243f9b65bc"),
     "index_object": (imjoy_rpc.hypha.rpc.index_object, "cdd2f88a4504"),
     "RPC": (RPC, "af589ac7d320"),
 }
@@ -45,8 +47,21 @@ def guard_legacy_rpc() -> None:
     """Have every end of imjoy-rpc look names up among what was offered alone. Raises LibraryChanged."""
     require("imjoy-rpc", _VERSION, _PARTS)
     imjoy_rpc.hypha.rpc.index_object = names.find
+    imjoy_rpc.hypha.rpc.FuturePromise = _Promise
     # It writes a traceback for each message that names nothing, as any client may send.
     imjoy_rpc.hypha.rpc.logger.setLevel(logging.CRITICAL)
+
+
+class _Promise(FuturePromise):  # type: ignore[misc]
+    """The answer of a call, which comes once: the library rejects a call also when its message cannot be sent any more."""
+
+    def resolve(self, result: Any) -> None:
+        if not self.done():
+            super().resolve(result)
+
+    def reject(self, error: Any) -> None:
+        if not self.done():
+            super().reject(error)
 
 
 class LegacyRPC(RPC):
@@ -270,5 +285,8 @@ def _waiting_calls(sessions: dict[str, Any]) -> Iterator[Callable[[Exception], N
 
 
 def _message(error: Exception) -> str:
-    """What an error says; hypha-rpc's own of a service elsewhere says it twice, with marks around."""
-    return str(error).removeprefix("RemoteError:").split("\nException: ")[0].strip() or type(error).__name__
+    """What an error says; hypha-rpc's own of a service elsewhere says it twice, imjoy-rpc's is a traceback."""
+    text = str(error).removeprefix("RemoteError:")
+    if text.startswith("Traceback "):
+        text = told_error(text)
+    return text.split("\nException: ")[0].strip() or type(error).__name__

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 RECONNECTION_TOKEN_LIFETIME = 2 * 24 * 60 * 60  # seconds
 
 _SERVICE_PREFIX = "remote-"
+_LEVELS = ("info", "warning", "error", "critical")
 
 # How Hypha says that there is no such service, or that its client has left a moment ago.
 _NOT_THERE = ("not found", "is not connected", "client disconnected")
@@ -73,6 +74,8 @@ class LegacySession:
             for method in (
                 self._get_service,
                 self._list_services,
+                self._list_clients,
+                self._get_workspace_info,
                 self._register_service,
                 self._unregister_service,
                 self._generate_token,
@@ -82,6 +85,7 @@ class LegacySession:
                 self._log,
             )
         }
+        methods |= {level: methods["log"] for level in _LEVELS}
         camel_case = {_camel_case(name): method for name, method in methods.items()}
         return {
             "id": "default",
@@ -138,6 +142,13 @@ class LegacySession:
 
     async def _list_services(self, query: Any = None, *_: Any, **__: Any) -> Any:
         return plain(await self._hypha.list_services(query))
+
+    async def _list_clients(self, *_: Any, **__: Any) -> list[str]:
+        """The ids of the workspace's clients, as old servers gave them."""
+        return [str(client["id"]).rpartition("/")[2] for client in await self._hypha.list_clients()]
+
+    async def _get_workspace_info(self, workspace: Any = None, *_: Any, **__: Any) -> Any:
+        return plain(await self._hypha.get_workspace_info(workspace or self._workspace))
 
     async def _register_service(self, service: Any, *_: Any, **__: Any) -> Any:
         """Have a service of the client's own offered by Hypha."""

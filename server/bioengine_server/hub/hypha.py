@@ -38,6 +38,11 @@ _MOST_SERVICES = 100  # that one client may offer; Hypha keeps all of each in me
 # Clients send chunks of at most half a megabyte. uvicorn keeps an unfinished message of each connection.
 _LARGEST_FRAME = 4 << 20  # bytes
 
+# A peer that is not there any more, and never said so, is looked for by the kernel, which a busy program cannot delay: after
+# half a minute without a word, and then for another one, or where it has not taken for two minutes what was sent to it.
+_KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}  # seconds, seconds, times
+_TAKES_NOTHING = 120_000  # milliseconds
+
 # How long connections may take to end when the server stops.
 _GRACE = 2  # seconds
 
@@ -50,6 +55,7 @@ def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI
     hypha_parts.require_parts()
     hypha_parts.use_rpc(guard_rpc(access.size_limit))
     hypha_parts.know_who_is_there()
+    hypha_parts.keep_first_client()
     replace_login()
     confine_clients()
     check_scopes()
@@ -109,6 +115,9 @@ def listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # and so for all that is accepted
+        for option, value in {**_KEEPALIVE, socket.TCP_USER_TIMEOUT: _TAKES_NOTHING}.items():
+            listener.setsockopt(socket.IPPROTO_TCP, option, value)
         listener.bind((host, port))
         listener.listen(2048)
     except OSError as error:

@@ -15,6 +15,7 @@ import hypha.websocket
 from fastapi import FastAPI
 from hypha.core import RedisEventBus, RedisRPCConnection, UserInfo
 from hypha.core.store import RedisStore
+from hypha.websocket import AuthenticationError, WebsocketServer
 
 from bioengine_server.hub.library import LibraryChanged, require
 
@@ -33,7 +34,7 @@ _PARTS = {
     "RedisEventBus.is_local_client": (RedisEventBus.is_local_client, "4f6286115373"),
     "RedisEventBus.is_recently_disconnected": (RedisEventBus.is_recently_disconnected, "d846f985ddda"),
     "RedisRPCConnection.emit_message": (RedisRPCConnection.emit_message, "aa06dc496824"),
-    "WebsocketServer": (hypha.websocket.WebsocketServer, "439da87212c5"),
+    "WebsocketServer": (WebsocketServer, "439da87212c5"),
     "WorkspaceManager._create_rpc": (_Manager._create_rpc, "afa0e532ddf2"),
     "WorkspaceManager.create_service": (_Manager.create_service, "073d85b4d840"),
     "WorkspaceManager.register_service": (_Manager.register_service, "a5c7f1050933"),
@@ -74,6 +75,22 @@ def know_who_is_there() -> None:
         return not self.is_local_client(workspace, client_id)
 
     RedisEventBus.is_recently_disconnected = is_gone
+
+
+def keep_first_client() -> None:
+    """Have a second client of one id be refused, and nothing else.
+
+    Hypha takes the refusal for a failure of its own, and cleans up: by ending the first client's services and connection.
+    """
+    check = WebsocketServer.check_client
+
+    async def check_client(self: WebsocketServer, client_id: str, workspace: str, user: UserInfo) -> None:
+        try:
+            await check(self, client_id, workspace, user)
+        except RuntimeError as error:
+            raise AuthenticationError(str(error)) from error  # which it answers with the reason
+
+    WebsocketServer.check_client = check_client
 
 
 def is_connected(store: RedisStore, id: str) -> bool:

@@ -15,7 +15,7 @@ from bioengine_server.hub.guard import hide_tracebacks
 from bioengine_server.hub.hypha import listen
 from bioengine_server.hub.ports import free_ports
 
-CONTEXT = {"user": {"id": "anonymouz-x"}, "ws": "ws-x", "from": "ws-x/legacy-1"}
+CONTEXT = {"user": {"id": "anonymouz-x"}, "ws": "ws-x", "from": "ws-x/client"}
 
 
 async def execute(inputs: Any = None, context: dict[str, Any] | None = None) -> Any:
@@ -50,16 +50,23 @@ async def test_errors_are_told_as_hypha_tells_them(services: LocalServices, monk
     assert str(caught.value) == "RefusedArgument: The argument 'inputs' is refused: there are none."
 
 
-async def test_answers_are_sent_at_once() -> None:
-    options: asyncio.Queue[int] = asyncio.Queue()
+async def test_answers_are_sent_at_once_and_peers_that_are_gone_are_noticed() -> None:
+    options: asyncio.Queue[tuple[int, int, int]] = asyncio.Queue()
 
     def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        options.put_nowait(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        peer: socket.socket = writer.get_extra_info("socket")
+        options.put_nowait(
+            (
+                peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY),
+                peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+            )
+        )
         writer.close()
 
     (port,) = free_ports(1)
     with contextlib.closing(listen("127.0.0.1", port)) as listener:
         async with await asyncio.start_server(connected, sock=listener):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
-            assert await options.get() == 1
+            assert await options.get() == (1, 1, 120_000)
             writer.close()
