@@ -2,12 +2,12 @@
 
     bytes -> request -> package -> tensors -> prediction -> result -> bytes
           |          |          |          |
-          |          |          |          CannotTile, TileNotPossible, TooManyTiles, ModelNotLoaded, ModelFailed,
-          |          |          |          ModelProcessDied, RunTookTooLong
+          |          |          |          CannotTile, TileNotPossible, TilesNotPossible, TooManyTiles, ModelNotLoaded,
+          |          |          |          ModelFailed, StepFailed, WrongOutputs, ModelProcessDied, RunTookTooLong
           |          |          Misfit: WrongInputCount, NotAnArray, BadAxes, WrongAxes, WrongSize, BadTile, LossyCast
           |          BadModelId, ModelNotFound, PackageRunsCode, PackageUnreadable, WeightsNotAvailable, NoWeightsWork,
           |          WeightsDamaged, WeightsNotOpened, NoGpu
-          BadRequest
+          BadRequest: UnknownKey
 
 Each message says what was wrong, what was expected and what to do. These reach the client as
 `{"success": False, "error": message}`; anything else is a fault of the server and shows nothing of its insides.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 
 # Triton wraps a message of ours into its own text and a traceback; the marks find it again on the other side.
 _OPEN, _CLOSE = "«bioengine ", "»"
@@ -42,8 +43,21 @@ def shorten(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def nearest_name(name: object, known: Sequence[str]) -> str | None:
+    """Which of the names that are known is meant by one that is not: spelt nearly so, or with it among its words."""
+    word = str(name)[:80].lower()
+    near = get_close_matches(word, known, 1)
+    return next((candidate for candidate in (*near, *known) if candidate in near or word in candidate.split("_")), None)
+
+
 class BadRequest(RequestError):
     """The request is not what the runner reads."""
+
+
+class UnknownKey(BadRequest):
+    def __init__(self, key: object, known: Sequence[str]) -> None:
+        near = f" Did you mean {nearest!r}?" if (nearest := nearest_name(key, known)) else ""
+        super().__init__(f"The request has the unknown key {shorten(key)}.{near} Known are {', '.join(known)}.")
 
 
 class BadModelId(RequestError):
@@ -178,8 +192,8 @@ class WrongAxes(Misfit):
 
 
 class WrongSize(Misfit):
-    def __init__(self, name: str, shape: Sequence[int], problems: Sequence[str]) -> None:
-        super().__init__(f"Input '{name}' has the shape {tuple(shape)}: {'; '.join(problems)}.")
+    def __init__(self, name: str, shape: Sequence[int], problems: Sequence[str], advice: str = "") -> None:
+        super().__init__(f"Input '{name}' has the shape {tuple(shape)}: {'; '.join(problems)}. {advice}".rstrip())
 
 
 class BadTile(Misfit):
@@ -190,11 +204,10 @@ class BadTile(Misfit):
 
 
 class LossyCast(Misfit):
-    def __init__(self, name: str, given: str, wanted: str) -> None:
-        super().__init__(
-            f"Input '{name}' is {given} and the model takes {wanted}: the values would change. "
-            f"Convert it yourself, for example with image.astype('{wanted}')."
-        )
+    """`problem`: what would be lost. `advice`: a sentence with a way that works."""
+
+    def __init__(self, name: str, given: str, wanted: str, problem: str, advice: str) -> None:
+        super().__init__(f"Input '{name}' is {given} and the model takes {wanted}: {problem}. {advice}")
 
 
 class CannotTile(RequestError):
@@ -214,6 +227,17 @@ class TileNotPossible(RequestError):
         )
 
 
+class TilesNotPossible(CannotTile):
+    """Tiles that were asked for, where the image could be run whole."""
+
+    def __init__(self, model_id: str, axis: str) -> None:
+        self.reason = "not all of its outputs are images that could be put together from tiles"
+        RequestError.__init__(
+            self,
+            f"Model '{model_id}' cannot work on tiles along {axis}: {self.reason}. Leave out `tile`, and it is run whole.",
+        )
+
+
 class TooManyTiles(RequestError):
     def __init__(self, model_id: str, tiles: int, pieces: int, most: int, tile: Mapping[str, int]) -> None:
         """`pieces`: of the batch. `tile`: sizes that would do; empty where there are none, or none is needed."""
@@ -230,6 +254,26 @@ class ModelFailed(RequestError):
         super().__init__(
             f"Model '{model_id}' could not process these inputs: {reason}. "
             "Check the inputs against the model's documentation; its test input shows what it expects."
+        )
+
+
+class StepFailed(RequestError):
+    """`step`: such as 'binarize'. `kind`: "pre-processing" or "post-processing". `tensor`: which it is of."""
+
+    def __init__(self, model_id: str, kind: str, step: str, tensor: str, version: str, reason: str) -> None:
+        super().__init__(
+            f"Model '{model_id}' could not be run: its {kind} step '{step}' (of '{tensor}') fails in the reference "
+            f"implementation, bioimageio.core {version}: {reason}. Where the model's own test input fails with it "
+            "too, no other input helps: ask the model's authors to describe the step in another way, or use another model."
+        )
+
+
+class WrongOutputs(RequestError):
+    def __init__(self, model_id: str, weight_format: str, problem: str) -> None:
+        super().__init__(
+            f"Model '{model_id}' ran, and its result cannot be read: its {weight_format} weights {problem}. No other input "
+            "helps: ask the model's authors to correct its weights or its description, or use another weight_format where it "
+            "has one."
         )
 
 

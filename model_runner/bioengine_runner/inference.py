@@ -21,7 +21,7 @@ from bioimageio.core.digest_spec import get_member_id
 from bioimageio.spec import InvalidDescr, load_description
 from bioimageio.spec.model import v0_4, v0_5
 
-from bioengine_runner.errors import PackageUnreadable, RequestError
+from bioengine_runner.errors import PackageUnreadable, RequestError, WrongOutputs
 from bioengine_runner.rundir import Boot
 from bioengine_runner.store.manifest import IMAGE_AXES, RDF, Manifest
 from bioengine_runner.tiling import memory
@@ -49,6 +49,9 @@ _SMALL = 1_100_000  # pixels
 _PROBE = 262_144
 _LEAST_BYTES_PER_PIXEL = 64.0
 
+Arrays = Sequence[np.ndarray | None]
+"""One for each input; None for an optional one that was left out."""
+
 Prediction = list[np.ndarray]
 
 
@@ -65,17 +68,20 @@ class Pipeline:
         self._planner = Planner(manifest.id, self._geometry)
         self._bytes_per_pixel: float | None = None
         self.opened = open_weights(manifest, description, weight_formats, boot)
+        _name_inputs(self.opened.adapter, [str(id) for id, _ in self._inputs])
 
-    def predict(self, arrays: Sequence[np.ndarray], tile: Mapping[str, int] | None = None) -> Prediction:
+    def predict(self, arrays: Arrays, tile: Mapping[str, int] | None = None) -> Prediction:
         """Run the model on images of any size: whole where that fits into memory, else in tiles.
 
         Args:
-            arrays: one for each input, with the model's axes and dtypes; sizes of image and batch axes as they come.
+            arrays: one for each input, with the model's axes and dtypes; sizes of image and batch axes as they come. None for an
+                optional input that is left out.
             tile: the size of tiles by axis, where they are wanted.
 
         Returns one array for each output, with the model's output axes.
 
-        Raises CannotTile, TileNotPossible, TooManyTiles, and whatever the model raises.
+        Raises CannotTile, TileNotPossible, TilesNotPossible, TooManyTiles, WrongOutputs, StepError, and whatever the model
+        raises.
         """
         most = self._most_pixels(arrays)
         while True:
@@ -91,7 +97,7 @@ class Pipeline:
                 logger.warning("%s: out of memory, trying smaller tiles", self._manifest.id)
                 most = smaller
 
-    def predict_together(self, requests: Sequence[Sequence[np.ndarray]]) -> list[Prediction | Exception]:
+    def predict_together(self, requests: Sequence[Arrays]) -> list[Prediction | Exception]:
         """The same for several requests at a time: those of one size that fit whole go through the model in one batch.
 
         Pre- and post-processing is of each request alone.
@@ -105,21 +111,21 @@ class Pipeline:
                 logger.info("%s: %d requests in one batch failed (%s)", self._manifest.id, len(requests), error)
         return [self._predicted(arrays) for arrays in requests]
 
-    def fits_whole(self, arrays: Sequence[np.ndarray]) -> bool:
+    def fits_whole(self, arrays: Arrays) -> bool:
         """Whether they go through the model in one piece, as far as memory is concerned."""
         return len(self._plan(arrays, self._most_pixels(arrays), None)) == 1
 
-    def smallest_tile(self, arrays: Sequence[np.ndarray]) -> dict[str, int]:
+    def smallest_tile(self, arrays: Arrays) -> dict[str, int]:
         """The smallest tiles that they can be cut into, by axis. Raises CannotTile where they cannot be cut."""
         return self._planner.smallest_tile(self._sizes(arrays))
 
-    def _predicted(self, arrays: Sequence[np.ndarray]) -> Prediction | Exception:
+    def _predicted(self, arrays: Arrays) -> Prediction | Exception:
         try:
             return self.predict(arrays)
         except Exception as error:
             return error
 
-    def _predict_as_batch(self, requests: Sequence[Sequence[np.ndarray]]) -> Iterator[Prediction]:
+    def _predict_as_batch(self, requests: Sequence[Arrays]) -> Iterator[Prediction]:
         runs = [self._run(arrays, float("inf"), None) for arrays in requests]
         blocks = [next(run.blocks()) for run in runs]
         joined = {id: np.concatenate([block.arrays[id] for block in blocks]) for id in blocks[0].arrays}
@@ -131,49 +137,68 @@ class Pipeline:
             start = stop
             yield run.result()
 
-    def _batches_freely(self, requests: Sequence[Sequence[np.ndarray]]) -> bool:
+    def _batches_freely(self, requests: Sequence[Arrays]) -> bool:
         """Whether requests can share a batch: a free one, first of the axes, of images of one size that fit together."""
         inputs, outputs = self._geometry.inputs.values(), self._geometry.outputs.values()
         if not all(axes[0].type == "batch" and axes[0].is_free for axes in inputs):
             return False
         if not all(axes[0].type == "batch" for axes in outputs):
             return False
-        if len({tuple(array.shape[1:] for array in arrays) for arrays in requests}) > 1:
+        if len({tuple(None if array is None else array.shape[1:] for array in arrays) for arrays in requests}) > 1:
             return False
-        samples = sum(len(arrays[0]) for arrays in requests)
-        together = [np.broadcast_to(array[:1], (samples, *array.shape[1:])) for array in requests[0]]
+        samples = sum(next(len(array) for array in arrays if array is not None) for arrays in requests)
+        together = [None if array is None else np.broadcast_to(array[:1], (samples, *array.shape[1:])) for array in requests[0]]
         return self.fits_whole(together)
 
-    def _run(self, arrays: Sequence[np.ndarray], most_pixels: float, tile: Mapping[str, int] | None) -> Run:
+    def _run(self, arrays: Arrays, most_pixels: float, tile: Mapping[str, int] | None) -> Run:
         sample = Sample(
             # Axes are always named: bioimageio.core would map a bare array's axes by their sizes.
-            members={id: Tensor(array, dims=axes) for (id, axes), array in zip(self._inputs, arrays)},
+            members={id: Tensor(array, dims=axes) for (id, axes), array in zip(self._inputs, arrays) if array is not None},
             stat={},
             id=None,
         )
         return Run(self.opened.pipeline(), sample, self._plan(arrays, most_pixels, tile), dict(self._inputs), dict(self._outputs))
 
     def _forward(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The weights alone, on arrays of valid sizes."""
-        outputs = self.opened.adapter.forward({id: Tensor(arrays[id], dims=axes) for id, axes in self._inputs})
-        return {id: np.asarray(tensor.data) for id, tensor in outputs.items() if tensor is not None}
+        """The weights alone, on arrays of valid sizes. Raises WrongOutputs, and whatever they raise."""
+        inputs = {id: Tensor(arrays[id], dims=axes) for id, axes in self._inputs if id in arrays}
+        try:
+            outputs = self.opened.adapter.forward(inputs)
+        except AttributeError as error:
+            if isinstance(error.obj, dict):  # bioimageio.core 0.11 looks for its shape
+                raise self._wrong_outputs(
+                    "give a dict, where a tensor is expected, or several in the order of the outputs"
+                ) from error
+            raise
+        arrays = {id: np.asarray(tensor.data) for id, tensor in outputs.items() if tensor is not None}
+        if missing := [f"'{id}'" for id, _ in self._outputs if id not in arrays]:
+            raise self._wrong_outputs(f"give {len(arrays)} of the {len(self._outputs)} outputs, without {', '.join(missing)}")
+        return arrays
 
-    def _plan(self, arrays: Sequence[np.ndarray], most_pixels: float, tile: Mapping[str, int] | None) -> Plan:
+    def _wrong_outputs(self, problem: str) -> WrongOutputs:
+        return WrongOutputs(self._manifest.id, self.opened.weight_format, problem)
+
+    def _plan(self, arrays: Arrays, most_pixels: float, tile: Mapping[str, int] | None) -> Plan:
         return self._planner.plan(self._sizes(arrays), most_pixels, tile)
 
-    def _makes_more_tiles(self, arrays: Sequence[np.ndarray], most: float, tile: Mapping[str, int] | None, than: int) -> bool:
+    def _makes_more_tiles(self, arrays: Arrays, most: float, tile: Mapping[str, int] | None, than: int) -> bool:
         """Whether images can be cut into more tiles than before, where fewer pixels go through the model at once."""
         try:
             return len(self._plan(arrays, most, tile)) > than
         except RequestError:
             return False
 
-    def _sizes(self, arrays: Sequence[np.ndarray]) -> Sizes:
-        return {id: {str(axis): size for axis, size in zip(axes, array.shape)} for (id, axes), array in zip(self._inputs, arrays)}
+    def _sizes(self, arrays: Arrays) -> Sizes:
+        return {
+            id: {str(axis): size for axis, size in zip(axes, array.shape)}
+            for (id, axes), array in zip(self._inputs, arrays)
+            if array is not None
+        }
 
-    def _most_pixels(self, arrays: Sequence[np.ndarray]) -> float:
+    def _most_pixels(self, arrays: Arrays) -> float:
         """Samples times pixels that may go through the model at once."""
-        given = max(_pixels(array, axes) for array, axes in zip(arrays, self._geometry.inputs.values()))
+        inputs = zip(arrays, self._geometry.inputs.values())
+        given = max(_pixels(array, axes) for array, axes in inputs if array is not None)
         if given <= _SMALL:
             return float("inf")
         if self._bytes_per_pixel is None:
@@ -199,6 +224,19 @@ class Pipeline:
         measured = max(peak.bytes / pixels, _LEAST_BYTES_PER_PIXEL) if peak.bytes else _BYTES_PER_PIXEL
         logger.info("%s: takes %.0f bytes of memory for a pixel", self._manifest.id, measured)
         return measured
+
+
+def _name_inputs(adapter: Any, ids: list[str]) -> None:
+    """Have ONNX weights get each input by its own name, where they have these names.
+
+    bioimageio.core 0.11 knows those alone that have to be given, and gives them what comes first: an optional input that has a
+    value of its own in the weights would be dropped without a word.
+    """
+    _, session = adapter._model_queue.queue[-1]
+    if hasattr(session, "get_overridable_initializers"):
+        names = {value.name for value in (*session.get_inputs(), *session.get_overridable_initializers())}
+        if names.issuperset(ids):
+            adapter._input_names = ids
 
 
 def _pixels(array: np.ndarray, axes: Sequence[InputAxis]) -> int:

@@ -5,6 +5,7 @@ Whoever reaches it, through the router or as a Triton model by name, meets the s
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
 import sys
@@ -14,9 +15,11 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from bioengine_runner.errors import ModelFailed, RequestError
+from bioengine_runner.errors import ModelFailed, RequestError, StepFailed
 from bioengine_runner.inference import Pipeline
 from bioengine_runner.loading.registry import Registry
+from bioengine_runner.processing import StepError
+from bioengine_runner.reasons import in_short
 from bioengine_runner.request.shared import SharedFolder, stand_in
 from bioengine_runner.rundir import Boot
 from bioengine_runner.store import manifest
@@ -56,7 +59,7 @@ class BioimageioModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """Requests that Triton gives together have images of one size; those with wishes of their own are run alone."""
         answers: list[Any] = [None] * len(requests)
-        together: dict[int, list[np.ndarray]] = {}
+        together: dict[int, list[np.ndarray | None]] = {}
         folders: list[SharedFolder | None] = [None] * len(requests)
         for number, request in enumerate(requests):
             try:
@@ -65,7 +68,7 @@ class BioimageioModel:
                     arrays, folders[number] = self._shared_inputs(request, **json.loads(parameters["shared"]))
                 else:
                     arrays = self._inputs(request)
-                check_shapes(self._manifest, [array.shape for array in arrays])
+                check_shapes(self._manifest, [None if array is None else array.shape for array in arrays])
                 if "tile" in parameters:
                     outputs = self._pipeline.predict(arrays, json.loads(parameters["tile"]))
                     answers[number] = self._answer(outputs, folders[number])
@@ -80,12 +83,14 @@ class BioimageioModel:
                 answers[number] = self._answer(outcome, folders[number])
         return answers
 
-    def _inputs(self, request: Any) -> list[np.ndarray]:
-        return [pb_utils.get_input_tensor_by_name(request, spec.id).as_numpy() for spec in self._manifest.inputs]
+    def _inputs(self, request: Any) -> list[np.ndarray | None]:
+        """None for optional ones that are not there."""
+        tensors = [pb_utils.get_input_tensor_by_name(request, spec.id) for spec in self._manifest.inputs]
+        return [None if tensor is None else tensor.as_numpy() for tensor in tensors]
 
     def _shared_inputs(
         self, request: Any, folder: str, inputs: list[tuple[str, list[int]] | None]
-    ) -> tuple[list[np.ndarray], SharedFolder]:
+    ) -> tuple[list[np.ndarray | None], SharedFolder]:
         """Inputs of which some are in the files that are named, with their shapes."""
         shared = SharedFolder.named(self._shared_tensors, folder)
         if shared is None:
@@ -107,8 +112,11 @@ class BioimageioModel:
 
     def _failure(self, error: Exception) -> Any:
         if not isinstance(error, RequestError):
-            # Whatever the model's own operators raise; the log has all of it, the user its first line.
+            # Whatever the model's own operators raise; the log has all of it, the user what helps.
             logger.error("%s failed", self._manifest.id, exc_info=error)
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-            error = ModelFailed(self._manifest.id, reason)
+            if isinstance(error, StepError):
+                version = importlib.metadata.version("bioimageio.core")
+                error = StepFailed(self._manifest.id, error.kind, error.step, error.tensor, version, error.reason)
+            else:
+                error = ModelFailed(self._manifest.id, in_short(error))
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.marked()))

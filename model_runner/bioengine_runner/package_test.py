@@ -51,7 +51,8 @@ def compare_tiles(package: Manifest, weights_format: str, boot: Boot) -> dict[st
     try:
         pipeline = Pipeline(package, [weights_format], boot)
         sample = get_test_input_sample(pipeline.opened.description)
-        arrays = fit_inputs(package, [tensor.to_numpy() for tensor in sample.members.values()])
+        members = {str(id): tensor.to_numpy() for id, tensor in sample.members.items()}
+        arrays = fit_inputs(package, [members.get(spec.id) for spec in package.inputs])
         tile = pipeline.smallest_tile(arrays)
         if not pipeline.fits_whole(arrays):
             return {"problem": "cannot be compared: the test image does not fit into memory in one piece"}

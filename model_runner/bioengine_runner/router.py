@@ -8,11 +8,13 @@ Input `kwargs` (BYTES): MessagePack of a dict (`bioengine_runner.request.message
 (by presence), `weight_format`, `axes`, `tile` and, from the server, `shared` (`bioengine_runner.request.shared`). Output `result`
 (BYTES), encoded the same way:
 `{"task_id": str, "outputs": [array, ...], "execution_time": seconds, "success": True, "weight_format": str, "device": str}`,
+and `"warnings": [str, ...]` where there is something to say of the values,
 `{"success": False, "error": str}`, with `"not_stored": id` where the store has no such model, or `{"rdf": dict}` where
 `inputs` is None or absent.
 
 With `operation` instead, for the server's own use: `resolve` (-> `{"id", "version"}`, and `"triton_model"`, see `_plain`),
-`config` (-> `{"config": Triton's model configuration}`), `load` (-> `{"name": the Triton model, loaded}`), `end_run` (ends a run
+`config` (-> `{"config": Triton's model configuration}`), `is_loaded` (-> `{"loaded": bool}`),
+`load` (-> `{"name": the Triton model, loaded}`), `end_run` (ends a run
 that took too long, and says so) and `status` (-> `{"dead_routers": [instance, ...]}`).
 """
 
@@ -37,6 +39,7 @@ from bioengine_runner.errors import (
     ModelProcessDied,
     RequestError,
     RunTookTooLong,
+    UnknownKey,
     shorten,
     unmark,
 )
@@ -48,10 +51,14 @@ from bioengine_runner.request.shared import SharedFolder, stand_in
 from bioengine_runner.rundir import Boot
 from bioengine_runner.store.manifest import Manifest
 from bioengine_runner.store.resolve import resolve
+from bioengine_runner.tensors.finite import warnings_of_inputs, warnings_of_outputs
 from bioengine_runner.tensors.fit import fit_inputs, fit_tile
 from bioengine_runner.tensors.output import READABLE, readable
 
 logger = logging.getLogger(__name__)
+
+# Of a request for a run; the server's own have `operation` as well.
+_KEYS = ("model_id", "inputs", "weight_format", "axes", "tile", "return_rdf")
 
 
 class Router:
@@ -115,12 +122,17 @@ class Router:
         return f"\n\n{traceback.format_exc()}" if self._boot.debug else ""
 
     async def _run(self, request: dict[str, Any], task_id: str, shared: SharedFolder | None) -> dict[str, Any]:
+        if unknown := next((key for key in request if key not in _KEYS), None):
+            raise UnknownKey(unknown, _KEYS)
         manifest = resolve(self._boot.store, request.get("model_id"))
         inputs = request.get("inputs")
         if inputs is None:
             return {"rdf": manifest.rdf}
         model = triton_model(manifest, request.get("weight_format"), self._boot.trusted)
-        arrays, tile = fit_inputs(manifest, inputs, request.get("axes")), fit_tile(manifest, request.get("tile"))
+        warnings: list[str] = []
+        arrays = fit_inputs(manifest, inputs, request.get("axes"), warnings)
+        tile = fit_tile(manifest, request.get("tile"))
+        spoilt = warnings_of_inputs(dict(zip((spec.id for spec in manifest.inputs), arrays)))
         started = time.perf_counter()
         outputs = await self._infer(model, arrays, {} if tile is None else {"tile": json.dumps(tile)}, shared)
         result: dict[str, Any] = {
@@ -130,23 +142,25 @@ class Router:
             "success": True,
             **self._registry.opened(f"model:{model.name}"),
         }
+        results = dict(zip((spec.id for spec in manifest.outputs), outputs))
+        if warnings := [*warnings, *spoilt, *warnings_of_outputs(results, bool(spoilt))]:
+            result["warnings"] = warnings
         if "return_rdf" in request:
             result["rdf"] = manifest.rdf
         return result
 
     async def _infer(
-        self, model: TritonModel, arrays: list[np.ndarray], parameters: dict[str, str], shared: SharedFolder | None
+        self, model: TritonModel, arrays: list[np.ndarray | None], parameters: dict[str, str], shared: SharedFolder | None
     ) -> list[np.ndarray]:
         """Run `model`; where its process has died, or dies meanwhile, heal it and try once more."""
         generation = self._loader.ensure(model)
         ids, names = [spec.id for spec in model.manifest.inputs], [spec.id for spec in model.manifest.outputs]
         if shared is not None:
-            files = [shared.holder(array) or shared.write(array, f"input-{number}") for number, array in enumerate(arrays)]
-            given = [None if file is None else (file, array.shape) for file, array in zip(files, arrays)]
-            parameters = {**parameters, "shared": json.dumps({"folder": shared.name, "inputs": given})}
-            arrays = [array if file is None else stand_in(array) for array, file in zip(arrays, files)]
+            by_file = [None if array is None else self._shared(shared, array, number) for number, array in enumerate(arrays)]
+            parameters = {**parameters, "shared": json.dumps({"folder": shared.name, "inputs": by_file})}
+            arrays = [array if array is None or file is None else stand_in(array) for array, file in zip(arrays, by_file)]
         for last in (False, True):
-            inputs = [pb_utils.Tensor(id, np.ascontiguousarray(array)) for id, array in zip(ids, arrays)]
+            inputs = [pb_utils.Tensor(id, np.ascontiguousarray(array)) for id, array in zip(ids, arrays) if array is not None]
             request = pb_utils.InferenceRequest(
                 model_name=model.name, requested_output_names=names, inputs=inputs, parameters=parameters
             )
@@ -167,6 +181,12 @@ class Router:
             if not last:
                 generation = self._loader.heal(model, generation)
         raise ModelProcessDied(model.manifest.id)
+
+    @staticmethod
+    def _shared(folder: SharedFolder, array: np.ndarray, number: int) -> tuple[str, tuple[int, ...]] | None:
+        """The file that has an input, and its shape; None where it goes as bytes."""
+        file = folder.holder(array) or folder.write(array, f"input-{number}")
+        return None if file is None else (file, array.shape)
 
     async def _wait(self, request: Any, model: TritonModel) -> Any:
         try:
@@ -190,11 +210,15 @@ class Router:
         if operation == "config":
             name = triton_model(manifest, request.get("weight_format"), self._boot.trusted).name
             return {"config": {"name": name, **manifest.triton_config}}
-        if operation == "load":
+        if operation in ("is_loaded", "load"):
             model = triton_model(manifest, request.get("weight_format"), self._boot.trusted)
+            if operation == "is_loaded":
+                return {"loaded": self._loader.is_loaded(model)}
             self._loader.ensure(model)
             return {"name": model.name}
-        raise BadRequest(f"There is no operation {shorten(operation)}. Expected status, resolve, config, load or end_run.")
+        raise BadRequest(
+            f"There is no operation {shorten(operation)}. Expected status, resolve, config, is_loaded, load or end_run."
+        )
 
     def _plain(self, manifest: Manifest) -> dict[str, Any] | None:
         """How to speak to the model's own Triton model: its name, the dtype and number of axes of each input, and its outputs.

@@ -24,6 +24,7 @@ from bioimageio.spec.model import v0_4, v0_5
 from bioengine_runner.errors import NoGpu, NoWeightsWork, WeightsError, WeightsNotOpened
 from bioengine_runner.gpu import gpus
 from bioengine_runner.loading.triton_model import RUNNABLE_WEIGHTS, unusable_weights, usable_weights
+from bioengine_runner.reasons import in_short
 from bioengine_runner.rundir import Boot
 from bioengine_runner.store.manifest import Manifest
 from bioengine_runner.store.verify import verify_weights
@@ -160,6 +161,6 @@ def _torch_has_gpu() -> bool:
 
 
 def _in_short(error: BaseException, package: Manifest) -> str:
-    """The first lines of an error and its cause, without the store's paths."""
-    lines = [(str(each).strip() or type(each).__name__).splitlines()[0] for each in (error, error.__cause__) if each is not None]
-    return ": ".join(lines).replace(f"{package.folder}/", "")[:300]
+    """What an error and its cause say, without the store's paths."""
+    reasons = [in_short(each) for each in (error, error.__cause__) if each is not None]
+    return ": ".join(reasons).replace(f"{package.folder}/", "")[:300]

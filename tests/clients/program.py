@@ -276,7 +276,7 @@ async def progress(session):
     result = await session.run("conscientious-seashell", [IMAGE], {"progress": function(lambda event: heard.append(dict(event)))})
     assert result["success"], result
     states = [event["state"] for event in heard]
-    assert states[0] == "queued" and states[-2:] == ["loading", "running"] and set(states[:-2]) == {"queued"}, heard
+    assert states[0] == "queued" and states[-1] == "running" and set(states[:-1]) <= {"queued", "loading"}, heard
     assert all(event["position"] >= 0 for event in heard if event["state"] == "queued"), heard
     result = await session.run("conscientious-seashell", [IMAGE], {"progress": function(lambda event: 1 / 0)})
     assert result["success"], result

@@ -1,10 +1,11 @@
 """Build the small packages of the tests: real descriptions, real ONNX and TorchScript weights, real test tensors.
 
-    <runner environment>/bin/python -m tests.packages.build FOLDER [--all-kinds]
+    <runner environment>/bin/python -m tests.packages.build FOLDER [--all-kinds | --requests]
 
 makes `FOLDER/<id>/` for each: those that every home of the tests has and those of `bioengine bench`, or with `--all-kinds` the
-many others, one for each kind of model that there is. Runs in the runner's environment, which has torch and onnx. Test outputs
-are computed with NumPy from formulas, not with the code under test.
+many others, one for each kind of model that there is, or with `--requests` those for what a client may send and be told. Runs in
+the runner's environment, which has torch and onnx. Test outputs are computed with NumPy from formulas, not with the code under
+test.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tests.packages.axes import AXES
 from tests.packages.bench import BENCH
 from tests.packages.old import OLD
 from tests.packages.processing import PROCESSING
+from tests.packages.requests import REQUESTS
 from tests.packages.sizes import SIZES
 from tests.packages.usual import USUAL
 
@@ -26,8 +28,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--all-kinds", action="store_true")
+    parser.add_argument("--requests", action="store_true")
     arguments = parser.parse_args()
-    for build in ALL_KINDS if arguments.all_kinds else (*USUAL, *BENCH):
+    for build in ALL_KINDS if arguments.all_kinds else REQUESTS if arguments.requests else (*USUAL, *BENCH):
         build(arguments.folder)
 
 

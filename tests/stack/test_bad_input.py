@@ -63,7 +63,7 @@ def test_unknown_id(client: Client) -> None:
         ("conscientious-seashell", [None], "Input 'image' is missing"),
         ("conscientious-seashell", [np.zeros((1, 3, 0, 32), np.float32)], "empty array"),
         ("conscientious-seashell", [np.zeros((1, 3, 32, 32), np.complex64)], "an array of complex64"),
-        ("conscientious-seashell", [np.full((1, 3, 32, 32), 0.1)], "is float64 and the model takes float32"),
+        ("conscientious-seashell", [np.full((1, 3, 32, 32), 1e39)], "is float64 and the model takes float32"),
         ("label-doubler", [np.full((1, 1, 8, 8), -1, np.int64)], "is int64 and the model takes uint8"),
         ("label-doubler", [np.full((1, 1, 8, 8), 0.5, np.float32)], "is float32 and the model takes uint8"),
     ],

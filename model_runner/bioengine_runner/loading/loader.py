@@ -61,6 +61,11 @@ class Loader:
         process = self._registry.process(f"model:{model.name}")
         return process is not None and process.is_alive()
 
+    def is_loaded(self, model: TritonModel) -> bool:
+        """Whether a request finds it loaded, and its process alive."""
+        known = self._registry.model(model.name)
+        return known is not None and self._is_usable(known, model)
+
     def _is_usable(self, known: LoadedModel, model: TritonModel) -> bool:
         return known.error is None and known.package == model.manifest.fingerprint and self.is_alive(model)
 

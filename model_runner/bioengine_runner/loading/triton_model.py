@@ -102,7 +102,7 @@ def render_config(config: dict[str, Any], parameters: dict[str, str], batches: b
 
     Args:
         config: `model.json`'s `triton_config`: `backend`, `input` and `output` with `name`,
-            `data_type` and `dims`.
+            `data_type` and `dims`, and `optional` of inputs that may be left out.
         parameters: what the model process reads in `initialize`.
         batches: whether Triton may give it several requests at a time.
     """
@@ -111,7 +111,10 @@ def render_config(config: dict[str, Any], parameters: dict[str, str], batches: b
         for tensor in config[kind]:
             # Any size: the model's process pads and cuts images. Triton leaves the batch out of the dims where it batches.
             dims = ", ".join(["-1"] * (len(tensor["dims"]) - batches))
-            lines.append(f"{kind} {{ name: {json.dumps(tensor['name'])} data_type: {tensor['data_type']} dims: [ {dims} ] }}")
+            optional = "optional: true " if tensor.get("optional") else ""
+            lines.append(
+                f"{kind} {{ name: {json.dumps(tensor['name'])} data_type: {tensor['data_type']} dims: [ {dims} ] {optional}}}"
+            )
     if batches:
         # Without a delay: what has come while the model worked is given to it together.
         lines.append("dynamic_batching { }")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,12 @@ class Axis:
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output of the model."""
+    """An input or output of the model. `optional`: an input that a request may leave out."""
 
     id: str
     dtype: str
     axes: tuple[Axis, ...]
+    optional: bool = False
 
     def describe_axes(self) -> str:
         return ", ".join(axis.describe() for axis in self.axes)
@@ -68,6 +69,11 @@ class Tensor:
     @property
     def batch_axis(self) -> int | None:
         return next((index for index, axis in enumerate(self.axes) if axis.type == "batch"), None)
+
+    @property
+    def sample(self) -> Tensor:
+        """The same without its batch axis."""
+        return replace(self, axes=tuple(axis for axis in self.axes if axis.type != "batch"))
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,7 @@ def _read(folder: Path, is_default: bool, changed: int) -> Manifest:
 
 
 def _tensor(item: dict[str, Any]) -> Tensor:
-    return Tensor(item["id"], item["dtype"], tuple(_axis(axis) for axis in item["axes"]))
+    return Tensor(item["id"], item["dtype"], tuple(_axis(axis) for axis in item["axes"]), item.get("optional", False))
 
 
 def _axis(item: dict[str, Any]) -> Axis:

@@ -13,7 +13,6 @@ import numpy as np
 from bioengine_runner.errors import (
     BadRequest,
     BadTile,
-    LossyCast,
     Misfit,
     NotAnArray,
     WrongAxes,
@@ -22,44 +21,57 @@ from bioengine_runner.errors import (
     shorten,
 )
 from bioengine_runner.store.manifest import IMAGE_AXES, Manifest, Tensor
-from bioengine_runner.tensors.axes import arranged, axes_of_inputs, letter, letters
+from bioengine_runner.tensors.axes import arranged, axes_of_inputs, completed, letter, letters
+from bioengine_runner.tensors.cast import cast
+from bioengine_runner.tensors.hints import other_readings
 
 _MAX_TILE = 2**31  # pixels along an axis
 
 
-def fit_inputs(manifest: Manifest, inputs: Any, axes: Any = None) -> list[np.ndarray]:
+def fit_inputs(manifest: Manifest, inputs: Any, axes: Any = None, warnings: list[str] | None = None) -> list[np.ndarray | None]:
     """The model's input arrays, one for each input, with the model's axes in order and in the model's dtype.
 
     Args:
         manifest: the model.
-        inputs: a list with one item for each input: an array, or a list of arrays without the batch axis, which the list adds.
+        inputs: a list with one item for each input: an array, or a list of arrays without the batch axis, which the list adds;
+            for an optional input None, and nothing at the end of the list.
         axes: the arrays' axes, such as "yx", one string for all or a list with one for each; None: those of the model, of which
             batch and channel may be missing where their size is 1.
+        warnings: gets a sentence for what was done to the values.
+
+    Returns None for an optional input that was left out.
 
     Raises BadRequest, and the kinds of Misfit, which say what the model takes and show a request that works.
     """
-    specs = manifest.inputs
+    specs, said = manifest.inputs, [] if warnings is None else warnings
     try:
         if not isinstance(inputs, list):
             raise BadRequest(
                 f"`inputs` is a {type(inputs).__name__}. Expected a list with one array for each input of the model."
             )
-        if len(inputs) != len(specs):
-            raise WrongInputCount([spec.id for spec in specs], len(inputs))
+        if len(inputs) > len(specs) or not all(spec.optional for spec in specs[len(inputs) :]):
+            raise WrongInputCount([spec.id + " (optional)" * spec.optional for spec in specs], len(inputs))
+        given = [*inputs, *[None] * (len(specs) - len(inputs))]
+        if all(item is None for item in given):
+            raise NotAnArray(specs[0].id, "missing (None), and so is every other")
         arrays = [
-            _cast(spec, _as_array(spec, item, given))
-            for spec, item, given in zip(specs, inputs, axes_of_inputs(axes, len(specs)))
+            None if item is None and spec.optional else cast(spec, _as_array(spec, item, order), said)
+            for spec, item, order in zip(specs, given, axes_of_inputs(axes, len(specs), len(inputs)))
         ]
-        check_sizes(specs, [array.shape for array in arrays])
+        check_sizes(specs, [None if array is None else array.shape for array in arrays])
     except Misfit as error:
         raise error.with_help(usage(manifest)) from None
     return arrays
 
 
-def check_shapes(manifest: Manifest, shapes: Sequence[Sequence[int]]) -> None:
+def check_shapes(manifest: Manifest, shapes: Sequence[Sequence[int] | None]) -> None:
     """Every shape against its input's axes, as for `fit_inputs`. Raises WrongAxes, WrongSize, NotAnArray."""
     try:
         for spec, shape in zip(manifest.inputs, shapes):
+            if shape is None:
+                if not spec.optional:
+                    raise NotAnArray(spec.id, "missing")
+                continue
             if len(shape) != len(spec.axes):
                 raise WrongAxes(spec.id, shape, f"It has {len(shape)} axes, the model {len(spec.axes)}.")
             if 0 in shape:
@@ -69,16 +81,19 @@ def check_shapes(manifest: Manifest, shapes: Sequence[Sequence[int]]) -> None:
         raise error.with_help(usage(manifest)) from None
 
 
-def check_sizes(specs: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> None:
+def check_sizes(specs: Sequence[Tensor], shapes: Sequence[Sequence[int] | None]) -> None:
     """The sizes that cannot be padded or cut: channels, and what has to go with another input. Raises WrongSize."""
-    sizes = {(spec.id, axis.id): size for spec, shape in zip(specs, shapes) for axis, size in zip(spec.axes, shape)}
-    batches = {size for spec, shape in zip(specs, shapes) for axis, size in zip(spec.axes, shape) if axis.type == "batch"}
-    for spec, shape in zip(specs, shapes):
+    given = [(spec, shape) for spec, shape in zip(specs, shapes) if shape is not None]
+    sizes = {(spec.id, axis.id): size for spec, shape in given for axis, size in zip(spec.axes, shape)}
+    batches = {size for spec, shape in given for axis, size in zip(spec.axes, shape) if axis.type == "batch"}
+    for spec, shape in given:
         problems = []
         for axis, size in zip(spec.axes, shape):
             if axis.reference is not None:
                 reference = axis.reference
-                wanted = int(sizes.get((reference.tensor, reference.axis), 0) * reference.scale) + reference.offset
+                if (reference.tensor, reference.axis) not in sizes:
+                    continue  # of an optional input that was left out
+                wanted = int(sizes[reference.tensor, reference.axis] * reference.scale) + reference.offset
                 if size != wanted:
                     problems.append(f"{axis.id} is {size}, it must be {wanted} to go with '{reference.tensor}'")
             elif axis.type == "batch":
@@ -89,7 +104,7 @@ def check_sizes(specs: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> Non
             ):
                 problems.append(f"{axis.id} is {size}, it must be {axis.describe().split(': ')[1]}")
         if problems:
-            raise WrongSize(spec.id, shape, problems)
+            raise WrongSize(spec.id, shape, problems, other_readings(spec, shape))
 
 
 def fit_tile(manifest: Manifest, tile: Any) -> dict[str, int] | None:
@@ -100,6 +115,8 @@ def fit_tile(manifest: Manifest, tile: Any) -> dict[str, int] | None:
     if type(tile) is int:
         tile = dict.fromkeys(axes, tile)
     names: dict[Any, str] = {short: id for id, short in axes.items()}
+    if isinstance(tile, dict):
+        tile = {name.lower() if isinstance(name, str) else name: size for name, size in tile.items()}
     if not isinstance(tile, dict) or not all(
         isinstance(name, str) and (name in axes or name in names) and type(size) is int and 0 < size <= _MAX_TILE
         for name, size in tile.items()
@@ -110,7 +127,11 @@ def fit_tile(manifest: Manifest, tile: Any) -> dict[str, int] | None:
 
 def usage(manifest: Manifest) -> str:
     """What the model takes, and a request that works."""
-    takes = "; ".join(f"'{spec.id}': {spec.dtype}, axes {letters(spec)} ({spec.describe_axes()})" for spec in manifest.inputs)
+    takes = "; ".join(
+        f"'{spec.id}'{' (optional)' * spec.optional}: {spec.dtype}, axes {letters(spec)} ({spec.describe_axes()})"
+        for spec in manifest.inputs
+    )
+    left_out = " None stands for an optional input that is left out." * any(spec.optional for spec in manifest.inputs)
     sizes: dict[tuple[str, str], int] = {}
     for spec in manifest.inputs:
         for axis in spec.axes:
@@ -125,7 +146,7 @@ def usage(manifest: Manifest) -> str:
     )
     return (
         f"The model takes {takes}. Batches and image axes may have any size; give `axes` where yours are others. "
-        f'This works: inputs=[{{"model_id": "{manifest.id}", "inputs": [{arrays}]}}].'
+        f'This works: inputs=[{{"model_id": "{manifest.id}", "inputs": [{arrays}]}}].' + left_out
     )
 
 
@@ -151,40 +172,32 @@ def _stack(spec: Tensor, parts: list[np.ndarray], axes: str | None) -> np.ndarra
     shapes = sorted({part.shape for part in parts})
     if len(shapes) > 1:
         raise NotAnArray(spec.id, f"a list of arrays of different shapes ({', '.join(map(str, shapes))})")
-    batch_axis = spec.batch_axis
+    batch_axis, ndim = spec.batch_axis, parts[0].ndim
     if batch_axis is None:
-        raise WrongAxes(spec.id, (len(parts), *shapes[0]), "A list of arrays adds the batch axis, and the model has none.")
-    if axes is None and parts[0].ndim == len(spec.axes):
+        raise WrongAxes(
+            spec.id,
+            (len(parts), *shapes[0]),
+            "A list of arrays adds the batch axis, and the model has none: send the array itself, and one in each request.",
+        )
+    if axes is None and ndim == len(spec.axes):
         raise WrongAxes(
             spec.id,
             (len(parts), *shapes[0]),
             "A list of arrays adds the batch axis, so each array has the other axes only; an array is sent without the list.",
         )
-    samples = [arranged(spec, _numbers(spec, part), axes) for part in parts]
-    if any(sample.shape[batch_axis] != 1 for sample in samples):
-        raise WrongAxes(spec.id, (len(parts), *shapes[0]), "A list of arrays adds the batch axis, so each array is one sample.")
-    return np.concatenate(samples, axis=batch_axis)
-
-
-def _cast(spec: Tensor, array: np.ndarray) -> np.ndarray:
-    """`array` in the model's dtype: without loss, or from integers to float32."""
-    wanted = np.dtype(spec.dtype)
-    if array.dtype == wanted or np.can_cast(array.dtype, wanted, "safe"):
-        return array.astype(wanted, copy=False)
-    if array.dtype.kind in "iu" and wanted == np.float32:
-        return array.astype(wanted)
-    if not _is_lossless(array, wanted):
-        raise LossyCast(spec.id, array.dtype.name, spec.dtype)
-    return array.astype(wanted)
-
-
-def _is_lossless(array: np.ndarray, wanted: np.dtype) -> bool:
-    """Whether every value of `array` has its equal in the dtype `wanted`."""
-    if wanted.kind == "b":
-        return False
-    if wanted.kind in "iu":
-        limits = np.iinfo(wanted)
-        if not (array.min() >= limits.min and array.max() <= limits.max):  # also false where a value is NaN
-            return False
-    with np.errstate(all="ignore"):
-        return np.array_equal(array.astype(wanted).astype(array.dtype), array, equal_nan=array.dtype.kind == "f")
+    if axes is not None and "b" in axes and len(axes) == ndim + 1:
+        axes = axes.replace("b", "")  # of the whole, which the list makes
+    if axes is not None and "b" in axes:
+        samples = [arranged(spec, _numbers(spec, part), axes) for part in parts]
+        if any(sample.shape[batch_axis] != 1 for sample in samples):
+            raise WrongAxes(
+                spec.id, (len(parts), *shapes[0]), "A list of arrays adds the batch axis, so each array is one sample."
+            )
+        return np.concatenate(samples, axis=batch_axis)
+    # That the batch axis is not in them is known, so nothing else is taken for it.
+    of = "a sample of the model"
+    sample = spec.sample
+    numbers = (_numbers(spec, part) for part in parts)
+    return np.stack(
+        [completed(sample, part, of) if axes is None else arranged(sample, part, axes) for part in numbers], axis=batch_axis
+    )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from bioengine_runner.errors import CannotTile, TileNotPossible, TooManyTiles
+from bioengine_runner.errors import CannotTile, TileNotPossible, TilesNotPossible, TooManyTiles
 from bioengine_runner.store.manifest import IMAGE_AXES
 from bioengine_runner.tiling.geometry import Follows, Geometry, InputAxis, OutputAxis
 from bioengine_runner.tiling.spans import Span, count_spans, smallest_block, spans, stride_of
@@ -23,7 +23,7 @@ DEFAULT_HALO = 32
 MAX_PASSES = 10_000
 
 Sizes = Mapping[str, Mapping[str, int]]
-"""By tensor and axis."""
+"""By tensor and axis, of the inputs that were given."""
 
 Key = tuple[str, str]
 """A tensor and an axis."""
@@ -176,7 +176,7 @@ class Planner:
                 model's halo allows.
             tile: the wanted size of tiles by axis, for those that are to be cut whatever there is of memory.
 
-        Raises CannotTile, TileNotPossible, TooManyTiles.
+        Raises CannotTile, TileNotPossible, TilesNotPossible, TooManyTiles.
         """
         groups = self._groups(sizes)
         blocks = [self._wanted(group, tile) if tile and group.leader.id in tile else self._largest(group) for group in groups]
@@ -224,7 +224,8 @@ class Planner:
     def _groups(self, sizes: Sizes) -> list[_Group]:
         groups: list[_Group] = []
         of_axis: dict[Key, _Group] = {}
-        for tensor, axes in self._geometry.inputs.items():
+        inputs = {tensor: axes for tensor, axes in self._geometry.inputs.items() if tensor in sizes}
+        for tensor, axes in inputs.items():
             for axis in axes:
                 if axis.type not in IMAGE_AXES or axis.follows is not None:
                     continue
@@ -238,7 +239,7 @@ class Planner:
                     groups.append(group)
                 group.inputs[tensor, axis.id] = Fraction(1)
                 of_axis[tensor, axis.id] = group
-        for tensor, axes in self._geometry.inputs.items():
+        for tensor, axes in inputs.items():
             for axis in axes:
                 if (follows := axis.follows) is not None and (follows.tensor, follows.axis) in of_axis:
                     group = of_axis[follows.tensor, follows.axis]
@@ -263,7 +264,7 @@ class Planner:
         """Samples given, and how many the model takes at once; None where that is free."""
         for tensor, axes in self._geometry.inputs.items():
             for axis in axes:
-                if axis.type == "batch":
+                if axis.type == "batch" and tensor in sizes:
                     return sizes[tensor][axis.id], None if axis.is_free else axis.min
         return 1, 1
 
@@ -294,6 +295,8 @@ class Planner:
                     "could be cut back",
                 )
             return
+        if not group.can_be_cut and leader.is_free:
+            raise TilesNotPossible(self._model_id, leader.id)
         if not group.can_be_cut:
             raise CannotTile(
                 self._model_id,

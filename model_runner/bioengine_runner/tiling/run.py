@@ -10,6 +10,7 @@ import numpy as np
 from bioimageio.core import PredictionPipeline, Sample, Tensor
 from bioimageio.core.stat_measures import Measure, MeasureValue, Stat
 
+from bioengine_runner.processing import Processing
 from bioengine_runner.tiling.plan import Key, Part, Plan, Tile
 
 BATCH = "batch"
@@ -36,13 +37,13 @@ class Run:
 
     def __init__(self, pipeline: PredictionPipeline, sample: Sample, plan: Plan, inputs: Axes, outputs: Axes) -> None:
         self.plan = plan
-        self._pipeline = pipeline
+        self._processing = Processing(pipeline, inputs)
         self._sample = sample
         self._inputs = inputs
         self._outputs = outputs
         self._whole: dict[str, np.ndarray] = {}
-        # Up to the last operator that needs the whole image. There is no public name for the two halves of processing.
-        pipeline._apply_samplewise_preprocessing(sample)
+        # Up to the last operator that needs the whole image.
+        self._processing.before_whole(sample)
 
     def blocks(self) -> Iterator[Block]:
         for tile in self.plan.tiles():
@@ -55,7 +56,7 @@ class Run:
                 }
                 stat = {measure: self._cut_stat(measure, value, parts, samples) for measure, value in self._sample.stat.items()}
                 block = Sample(members=members, stat=stat, id=None)
-                self._pipeline._apply_blockwise_preprocessing(block)
+                self._processing.before_tile(block)
                 yield Block({id: tensor.to_numpy() for id, tensor in block.members.items()}, tile, samples, block.stat)
 
     def _cut_stat(self, measure: Measure, value: MeasureValue, parts: Mapping[Key, Part], samples: slice) -> MeasureValue:
@@ -85,7 +86,7 @@ class Run:
         """Keep what the weights made of a block, post-processed as far as tiles can be."""
         members = {id: Tensor(array, dims=self._outputs[id]) for id, array in outputs.items()}
         sample = Sample(members=members, stat=block.stat, id=None)
-        self._pipeline._apply_blockwise_postprocessing(sample)
+        self._processing.after_tile(sample)
         parts, sizes = self.plan.outputs(block.tile), self.plan.output_sizes()
         for id, tensor in sample.members.items():
             array, axes = tensor.to_numpy(), [str(axis) for axis in tensor.dims]
@@ -119,5 +120,5 @@ class Run:
             stat=self._sample.stat,
             id=None,
         )
-        self._pipeline._apply_samplewise_postprocessing(sample)
+        self._processing.after_whole(sample)
         return [np.asarray(sample.members[id].data) for id in self._outputs]

@@ -41,9 +41,10 @@ class KnownModel:
     def ran(self, request: dict[str, Any], result: dict[str, Any], info: dict[str, Any]) -> None:
         """The router has run it.
 
-        After a failure the next one is for the router as well, which sees whether its process lives; and so are large results.
+        After a failure the next one is for the router as well, which sees whether its process lives; and so are large results,
+        and those that it warned of.
         """
-        if not result.get("success"):
+        if not result.get("success") or "warnings" in result:
             self.opened = {}
         elif "weight_format" not in request and all(output.nbytes < LEAST_BYTES for output in result["outputs"]):
             self.opened, self.info = {key: result[key] for key in ("weight_format", "device")}, info
@@ -58,13 +59,17 @@ class KnownModel:
         for array, (dtype, axes) in zip(arrays, wanted.values()):
             if not isinstance(array, np.ndarray) or array.dtype != np.dtype(dtype) or array.ndim != axes or not array.size:
                 return None
+            if array.nbytes < LEAST_BYTES and not _is_finite(array):  # which the router says
+                return None
         # Larger ones are shared with the router and the model's process, and take so long that its part is next to nothing.
         return list(zip(wanted, arrays)) if all(array.nbytes < LEAST_BYTES for array in arrays) else None
 
     async def run(
         self, router: Router, model_id: str, inputs: list[tuple[str, np.ndarray]]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    ) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Run `plain_inputs` the short way: result and info, as the router has them. Raises TritonError, TritonUnavailable.
+
+        None where there is something to say of the outputs, which the router does.
 
         Args:
             router: for a run that takes too long, which it ends.
@@ -80,6 +85,9 @@ class KnownModel:
         except TimeoutError:
             self.opened = {}
             return await router.ask({"operation": "end_run", "model_id": model_id, "triton_model": name})
+        if not all(_is_finite(array) for array in answer.outputs.values()):
+            self.opened = {}
+            return None
         result = {
             "task_id": str(uuid.uuid4()),
             "outputs": [answer.outputs[output] for output in outputs],
@@ -88,6 +96,14 @@ class KnownModel:
             **self.opened,
         }
         return result, self.info
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    """Whether every value is a finite number, as far as a sum shows: it may also be too large."""
+    if array.dtype.kind != "f":
+        return True
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(array.sum(dtype=np.float64)))
 
 
 class KnownModels:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from bioengine_server.errors import RefusedArgument
+from bioengine_server.service.names import did_you_mean
 
 _OPTIONS = ("weight_format", "axes", "tile", "return_rdf")
-_KEYS = ("model_id", "inputs", *_OPTIONS)
+REQUEST_KEYS = ("model_id", "inputs", *_OPTIONS)
 
 MAX_INPUTS = 64
 MAX_AXES = 64
@@ -39,10 +40,10 @@ class RunRequest:
         if not isinstance(value, dict):
             raise RefusedArgument("inputs", f"the request is a {type(value).__name__}, expected a dict with model_id and inputs.")
         for key in value:
-            if key not in _KEYS:
+            if key not in REQUEST_KEYS:
+                meant = did_you_mean(key, REQUEST_KEYS) if isinstance(key, str) else ""
                 raise RefusedArgument(
-                    "inputs",
-                    f"the request has the unknown key {_shown(key)!r}. Known are {', '.join(_KEYS)}. Check its spelling.",
+                    "inputs", f"the request has the unknown key {_shown(key)!r}.{meant} Known are {', '.join(REQUEST_KEYS)}."
                 )
         options = {key: _option(key, value[key]) for key in _OPTIONS if key in value}
         return cls(_model_id(value.get("model_id")), _inputs(value.get("inputs")), options)

@@ -174,17 +174,22 @@ class StoredModels:
     async def _loaded_and_run(self, request: RunRequest, call: Call, model: KnownModel) -> RouterAnswer:
         """The run; for those who want to be told, after a request of its own that loads the model."""
         if call.steps.wanted:
-            call.steps.tell("loading")
-            wanted = {key: request.options[key] for key in ("weight_format",) if key in request.options}
-            loaded, _ = await self._router.ask({"operation": "load", "model_id": request.model_id, **wanted})
-            if "name" in loaded:  # what is wrong otherwise, the run itself says
+            about = {"model_id": request.model_id}
+            about |= {key: request.options[key] for key in ("weight_format",) if key in request.options}
+            is_loaded, _ = await self._router.ask({"operation": "is_loaded", **about})
+            loaded: dict[str, Any] = {"name": ""}
+            if is_loaded.get("loaded") is False:
+                call.steps.tell("loading")
+                loaded, _ = await self._router.ask({"operation": "load", **about})
+            if "name" in loaded and "loaded" in is_loaded:  # what is wrong otherwise, the run itself says
                 call.steps.tell("running")
         to_router = request.to_router()
         # In the queue the model may have become another one.
         is_plain = call.options == InferOptions() and self._store.state() == model.state
         if is_plain and (inputs := model.plain_inputs(to_router)) is not None:
             try:
-                return await model.run(self._router, request.model_id, inputs)
+                if (answer := await model.run(self._router, request.model_id, inputs)) is not None:
+                    return answer
             except (TritonError, TritonUnavailable) as error:
                 logger.debug("%s failed, and is run once more through the router: %.300r", model.place, str(error))
         result, info = await self._router.ask(to_router, call.options)

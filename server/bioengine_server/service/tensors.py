@@ -11,6 +11,7 @@ from tritonclient.utils import triton_to_np_dtype
 
 from bioengine_server.errors import RefusedArgument
 from bioengine_server.service.infer_options import shown
+from bioengine_server.service.names import did_you_mean
 from bioengine_server.triton import message
 from bioengine_server.triton.tensor_bytes import MAX_TEXTS
 
@@ -21,7 +22,7 @@ def to_triton(inputs: Any, config: dict[str, Any], serialization: str) -> list[t
     """The arrays for a model's inputs.
 
     Args:
-        inputs: a value for each input of the model, in order or by name; those at the end that are optional may be left out.
+        inputs: a value for each input of the model, in order or by name; optional ones may be None, or left out at the end.
             A value is an array; a string or a dict (as JSON) for a BYTES input; a list of these, which are stacked; with the
             serialization "imjoy", anything that imjoy-rpc encodes.
         config: the model's configuration.
@@ -32,12 +33,19 @@ def to_triton(inputs: Any, config: dict[str, Any], serialization: str) -> list[t
     specs = config["input"]
     names = [spec["name"] for spec in specs]
     if isinstance(inputs, dict):
-        unknown = set(inputs) - set(names)
+        for name in dict.keys(inputs) - set(names):
+            meant = did_you_mean(str(name), names)
+            raise RefusedArgument(
+                "inputs", f"the model '{config['name']}' has no input {shown(name)}.{meant} It has {', '.join(names)}."
+            )
         values = {name: inputs[name] for name in names if name in inputs}
-        fits = not unknown
+        fits = True
     else:
         fits = isinstance(inputs, (list, tuple)) and len(inputs) <= len(specs)
         values = dict(zip(names, inputs)) if fits else {}
+    for spec in specs:
+        if spec.get("optional") and values.get(spec["name"], spec) is None:
+            del values[spec["name"]]
     if not fits or any(spec["name"] not in values and not spec.get("optional") for spec in specs):
         given = len(inputs) if isinstance(inputs, (dict, list, tuple)) else type(inputs).__name__
         raise RefusedArgument(
@@ -93,10 +101,32 @@ def _array(spec: dict[str, Any], value: Any, depth: int = 0) -> np.ndarray:
     if not isinstance(value, np.ndarray):
         raise TypeError(f"Input '{name}' is a {type(value).__name__}; expected an array of {dtype.name}.")
     if value.dtype.newbyteorder("=") != dtype:
-        raise TypeError(
-            f"Input '{name}' is {value.dtype.name}; expected {dtype.name}. Convert it, for example with astype('{dtype.name}')."
-        )
+        raise TypeError(f"Input '{name}' is {value.dtype.name}; expected {dtype.name}. {_conversion(value, dtype)}")
     return value.astype(dtype, copy=False)
+
+
+def _conversion(array: np.ndarray, wanted: np.dtype) -> str:
+    """How to get an array of this dtype that shows the same image."""
+    plain = f"image.astype('{wanted.name}')"
+    if array.dtype.kind not in "biuf" or not array.size or wanted.kind not in "iuf":
+        return f"Send an array of {wanted.name}."
+    with np.errstate(all="ignore"):
+        cast = array.astype(wanted)
+        low, high = float(np.fmin.reduce(array, axis=None)), float(np.fmax.reduce(array, axis=None))
+        if np.array_equal(cast.astype(array.dtype), array, equal_nan=array.dtype.kind == "f"):
+            return f"Convert it with {plain}: no value changes."
+    if wanted.kind == "f" and max(abs(low), abs(high)) <= float(np.finfo(wanted).max):
+        return f"Convert it with {plain}: its values are rounded to about {np.finfo(wanted).precision} digits."
+    seen = f"Its values are from {low:.6g} to {high:.6g}, and {plain} would change them"
+    if not (np.isfinite(low) and np.isfinite(high)) or np.isnan(array).any():
+        return f"{seen}: replace NaN and infinity first, for example with np.where(np.isfinite(image), image, 0)."
+    top = min(int(np.iinfo(wanted).max), 65535) if wanted.kind in "iu" else 1
+    if 0 <= low and high <= 1:
+        return f"{seen}: scale them, for example with (image * {top}).round().astype('{wanted.name}')."
+    return (
+        f"{seen}: rescale the range that is there to 0 to {top}, for example with "
+        f"np.interp(image, (image.min(), image.max()), (0, {top})){'.round()' * (top > 1)}.astype('{wanted.name}')."
+    )
 
 
 def _check_texts(name: str, value: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -26,9 +27,10 @@ from bioengine_server.service.infer_options import (
     checked_version,
     infer_options,
 )
+from bioengine_server.service.names import did_you_mean
 from bioengine_server.service.probe import ReservedModel, names_probe
 from bioengine_server.service.progress import Progress
-from bioengine_server.service.run_request import RunRequest
+from bioengine_server.service.run_request import REQUEST_KEYS, RunRequest
 from bioengine_server.service.stored import Call, StoredModels
 from bioengine_server.service.tensors import checked_outputs, from_triton, to_triton
 from bioengine_server.store.service import StoreService
@@ -43,6 +45,8 @@ logger = logging.getLogger(__name__)
 SERVICE_ID = "triton-client"
 
 _AT_ONCE = 1 << 20  # bytes that are converted without a thread
+
+_NOT_FOR_CLIENTS = ("self", "server_url", "context", "unknown")
 
 RESERVED_ROUTERS = 2  # instances that no admitted request takes: one for questions about models, one for the probe
 
@@ -114,8 +118,8 @@ class TritonClient:
 
         Args:
             inputs: for `bioengine-model-runner` (with serialization "imjoy"): a list with one dict, `{"model_id": str,
-                "inputs": [array, ...], "return_rdf": any, "weight_format": str}`; for other models of Triton: one array,
-                str or dict (as JSON) for each of its inputs.
+                "inputs": [array, ...], "return_rdf": any, "weight_format": str, "axes": str, "tile": int}`; for other models
+                of Triton: one array, str or dict (as JSON) for each of its inputs.
             model_name: the Triton model.
             serialization: "imjoy" or "triton"; for `bioengine-model-runner` "imjoy" alone.
             select_outputs: names of the outputs wanted, None for all.
@@ -127,19 +131,19 @@ class TritonClient:
             cache_config: remember the model's configuration between calls.
             verbose: log the call.
             progress: a function, called with `{"state": str, ...}` while the call lasts: "queued" with `position` (1 is next,
-                0 need not wait), "downloading", "loading", "running". Errors of its own are ignored.
+                0 need not wait), "downloading", "loading" (where it is not loaded), "running". Errors of its own are ignored.
             server_url: refused; this service speaks to its own Triton only.
             context: given by Hypha.
 
         Returns the outputs by name and `"__info__"`, Triton's response info. For `bioengine-model-runner` that is
-        `"result"`: `{"task_id": str, "outputs": [array, ...], "execution_time": seconds, "success": True}` or
-        `{"success": False, "error": str}`.
+        `"result"`: `{"task_id": str, "outputs": [array, ...], "execution_time": seconds, "success": True}`, with
+        `"warnings": [str, ...]` where there is something to say of the values, or `{"success": False, "error": str}`.
 
         Raises NoAccess, TooManyRequests; RefusedArgument; TypeError for an input of a wrong dtype; for models other than the
         router TritonError, TritonUnavailable, Busy, CallerGone, Stopping, TooLarge.
         """
         caller = self._caller(context)
-        _refuse(server_url, unknown)
+        _refuse(server_url, unknown, self.execute)
         checked_serialization(serialization), checked_model_name(model_name)
         json_wanted, text_wanted = checked_flag("decode_json", decode_json), checked_flag("decode_bytes", decode_bytes)
         use_cache, verbose = checked_flag("cache_config", cache_config), checked_flag("verbose", verbose)
@@ -190,7 +194,7 @@ class TritonClient:
         Raises NoAccess, TooManyRequests, Busy, RefusedArgument, TritonError for a model that there is not, TritonUnavailable.
         """
         caller = self._caller(context)
-        _refuse(server_url, unknown)
+        _refuse(server_url, unknown, self.get_config)
         checked_model_name(model_name)
         async with self.access.request(caller):
             config = await self._config(model_name, checked_version(model_version), caller)
@@ -285,9 +289,13 @@ def _for_router(options: InferOptions) -> InferOptions:
     return InferOptions(request_id=options.request_id)
 
 
-def _refuse(server_url: Any, unknown: dict[str, Any]) -> None:
-    """Refuse what clients of the public server could say and must not here, and what nobody knows."""
+def _refuse(server_url: Any, unknown: dict[str, Any], method: Callable[..., Any]) -> None:
+    """Refuse what clients of the public server could say and must not here, and what `method` does not know."""
     if server_url is not None:
         raise RefusedArgument("server_url", "this service speaks to its own Triton only. Leave it out.")
     for name in unknown:
-        raise RefusedArgument(name[:60], "there is no such argument. Check its spelling.")
+        known = [known for known in inspect.signature(method).parameters if known not in _NOT_FOR_CLIENTS]
+        if name in REQUEST_KEYS and name not in known:
+            advice = f'it goes into the dict in `inputs`, as in inputs=[{{"model_id": "affable-shark", "{name}": ...}}].'
+            raise RefusedArgument(name, advice if name != "model_id" else advice.replace(', "model_id": ...', ""))
+        raise RefusedArgument(name[:60], f"there is no such argument.{did_you_mean(name, known)} Known are {', '.join(known)}.")

@@ -58,6 +58,8 @@ def _tensor(spec: Any, tensor: Tensor, item: dict[str, Any]) -> dict[str, Any]:
             legacy[kind] = [
                 {"name": step["id"], **{key: value for key, value in step.items() if key != "id"}} for step in item[kind]
             ]
+    if tensor.optional:
+        legacy["optional"] = True
     halo = [int(getattr(axis, "halo", 0) or 0) for axis in spec.axes]
     if any(halo):
         legacy["halo"] = halo

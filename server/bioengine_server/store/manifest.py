@@ -40,6 +40,8 @@ class Tensor(BaseModel):
     id: str
     dtype: str
     axes: list[Axis]
+    optional: bool = False
+    """Of an input: whether a request may leave it out."""
 
 
 class Weights(BaseModel):

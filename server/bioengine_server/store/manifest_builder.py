@@ -95,7 +95,8 @@ def _external_data(entry: Any) -> str | None:
 def _tensor(spec: Any, scales: dict[tuple[str, str], float]) -> Tensor:
     if isinstance(spec, (v0_4.InputTensorDescr, v0_4.OutputTensorDescr)):
         return Tensor(id=str(spec.name), dtype=_dtype(spec), axes=_axes_0_4(spec))
-    return Tensor(id=str(spec.id), dtype=_dtype(spec), axes=[_axis_0_5(axis, scales) for axis in spec.axes])
+    axes = [_axis_0_5(axis, scales) for axis in spec.axes]
+    return Tensor(id=str(spec.id), dtype=_dtype(spec), axes=axes, optional=bool(getattr(spec, "optional", False)))
 
 
 def _dtype(spec: Any) -> str:
@@ -178,6 +179,7 @@ def _triton_config(inputs: list[Tensor], outputs: list[Tensor]) -> dict[str, Any
                 "name": spec.id,
                 "data_type": _TRITON_TYPES[spec.dtype],
                 "dims": [axis.min if axis.step == 0 and axis.reference is None else -1 for axis in spec.axes],
+                **({"optional": True} if spec.optional else {}),
             }
             for spec in specs
         ]

@@ -71,6 +71,25 @@ def test_a_model_that_makes_much_of_little() -> None:
     assert model.plain_inputs(request) is None
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_there_is_something_to_say_of_is_for_the_router(value: float) -> None:
+    """NaN and infinity in an image, and a result that came with warnings."""
+    model, spoilt = known(), IMAGE.copy()
+    spoilt[0, 0, 3, 3] = value
+    model.ran({}, RESULT, INFO)
+    assert model.plain_inputs({"model_id": "two", "inputs": [spoilt, MASK]}) is None
+    assert model.plain_inputs({"model_id": "two", "inputs": [IMAGE, MASK]}) is not None
+    model.ran({}, {**RESULT, "warnings": ["Output 'sum' has NaN in 1 of 64 pixels."]}, INFO)
+    assert model.plain_inputs({"model_id": "two", "inputs": [IMAGE, MASK]}) is None
+
+
+def test_an_optional_input_that_is_left_out_is_for_the_router() -> None:
+    model = known()
+    model.ran({}, RESULT, INFO)
+    for inputs in ([IMAGE], [IMAGE, None]):
+        assert model.plain_inputs({"model_id": "two", "inputs": inputs}) is None
+
+
 def test_a_store_that_is_not_there_tells_nothing() -> None:
     model = KnownModel("two/1.0.0", None, TWO)
     model.ran({}, RESULT, INFO)

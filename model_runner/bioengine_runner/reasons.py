@@ -1,0 +1,38 @@
+"""What an exception of a model's own parts says, short enough for a sentence: the lines that help, without paths.
+
+ONNX Runtime says on its first line that something does not fit and on the next ones what; TorchScript says the reason last,
+after a listing of its code.
+"""
+
+from __future__ import annotations
+
+import re
+
+_LIMIT = 300  # characters
+
+# "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : ", and what it says of its own source code.
+_ONNX = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+_SOURCE = re.compile(
+    r"\S*/\S+\.(?:cc|cpp|h|hpp|cu|cuh|py)\b(?::\d+)?(?: .*?\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with [^\]]*\])?)?\s*"
+)
+_PATH = re.compile(r"(?<![\w.])/(?:[\w.+-]+/)+[\w.+-]*")
+_NO_NEWS = ("Please fix either the inputs/outputs or the model.",)
+
+
+def in_short(error: BaseException) -> str:
+    """Why it was raised, on one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if isinstance(error, KeyError):
+        return f"there is no {lines[0]}"
+    last = next((line for line in reversed(lines) if re.match(r"(?:[\w.]*Error|[\w.]*Exception): ", line)), None)
+    if last is not None and "TorchScript" in lines[0]:
+        lines = [last.partition(": ")[2]]
+    elif _ONNX.match(lines[0]):
+        lines = [line for line in lines if line not in _NO_NEWS]
+        lines = [f"ONNX Runtime: {_ONNX.sub('', lines[0])}", *lines[1:]]
+    else:
+        lines = lines[:1]
+    text = _PATH.sub("…", _SOURCE.sub("", ": ".join([lines[0], *filter(None, ["; ".join(lines[1:])])])))
+    return text[: _LIMIT - 1] + "…" if len(text) > _LIMIT else text.rstrip(".")
