@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import tritonclient.http as triton_http
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.triton import message
 
-from tests.stack.harness import ROUTER, Client, Stack, build_packages, example_input, example_output, wait_for
+from tests.stack.harness import ROUTER, Client, Stack, build_packages, example_input, example_output, python, wait_for
 
 LARGE = (1, 1, 400, 400)  # of float32, passed by reference
 
@@ -231,6 +232,54 @@ def test_axes_in_capitals(client: Client) -> None:
         np.testing.assert_allclose(outputs(client, "square-root", [given], axes=axes)[0][0, 0], np.sqrt(given), atol=1e-6)
     (tiled,) = outputs(client, "square-root", [given], axes="yx", tile={"Y": 16, "X": 16})
     np.testing.assert_allclose(tiled[0, 0], np.sqrt(given), atol=1e-6)
+
+
+EVERY_MODEL = """
+import sys, json
+from pathlib import Path
+import numpy as np
+from bioengine_runner.errors import WrongAxes
+from bioengine_runner.store.resolve import resolve
+from bioengine_runner.tensors.fit import fit_inputs
+
+store, tried = Path(sys.argv[1]), []
+for id in sorted(folder.name for folder in store.iterdir() if folder.is_dir()):
+    package, sizes = resolve(store, id), {}
+    for spec in package.inputs:
+        for axis in spec.axes:
+            like = axis.reference
+            sizes[spec.id, axis.id] = 1 if axis.type == "batch" else axis.min if like is None else (
+                int(sizes[like.tensor, like.axis] * like.scale) + like.offset)
+    shapes = [tuple(sizes[spec.id, axis.id] for axis in spec.axes) for spec in package.inputs]
+    whole = [np.ones(shape, spec.dtype) for shape, spec in zip(shapes, package.inputs)]
+    batches = [spec.batch_axis for spec in package.inputs]
+    one = [array if batch is None else array.take(0, batch) for array, batch in zip(whole, batches)]
+    assert [array.shape for array in fit_inputs(package, whole)] == shapes, id
+    if None in batches:
+        try:
+            fit_inputs(package, [[array] for array in one])
+            raise SystemExit(id)
+        except WrongAxes:
+            pass
+    else:
+        assert [array.shape for array in fit_inputs(package, [[array] for array in one])] == shapes, id
+        both = fit_inputs(package, [[array, array] for array in one])
+        assert [array.take(1, batch).shape for array, batch in zip(both, batches)] == [array.shape for array in one], id
+    try:  # one sample, or refused with what to say
+        assert [array.shape for array in fit_inputs(package, one)] == shapes, id
+    except WrongAxes as error:
+        assert "say which axes it has" in str(error), (id, error)
+    tried.append(id)
+print(len(tried))
+"""
+
+
+def test_a_list_adds_the_batch_axis_of_every_model(kinds_home: Path) -> None:
+    """`[[x]]` and `[[x, x]]` of samples, and `[x]`."""
+    program = [python("runner"), "-c", EVERY_MODEL, str(kinds_home / "models")]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == len(ModelStore(kinds_home / "models").models()) > 50
 
 
 def test_a_list_adds_the_batch_axis_of_a_model_whose_channels_come_last(client: Client) -> None:

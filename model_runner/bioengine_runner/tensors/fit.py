@@ -5,7 +5,7 @@ Image axes may have any size: the model's process pads and cuts them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,11 +54,17 @@ def fit_inputs(manifest: Manifest, inputs: Any, axes: Any = None, warnings: list
         given = [*inputs, *[None] * (len(specs) - len(inputs))]
         if all(item is None for item in given):
             raise NotAnArray(specs[0].id, "missing (None), and so is every other")
+        orders = axes_of_inputs(axes, len(specs), len(inputs))
         arrays = [
             None if item is None and spec.optional else cast(spec, _as_array(spec, item, order), said)
-            for spec, item, order in zip(specs, given, axes_of_inputs(axes, len(specs), len(inputs)))
+            for spec, item, order in zip(specs, given, orders)
         ]
-        check_sizes(specs, [None if array is None else array.shape for array in arrays])
+        as_sent = [
+            spec.id
+            for spec, item, order in zip(specs, given, orders)
+            if order is None and isinstance(item, np.ndarray) and item.ndim == len(spec.axes)
+        ]
+        check_sizes(specs, [None if array is None else array.shape for array in arrays], as_sent)
     except Misfit as error:
         raise error.with_help(usage(manifest)) from None
     return arrays
@@ -81,13 +87,18 @@ def check_shapes(manifest: Manifest, shapes: Sequence[Sequence[int] | None]) -> 
         raise error.with_help(usage(manifest)) from None
 
 
-def check_sizes(specs: Sequence[Tensor], shapes: Sequence[Sequence[int] | None]) -> None:
-    """The sizes that cannot be padded or cut: channels, and what has to go with another input. Raises WrongSize."""
+def check_sizes(specs: Sequence[Tensor], shapes: Sequence[Sequence[int] | None], as_sent: Collection[str] = ()) -> None:
+    """The sizes that cannot be padded or cut: channels, and what has to go with another input. Raises WrongSize.
+
+    Args:
+        specs, shapes: of each input; no shape where an optional one was left out.
+        as_sent: ids of inputs whose axes were not said, nor moved, so that others may be meant.
+    """
     given = [(spec, shape) for spec, shape in zip(specs, shapes) if shape is not None]
     sizes = {(spec.id, axis.id): size for spec, shape in given for axis, size in zip(spec.axes, shape)}
     batches = {size for spec, shape in given for axis, size in zip(spec.axes, shape) if axis.type == "batch"}
     for spec, shape in given:
-        problems = []
+        problems, advice = [], ""
         for axis, size in zip(spec.axes, shape):
             if axis.reference is not None:
                 reference = axis.reference
@@ -103,8 +114,9 @@ def check_sizes(specs: Sequence[Tensor], shapes: Sequence[Sequence[int] | None])
                 size < axis.min or (size - axis.min) % axis.step if axis.step else size != axis.min
             ):
                 problems.append(f"{axis.id} is {size}, it must be {axis.describe().split(': ')[1]}")
+                advice = other_readings(spec, shape) if spec.id in as_sent else ""
         if problems:
-            raise WrongSize(spec.id, shape, problems, other_readings(spec, shape))
+            raise WrongSize(spec.id, shape, problems, advice)
 
 
 def fit_tile(manifest: Manifest, tile: Any) -> dict[str, int] | None:

@@ -120,6 +120,21 @@ def test_advice_about_axes_works(order: str, channels: int, shape: Sequence[int]
         assert got.size == array.size or "mean" in code
 
 
+def test_no_advice_about_an_array_that_was_moved() -> None:
+    """What it speaks of is the client's own array, not what was made of it."""
+    for axes in ("yxc", "cyx"):
+        with pytest.raises(Misfit, match="channel is 3, it must be 1") as error:
+            fit(tensor("bcyx"), np.zeros([{"c": 3, **SIZES}[letter] for letter in axes], np.float32), axes)
+        assert 'axes="' not in str(error.value)
+
+
+def test_no_advice_about_axes_where_sizes_do_not_go_together() -> None:
+    follows = Tensor("mask", "float32", (*tensor("bc").axes, Axis("y", "space", 1, 1, SizeReference("raw", "y", 1, 0))))
+    with pytest.raises(Misfit, match="to go with 'raw'") as error:
+        fit_inputs(model(tensor("bcy", id="raw"), follows), [np.zeros((1, 1, 8)), np.zeros((1, 1, 9))])
+    assert 'axes="' not in str(error.value)
+
+
 def test_no_advice_where_nothing_would_work() -> None:
     for order, shape in (("bcyx", (8,)), ("bczyx", (8, 12)), ("bcyx", (8, 3, 3)), ("yx", (5, 8, 12))):
         with pytest.raises(WrongAxes) as error:
