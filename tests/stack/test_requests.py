@@ -95,7 +95,9 @@ def test_inputs_that_are_not_optional(client: Client) -> None:
 
 def test_an_optional_input_is_left_out_of_tritons_own_protocol(client: Client, stack: Stack) -> None:
     config = client.triton.get_config(model_name="optional-inputs")
-    assert [spec.get("optional", False) for spec in config["input"]] == [False, True, True]
+    described = client.run("optional-inputs", None)["rdf"]["inputs"]
+    for specs in (config["input"], described):
+        assert [spec.get("optional", False) for spec in specs] == [False, True, True]
     with triton_http.InferenceServerClient(f"127.0.0.1:{stack.port}/triton") as triton:
         for mask, extra in ((None, None), (MASK, None), (None, EXTRA)):
             given = []

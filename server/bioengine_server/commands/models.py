@@ -289,7 +289,9 @@ def _weights(manifest: Manifest, trusted: frozenset[str]) -> str:
 
 
 def _in_words(tensor: Tensor) -> str:
-    return shown(f"'{tensor.id}', {tensor.dtype}, with the axes {', '.join(_axis_in_words(axis) for axis in tensor.axes)}", 1000)
+    optional = ", optional" if tensor.optional else ""
+    axes = ", ".join(_axis_in_words(axis) for axis in tensor.axes)
+    return shown(f"'{tensor.id}'{optional}, {tensor.dtype}, with the axes {axes}", 1000)
 
 
 def _axis_in_words(axis: Axis) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bioengine_server.errors import RefusedArgument
-from bioengine_server.service.names import did_you_mean
+from bioengine_server.nearest import did_you_mean
 
 _OPTIONS = ("weight_format", "axes", "tile", "return_rdf")
 REQUEST_KEYS = ("model_id", "inputs", *_OPTIONS)

@@ -10,8 +10,8 @@ import numpy as np
 from tritonclient.utils import triton_to_np_dtype
 
 from bioengine_server.errors import RefusedArgument
+from bioengine_server.nearest import did_you_mean
 from bioengine_server.service.infer_options import shown
-from bioengine_server.service.names import did_you_mean
 from bioengine_server.triton import message
 from bioengine_server.triton.tensor_bytes import MAX_TEXTS
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from bioengine_server.access.rules import Access
 from bioengine_server.errors import Busy, CallerGone, RefusedArgument, Stopping, TooLarge, TritonUnavailable
+from bioengine_server.nearest import did_you_mean
 from bioengine_server.service.admission import Admission
 from bioengine_server.service.caller import Caller
 from bioengine_server.service.infer_options import (
@@ -27,7 +28,6 @@ from bioengine_server.service.infer_options import (
     checked_version,
     infer_options,
 )
-from bioengine_server.service.names import did_you_mean
 from bioengine_server.service.probe import ReservedModel, names_probe
 from bioengine_server.service.progress import Progress
 from bioengine_server.service.run_request import REQUEST_KEYS, RunRequest

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bioengine_server.errors import BioEngineError, Forbidden
+from bioengine_server.nearest import did_you_mean
 from bioengine_server.triton.tensor_bytes import DATATYPES, MAX_ELEMENTS, MAX_TEXTS, Segment, from_json
 
 MAX_HEADER = 1_000_000  # bytes of a header that binary tensors follow
@@ -204,7 +205,8 @@ def _refuse_parameters(document: dict[str, Any]) -> None:
 
 def _known(item: dict[str, Any], what: str, keys: Sequence[str]) -> None:
     if unknown := sorted(set(item) - set(keys)):
-        raise BadInference(f"{what} has the unknown key {_shown(unknown[0])}; known are {', '.join(keys)}")
+        meant = did_you_mean(unknown[0], keys)
+        raise BadInference(f"{what} has the unknown key {_shown(unknown[0])}.{meant} Known are {', '.join(keys)}")
 
 
 def _tensors(document: dict[str, Any], key: str) -> list[dict[str, Any]]:
