@@ -107,6 +107,8 @@ def test_an_optional_input_is_left_out_of_tritons_own_protocol(client: Client, s
                     given[-1].set_data_from_numpy(array)
             got = triton.infer("optional-inputs", given).as_numpy("sum")
             np.testing.assert_allclose(got, total(mask, extra), atol=1e-5)
+            got = client.triton.execute(inputs=[RAW, mask, extra], model_name="optional-inputs")["sum"]
+            np.testing.assert_allclose(got, total(mask, extra), atol=1e-5)
 
 
 def with_nan(shape: tuple[int, ...], count: int = 3) -> np.ndarray:
