@@ -113,7 +113,7 @@ def _conversion(array: np.ndarray, wanted: np.dtype) -> str:
     with np.errstate(all="ignore"):
         cast = array.astype(wanted)
         low, high = float(np.fmin.reduce(array, axis=None)), float(np.fmax.reduce(array, axis=None))
-        if np.array_equal(cast.astype(array.dtype), array, equal_nan=array.dtype.kind == "f"):
+        if np.array_equal(cast, array, equal_nan=array.dtype.kind == "f"):
             return f"Convert it with {plain}: no value changes."
     if wanted.kind == "f" and max(abs(low), abs(high)) <= float(np.finfo(wanted).max):
         return f"Convert it with {plain}: its values are rounded to about {np.finfo(wanted).precision} digits."

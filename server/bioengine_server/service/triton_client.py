@@ -296,6 +296,8 @@ def _refuse(server_url: Any, unknown: dict[str, Any], method: Callable[..., Any]
     for name in unknown:
         known = [known for known in inspect.signature(method).parameters if known not in _NOT_FOR_CLIENTS]
         if name in REQUEST_KEYS and name not in known:
-            advice = f'it goes into the dict in `inputs`, as in inputs=[{{"model_id": "affable-shark", "{name}": ...}}].'
-            raise RefusedArgument(name, advice if name != "model_id" else advice.replace(', "model_id": ...', ""))
+            more = "" if name == "model_id" else f', "{name}": ...'
+            raise RefusedArgument(
+                name, f'it goes into the dict in `inputs`, as in inputs=[{{"model_id": "affable-shark"{more}}}].'
+            )
         raise RefusedArgument(name[:60], f"there is no such argument.{did_you_mean(name, known)} Known are {', '.join(known)}.")

@@ -96,6 +96,8 @@ def ramp(low: float, high: float, dtype: str) -> np.ndarray:
         (ramp(0, 1, "float64"), "UINT16"),
         (ramp(-3, 900, "float32"), "UINT16"),
         (ramp(-500, 500, "int16"), "UINT8"),
+        (ramp(-500, 500, "int16"), "UINT16"),
+        (ramp(-100, 100, "int8"), "UINT8"),
         (ramp(0, 255, "uint8"), "FP32"),
         (ramp(0, 1, "float64"), "FP32"),
         (ramp(0, 1e300, "float64"), "FP32"),
