@@ -2,8 +2,8 @@
 
     bytes -> request -> package -> tensors -> prediction -> result -> bytes
           |          |          |          |
-          |          |          |          CannotTile, TileNotPossible, TilesNotPossible, TooManyTiles, ModelNotLoaded,
-          |          |          |          ModelFailed, StepFailed, WrongOutputs, ModelProcessDied, RunTookTooLong
+          |          |          |          CannotTile, TileNotPossible, TilesNotPossible, TooManyTiles, ModelNotOpened,
+          |          |          |          ModelNotLoaded, ModelFailed, StepFailed, WrongOutputs, ModelProcessDied, RunTookTooLong
           |          |          Misfit: WrongInputCount, NotAnArray, BadAxes, WrongAxes, WrongSize, BadTile, LossyCast
           |          BadModelId, ModelNotFound, PackageRunsCode, PackageUnreadable, WeightsNotAvailable, NoWeightsWork,
           |          WeightsDamaged, WeightsNotOpened, NoGpu
@@ -277,19 +277,31 @@ class WrongOutputs(RequestError):
         )
 
 
-class ModelNotLoaded(RequestError):
-    def __init__(self, model_id: str) -> None:
+class ModelNotOpened(RequestError):
+    def __init__(self, model_id: str, reason: str) -> None:
         super().__init__(
-            f"Model '{model_id}' could not be loaded: its process ended or gave no reason (often: not enough memory). "
+            f"Model '{model_id}' cannot be opened: {reason}. Ask the server's admin, whose log has more and who can test the "
+            f"package with `./bioengine models test {model_id}`, or the model's authors to mend it."
+        )
+
+
+class ModelNotLoaded(RequestError):
+    """`reason`: what is known of it, as the second half of a sentence."""
+
+    def __init__(self, model_id: str, reason: str) -> None:
+        super().__init__(
+            f"Model '{model_id}' could not be loaded: {reason}. "
             "Try again in a minute, or ask the server's admin to look at its log."
         )
 
 
 class ModelProcessDied(RequestError):
-    def __init__(self, model_id: str) -> None:
+    """`reason`: what is known of its end, as the second half of a sentence."""
+
+    def __init__(self, model_id: str, reason: str) -> None:
         super().__init__(
-            f"The process of model '{model_id}' ended while it worked on this request, and again on a second try "
-            "(often: not enough memory). Send a smaller image, or ask the server's admin to look at its log."
+            f"Model '{model_id}' ended while it worked on this request, and again on a second try: {reason}. "
+            "Send a smaller image, or ask the server's admin to look at its log."
         )
 
 

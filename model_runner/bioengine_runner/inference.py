@@ -97,7 +97,7 @@ class Pipeline:
                 logger.warning("%s: out of memory, trying smaller tiles", self._manifest.id)
                 most = smaller
 
-    def predict_together(self, requests: Sequence[Arrays]) -> list[Prediction | Exception]:
+    def predict_together(self, requests: Sequence[Arrays]) -> list[Prediction | BaseException]:
         """The same for several requests at a time: those of one size that fit whole go through the model in one batch.
 
         Pre- and post-processing is of each request alone.
@@ -106,7 +106,7 @@ class Pipeline:
             try:
                 if self._batches_freely(requests):
                     return list(self._predict_as_batch(requests))
-            except Exception as error:
+            except BaseException as error:
                 # One of them, or all together: each finds out for itself.
                 logger.info("%s: %d requests in one batch failed (%s)", self._manifest.id, len(requests), error)
         return [self._predicted(arrays) for arrays in requests]
@@ -119,10 +119,10 @@ class Pipeline:
         """The smallest tiles that they can be cut into, by axis. Raises CannotTile where they cannot be cut."""
         return self._planner.smallest_tile(self._sizes(arrays))
 
-    def _predicted(self, arrays: Arrays) -> Prediction | Exception:
+    def _predicted(self, arrays: Arrays) -> Prediction | BaseException:
         try:
             return self.predict(arrays)
-        except Exception as error:
+        except BaseException as error:  # sys.exit() in a package's code as well
             return error
 
     def _predict_as_batch(self, requests: Sequence[Arrays]) -> Iterator[Prediction]:

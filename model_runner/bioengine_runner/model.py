@@ -16,16 +16,13 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from bioengine_runner.errors import ModelFailed, RequestError, StepFailed
-from bioengine_runner.inference import Pipeline
 from bioengine_runner.loading.registry import Registry
-from bioengine_runner.processing import StepError
-from bioengine_runner.reasons import in_short
+from bioengine_runner.opening import Opening
+from bioengine_runner.reasons import StepError, in_short
 from bioengine_runner.request.shared import SharedFolder, stand_in
 from bioengine_runner.rundir import Boot
-from bioengine_runner.store import manifest
-from bioengine_runner.store.trust import check_trust
-from bioengine_runner.store.verify import verify_package
 from bioengine_runner.tensors.fit import check_shapes
+from bioengine_runner.utf8 import use_utf8
 
 logger = logging.getLogger(__name__)
 
@@ -35,29 +32,34 @@ class BioimageioModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s model: %(message)s")
-        boot, owner = Boot.from_environment(), f"model:{args['model_name']}"
-        registry = Registry(boot)
+        use_utf8()
+        self._opening: Opening | None = None
+        # Nothing is raised here, and nothing of the package is read or imported: see bioengine_runner.opening.
+        try:
+            self._begin(Boot.from_environment(), f"model:{args['model_name']}", json.loads(args["model_config"])["parameters"])
+        except Exception:
+            logger.exception("The process of the model %s cannot begin", args.get("model_name"))
+
+    def _begin(self, boot: Boot, owner: str, parameters: dict[str, Any]) -> None:
         self._shared_tensors = boot.shared_tensors
+        registry = Registry(boot)
         # First of all, so that a load that hangs can be ended too.
         registry.record_process(owner)
-        parameters = json.loads(args["model_config"])["parameters"]
-        weight_formats = parameters["weight_formats"]["string_value"].split(",")
         try:
-            self._manifest = manifest.read(Path(parameters["package"]["string_value"]), is_default=True)
-            # Once more, after the router: nothing of a package is run that is not trusted, or not what it was at import.
-            for name in weight_formats:
-                check_trust(self._manifest, name, boot.trusted)
-            verify_package(self._manifest, weight_formats)
-            self._pipeline = Pipeline(self._manifest, weight_formats, boot)
-        except RequestError as error:
-            # Not raised: where a load fails, Triton 2.51 now and then dies of it, or the instance that asked for it does. The
-            # loader looks for the reason, and unloads the model.
-            registry.record_problem(owner, str(error))
-            return
-        registry.record_opened(owner, self._pipeline.opened.weight_format, self._pipeline.opened.device)
+            package, formats = (parameters[name]["string_value"] for name in ("package", "weight_formats"))
+            self._opening = Opening(owner, Path(package), formats.split(","), boot, registry)
+        except Exception:
+            registry.forget_process(owner)  # the loader then waits for nothing
+            raise
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Requests that Triton gives together have images of one size; those with wishes of their own are run alone."""
+        try:
+            if self._opening is None:
+                raise RequestError("The model's process could not begin. Ask the server's admin to look at its log.")
+            self._manifest, self._pipeline = self._opening.result()
+        except RequestError as error:
+            return [pb_utils.InferenceResponse(error=pb_utils.TritonError(error.marked())) for _ in requests]
         answers: list[Any] = [None] * len(requests)
         together: dict[int, list[np.ndarray | None]] = {}
         folders: list[SharedFolder | None] = [None] * len(requests)
@@ -74,13 +76,15 @@ class BioimageioModel:
                     answers[number] = self._answer(outputs, folders[number])
                 else:
                     together[number] = arrays
-            except Exception as error:
+            except BaseException as error:  # sys.exit() in a package's code as well
                 answers[number] = self._failure(error)
         for number, outcome in zip(together, self._pipeline.predict_together(list(together.values()))):
-            if isinstance(outcome, Exception):
-                answers[number] = self._failure(outcome)
-            else:
+            try:
+                if isinstance(outcome, BaseException):
+                    raise outcome
                 answers[number] = self._answer(outcome, folders[number])
+            except BaseException as error:
+                answers[number] = self._failure(error)
         return answers
 
     def _inputs(self, request: Any) -> list[np.ndarray | None]:
@@ -110,7 +114,7 @@ class BioimageioModel:
             tensors.append(pb_utils.Tensor(spec.id, array))
         return pb_utils.InferenceResponse(tensors)
 
-    def _failure(self, error: Exception) -> Any:
+    def _failure(self, error: BaseException) -> Any:
         if not isinstance(error, RequestError):
             # Whatever the model's own operators raise; the log has all of it, the user what helps.
             logger.error("%s failed", self._manifest.id, exc_info=error)

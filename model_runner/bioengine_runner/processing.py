@@ -12,21 +12,7 @@ from typing import Any
 
 from bioimageio.core import PredictionPipeline, Sample
 
-from bioengine_runner.reasons import in_short
-
-
-class StepError(Exception):
-    """A step that failed.
-
-    `kind`: "pre-processing" or "post-processing". `step`: as the description names it. `tensor`: what it works on.
-    """
-
-    def __init__(self, kind: str, step: str, tensor: str, reason: str) -> None:
-        super().__init__(f"{kind} step {step} of {tensor}: {reason}")
-        self.kind = kind
-        self.step = step
-        self.tensor = tensor
-        self.reason = reason
+from bioengine_runner.reasons import StepError, in_short
 
 
 class Processing:

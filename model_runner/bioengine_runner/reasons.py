@@ -19,8 +19,26 @@ _PATH = re.compile(r"(?<![\w.])/(?:[\w.+-]+/)+[\w.+-]*")
 _NO_NEWS = ("Please fix either the inputs/outputs or the model.",)
 
 
+class StepError(Exception):
+    """A step that failed.
+
+    `kind`: "pre-processing" or "post-processing". `step`: as the description names it. `tensor`: what it works on.
+    """
+
+    def __init__(self, kind: str, step: str, tensor: str, reason: str) -> None:
+        super().__init__(f"{kind} step {step} of {tensor}: {reason}")
+        self.kind = kind
+        self.step = step
+        self.tensor = tensor
+        self.reason = reason
+
+
 def in_short(error: BaseException) -> str:
     """Why it was raised, on one line."""
+    if isinstance(error, MemoryError):
+        return "there was not enough memory"
+    if isinstance(error, SystemExit):
+        return f"its code ended the process, with status {error.code}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
@@ -29,6 +47,8 @@ def in_short(error: BaseException) -> str:
     last = next((line for line in reversed(lines) if re.match(r"(?:[\w.]*Error|[\w.]*Exception): ", line)), None)
     if last is not None and "TorchScript" in lines[0]:
         lines = [last.partition(": ")[2]]
+    elif re.match(r"\d+ validation errors? for ", lines[0]):
+        lines = [_invalid_value(lines)]
     elif _ONNX.match(lines[0]):
         lines = [line for line in lines if line not in _NO_NEWS]
         lines = [f"ONNX Runtime: {_ONNX.sub('', lines[0])}", *lines[1:]]
@@ -36,3 +56,11 @@ def in_short(error: BaseException) -> str:
         lines = lines[:1]
     text = _PATH.sub("…", _SOURCE.sub("", ": ".join([lines[0], *filter(None, ["; ".join(lines[1:])])])))
     return text[: _LIMIT - 1] + "…" if len(text) > _LIMIT else text.rstrip(".")
+
+
+def _invalid_value(lines: list[str]) -> str:
+    """The first of what pydantic found: the field, unless it is the whole value that is wrong; the value; and what is wrong."""
+    field, described = ("", lines[1]) if " [type=" in lines[1] else (lines[1], lines[2])
+    what, _, details = described.partition(" [")
+    value = re.search(r"input_value=(.*), input_type=(\w+)", details)
+    return ": ".join(filter(None, (field, value and f"{value[2]} {value[1]}", what)))

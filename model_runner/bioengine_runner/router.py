@@ -54,6 +54,7 @@ from bioengine_runner.store.resolve import resolve
 from bioengine_runner.tensors.finite import warnings_of_inputs, warnings_of_outputs
 from bioengine_runner.tensors.fit import fit_inputs, fit_tile
 from bioengine_runner.tensors.output import READABLE, readable
+from bioengine_runner.utf8 import use_utf8
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Router:
 
     def initialize(self, args: dict[str, str]) -> None:
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s runner: %(message)s")
+        use_utf8()
         self._boot = Boot.from_environment()
         self._registry = Registry(self._boot)
         self._registry.record_process(f"router:{args['model_instance_name']}")
@@ -178,9 +180,10 @@ class Router:
             logger.warning("%s: %s", model.name, text)
             if self._loader.is_alive(model) and "is not ready" not in text and "not healthy" not in text:
                 raise ModelFailed(model.manifest.id, "it gave no reason; the server's log has more")
+            ended = self._loader.how_it_ended(model)
             if not last:
                 generation = self._loader.heal(model, generation)
-        raise ModelProcessDied(model.manifest.id)
+        raise ModelProcessDied(model.manifest.id, ended)
 
     @staticmethod
     def _shared(folder: SharedFolder, array: np.ndarray, number: int) -> tuple[str, tuple[int, ...]] | None:

@@ -1,11 +1,11 @@
 """Build the small packages of the tests: real descriptions, real ONNX and TorchScript weights, real test tensors.
 
-    <runner environment>/bin/python -m tests.packages.build FOLDER [--all-kinds | --requests]
+    <runner environment>/bin/python -m tests.packages.build FOLDER [--all-kinds | --requests | --failing]
 
 makes `FOLDER/<id>/` for each: those that every home of the tests has and those of `bioengine bench`, or with `--all-kinds` the
-many others, one for each kind of model that there is, or with `--requests` those for what a client may send and be told. Runs in
-the runner's environment, which has torch and onnx. Test outputs are computed with NumPy from formulas, not with the code under
-test.
+many others, one for each kind of model that there is, with `--requests` those for what a client may send and be told, or with
+`--failing` those that cannot be opened, or run. Runs in the runner's environment, which has torch and onnx. Test outputs are
+computed with NumPy from formulas, not with the code under test.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.packages.axes import AXES
 from tests.packages.bench import BENCH
+from tests.packages.failing import FAILING
 from tests.packages.old import OLD
 from tests.packages.processing import PROCESSING
 from tests.packages.requests import REQUESTS
@@ -27,10 +28,11 @@ ALL_KINDS = (*SIZES, *AXES, *OLD, *PROCESSING)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--all-kinds", action="store_true")
-    parser.add_argument("--requests", action="store_true")
+    groups = {"all_kinds": ALL_KINDS, "requests": REQUESTS, "failing": FAILING}
+    for name in groups:
+        parser.add_argument(f"--{name.replace('_', '-')}", action="store_true")
     arguments = parser.parse_args()
-    for build in ALL_KINDS if arguments.all_kinds else REQUESTS if arguments.requests else (*USUAL, *BENCH):
+    for build in next((group for name, group in groups.items() if getattr(arguments, name)), (*USUAL, *BENCH)):
         build(arguments.folder)
 
 

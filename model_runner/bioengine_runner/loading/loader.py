@@ -25,6 +25,10 @@ FAILURE_REMEMBERED = 10.0  # seconds
 UNLOAD_PATIENCE = 2.0  # seconds
 
 
+# Between two looks at whether a model's process has opened its package.
+LOOK_INTERVAL = 0.02  # seconds
+
+
 class TritonRepository(Protocol):
     """What `triton_python_backend_utils` offers for loading."""
 
@@ -66,6 +70,11 @@ class Loader:
         known = self._registry.model(model.name)
         return known is not None and self._is_usable(known, model)
 
+    def how_it_ended(self, model: TritonModel) -> str:
+        """What is known of the end of the model's process, as the second half of a sentence."""
+        process = self._registry.process(f"model:{model.name}")
+        return "its process has ended" if process is None or process.is_alive() else process.how_it_ended()
+
     def _is_usable(self, known: LoadedModel, model: TritonModel) -> bool:
         return known.error is None and known.package == model.manifest.fingerprint and self.is_alive(model)
 
@@ -88,16 +97,32 @@ class Loader:
                 reason = unmark(str(error))
                 if reason is None:
                     logger.error("Loading %s failed: %s", model.name, error)
-                    reason = str(ModelNotLoaded(model.manifest.id))
+                    reason = str(ModelNotLoaded(model.manifest.id, "Triton could not start its process"))
                 self._registry.record_model(model.name, package, generation, reason)
                 raise RequestError(reason) from error
-            if problem := self._registry.problem(f"model:{model.name}"):
+            if problem := self._problem_of_opening(model):
                 self._unload(model.name)
                 self._registry.record_model(model.name, package, generation, problem)
                 raise RequestError(problem)
             self._registry.record_model(model.name, package, generation, None)
             logger.info("Loaded %s in %.1f s", model.name, time.monotonic() - started)
             return generation
+
+    def _problem_of_opening(self, model: TritonModel) -> str | None:
+        """Wait for the model's process to open its package (`bioengine_runner.opening`); why it could not, or None."""
+        owner = f"model:{model.name}"
+        while True:
+            process = self._registry.process(owner)
+            is_alive = process is not None and process.is_alive()
+            # Asked after that: it may have told this last of all.
+            if problem := self._registry.problem(owner):
+                return problem
+            if not is_alive:
+                reason = "its process could not begin" if process is None else process.how_it_ended()
+                return str(ModelNotLoaded(model.manifest.id, reason))
+            if self._registry.has_opened(owner):
+                return None
+            time.sleep(LOOK_INTERVAL)
 
     def _unload(self, name: str) -> None:
         """Unload a model and see its process end: only then is its memory free and a plain load starts a new one."""

@@ -27,6 +27,21 @@ class Process:
         state = _state(self.pid)
         return state is not None and state[0] not in "ZX" and state[1] == self.started
 
+    def how_it_ended(self) -> str:
+        """What is known of the end of a process that is not alive, as the second half of a sentence.
+
+        Triton does not collect its dead children, so that the system still knows it.
+        """
+        state = _state(self.pid)
+        if state is None or state[0] not in "ZX" or state[1] != self.started:
+            return "its process has ended"
+        status = state[2]
+        if not os.WIFSIGNALED(status):
+            return f"its process ended itself, with status {os.waitstatus_to_exitcode(status)}"
+        if os.WTERMSIG(status) == signal.SIGKILL:
+            return "its process was killed, most likely because the machine's memory was full"
+        return f"its process crashed ({signal.strsignal(os.WTERMSIG(status))})"
+
     def end(self, patience: float) -> None:
         """Wait `patience` seconds for the process to end by itself, then kill it."""
         if not self._ends_within(patience):
@@ -45,11 +60,11 @@ class Process:
         return True
 
 
-def _state(pid: int) -> tuple[str, int] | None:
-    """State letter and start time of a process, or None when there is none."""
+def _state(pid: int) -> tuple[str, int, int] | None:
+    """State letter, start time and wait status (once it is dead) of a process, or None when there is none."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return fields[0], int(fields[19])
+    return fields[0], int(fields[19]), int(fields[49])

@@ -83,6 +83,10 @@ class Registry:
         """The process of `owner` lives and cannot run its model."""
         self._connection.execute("UPDATE processes SET problem = ? WHERE owner = ?", (problem, owner))
 
+    def has_opened(self, owner: str) -> bool:
+        """Whether the process of `owner` can run its model."""
+        return self.opened(owner)["weight_format"] is not None
+
     def problem(self, owner: str) -> str | None:
         row = self._connection.execute("SELECT problem FROM processes WHERE owner = ?", (owner,)).fetchone()
         return None if row is None else row[0]

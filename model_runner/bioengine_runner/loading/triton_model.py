@@ -19,7 +19,17 @@ RUNNABLE_WEIGHTS = ("onnx", "torchscript", "pytorch_state_dict")
 _ANY_BATCH = 1 << 24
 
 _MODEL_FILE = '''"""Made by bioengine_runner.loading.triton_model; its package and weights are in config.pbtxt."""
-from bioengine_runner.model import BioimageioModel as TritonPythonModel
+try:
+    from bioengine_runner.model import BioimageioModel as TritonPythonModel
+except BaseException:
+    # Not for Triton, which may abort where a model cannot be loaded: the loader finds that no process has begun.
+    import traceback
+
+    traceback.print_exc()
+
+    class TritonPythonModel:
+        def execute(self, requests):
+            raise RuntimeError("the model runner's environment cannot be imported")
 '''
 
 
