@@ -121,12 +121,12 @@ def own_models(folder: Path | None, store: Path) -> list[Path]:
     return models
 
 
-def environment(boot: Boot) -> dict[str, str]:
+def environment(settings: Settings, boot: Boot) -> dict[str, str]:
     """tritonserver's environment. Its Python processes find this environment's packages by the first `python3` on PATH."""
     return {
         **inherited_variables(),
         **boot.to_environment(),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+        "PATH": f"{settings.python_environment / 'bin'}:{os.environ.get('PATH', '')}",
         "HOME": str(boot.home),
         "TMPDIR": str(boot.temporary),
         # bioimageio must not go to the network for anything: packages are complete in the store.
@@ -175,7 +175,7 @@ def confine_triton(settings: Settings, boot: Boot) -> None:
     """Give up what Triton, its processes and models do not need. Raises NotConfined."""
     accesses = of_triton(
         installation=(settings.tritonserver.parents[1], settings.tritonserver.resolve().parents[1], settings.backends),
-        readable=(settings.store,),
+        readable=(settings.store, *([settings.plain_names] if settings.plain_names else [])),
         own_models=(settings.triton_models or boot.own_repository, *(link.resolve() for link in boot.own_repository.iterdir())),
         writable=(boot.folder, *([settings.shared_tensors] if settings.shared_tensors else [])),
         sockets=settings.triton_sockets,
@@ -193,7 +193,7 @@ def start(settings: Settings) -> NoReturn:
     secret = read_secret(settings)
     boot = prepare(settings)
     arguments = command(settings, boot, secret)
-    variables = environment(boot)
+    variables = environment(settings, boot)
     os.chdir(boot.working_directory)
     confine_triton(settings, boot)
     os.execve(arguments[0], arguments, variables)

@@ -5,6 +5,7 @@ Each is an environment variable with the prefix `BIOENGINE_`; docs/settings.md l
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,12 @@ class Settings(BaseSettings):
 
     model_repository: Path
     """Folder with the router's Triton model, `bioengine-model-runner/`."""
+
+    python_environment: Path = Path(sys.prefix)
+    """This Python environment, by a name that Triton can take where its own has a space or other letters than ASCII's."""
+
+    plain_names: Path | None = None
+    """Folder of links to folders whose own names Triton cannot take; it need not be there."""
 
     store: Path
     """The model store; read only on this side."""

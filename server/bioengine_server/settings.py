@@ -258,6 +258,11 @@ class Settings(BaseSettings):
         return self.run_dir or Path(tempfile.gettempdir()) / f"bioengine-{self.home_digest}"
 
     @property
+    def plain_names(self) -> Path:
+        """Folder of links with plain names to folders whose own Triton cannot take (`triton.plain_names`)."""
+        return Path("/tmp") / f"bioengine-{self.home_digest}-names"
+
+    @property
     def shm_prefix(self) -> str:
         """Prefix of Triton's shared memory segments of this home."""
         return f"bioengine-{self.home_digest}-"

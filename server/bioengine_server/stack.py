@@ -246,6 +246,8 @@ def own_home(settings: Settings) -> Iterator[str]:
             f"The home {settings.home} cannot be made: {error.strerror}. Name another with --home FOLDER."
         ) from error
     folder = settings.node_folder
+    if "?" in str(folder):  # SQLAlchemy ends the path of Hypha's database there
+        raise StackError(f"The run dir {folder} has a '?' in its name, which cannot be used. Name another with BIOENGINE_RUN_DIR.")
     make_private(folder)
     # On the node and not in the home, which may be on a network file system.
     with open(os.open(folder / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as owner:

@@ -37,7 +37,7 @@ def guarded(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture
 def own_home(packages: Path, tmp_path: Path) -> Path:
     """A home that a test may do anything to."""
-    home = tmp_path / "home"
+    home = tmp_path / "hö me"  # of a name that is as good as another
     fill_home(home, packages)
     return home
 

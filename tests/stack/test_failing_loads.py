@@ -20,7 +20,7 @@ import pytest
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.trust import trust_entry
 
-from tests.stack.harness import Stack, build_packages, example_input, example_output, fill_home
+from tests.stack.harness import ENVIRONMENTS, Stack, build_packages, example_input, example_output, fill_home
 
 LOADS = int(os.environ.get("BIOENGINE_TEST_LOADS", "1"))
 MOST_SECONDS = 2.0  # that anybody else's answer may take beside such loads; with one load each, CI's other work decides
@@ -50,12 +50,17 @@ def failing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trusting(packages: Path, failing: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    home = tmp_path_factory.mktemp("trusting") / "home"
-    fill_home(home, packages, failing)
-    store = ModelStore(home / "models")
-    entries = [trust_entry(model.manifest) for model in store.models()]
-    with Stack(home, BIOENGINE_TRUSTED_MODELS=",".join(entries)) as stack:
+    """A stack that trusts them, all of whose folders have names that neither a shell nor ASCII takes as they are."""
+    folder = tmp_path_factory.mktemp("trusting") / 'jörg\'s, "x"'
+    environments, run_dir = folder / "ümgebungen", folder / "rün dir"
+    fill_home(folder / "home", packages, failing)
+    environments.symlink_to(ENVIRONMENTS)
+    entries = ",".join(trust_entry(model.manifest) for model in ModelStore(folder / "home" / "models").models())
+    variables = {"ENVIRONMENTS": environments, "RUN_DIR": run_dir, "TRUSTED_MODELS": entries}
+    with Stack(folder / "home", **{f"BIOENGINE_{name}": str(value) for name, value in variables.items()}) as stack:
         yield stack
+        stack.stop()
+        assert stack.leftovers() == [] and not stack.settings.plain_names.exists()
 
 
 class Others:
@@ -103,7 +108,7 @@ def test_no_package_that_fails_takes_triton_with_it(trusting: Stack, packages: P
                 assert str(trusting.home) not in result["error"]
             if LOADS > 1:
                 print(f"round {number + 1}: {others.answers} answers beside, {others.longest:.2f} s at most", flush=True)
-    log = (trusting.settings.node_folder / "triton.log").read_text(errors="replace")
+    log = (trusting.home.parent / "rün dir" / "triton.log").read_text(errors="replace")
     assert triton.is_running() and trusting.triton().pid == triton.pid, log[-2000:]
     assert "Signal (6)" not in log
     assert others.failures == []

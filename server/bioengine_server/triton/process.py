@@ -17,11 +17,13 @@ from pathlib import Path
 from bioengine_server.environments import environment
 from bioengine_server.hub.ports import free_ports
 from bioengine_server.private_folder import make_private
+from bioengine_server.removal import remove
 from bioengine_server.settings import Settings
 from bioengine_server.triton.connection import socket_url
 from bioengine_server.triton.group import end_remembered, remember
 from bioengine_server.triton.leftovers import sweep
 from bioengine_server.triton.log import LogFile, lines
+from bioengine_server.triton.plain_names import PlainNames
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +102,7 @@ class TritonProcess:
         if self._task is not None:
             self._task.cancel()
         await asyncio.to_thread(sweep, self._settings.shm_prefix)
+        await asyncio.to_thread(remove, self._settings.plain_names)
 
     async def _keep_running(self) -> None:
         delay = _FIRST_DELAY
@@ -147,14 +150,17 @@ class TritonProcess:
             self._log.info("%s", line)
 
     def _environment(self) -> dict[str, str]:
-        settings, triton = self._settings, self._triton
+        settings, names = self._settings, PlainNames(self._settings.plain_names)
+        triton = names.of(self._triton, "triton")
         ours = {
             "TRITONSERVER": triton / "bin" / "tritonserver",
             "BACKENDS": triton / "backends",
             "MODEL_REPOSITORY": _REPOSITORY,
-            "STORE": settings.store,
+            "PYTHON_ENVIRONMENT": names.of_environment(self._runner, "runner"),
+            "PLAIN_NAMES": names.folder,
+            "STORE": names.of(settings.store, "store"),
             "TRITON_MODELS": settings.triton_models,
-            "RUN_DIR": settings.node_folder,
+            "RUN_DIR": names.of(settings.node_folder, "run"),
             "TRITON_SECRET": self._secret,
             "SHM_PREFIX": settings.shm_prefix,
             "SHARED_TENSORS": settings.tensor_folder or "",
@@ -176,6 +182,7 @@ class TritonProcess:
             **{f"BIOENGINE_{key}": str(value) for key, value in ours.items()},
             "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
             "PYTHONUNBUFFERED": "1",
+            "PYTHONUTF8": "1",
         }
 
 

@@ -1,0 +1,69 @@
+"""Plain names for folders whose own names Triton cannot take: links to them, in a folder with a plain name.
+
+Triton 2.51 starts its Python processes by a shell's command line without quotes, so a space or a quote in a path ends it there;
+and their Python takes file names for ASCII before our code can say otherwise (`bioengine_runner.utf8`).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from bioengine_server.private_folder import make_private
+from bioengine_server.removal import remove
+
+_PLAIN = re.compile(r"[A-Za-z0-9/._+@-]+")
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a shell and a Python that knows ASCII alone take the name of `path` as it is."""
+    return _PLAIN.fullmatch(str(path)) is not None
+
+
+class PlainNames:
+    """Links in a folder that models cannot write to; it is made when the first is needed, and anew by each object."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._is_made = False
+
+    def of(self, path: Path, name: str) -> Path:
+        """`path` where its name is plain, else a link to it with `name`. Raises UnsafeFolder, OSError."""
+        return path if is_plain(path) else self._link(path, name)
+
+    def of_environment(self, environment: Path, name: str) -> Path:
+        """The same for a Python environment: as a whole, since the paths that its .pth files name have to be plain as well."""
+        packages = next(environment.glob("lib/python*/site-packages"), None)
+        if packages is None:
+            return environment  # it is not there, as who starts it will find
+        named = [Path(line) for file in sorted(packages.glob("*.pth")) for line in _paths(file)]
+        if is_plain(environment) and all(map(is_plain, named)):
+            return environment
+        plain = self._made() / name
+        found = plain / packages.relative_to(environment)
+        found.mkdir(parents=True)
+        (plain / "bin").mkdir()
+        (plain / "bin" / "python3").symlink_to(environment / "bin" / "python")
+        shutil.copyfile(environment / "pyvenv.cfg", plain / "pyvenv.cfg")
+        links = [self._link(path, f"{name}-{number}") for number, path in enumerate([packages, *named])]
+        (found / "plain.pth").write_text("".join(f"{link}\n" for link in links))
+        return plain
+
+    def _link(self, path: Path, name: str) -> Path:
+        link = self._made() / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(path)
+        return link
+
+    def _made(self) -> Path:
+        if not self._is_made:
+            remove(self.folder)
+            make_private(self.folder)
+            self._is_made = True
+        return self.folder
+
+
+def _paths(file: Path) -> list[str]:
+    """The folders that a .pth file adds, in absolute terms; the project's own has one."""
+    return [line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("/")]
