@@ -3,7 +3,8 @@
     bytes -> request -> package -> tensors -> prediction -> result -> bytes
           |          |          |          |
           |          |          |          CannotTile, TileNotPossible, TilesNotPossible, TooManyTiles, ModelNotOpened,
-          |          |          |          ModelNotLoaded, ModelFailed, StepFailed, WrongOutputs, ModelProcessDied, RunTookTooLong
+          |          |          |          ModelNotLoaded, RunDirUnusable, ModelFailed, StepFailed, WrongOutputs,
+          |          |          |          ModelProcessDied, RunTookTooLong
           |          |          Misfit: WrongInputCount, NotAnArray, BadAxes, WrongAxes, WrongSize, BadTile, LossyCast
           |          BadModelId, ModelNotFound, PackageRunsCode, PackageUnreadable, WeightsNotAvailable, NoWeightsWork,
           |          WeightsDamaged, WeightsNotOpened, NoGpu
@@ -292,6 +293,14 @@ class ModelNotLoaded(RequestError):
         super().__init__(
             f"Model '{model_id}' could not be loaded: {reason}. "
             "Try again in a minute, or ask the server's admin to look at its log."
+        )
+
+
+class RunDirUnusable(RequestError):
+    def __init__(self, model_id: str, reason: object) -> None:
+        super().__init__(
+            f"Model '{model_id}' could not be loaded: the server's run dir cannot be written ({reason}). Ask the server's admin "
+            "to make room there, or to start the server again if it was removed; /health/readiness says what is missing."
         )
 
 

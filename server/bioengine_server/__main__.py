@@ -1,5 +1,10 @@
 """`python -m bioengine_server`: the command line."""
 
-from bioengine_server.cli import app
+import sys
+
+try:
+    from bioengine_server.cli import app
+except KeyboardInterrupt:  # Ctrl-C during the imports
+    sys.exit(130)
 
 app(prog_name="bioengine")

@@ -1,8 +1,8 @@
 """Is the stack alive, and does it work? `GET /health/liveness` and `GET /health/readiness`.
 
 Ready means: a small model that comes with the project was run through the service, as a client would, with success,
-within the last minute and since the last failure. The probe has a lane of its own (`service.probe`), so busy models do not
-disturb it, and no client gets anything of his own into that lane.
+within the last minute and since the last failure, and all is there that another model is loaded with (`parts`). The probe has a
+lane of its own (`service.probe`), so busy models do not disturb it, and no client gets anything of his own into that lane.
 """
 
 from __future__ import annotations
@@ -38,10 +38,16 @@ class _Unended(Exception):
     """A probe took longer than any should."""
 
 
+class _PartMissing(Exception):
+    """No further model could be loaded."""
+
+
 class Readiness:
     """The outcome of the last probe."""
 
-    def __init__(self) -> None:
+    def __init__(self, missing: Callable[[], str | None] = lambda: None) -> None:
+        """`missing`: why no further model can be loaded, though the probe's is."""
+        self._missing = missing
         self._succeeded: float | None = None
         self._reason = "the stack is starting"
         self._failures = 0
@@ -79,6 +85,8 @@ class Readiness:
                             raise _Unended from None
                         if failures != self._failures:
                             continue  # it may have begun, and succeeded, before the failure
+                        if missing := await asyncio.to_thread(self._missing):
+                            raise _PartMissing(missing)
                         if self.reason is not None:
                             logger.info("Ready")
                         self._succeeded, self._unended, self._until_stuck = time.monotonic(), 0, _STUCK_AFTER

@@ -255,7 +255,12 @@ class Settings(BaseSettings):
     @property
     def node_folder(self) -> Path:
         """The run dir, whether it was named or not."""
-        return self.run_dir or Path(tempfile.gettempdir()) / f"bioengine-{self.home_digest}"
+        return self.run_dir or self.usual_node_folder
+
+    @property
+    def usual_node_folder(self) -> Path:
+        """The run dir where none is named."""
+        return Path(tempfile.gettempdir()) / f"bioengine-{self.home_digest}"
 
     @property
     def plain_names(self) -> Path:

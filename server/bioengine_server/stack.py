@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hypha.core.store import RedisStore
@@ -21,6 +22,7 @@ from bioengine_server.access.door import Doorkeeper
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
 from bioengine_server.errors import HomeInUse, StackError
+from bioengine_server.fresh import keep_fresh, locked
 from bioengine_server.gateway.route import LegacyGateway
 from bioengine_server.health import Liveness, Readiness, add_health_routes
 from bioengine_server.home_in_use import announced
@@ -28,6 +30,7 @@ from bioengine_server.hub.guard import guard_rpc, hide_tracebacks
 from bioengine_server.hub.hypha import HttpServer, create_hypha, hypha_store, listen, share_service
 from bioengine_server.hub.secrets import JWT_SECRET, checked_secret, home_secret, kept_secret, new_secret
 from bioengine_server.memory import leave_what_is_there
+from bioengine_server.parts import check_room, what_is_missing
 from bioengine_server.private_folder import make_private
 from bioengine_server.service.admission import Admission
 from bioengine_server.service.registration import LocalRegistration, Registration
@@ -71,7 +74,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             app = create_hypha(settings, access, home_secret(settings.home, JWT_SECRET))
             keeper = Doorkeeper(access, registry)
             await keeper.verifier.replace_hyphas()
-            readiness = Readiness()
+            readiness = Readiness(partial(what_is_missing, settings))
             add_health_routes(app, readiness, liveness, name)
             gateway = LegacyGateway(app, lambda: hypha_store(app), keeper)
             service = None
@@ -91,6 +94,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             await parts.enter_async_context(background(registration.watch()))
             await parts.enter_async_context(background(keeper.watch()))
             await parts.enter_async_context(background(readiness.watch(store, settings.probe_interval)))
+            await parts.enter_async_context(background(keep_fresh(settings.node_folder, settings.plain_names)))
             await parts.enter_async_context(background(_announce(readiness, on_ready)))
             await _first(stop, liveness.lost)
             logger.info("Stopping")
@@ -212,7 +216,8 @@ async def run_triton(settings: Settings, on_start: Callable[[str], None]) -> Non
         on_start(f"Triton on {triton.url} (log: {triton.log_file})")
         triton.start()
         try:
-            await stop.wait()
+            async with background(keep_fresh(settings.node_folder, settings.plain_names)):
+                await stop.wait()
         finally:
             await triton.stop()
 
@@ -247,8 +252,29 @@ def own_home(settings: Settings) -> Iterator[str]:
         ) from error
     folder = settings.node_folder
     if "?" in str(folder):  # SQLAlchemy ends the path of Hypha's database there
-        raise StackError(f"The run dir {folder} has a '?' in its name, which cannot be used. Name another with BIOENGINE_RUN_DIR.")
-    make_private(folder)
+        raise StackError(f"The run dir {folder} has a '?' in its name. Name another with BIOENGINE_RUN_DIR.")
+    try:
+        make_private(folder)
+    except OSError as error:
+        raise StackError(
+            f"The run dir {folder} cannot be made: {error.strerror}. Name another with BIOENGINE_RUN_DIR."
+        ) from error
+    check_room(settings)
+    with contextlib.ExitStack() as locks:
+        with contextlib.suppress(OSError):  # a file system without locks; it is kept fresh as well
+            locks.enter_context(locked(folder))
+        locks.enter_context(_owned(folder, settings))
+        # Also where two with one home name different run dirs: they would end each other's Triton.
+        if folder != settings.usual_node_folder:
+            with contextlib.suppress(OSError):
+                make_private(settings.usual_node_folder)
+                locks.enter_context(_owned(settings.usual_node_folder, settings))
+        yield
+
+
+@contextlib.contextmanager
+def _owned(folder: Path, settings: Settings) -> Iterator[None]:
+    """Hold a folder on the node for this process alone. Raises HomeInUse, OSError."""
     # On the node and not in the home, which may be on a network file system.
     with open(os.open(folder / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as owner:
         try:

@@ -4,6 +4,7 @@ without terminal escapes or hidden characters.
 
 from __future__ import annotations
 
+import copy
 import logging
 import reprlib
 
@@ -50,8 +51,20 @@ def printable(text: str) -> str:
 class LogFormatter(logging.Formatter):
     """One line for each record, whatever its arguments hold; the lines of a traceback follow, indented.
 
-    Nothing that a client names can begin a line, so no record can be forged.
+    Nothing that a client names can begin a line, so no record can be forged. Of exceptions in libraries, such as Hypha's of
+    clients that are gone, there is one line too, unless all is wanted: their tracebacks say nothing to whoever reads it.
     """
+
+    def __init__(self, format: str, ours: str, with_tracebacks: bool = False) -> None:
+        """
+        Args:
+            format: as for `logging.Formatter`.
+            ours: the name of our own loggers.
+            with_tracebacks: those of libraries, too.
+        """
+        super().__init__(format)
+        self._ours = ours
+        self._with_tracebacks = with_tracebacks
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         message = record.message
@@ -61,5 +74,21 @@ class LogFormatter(logging.Formatter):
         return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
+        if not self._with_tracebacks and record.name.split(".")[0] != self._ours:
+            record = _without_traceback(record)
         first, *traceback = super().format(record).split("\n")
         return "\n".join([first, *("  " + printable(line[:_LONGEST_MESSAGE]) for line in traceback)])
+
+
+def _without_traceback(record: logging.LogRecord) -> logging.LogRecord:
+    """The same with the exception's own words in place of its traceback, which Hypha writes into its messages as well."""
+    short = copy.copy(record)
+    message, short.args = record.getMessage(), ()
+    if "Traceback (most recent call last)" in message:
+        lines = [line for line in message.splitlines() if line.strip()]
+        message = f"{lines[0]} ({lines[-1].strip()})"
+    if record.exc_info and record.exc_info[1] is not None:
+        error = record.exc_info[1]
+        message += f" ({type(error).__name__}: {' '.join(str(error).splitlines()[:1])})"
+    short.msg, short.exc_info, short.exc_text, short.stack_info = message, None, None, None
+    return short

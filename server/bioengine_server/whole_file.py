@@ -1,118 +1,49 @@
-"""Files that are written whole or not at all, and that take the place of another only where that was asked for."""
+"""Files that are written whole or not at all: beside their place, under a name that nobody can have taken, and then renamed."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from bioengine_server.errors import BioEngineError
-from bioengine_server.untrusted import shown
-
-_SHOWN_FILES = 5
-
-
-class OutputExists(BioEngineError):
-    """Files that are there already, and that nobody asked to replace."""
-
-    def __init__(self, files: list[Path]) -> None:
-        names = ", ".join(shown(file, 300) for file in files[:_SHOWN_FILES])
-        more = f" and {len(files) - _SHOWN_FILES} more" if len(files) > _SHOWN_FILES else ""
-        there, them = ("is", "it") if len(files) == 1 else ("are", "them")
-        super().__init__(f"{names}{more} {there} there already. Name another output, or add --overwrite to replace {them}.")
-
-
-class OutputNotPossible(BioEngineError):
-    """A place where nothing can be written, whatever it would be."""
-
-    def __init__(self, file: Path, reason: str) -> None:
-        super().__init__(f"{shown(file, 300)} cannot be written: {reason}. Nothing was run.")
-
-
-def check_outputs(files: list[Path], overwrite: bool) -> None:
-    """Whether files can be written, as far as can be known before there is anything to write.
-
-    Raises OutputExists, OutputNotPossible.
-    """
-    existing = []
-    for file in files:
-        try:
-            mode = file.stat().st_mode if file.exists() else None
-            if mode is None and file.is_symlink():
-                raise OutputNotPossible(file, f"it is a link to {os.readlink(file)}, which is not there")
-            folder = _nearest(file.parent)
-        except OSError as error:
-            raise OutputNotPossible(file, error.strerror or str(error)) from error
-        if mode is not None and _keeps_nothing(mode):
-            continue
-        if mode is not None and not stat.S_ISREG(mode):
-            raise OutputNotPossible(file, "it is a folder" if stat.S_ISDIR(mode) else "it is there and is no file")
-        if not folder.is_dir():
-            raise OutputNotPossible(file, f"{folder} is a file, not a folder")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise OutputNotPossible(file, f"you may not write to the folder {folder}")
-        if mode is not None:
-            existing.append(file)
-    if existing and not overwrite:
-        raise OutputExists(existing)
-
 
 @contextlib.contextmanager
-def whole_file(target: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
-    """A new file to write, which becomes `target` when the context ends well, and is gone where it does not.
+def whole_file(path: Path, mode: int = 0o666, replace: bool = True) -> Iterator[BinaryIO]:
+    """A new file, which takes the place of `path` when the context ends without an error; after one, nothing is left of it.
 
-    It lies beside `target` until then, so neither a full disk nor Ctrl-C leaves an empty or half file, or harms the one that is
-    replaced. Where `target` is a symbolic link, what it leads to is replaced. The folder is made. What keeps nothing, such as
-    /dev/stdout, is written to as it is.
+    Raises OSError, and FileExistsError where `path` is there and is not to be replaced.
 
-    Raises OutputExists where `target` is there and may not be replaced, OSError.
+    Args:
+        path: of the file.
+        mode: of the file, which the process's umask narrows.
+        replace: whether it takes the place of another.
     """
-    if target.exists() and _keeps_nothing(target.stat().st_mode):
-        with open(target, "wb") as file:
-            yield file
-        return
-    target = Path(os.path.realpath(target))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # A name that nobody can have made a link of before, and a file that is new: the folder may be anybody's.
-    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if overwrite:
-            with contextlib.suppress(OSError):
-                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-            os.replace(temporary, target)
+        # Exclusive: the folder may be anybody's, and have a link of this name.
+        with open(temporary, "x+b", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        if replace:
+            os.replace(temporary, path)
         else:
-            _rename_to_new(temporary, target)
+            _rename_to_new(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _rename_to_new(source: Path, target: Path) -> None:
-    """Give a file a name that no other has. Raises OutputExists."""
+    """Give a file a name that no other has. Raises FileExistsError."""
     try:
         os.link(source, target)  # unlike a rename, it fails where the name is taken meanwhile
     except FileExistsError:
-        raise OutputExists([target]) from None
+        raise
     except OSError:  # a file system without hard links
         if os.path.lexists(target):
-            raise OutputExists([target]) from None
+            raise FileExistsError(target) from None
         os.rename(source, target)
-
-
-def _keeps_nothing(mode: int) -> bool:
-    """Whether it is a pipe or a terminal, in which nothing can be overwritten."""
-    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
-
-
-def _nearest(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
-    while not os.path.lexists(folder) and folder != folder.parent:
-        folder = folder.parent
-    return folder

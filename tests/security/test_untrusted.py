@@ -63,7 +63,7 @@ def test_large_and_deep_values_are_shown_shortly() -> None:
 def logged(message: str, *arguments: object, error: Exception | None = None) -> str:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "of-a-test"))
     logger = logging.Logger("of-a-test")
     logger.addHandler(handler)
     try:

@@ -7,10 +7,11 @@ its process to end, and loads it again, under the model's lock; all who waited f
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from typing import Protocol
 
-from bioengine_runner.errors import ModelNotLoaded, RequestError, unmark
+from bioengine_runner.errors import ModelNotLoaded, RequestError, RunDirUnusable, unmark
 from bioengine_runner.loading.registry import LoadedModel, Registry
 from bioengine_runner.loading.triton_model import TritonModel
 from bioengine_runner.rundir import Boot
@@ -50,11 +51,11 @@ class Loader:
         known = self._registry.model(model.name)
         if known is not None and self._is_usable(known, model):
             return known.generation
-        return self._load(model, stale=known.generation if known else 0)
+        return self._load_in_run_dir(model, stale=known.generation if known else 0)
 
     def heal(self, model: TritonModel, generation: int) -> int:
         """Load `model` anew unless somebody did since `generation`. Returns the new generation. Raises RequestError."""
-        return self._load(model, stale=generation)
+        return self._load_in_run_dir(model, stale=generation)
 
     def end_run(self, name: str) -> None:
         """End what the Triton model `name` is working on, with its process."""
@@ -77,6 +78,14 @@ class Loader:
 
     def _is_usable(self, known: LoadedModel, model: TritonModel) -> bool:
         return known.error is None and known.package == model.manifest.fingerprint and self.is_alive(model)
+
+    def _load_in_run_dir(self, model: TritonModel, stale: int) -> int:
+        try:
+            return self._load(model, stale)
+        except (OSError, sqlite3.Error) as error:
+            logger.exception("The run dir cannot be used")
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise RunDirUnusable(model.manifest.id, reason) from error
 
     def _load(self, model: TritonModel, stale: int) -> int:
         with self._registry.lock(model.name):

@@ -27,6 +27,8 @@ from bioengine_server.errors import (
     TokensUnreadable,
     UnknownToken,
 )
+from bioengine_server.room import is_full
+from bioengine_server.whole_file import whole_file
 
 # Hypha makes a workspace of it, and takes these characters there.
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -158,14 +160,14 @@ class TokenRegistry:
                 tokens = self._read()
                 yield tokens
                 entries = [token.model_dump(mode="json") for token in tokens.values()]
-                temporary = self._home / f".tokens.json.{os.getpid()}"
-                with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-                    json.dump({"tokens": entries}, stream, indent=2)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                temporary.replace(self._file)
+                with whole_file(self._file, 0o600) as stream:
+                    stream.write(json.dumps({"tokens": entries}, indent=2).encode())
         except OSError as error:
             raise StackError(
-                f"{self._file} cannot be written: {error.strerror}. Give yourself access to {self._home}, or name another home "
-                "with --home FOLDER."
+                f"{self._file} cannot be written: {error.strerror}. "
+                + (
+                    f"Make room on the disk of {self._home}."
+                    if is_full(error)
+                    else f"Give yourself access to {self._home}, or name another home with --home FOLDER."
+                )
             ) from error

@@ -27,7 +27,7 @@ def bench(
     """
     from bioengine_server.bench.report import as_json, summary, table
     from bioengine_server.bench.run import run_bench
-    from bioengine_server.whole_file import check_outputs, whole_file
+    from bioengine_server.output_file import check_outputs, output_file
 
     with told():
         check_outputs([json] if json else [], overwrite)
@@ -38,7 +38,7 @@ def bench(
     console.print(summary(measurements), markup=False)
     if json is not None:
         try:
-            with told(), whole_file(json, overwrite) as file:
+            with told(), output_file(json, overwrite) as file:
                 file.write(as_json(measurements).encode())
         except OSError as error:
             fail(f"{json} could not be written: {error.strerror or error}. The figures are above.")

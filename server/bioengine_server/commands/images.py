@@ -93,7 +93,7 @@ def demo(
     """
     from bioengine_server.demo.session import running_server
     from bioengine_server.demo.show import PICTURES, segment_drawing
-    from bioengine_server.whole_file import check_outputs
+    from bioengine_server.output_file import check_outputs
 
     settings = load_settings(home=home)
     with told():

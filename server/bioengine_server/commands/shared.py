@@ -87,7 +87,7 @@ def keep_files_private() -> None:
 def configure_logging(settings: Settings) -> None:
     level = logging.DEBUG if settings.debug else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "bioengine_server", settings.debug))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("bioengine_server").setLevel(level)
     # Hypha's modules set their loggers' levels from here when they are imported.

@@ -60,6 +60,7 @@ def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI
     confine_clients()
     check_scopes()
     hypha_parts.hide_version()
+    hypha_parts.hide_prints()
     os.environ.update(
         HYPHA_WS_MSG_RATE_LIMIT=str(_MESSAGE_RATE),
         HYPHA_WS_MSG_BURST_LIMIT=str(_MESSAGE_BURST),

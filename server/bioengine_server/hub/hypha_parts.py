@@ -132,6 +132,11 @@ def hide_version() -> None:
         module.__version__ = ""
 
 
+def hide_prints() -> None:
+    """Have Hypha's store print nothing: at each normal end it says that one of its tasks has ended."""
+    hypha.core.store.print = lambda *_: None  # type: ignore[attr-defined]
+
+
 def use_secret(secret: str) -> None:
     """Sign and verify tokens with a secret from now on."""
     hypha.core.auth.set_jwt_secret(secret)

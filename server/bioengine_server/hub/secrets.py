@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import secrets
 from pathlib import Path
 
 from bioengine_server.errors import StackError, WeakSecret
+from bioengine_server.whole_file import whole_file
 
 JWT_SECRET = "hypha-jwt"
 """The home's secret that signs tokens."""
@@ -67,13 +68,6 @@ def new_secret() -> str:
 
 
 def _make(file: Path) -> None:
-    # Exclusive: of two that start at the same time, one makes the secret and both read it.
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-            stream.write(new_secret())
-        os.link(temporary, file)
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Not replaced: of two that start at the same time, one makes the secret and both read it.
+    with contextlib.suppress(FileExistsError), whole_file(file, 0o600, replace=False) as stream:
+        stream.write(new_secret().encode())

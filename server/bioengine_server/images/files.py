@@ -12,8 +12,8 @@ from bioengine_server.images.errors import UnreadableImage, UnwritableImage
 from bioengine_server.images.image import Image
 from bioengine_server.images.png import NotInPng, read_png, write_png
 from bioengine_server.images.tiff import NoSuchImage, read_tiff, write_tiff
+from bioengine_server.output_file import output_file
 from bioengine_server.untrusted import shown
-from bioengine_server.whole_file import whole_file
 
 SUFFIXES = (".npy", ".tif", ".png")
 """Of files that are read; .tiff is .tif."""
@@ -92,7 +92,7 @@ def write_image(path: Path, image: Image, overwrite: bool = False) -> tuple[str,
     if suffix not in FORMATS:
         raise UnwritableImage(path, f"expected one of {', '.join(FORMATS)}")
     try:
-        with whole_file(path, overwrite) as file:
+        with output_file(path, overwrite) as file:
             if suffix == ".png":
                 return write_png(file, image)
             if suffix == ".npy":

@@ -15,7 +15,7 @@ from bioengine_server.images.errors import NoFormat, OutputIsInput, SameOutput, 
 from bioengine_server.images.files import FORMATS, IMAGE_FORMATS, TABLE_FORMATS, format_of
 from bioengine_server.images.model import Model, TensorAxes
 from bioengine_server.images.png import why_not_png
-from bioengine_server.whole_file import OutputNotPossible, check_outputs
+from bioengine_server.output_file import OutputNotPossible, check_outputs
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from typing import IO
 
 from bioengine_server.errors import BadId, BadModelId, StoreError
 from bioengine_server.private_folder import make_private
+from bioengine_server.whole_file import whole_file
 
 ALIASES_FILE = "aliases.json"
 INCOMING = ".incoming-"
@@ -84,12 +85,8 @@ def write_aliases(store: Path, aliases: dict[str, str]) -> None:
 
 def write_json(path: Path, document: object) -> None:
     """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(document, file, indent=1, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with whole_file(path) as file:
+        file.write(json.dumps(document, indent=1, ensure_ascii=False).encode())
 
 
 def is_read_only(folder: Path) -> bool:

@@ -11,7 +11,6 @@ import datetime
 import errno
 import logging
 import os
-import uuid
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from bioengine_server.store.names import (
 )
 from bioengine_server.store.package import copy_package, hash_files, read_rdf, verify_hashes
 from bioengine_server.store.usage import last_uses
+from bioengine_server.whole_file import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -208,20 +208,15 @@ class ModelStore:
         """Write a package as the zip `target`, whole or not at all. Raises FileExists, StoreError."""
         if target.exists():
             raise FileExists(target)
-        # A name that nobody can have made a link of before, and a file that is new: the folder may be anybody's.
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}")
         try:
             with (
-                open(temporary, "xb") as file,
+                whole_file(target) as file,
                 zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
             ):
                 for name in model.manifest.files:
                     archive.write(model.folder / name, name)
-            os.replace(temporary, target)
         except OSError as error:
             raise StoreError(f"{target} could not be written: {error.strerror or error}. Name another file with -o.") from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def prune(self, keep: int) -> list[str]:
         """Remove the packages that were not used for longest until the rest has at most `keep` bytes; says which.

@@ -5,14 +5,13 @@ The report stays beside the package where the store can be written.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from bioengine_server.environments import environment
 from bioengine_server.errors import NotServedHere, StoreNotWritable
-from bioengine_server.store.layout import is_read_only
+from bioengine_server.store.layout import is_read_only, write_json
 from bioengine_server.store.model_store import StoredModel
 from bioengine_server.store.package import REPORTS
 from bioengine_server.store.package_test_run import TilesOutcome, run_test
@@ -59,7 +58,7 @@ def test_package(model: StoredModel, environments: Path, trusted: frozenset[str]
     results = run_test(manifest.id, model.folder, python, formats, variables)
     if not is_read_only(model.folder):
         report = {name: result.model_dump(exclude_unset=True) for name, result in results.items()}
-        (_reports_folder(model) / REPORT_FILE).write_text(json.dumps(report, indent=1), encoding="utf-8")
+        write_json(_reports_folder(model) / REPORT_FILE, report)
     return [
         PackageTest(name, result.status, _line("; ".join(result.errors)), _tiles_in_words(result.tiles))
         for name, result in ((name, results[name]) for name in formats)

@@ -41,11 +41,14 @@ def processes_of_model(shm_prefix: str, model: str) -> list[psutil.Process]:
     ]
 
 
-def sweep(shm_prefix: str) -> None:
-    """Kill leftover processes of this home and remove what it has in shared memory. What is of other users is left alone."""
+def sweep(shm_prefix: str, level: int = logging.WARNING) -> None:
+    """Kill leftover processes of this home and remove what it has in shared memory. What is of other users is left alone.
+
+    `level`: with which the processes are logged.
+    """
     processes = processes_of(shm_prefix)
     for process in processes:
-        logger.warning("Ending the leftover process %d", process.pid)
+        logger.log(level, "Ending the leftover process %d", process.pid)
         try:
             process.kill()
         except psutil.Error:

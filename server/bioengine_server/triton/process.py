@@ -12,10 +12,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from bioengine_server.environments import environment
 from bioengine_server.hub.ports import free_ports
+from bioengine_server.parts import REPOSITORY
 from bioengine_server.private_folder import make_private
 from bioengine_server.removal import remove
 from bioengine_server.settings import Settings
@@ -32,8 +32,6 @@ _END_PATIENCE = 5.0  # seconds
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0  # seconds between two starts
 _STABLE_AFTER = 60.0  # seconds after which a start counts as a success
-
-_REPOSITORY = Path(__file__).resolve().parents[3] / "model_repository"
 
 
 class TritonProcess:
@@ -101,7 +99,8 @@ class TritonProcess:
             _end_children(self._process)
         if self._task is not None:
             self._task.cancel()
-        await asyncio.to_thread(sweep, self._settings.shm_prefix)
+        # A normal end as well: it does not wait for all processes of models.
+        await asyncio.to_thread(sweep, self._settings.shm_prefix, logging.DEBUG)
         await asyncio.to_thread(remove, self._settings.plain_names)
 
     async def _keep_running(self) -> None:
@@ -155,7 +154,7 @@ class TritonProcess:
         ours = {
             "TRITONSERVER": triton / "bin" / "tritonserver",
             "BACKENDS": triton / "backends",
-            "MODEL_REPOSITORY": _REPOSITORY,
+            "MODEL_REPOSITORY": REPOSITORY,
             "PYTHON_ENVIRONMENT": names.of_environment(self._runner, "runner"),
             "PLAIN_NAMES": names.folder,
             "STORE": names.of(settings.store, "store"),

@@ -11,7 +11,7 @@ from bioengine_server.errors import BioEngineError
 from bioengine_server.images.errors import NoFormat, OutputIsInput, SameOutput, WrongImageCount, WrongKind
 from bioengine_server.images.model import Model, TensorAxes
 from bioengine_server.images.plan import check_batch, plan_runs
-from bioengine_server.whole_file import OutputExists, OutputNotPossible
+from bioengine_server.output_file import OutputExists, OutputNotPossible
 
 IMAGE = TensorAxes("image", "bcyx", 1, "float32")
 MASK = TensorAxes("mask", "bcyx", 1, "float32")

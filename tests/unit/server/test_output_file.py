@@ -12,11 +12,11 @@ import pytest
 from bioengine_server.images.errors import UnwritableImage
 from bioengine_server.images.files import write_image
 from bioengine_server.images.image import Image
-from bioengine_server.whole_file import OutputExists, OutputNotPossible, check_outputs, whole_file
+from bioengine_server.output_file import OutputExists, OutputNotPossible, check_outputs, output_file
 
 
 def test_a_new_file(tmp_path: Path) -> None:
-    with whole_file(tmp_path / "new" / "x.txt") as file:
+    with output_file(tmp_path / "new" / "x.txt") as file:
         file.write(b"hello")
         assert not (tmp_path / "new" / "x.txt").exists()
     assert (tmp_path / "new" / "x.txt").read_bytes() == b"hello"
@@ -28,7 +28,7 @@ def test_what_is_not_written_to_its_end_leaves_nothing(tmp_path: Path, error: ty
     """As after Ctrl-C: neither half a file, nor one of a temporary name, and the one that was there is as it was."""
     (tmp_path / "old.txt").write_text("old")
     for name in ("new.txt", "old.txt"):
-        with pytest.raises(error), whole_file(tmp_path / name, overwrite=True) as file:
+        with pytest.raises(error), output_file(tmp_path / name, overwrite=True) as file:
             file.write(b"half")
             raise error
     assert [file.name for file in tmp_path.iterdir()] == ["old.txt"] and (tmp_path / "old.txt").read_text() == "old"
@@ -38,10 +38,10 @@ def test_an_existing_file_is_replaced_only_when_asked(tmp_path: Path) -> None:
     target = tmp_path / "x.txt"
     target.write_text("old")
     target.chmod(0o600)
-    with pytest.raises(OutputExists, match=r"x\.txt is there already.*--overwrite"), whole_file(target) as file:
+    with pytest.raises(OutputExists, match=r"x\.txt is there already.*--overwrite"), output_file(target) as file:
         file.write(b"new")
     assert target.read_text() == "old"
-    with whole_file(target, overwrite=True) as file:
+    with output_file(target, overwrite=True) as file:
         file.write(b"new")
     assert target.read_text() == "new" and stat.S_IMODE(target.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [target]
@@ -49,7 +49,7 @@ def test_an_existing_file_is_replaced_only_when_asked(tmp_path: Path) -> None:
 
 def test_a_file_that_comes_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     target = tmp_path / "x.txt"
-    with pytest.raises(OutputExists), whole_file(target) as file:
+    with pytest.raises(OutputExists), output_file(target) as file:
         file.write(b"new")
         target.write_text("of somebody else")
     assert target.read_text() == "of somebody else"
@@ -62,7 +62,7 @@ def test_links_stay_links(tmp_path: Path) -> None:
     os.link(tmp_path / "real.txt", tmp_path / "other.txt")
     with pytest.raises(OutputExists):
         check_outputs([tmp_path / "link.txt"], overwrite=False)
-    with whole_file(tmp_path / "link.txt", overwrite=True) as file:
+    with output_file(tmp_path / "link.txt", overwrite=True) as file:
         file.write(b"new")
     assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "real.txt").read_text() == "new"
     assert (tmp_path / "other.txt").read_text() == "old"

@@ -1,0 +1,53 @@
+"""Keep folders in the system's temporary one from being removed by age, as systemd-tmpfiles does after 10 or 30 days.
+
+A run dir in `$XDG_RUNTIME_DIR` would not age. But that folder goes with the user's last session while the server runs on, holds a
+tenth of the memory, and is not what another shell of the user's (by cron, by sudo) has: two servers would not see each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_INTERVAL = 3600.0  # seconds
+_DEEPEST = 5  # folders: models make what they like below
+_MOST = 20_000  # files and folders
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on `folder`: systemd-tmpfiles leaves what it cannot lock alone, with all that is in it. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+async def keep_fresh(*folders: Path) -> None:
+    """Have everything in `folders` look used, each hour, for programs that ask for no lock; until cancelled."""
+    while True:
+        await asyncio.sleep(_INTERVAL)
+        for folder in folders:
+            await asyncio.to_thread(touch, folder)
+
+
+def touch(folder: Path) -> None:
+    """Set the times of `folder` and of what is in it to now; links are never followed. Never raises OSError."""
+    left = _MOST
+    with contextlib.suppress(OSError):
+        os.utime(folder, follow_symlinks=False)
+        for root, folders, files, descriptor in os.fwalk(folder):
+            for name in (*folders, *files):
+                with contextlib.suppress(OSError):
+                    os.utime(name, dir_fd=descriptor, follow_symlinks=False)
+            left -= len(folders) + len(files)
+            if left < 0:
+                return
+            if root.removeprefix(str(folder)).count(os.sep) >= _DEEPEST:
+                folders.clear()

@@ -1,0 +1,89 @@
+"""The parts that a new model is loaded with: what is loaded works on without them, so the probe alone does not see them go.
+
+Folders in the system's temporary one are removed by age, environments by whoever builds them anew, and disks get full.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from bioengine_server.errors import StackError
+from bioengine_server.room import lack_of_room
+from bioengine_server.settings import Settings
+
+REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
+"""The Triton model of the router, as it comes."""
+
+_LEAST_RUN_DIR = 16 << 20  # bytes: the log, the registry of models, Hypha's database
+_LEAST_SHARED_MEMORY = 16 << 20  # bytes: Triton's own for the process of a model, and small images
+_SHARED_MEMORY = Path("/dev/shm")
+
+# In the folder of a start of Triton (`bioengine_runner.rundir`).
+_OF_BOOT = ("models", "locks", "registry.sqlite", "router/bioengine-model-runner/config.pbtxt", "empty", "tmp")
+_ENVIRONMENTS = {
+    "runner": ("bin/python", "pyvenv.cfg", "lib/python*/site-packages/bioimageio"),
+    "triton": ("bin/tritonserver", "backends/python/triton_python_backend_stub"),
+}
+
+
+def what_is_missing(settings: Settings) -> str | None:
+    """Why no further model can be loaded, in one line; None: all is there. For a server that runs.
+
+    Everybody may read it: it names folders by their settings, whose values `up` prints.
+    """
+    return next(_missing(settings), None)
+
+
+def check_room(settings: Settings) -> None:
+    """Raises StackError where there is no room to start."""
+    for folder, name, lack in _without_room(settings):
+        raise StackError(
+            f"{folder} {lack}. It is {name}: make room there" + (", or name another." if folder == settings.node_folder else ".")
+        )
+
+
+def _missing(settings: Settings) -> Iterator[str]:
+    if not settings.store.is_dir():
+        yield "the model store in the home (BIOENGINE_HOME) is gone; restore it, or start the server again for an empty one"
+    if not settings.node_folder.is_dir():
+        yield "the run dir (BIOENGINE_RUN_DIR) was removed; start the server again"
+        return
+    if settings.triton == "embedded":
+        yield from _missing_of_triton(settings)
+    for _, name, lack in _without_room(settings):
+        yield f"{name} {lack}; make room there"
+
+
+def _missing_of_triton(settings: Settings) -> Iterator[str]:
+    boots = list(settings.node_folder.glob("boot-*"))
+    for part in _OF_BOOT:
+        if not any((boot / part).exists() for boot in boots):
+            yield f"the run dir (BIOENGINE_RUN_DIR) lacks {part}; start the server again"
+    for name, parts in _ENVIRONMENTS.items():
+        for part in parts:
+            if not any((settings.environments / name).glob(part)):
+                yield f"the environment '{name}' (BIOENGINE_ENVIRONMENTS) lacks {part}; end the server, and start ./bioengine up"
+    if not (REPOSITORY / "bioengine-model-runner" / "config.pbtxt").exists():
+        yield "model_repository is gone from the checkout; end the server, and start it from a whole one"
+    if any(not link.exists() for link in settings.plain_names.glob("*")):
+        yield "links to the server's folders in /tmp lead nowhere; start the server again"
+
+
+def _without_room(settings: Settings) -> Iterator[tuple[Path, str, str]]:
+    """Folders, what they are, and what they lack."""
+    folders = [(settings.node_folder, "the run dir (BIOENGINE_RUN_DIR)", _LEAST_RUN_DIR)]
+    if settings.triton == "embedded":
+        folders.append((_SHARED_MEMORY, "the shared memory (/dev/shm)", _LEAST_SHARED_MEMORY))
+    for folder, name, least in folders:
+        try:
+            if lack := lack_of_room(_that_is_there(folder), least):
+                yield folder, name, lack
+        except OSError as error:
+            yield folder, name, f"cannot be used ({error.strerror})"
+
+
+def _that_is_there(folder: Path) -> Path:
+    """The folder, or the one that it will be made in."""
+    return next(parent for parent in (folder, *folder.parents) if os.path.isdir(parent))
