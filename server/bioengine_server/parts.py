@@ -21,7 +21,8 @@ _LEAST_SHARED_MEMORY = 16 << 20  # bytes: Triton's own for the process of a mode
 _SHARED_MEMORY = Path("/dev/shm")
 
 # In the folder of a start of Triton (`bioengine_runner.rundir`).
-_OF_BOOT = ("models", "locks", "registry.sqlite", "router/bioengine-model-runner/config.pbtxt", "empty", "tmp")
+_FOLDERS_OF_BOOT = ("models", "locks", "empty", "home", "tmp")
+_FILES_OF_BOOT = ("registry.sqlite", "router/bioengine-model-runner/config.pbtxt")
 _ENVIRONMENTS = {
     "runner": ("bin/python", "pyvenv.cfg", "lib/python*/site-packages/bioimageio"),
     "triton": ("bin/tritonserver", "backends/python/triton_python_backend_stub"),
@@ -58,8 +59,8 @@ def _missing(settings: Settings) -> Iterator[str]:
 
 def _missing_of_triton(settings: Settings) -> Iterator[str]:
     boots = list(settings.node_folder.glob("boot-*"))
-    for part in _OF_BOOT:
-        if not any((boot / part).exists() for boot in boots):
+    for part in (*_FOLDERS_OF_BOOT, *_FILES_OF_BOOT):
+        if not any((boot / part).is_file() if part in _FILES_OF_BOOT else (boot / part).is_dir() for boot in boots):
             yield f"the run dir (BIOENGINE_RUN_DIR) lacks {part}; start the server again"
     for name, parts in _ENVIRONMENTS.items():
         for part in parts:

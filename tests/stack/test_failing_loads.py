@@ -20,7 +20,7 @@ import pytest
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.trust import trust_entry
 
-from tests.stack.harness import ENVIRONMENTS, Stack, build_packages, example_input, example_output, fill_home
+from tests.stack.harness import ENVIRONMENTS, Stack, build_packages, example_input, example_output, fill_home, get, wait_for
 
 LOADS = int(os.environ.get("BIOENGINE_TEST_LOADS", "1"))
 MOST_SECONDS = 2.0  # that anybody else's answer may take beside such loads; with one load each, CI's other work decides
@@ -61,6 +61,8 @@ def trusting(packages: Path, failing: Path, tmp_path_factory: pytest.TempPathFac
         yield stack
         stack.stop()
         assert stack.leftovers() == [] and not stack.settings.plain_names.exists()
+        *_, end = stack.log.partition("Stopping")
+        assert "Traceback" not in stack.log and "WARNING" not in end and "ERROR" not in end, stack.log
 
 
 class Others:
@@ -121,3 +123,25 @@ def test_files_of_any_name_are_opened(trusting: Stack, failing: Path) -> None:
         result = client.run("umlaut-weights", example_input(failing, "umlaut-weights"))
     assert result["success"], result
     np.testing.assert_allclose(result["outputs"][0], example_output(failing, "umlaut-weights")[0])
+
+
+def test_a_run_dir_that_is_gone_is_told_by_readiness_and_by_a_load(trusting: Stack, packages: Path) -> None:
+    """As where something removes what looks old: loaded models go on answering, and no other can be loaded."""
+    (models,) = (trusting.home.parent / "rün dir").glob("boot-*/models")
+    aside = models.with_name("aside")
+    health = f"{trusting.url}/health/readiness"
+    with trusting.client() as client:
+        assert client.run("old-otter", example_input(packages, "old-otter"))["success"]
+        models.rename(aside)
+        models.touch()  # a folder of this name would be made anew
+        try:
+            wait_for(lambda: get(health)[0] == 503, 30, "not ready")
+            assert "run dir" in get(health)[1]["reason"], get(health)
+            assert client.run("old-otter", example_input(packages, "old-otter"))["success"]
+            error = client.run("two-inputs", example_input(packages, "two-inputs"))["error"]
+            assert "the server's run dir cannot be written" in error and str(models.parent) not in error
+        finally:
+            models.unlink()
+            aside.rename(models)
+        trusting.wait_until_ready()
+        assert client.run("two-inputs", example_input(packages, "two-inputs"))["success"]

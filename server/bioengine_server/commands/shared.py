@@ -21,6 +21,7 @@ from bioengine_server.settings import Settings
 from bioengine_server.settings_files import FileSettings, read_settings_files
 from bioengine_server.settings_names import PREFIX, TOKEN, remarks
 from bioengine_server.untrusted import LogFormatter, shown
+from bioengine_server.vanished import VanishedClients
 
 console = Console(highlight=False)
 
@@ -88,6 +89,8 @@ def configure_logging(settings: Settings) -> None:
     level = logging.DEBUG if settings.debug else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "bioengine_server", settings.debug))
+    if not settings.debug:
+        handler.addFilter(VanishedClients())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("bioengine_server").setLevel(level)
     # Hypha's modules set their loggers' levels from here when they are imported.

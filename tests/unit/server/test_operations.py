@@ -20,6 +20,7 @@ from bioengine_server.parts import what_is_missing
 from bioengine_server.room import lack_of_room
 from bioengine_server.settings import Settings
 from bioengine_server.untrusted import LogFormatter
+from bioengine_server.vanished import VanishedClients
 from bioengine_server.whole_file import whole_file
 
 from tests.stack.harness import ENVIRONMENTS
@@ -68,7 +69,7 @@ def running(tmp_path: Path) -> Settings:
     for name in ("runner", "triton"):
         (tmp_path / "environments" / name).symlink_to(ENVIRONMENTS / name)
     boot = tmp_path / "run" / "boot-1"
-    for folder in ("models", "locks", "empty", "tmp", "router/bioengine-model-runner"):
+    for folder in ("models", "locks", "empty", "home", "tmp", "router/bioengine-model-runner"):
         (boot / folder).mkdir(parents=True)
     for file in ("registry.sqlite", "router/bioengine-model-runner/config.pbtxt"):
         (boot / file).touch()
@@ -135,6 +136,22 @@ def test_exceptions_of_libraries_are_one_line() -> None:
     assert formatted("hypha", hyphas) == "hypha: Error calling x (ValueError: no) (ConnectionResetError: the client)"
     for text in (formatted("bioengine_server.stack", "failed: %s"), formatted("hypha", "failed: %s", with_tracebacks=True)):
         assert "\n  Traceback (most recent call last):" in text
+
+
+@pytest.mark.parametrize(
+    "error, is_dropped",
+    [
+        (Exception("Failed to send the request when calling method (ws-user/x:1.progress), error: no"), True),
+        (ConnectionResetError(), True),
+        (ValueError("a fault of ours"), False),
+    ],
+)
+def test_calls_of_vanished_clients_are_not_logged(error: Exception, is_dropped: bool) -> None:
+    exception = (type(error), error, None)
+    record = logging.LogRecord("asyncio", logging.ERROR, "", 1, "Future exception was never retrieved", (), exception)
+    assert VanishedClients().filter(record) is not is_dropped
+    record.name = "bioengine_server.stack"
+    assert VanishedClients().filter(record)
 
 
 def test_ctrl_c_during_the_imports_shows_no_traceback() -> None:

@@ -1,0 +1,20 @@
+"""Clients that have gone without a word are nothing to log: what they were still to be told cannot be sent, and nobody waits."""
+
+from __future__ import annotations
+
+import logging
+
+# How hypha-rpc 0.21 and imjoy-rpc 0.5 say it, of calls whose outcome nobody asks for, such as those of `progress`.
+_WORDS = ("Failed to send the request when calling method", "Connection lost", "Connection closed", "connection is closed")
+
+
+def is_of_vanished_client(error: BaseException | None) -> bool:
+    return isinstance(error, ConnectionError) or (error is not None and any(word in str(error) for word in _WORDS))
+
+
+class VanishedClients(logging.Filter):
+    """Drops what asyncio says of such calls when they are thrown away."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        is_thrown_away = record.name == "asyncio" and "never retrieved" in record.getMessage()
+        return not (is_thrown_away and record.exc_info and is_of_vanished_client(record.exc_info[1]))
