@@ -114,6 +114,10 @@ class Settings(BaseSettings):
     peer_connections: int = Field(default=2000, ge=16)
     """Connections that one address may have open at once. A proxy in front counts as one."""
 
+    peer_requests: int = Field(default=0, ge=0)
+    """HTTP requests a second that one address may send, five times as many at once; further ones get 429. 0: any number. A proxy
+    in front counts as one; RPC clients' calls do not count."""
+
     run_timeout: float = Field(default=3000.0, gt=0)
     """Seconds that one run of a model may take before it is ended."""
 

@@ -22,6 +22,7 @@ from bioengine_server.web.cors import answer_pages
 from bioengine_server.web.gate import Gate
 from bioengine_server.web.headers import SafeAnswers
 from bioengine_server.web.patience import Patience
+from bioengine_server.web.peer_rate import PeerRate
 from bioengine_server.web.service_route import service_routes, services_route
 from bioengine_server.web.surface import Surface
 from bioengine_server.web.triton_proxy import TritonProxyRoute
@@ -54,5 +55,6 @@ def add_web(app: FastAPI, settings: Settings, keeper: Doorkeeper, service: Trito
     app.add_middleware(Door, keeper=keeper)
     app.add_middleware(Surface, own=triton, most=settings.max_request_size)
     app.add_middleware(Patience, seconds=settings.client_timeout)
+    app.add_middleware(PeerRate, limit=settings.peer_requests)
     origins = Origins(settings.allow_origins, settings.told_url)
     return SafeAnswers(Gate(answer_pages(app, origins), Hosts(settings), origins))
