@@ -3,8 +3,8 @@
     bytes -> request -> package -> tensors -> prediction -> result -> bytes
           |          |          |          |
           |          |          |          CannotTile, TileNotPossible, TilesNotPossible, TooManyTiles, ModelNotOpened,
-          |          |          |          ModelNotLoaded, RunDirUnusable, ModelFailed, StepFailed, WrongOutputs,
-          |          |          |          ModelProcessDied, RunTookTooLong
+          |          |          |          ModelNotLoaded, RunDirUnusable, EnvironmentGone, ModelFailed, StepFailed,
+          |          |          |          WrongOutputs, ModelProcessDied, RunTookTooLong
           |          |          Misfit: WrongInputCount, NotAnArray, BadAxes, WrongAxes, WrongSize, BadTile, LossyCast
           |          BadModelId, ModelNotFound, PackageRunsCode, PackageUnreadable, WeightsNotAvailable, NoWeightsWork,
           |          WeightsDamaged, WeightsNotOpened, NoGpu
@@ -293,6 +293,14 @@ class ModelNotLoaded(RequestError):
         super().__init__(
             f"Model '{model_id}' could not be loaded: {reason}. "
             "Try again in a minute, or ask the server's admin to look at its log."
+        )
+
+
+class EnvironmentGone(RequestError):
+    def __init__(self, model_id: str) -> None:
+        super().__init__(
+            f"Model '{model_id}' could not be loaded: the model runner's environment is gone. Ask the server's admin to end the "
+            "server and to start it with `./bioengine up`, which builds the environment again."
         )
 
 

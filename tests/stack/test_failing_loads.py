@@ -125,23 +125,32 @@ def test_files_of_any_name_are_opened(trusting: Stack, failing: Path) -> None:
     np.testing.assert_allclose(result["outputs"][0], example_output(failing, "umlaut-weights")[0])
 
 
-def test_a_run_dir_that_is_gone_is_told_by_readiness_and_by_a_load(trusting: Stack, packages: Path) -> None:
+@pytest.mark.parametrize(
+    "part, id, told, error",
+    [
+        ("rün dir/boot-*/models", "two-inputs", "run dir", "the server's run dir cannot be written"),
+        ("ümgebungen", "label-doubler", "the environment 'runner'", "the model runner's environment is gone"),
+    ],
+)
+def test_a_part_that_is_gone_is_told_by_readiness_and_by_a_load(
+    trusting: Stack, packages: Path, part: str, id: str, told: str, error: str
+) -> None:
     """As where something removes what looks old: loaded models go on answering, and no other can be loaded."""
-    (models,) = (trusting.home.parent / "rün dir").glob("boot-*/models")
-    aside = models.with_name("aside")
+    (place,) = trusting.home.parent.glob(part)
+    aside = place.with_name("aside")
     health = f"{trusting.url}/health/readiness"
     with trusting.client() as client:
         assert client.run("old-otter", example_input(packages, "old-otter"))["success"]
-        models.rename(aside)
-        models.touch()  # a folder of this name would be made anew
+        place.rename(aside)
+        place.touch()  # a folder of this name would be made anew
         try:
             wait_for(lambda: get(health)[0] == 503, 30, "not ready")
-            assert "run dir" in get(health)[1]["reason"], get(health)
+            assert told in get(health)[1]["reason"] and str(trusting.home.parent) not in get(health)[1]["reason"]
             assert client.run("old-otter", example_input(packages, "old-otter"))["success"]
-            error = client.run("two-inputs", example_input(packages, "two-inputs"))["error"]
-            assert "the server's run dir cannot be written" in error and str(models.parent) not in error
+            text = client.run(id, example_input(packages, id))["error"]
+            assert error in text and str(trusting.home.parent) not in text
         finally:
-            models.unlink()
-            aside.rename(models)
+            place.unlink()
+            aside.rename(place)
         trusting.wait_until_ready()
-        assert client.run("two-inputs", example_input(packages, "two-inputs"))["success"]
+        assert client.run(id, example_input(packages, id))["success"]

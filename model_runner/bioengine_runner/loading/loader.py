@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import sys
 import time
+from pathlib import Path
 from typing import Protocol
 
-from bioengine_runner.errors import ModelNotLoaded, RequestError, RunDirUnusable, unmark
+import numpy
+
+from bioengine_runner.errors import EnvironmentGone, ModelNotLoaded, RequestError, RunDirUnusable, unmark
 from bioengine_runner.loading.registry import LoadedModel, Registry
 from bioengine_runner.loading.triton_model import TritonModel
 from bioengine_runner.rundir import Boot
@@ -25,6 +29,9 @@ FAILURE_REMEMBERED = 10.0  # seconds
 # How long the process of an unloaded model may take to end by itself.
 UNLOAD_PATIENCE = 2.0  # seconds
 
+
+# Without them Triton cannot start a process that gets as far as our code, and may abort of that.
+ENVIRONMENT = (Path(sys.prefix) / "bin" / "python3", Path(numpy.__file__))
 
 # Between two looks at whether a model's process has opened its package.
 LOOK_INTERVAL = 0.02  # seconds
@@ -98,6 +105,8 @@ class Loader:
                     raise RequestError(known.error)
                 self._unload(model.name)
             generation = known.generation + 1 if known else 1
+            if not all(part.exists() for part in ENVIRONMENT):
+                raise EnvironmentGone(model.manifest.id)
             model.write(self._boot.model_repository)
             started = time.monotonic()
             try:
@@ -120,6 +129,7 @@ class Loader:
     def _problem_of_opening(self, model: TritonModel) -> str | None:
         """Wait for the model's process to open its package (`bioengine_runner.opening`); why it could not, or None."""
         owner = f"model:{model.name}"
+        deadline = time.monotonic() + self._boot.run_timeout
         while True:
             process = self._registry.process(owner)
             is_alive = process is not None and process.is_alive()
@@ -131,6 +141,9 @@ class Loader:
                 return str(ModelNotLoaded(model.manifest.id, reason))
             if self._registry.has_opened(owner):
                 return None
+            if process is not None and time.monotonic() > deadline:
+                process.end(patience=0)
+                return str(ModelNotLoaded(model.manifest.id, f"it was not open after {self._boot.run_timeout:g} s"))
             time.sleep(LOOK_INTERVAL)
 
     def _unload(self, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,9 +11,14 @@ from pathlib import Path
 
 import pydantic
 import pytest
+from bioengine_runner.errors import RequestError
+from bioengine_runner.loading.loader import Loader
 from bioengine_runner.loading.processes import Process, _state
-from bioengine_runner.loading.triton_model import _MODEL_FILE
+from bioengine_runner.loading.registry import Registry
+from bioengine_runner.loading.triton_model import _MODEL_FILE, TritonModel
 from bioengine_runner.reasons import in_short
+from bioengine_runner.rundir import Boot
+from bioengine_runner.store.manifest import Manifest
 
 
 def ended(program: str) -> tuple[Process, subprocess.Popen[bytes]]:
@@ -91,3 +97,36 @@ def test_a_model_whose_module_cannot_be_imported_is_one_for_triton_all_the_same(
     exec(_MODEL_FILE, module)
     with pytest.raises(RuntimeError, match="environment cannot be imported"):
         module["TritonPythonModel"]().execute([])
+
+
+class Triton:
+    """Stands in for Triton, which is not in these tests: a process for each model that is loaded, and that opens nothing."""
+
+    def __init__(self, boot: Boot) -> None:
+        self._boot = boot
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def load_model(self, model_name: str) -> None:
+        program = (
+            "import sys, time; from pathlib import Path\n"
+            "from bioengine_runner.loading.registry import Registry; from bioengine_runner.rundir import Boot\n"
+            "Registry(Boot(Path(sys.argv[1]), Path(), 1, False)).record_process(sys.argv[2]); print(flush=True); time.sleep(3600)"
+        )
+        command = [sys.executable, "-c", program, str(self._boot.folder), f"model:{model_name}"]
+        self.processes.append(subprocess.Popen(command, stdout=subprocess.PIPE))
+        assert self.processes[-1].stdout is not None
+        self.processes[-1].stdout.readline()
+
+    def unload_model(self, model_name: str) -> None:
+        pass
+
+
+def test_a_model_that_never_opens_is_ended(tmp_path: Path) -> None:
+    boot = Boot(tmp_path, tmp_path, run_timeout=0.5, debug=False)
+    boot.model_repository.mkdir()
+    triton = Triton(boot)
+    tensor = {"input": [], "output": [], "backend": "python"}
+    manifest = Manifest(tmp_path, "1", "hanging-hare", "1.0.0", True, (), (), {}, (), (), {}, tensor, {})
+    with pytest.raises(RequestError, match=r"'hanging-hare' could not be loaded: it was not open after 0\.5 s"):
+        Loader(boot, Registry(boot), triton).ensure(TritonModel("hanging-hare", manifest, ("onnx",)))
+    assert triton.processes[0].wait(10) == -signal.SIGKILL
