@@ -21,7 +21,7 @@ from hypha.core.store import RedisStore
 from bioengine_server.access.door import Doorkeeper
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
-from bioengine_server.errors import HomeInUse, StackError
+from bioengine_server.errors import HomeInUse, StackError, UnsafeFolder
 from bioengine_server.fresh import keep_fresh, locked
 from bioengine_server.gateway.route import LegacyGateway
 from bioengine_server.health import Liveness, Readiness, add_health_routes
@@ -266,7 +266,7 @@ def own_home(settings: Settings) -> Iterator[str]:
         locks.enter_context(_owned(folder, settings))
         # Also where two with one home name different run dirs: they would end each other's Triton.
         if folder != settings.usual_node_folder:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, UnsafeFolder):
                 make_private(settings.usual_node_folder)
                 locks.enter_context(_owned(settings.usual_node_folder, settings))
         yield

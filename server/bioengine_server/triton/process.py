@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 from bioengine_server.environments import environment
+from bioengine_server.errors import StackError
 from bioengine_server.hub.ports import free_ports
 from bioengine_server.parts import REPOSITORY
 from bioengine_server.private_folder import make_private
@@ -65,8 +66,12 @@ class TritonProcess:
         self._log.propagate = False
 
     def start(self) -> None:
-        """Start Triton and keep it running. Raises UnsafeFolder."""
+        """Start Triton and keep it running. Raises UnsafeFolder, StackError."""
         self._clean()
+        try:
+            self._environment()
+        except OSError as error:
+            raise StackError(f"{error.filename} cannot be made: {error.strerror}. Make room there, or access to it.") from error
         handler = LogFile(self.log_file, encoding="utf-8", maxBytes=10_000_000, backupCount=3)
         handler.setFormatter(logging.Formatter("%(message)s"))
         self._log.addHandler(handler)

@@ -8,17 +8,19 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from bioengine_server.access.registry import TokenRegistry
-from bioengine_server.errors import StackError
+from bioengine_server.errors import HomeInUse, StackError
 from bioengine_server.fresh import locked, touch
 from bioengine_server.parts import what_is_missing
 from bioengine_server.room import lack_of_room
 from bioengine_server.settings import Settings
+from bioengine_server.stack import own_home
 from bioengine_server.untrusted import LogFormatter
 from bioengine_server.vanished import VanishedClients
 from bioengine_server.whole_file import whole_file
@@ -165,3 +167,15 @@ def test_ctrl_c_during_the_imports_shows_no_traceback() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("run_dir", ["first", "second"])
+def test_a_home_is_held_whatever_run_dir_another_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_dir: str) -> None:
+    """They would end each other's Triton, which has its name from the home."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "system"))
+    first = Settings(home=tmp_path / "home", run_dir=tmp_path / "first")
+    with own_home(first):
+        with pytest.raises(HomeInUse, match=str(os.getpid())), own_home(Settings(home=first.home, run_dir=tmp_path / run_dir)):
+            pass
+        with own_home(Settings(home=tmp_path / "another", run_dir=tmp_path / "another run")):
+            pass
