@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bioengine_server.settings import Settings
+from bioengine_server.whole_file import whole_file
 
 HEADER = "BioEngine-Server"
 _FILE = "server.json"
@@ -39,11 +40,8 @@ def announced(settings: Settings) -> Iterator[str]:
     """Have the home say who uses it; gives the server's name. Where the home has no room, nothing depends on it."""
     file = settings.home / _FILE
     announcement = Announcement(secrets.token_hex(8), settings.url, socket.gethostname(), os.getpid())
-    with contextlib.suppress(OSError):
-        beside = file.with_name(f".{_FILE}.{os.getpid()}")
-        beside.write_text(json.dumps(asdict(announcement)), encoding="utf-8")
-        beside.chmod(0o600)
-        beside.replace(file)
+    with contextlib.suppress(OSError), whole_file(file, 0o600) as stream:
+        stream.write(json.dumps(asdict(announcement)).encode())
     try:
         yield announcement.name
     finally:

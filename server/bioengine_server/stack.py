@@ -269,7 +269,7 @@ def own_home(settings: Settings) -> Iterator[str]:
             with contextlib.suppress(OSError, UnsafeFolder):
                 make_private(settings.usual_node_folder)
                 locks.enter_context(_owned(settings.usual_node_folder, settings))
-        yield
+        yield locks.enter_context(announced(settings))
 
 
 @contextlib.contextmanager
@@ -284,8 +284,7 @@ def _owned(folder: Path, settings: Settings) -> Iterator[None]:
         owner.truncate(0)
         owner.write(f"process {os.getpid()}, {settings.url}\n")
         owner.flush()
-        with announced(settings) as name:
-            yield name
+        yield
 
 
 def stop_on_signals() -> asyncio.Event:
