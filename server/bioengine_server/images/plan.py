@@ -135,7 +135,7 @@ def _labels(groups: Sequence[Sequence[Path]]) -> list[str]:
     """
     seen: dict[tuple[str, ...], Sequence[Path]] = {}
     for group in groups:
-        if (key := tuple(map(os.path.realpath, group))) in seen:
+        if (key := tuple(map(os.path.abspath, group))) in seen:
             raise SameOutput(Path(group[0].stem), [", ".join(map(str, images)) for images in (seen[key], group)])
         seen[key] = group
     choices = [[*_more_and_more(group), f"{group[0].stem}-{number}"] for number, group in enumerate(groups, start=1)]
