@@ -16,14 +16,14 @@ import uvicorn
 from bioengine_server.errors import StackError
 from bioengine_server.hub import protocol
 from bioengine_server.hub.connections import Connections, peer_of, raise_file_limit
-from bioengine_server.hub.hypha import HttpServer, listen
 from bioengine_server.web.headers import SAFE_HEADERS
 from hypha_rpc.sync import connect_to_server
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import connect
 
-from tests.stack.harness import ROUTER, Stack, example_input, free_port, get
+from tests.security.connections import Fake, Raw, serving
+from tests.stack.harness import ROUTER, Stack, example_input, get
 
 HEADER = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 DEADLINE = 0.5  # seconds, in this process
@@ -47,40 +47,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     """Of a server in this process, with a short deadline and few connections of one peer."""
     monkeypatch.setattr(protocol, "HEADER_TIMEOUT", DEADLINE)
-    found = free_port()
-    with contextlib.closing(listen("127.0.0.1", found)) as listener:
-        server = HttpServer(app, listener, MOST_OF_PEER)
-        await server.start()
+    async with serving(app, MOST_OF_PEER) as found:
         yield found
-        await server.stop()
-
-
-class Raw:
-    """A connection that says what a test wants."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-
-    @classmethod
-    async def open(cls, port: int, source: str = "127.0.0.1") -> Raw:
-        return cls(*await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0)))
-
-    async def is_ended(self, seconds: float = 5) -> bytes | None:
-        """What it got before it was ended; None where it was not."""
-        try:
-            async with asyncio.timeout(seconds):
-                return await self.reader.read()
-        except ConnectionResetError:
-            return b""
-        except TimeoutError:
-            return None
-
-    async def request(self, rest: bytes = b"\r\n") -> bytes:
-        """The answer to a whole request, or to the `rest` of one."""
-        self.writer.write(rest)
-        async with asyncio.timeout(5):
-            head = await self.reader.readuntil(b"\r\n\r\n")
-            return head + await self.reader.readexactly(4)
 
 
 @pytest.mark.parametrize(
@@ -191,16 +159,6 @@ async def test_websockets_of_one_peer_do_not_shut_out_another(port: int) -> None
         await asyncio.sleep(0.1)
         again = await Raw.open(port)
         assert b"200 OK" in await again.request(HEADER + b"\r\n")
-
-
-class Fake:
-    """A connection without a network."""
-
-    def __init__(self) -> None:
-        self.is_aborted = False
-
-    def abort(self) -> None:
-        self.is_aborted = True
 
 
 def test_all_together_are_bounded_and_the_largest_peer_makes_room() -> None:

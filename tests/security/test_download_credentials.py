@@ -10,7 +10,7 @@ from aiohttp import web
 from bioengine_server.store.download import Downloader, _proxy
 from yarl import URL
 
-from tests.stack.harness import free_port
+from tests.security.answering import answering
 
 
 @pytest.fixture
@@ -22,14 +22,8 @@ async def heard() -> AsyncIterator[tuple[int, list[dict[str, str]]]]:
         headers.append({name.lower(): value for name, value in request.headers.items()})
         return web.Response(body=b"content")
 
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    yield port, headers
-    await runner.cleanup()
+    async with answering(answer) as port:
+        yield port, headers
 
 
 @pytest.mark.parametrize("variable", ["NETRC", "HOME"])

@@ -17,7 +17,7 @@ from bioengine_server.settings import Settings
 from bioengine_server.store.service import StoreService
 from bioengine_server.triton.api import TritonApi
 
-from tests.stack.harness import free_port
+from tests.security.answering import answering
 
 
 @pytest.fixture(params=[301, 302, 303, 307, 308])
@@ -31,16 +31,10 @@ async def redirecting(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Tri
             return web.json_response({})
         return web.Response(status=request.param, headers={"Location": "/elsewhere"})
 
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    api = TritonApi(f"http://127.0.0.1:{port}", "a secret", 5)
-    yield api, elsewhere
-    await api.close()
-    await runner.cleanup()
+    async with answering(answer) as port:
+        api = TritonApi(f"http://127.0.0.1:{port}", "a secret", 5)
+        yield api, elsewhere
+        await api.close()
 
 
 async def test_no_request_follows_a_redirect(redirecting: tuple[TritonApi, list[str]]) -> None:

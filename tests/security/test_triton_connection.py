@@ -15,6 +15,8 @@ from bioengine_server.errors import TritonUnavailable
 from bioengine_server.triton import connection
 from bioengine_server.triton.api import TritonApi
 
+from tests.security.answering import answering
+
 LISTENS = """
 import socket, sys
 listener = socket.socket(socket.AF_UNIX)
@@ -71,14 +73,7 @@ async def test_answers_are_bounded(monkeypatch: pytest.MonkeyPatch, status: int)
             sent += 100_000
         return answer
 
-    app = web.Application()
-    app.router.add_get("/{path:.*}", endless)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    try:
+    async with answering(endless) as port:
         async with api(f"http://127.0.0.1:{port}") as triton:
             with pytest.raises(Exception, match=r"did not answer|more than 1000000 bytes"):
                 await triton.model_config("old-otter")
@@ -86,5 +81,3 @@ async def test_answers_are_bounded(monkeypatch: pytest.MonkeyPatch, status: int)
                 with pytest.raises(TritonUnavailable):
                     await triton.open("GET", "/v2", None, {})
         assert sent < 100_000_000
-    finally:
-        await runner.cleanup()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -17,7 +16,7 @@ from bioengine_server.gateway import route
 from bioengine_server.gateway.route import LegacyGateway
 from bioengine_server.hub import hypha_parts, protocol
 from bioengine_server.hub.connections import Connections
-from bioengine_server.hub.hypha import HttpServer, create_hypha, listen
+from bioengine_server.hub.hypha import create_hypha
 from bioengine_server.hub.library import LibraryChanged
 from bioengine_server.hub.secrets import new_secret
 from bioengine_server.settings import Settings
@@ -30,7 +29,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 from websockets.asyncio.client import connect
 
-from tests.security.test_door_connections import Fake, Raw
+from tests.security.connections import Fake, Raw, serving
 from tests.stack.harness import free_port
 
 GET = b"GET %s HTTP/1.1\r\nHost: localhost\r\n"
@@ -63,12 +62,8 @@ async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     """Of a server in this process, with short deadlines and few connections of one peer."""
     for name in ("HANDSHAKE_TIMEOUT", "LINGER", "FLUSH_TIMEOUT"):
         monkeypatch.setattr(protocol, name, SHORT)
-    found = free_port()
-    with contextlib.closing(listen("127.0.0.1", found)) as listener:
-        server = HttpServer(app, listener, MOST_OF_PEER)
-        await server.start()
+    async with serving(app, MOST_OF_PEER) as found:
         yield found
-        await server.stop()
 
 
 @pytest.mark.parametrize(
