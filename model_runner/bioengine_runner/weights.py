@@ -8,10 +8,11 @@ Not tried on a GPU yet.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,7 +111,8 @@ def _open(package: Manifest, description: v0_4.ModelDescr | v0_5.ModelDescr, wei
         if weight_format == "onnx":
             _have_threads_sleep()
         # State dicts are opened with torch.load(weights_only=True): no code comes out of a weight file.
-        adapter = create_model_adapter(description, devices=[name], weight_format_priority_order=(weight_format,))  # type: ignore[arg-type]
+        with tensors_found(package):
+            adapter = create_model_adapter(description, devices=[name], weight_format_priority_order=(weight_format,))  # type: ignore[arg-type]
         active = active_device(adapter)
         if not active.startswith(device):
             raise NoGpu(package.id, weight_format, active)
@@ -137,6 +139,31 @@ def _have_threads_sleep() -> None:
     options = onnx_backend.rt.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     onnx_backend.rt.InferenceSession = functools.partial(onnx_backend.rt.InferenceSession, sess_options=options)
+
+
+@contextlib.contextmanager
+def tensors_found(package: Manifest) -> Iterator[None]:
+    """Have ONNX Runtime open a package's weights from their file where tensors are in others, which it looks for beside it.
+
+    bioimageio.core 0.11 does so for one file that is declared as `external_data`, which format 0.4 cannot say; else it gives
+    bytes, which have no place. The files are verified by then.
+    """
+    weights = package.weights.get("onnx")
+    if weights is None or len(weights.files) == 1:
+        yield
+        return
+    from bioimageio.core.backends import onnx_backend
+
+    file, open_session = package.folder / weights.source, onnx_backend.rt.InferenceSession
+
+    def session(content: Any, **options: Any) -> Any:
+        return open_session(file if isinstance(content, bytes) else content, **options)
+
+    onnx_backend.rt.InferenceSession = session
+    try:
+        yield
+    finally:
+        onnx_backend.rt.InferenceSession = open_session
 
 
 def _give_code_whole_images(pipeline: Any) -> None:

@@ -118,6 +118,32 @@ def test_formats_fall_through_and_a_chosen_one_does_not(folder: Path, tmp_path: 
         Pipeline(package, ["onnx"], boot(tmp_path))
 
 
+def test_tensors_in_several_files_that_are_declared_as_attachments(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As format 0.4 has them. The process works in a folder where none of them is."""
+    place = folder / "conscientious-seashell"
+    image = [np.load(place / "test_input.npy")]
+    model = onnx.load(place / "weights.onnx")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "one"))
+    model.graph.node[0].output[0] = "sum"
+    model.graph.node.append(onnx.helper.make_node("Mul", ["sum", "one"], ["mask"]))
+    onnx.save(model, place / "weights.onnx", save_as_external_data=True, all_tensors_to_one_file=False, size_threshold=0)
+    rdf = yaml.safe_load((place / "rdf.yaml").read_text())
+    rdf["weights"]["onnx"]["sha256"] = sha256(place / "weights.onnx")
+    rdf["attachments"] = [{"source": "kernel"}, {"source": "one"}]
+    (place / "rdf.yaml").write_text(yaml.safe_dump(rdf))
+    package = replace(
+        seashell(folder), weights={"onnx": Weights("weights.onnx", sha256(place / "weights.onnx"), "kernel", ["one"])}
+    )
+    monkeypatch.chdir(tmp_path)
+    (mask,) = Pipeline(package, ["onnx"], boot(tmp_path)).predict(image)
+    np.testing.assert_allclose(mask, np.load(place / "test_output.npy"), atol=1e-3)
+    (place / "one").write_bytes(b"\0" * 4)
+    with pytest.raises(WeightsDamaged):
+        Pipeline(package, ["onnx"], boot(tmp_path))
+
+
 def test_tensors_beside_an_onnx_file_are_read_and_verified(folder: Path, tmp_path: Path) -> None:
     place = folder / "conscientious-seashell"
     model = onnx.load(place / "weights.onnx")
