@@ -10,6 +10,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from bioengine_server.settings import Settings
 
@@ -82,7 +83,7 @@ class Mirror:
         if path in self.documents:
             return json.dumps(self.documents[path]).encode()
         before, separator, file = path.removeprefix("/artifacts/").partition("/files/")
-        found = self.packages / before / file
+        found = self.packages / before / unquote(file)
         return found.read_bytes() if separator and found.is_file() else None
 
 

@@ -41,8 +41,6 @@ BOMBS = {
     "many values": "a: [" + "0," * 499_000 + "]",
     "many lists": "a: [" + "[]," * 330_000 + "]",
     "a long number": "a: " + "9" * 900_000,
-    "a long number with colons": "a: " + ":".join(["59"] * 300_000),
-    "a bad date": "a: 2026-99-99",
     "large": "a: " + "x" * 4_000_000,
     "not text": "\udcff",
     "a tag": "a: !!python/object/apply:os.system [touch /tmp/owned]",
@@ -62,6 +60,14 @@ async def test_descriptions_that_are_bombs(name: str) -> None:
         await reader.apart(reader.read_raw, "https://x.example/rdf.yaml", BOMBS[name].encode("utf-8", "surrogateescape"))
     assert time.monotonic() - started < 15 and len(str(caught.value)) < 600
     assert await stopped(lag) < 0.5
+
+
+async def test_what_looks_like_a_number_or_a_date_is_text() -> None:
+    """As bioimageio.spec's version of YAML has it, however long it is."""
+    colons = ":".join(["59"] * 300_000)
+    text = f"colons: {colons}\ndate: 2026-99-99\n"
+    raw = await reader.apart(reader.read_raw, "https://x.example/rdf.yaml", text.encode())
+    assert raw == {"colons": colons, "date": "2026-99-99"}
 
 
 @pytest.mark.parametrize(

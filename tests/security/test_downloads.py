@@ -364,7 +364,7 @@ def external_data_is_read(stack: Stack, packages: Path, tmp_path: Path) -> None:
 def test_a_hostile_collection_keeps_nobody_waiting(packages: Path, tmp_path: Path) -> None:
     """Clients ask for models whose descriptions are bombs; meanwhile the server answers others as ever."""
     copy = Path(shutil.copytree(packages, tmp_path / "mirror"))
-    texts = {"laughing-hyena": LAUGHS, "long-llama": "a: " + ":".join(["59"] * 300_000), "large-lynx": "a: " + "x" * 3_800_000}
+    texts = {"laughing-hyena": LAUGHS, "long-llama": f"a: [{'0,' * 490_000}]", "large-lynx": "a: " + "x" * 3_800_000}
     for id, text in texts.items():
         (copy / id).mkdir()
         (copy / id / "rdf.yaml").write_text(text)
@@ -388,6 +388,7 @@ def test_a_hostile_collection_keeps_nobody_waiting(packages: Path, tmp_path: Pat
             assert client.run("old-otter", example_input(packages, "old-otter"))["success"]
         assert max(waits) < 2, max(waits)
         external_data_is_read(stack, packages, tmp_path)
-        assert "takes too much time" in errors["long-llama"] and "larger than 1 MB" in errors["large-lynx"]
-        assert "stands for more than" in errors["laughing-hyena"]
+        # The llama takes seconds; on a slow machine more than it may.
+        assert any(text in errors["long-llama"] for text in ("takes too much time", "stands for more than")), errors["long-llama"]
+        assert "larger than 1 MB" in errors["large-lynx"] and "stands for more than" in errors["laughing-hyena"]
         assert str(tmp_path) not in "".join(errors.values())

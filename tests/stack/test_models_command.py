@@ -91,6 +91,34 @@ def test_pull_show_test_export_and_prune(packages: Path, tmp_path: Path) -> None
     assert "drawn-nuclei" in bioengine("models", "list", BIOENGINE_HOME=other).stdout
 
 
+def test_what_was_downloaded_is_tested_by_its_own_tolerance(packages: Path, tmp_path: Path) -> None:
+    """Of packages whose other weights, covers and attachments are not stored, and whose outputs are as far off as they say."""
+    home = str(tmp_path / "home")
+    collection = Path(shutil.copytree(packages, tmp_path / "collection"))
+    new, old = collection / "conscientious-seashell", collection / "old-otter"
+    for folder in (new, old):
+        np.save(folder / "test_output.npy", np.load(folder / "test_output.npy") + np.float32(0.006))
+    rdf = yaml.safe_load((new / "rdf.yaml").read_text())
+    state_dict = {"source": "state.pt", "sha256": "0" * 64, "pytorch_version": "2.0", "architecture": {
+        "callable": "Net", "source": "network.py", "sha256": "0" * 64
+    }}  # fmt: skip
+    rdf["weights"] = {"onnx": {**rdf["weights"]["onnx"], "parent": "pytorch_state_dict"}, "pytorch_state_dict": state_dict}
+    rdf["outputs"][0]["test_tensor"] = {"source": "test_output.npy"}
+    tolerance = {"absolute_tolerance": 0.009, "output_ids": "any_continuous_output", "weights_formats": ["onnx"]}
+    rdf["config"]["bioimageio"]["reproducibility_tolerance"] = [{"output_ids": "any_discrete_output"}, tolerance]
+    rdf |= {"format_version": "0.5.14", "covers": [{"source": "away.png"}], "attachments": [{"source": "paper.pdf"}]}
+    (new / "rdf.yaml").write_text(yaml.safe_dump(rdf))
+    rdf = yaml.safe_load((old / "rdf.yaml").read_text())
+    rdf["config"] = {"bioimageio": {"test_kwargs": {"onnx": {"absolute_tolerance": 0.009}}}}
+    rdf |= {"covers": ["away.png"], "attachments": {"files": ["paper.pdf"]}}
+    (old / "rdf.yaml").write_text(yaml.safe_dump(rdf))
+    with Mirror(collection) as mirror:
+        pulled = bioengine("models", "pull", new.name, old.name, BIOENGINE_HOME=home, **mirror.environment)
+        assert pulled.returncode == 0, pulled.stderr
+    tested = bioengine("models", "test", "--all", BIOENGINE_HOME=home)
+    assert tested.returncode == 0 and tested.stdout.count("passed") == 2, tested.stdout + tested.stderr
+
+
 @pytest.mark.extended
 def test_a_failing_model_is_told(packages: Path, tmp_path: Path) -> None:
     home = str(tmp_path / "home")

@@ -8,19 +8,20 @@ few bytes and billions of values.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from bioengine_server.errors import StoreError
 from bioengine_server.store import layout
+from bioengine_server.store.yaml_text import Loader
 from bioengine_server.untrusted import shown
 
 MAX_SIZE = 1_000_000  # bytes; descriptions of the collection have at most some tens of kB
 _MAX_VALUES = 20_000  # keys and values, those that are repeated by an alias counted each time; long texts count more
 _MAX_DEPTH = 40
-
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Unreadable(Exception):
@@ -31,12 +32,24 @@ class Invalid(Exception):
     """The description breaks the specification; the message has a line for each problem."""
 
 
+class TooNew(Invalid):
+    """The description breaks the specification that this server knows, and is written for a later one: the message says both."""
+
+
+class PackageTooNew(StoreError):
+    def __init__(self, source: Path | str, reason: str) -> None:
+        super().__init__(
+            f"This server is older than the package {shown(source, 300)}, so nothing was imported: {reason}\n"
+            "The package may well be right. Update this BioEngine, or have the package saved in a format that it reads."
+        )
+
+
 def parse(content: bytes) -> dict[str, Any]:
     """The plain data (as of JSON) of a description. Raises Unreadable."""
     if len(content) > MAX_SIZE:
         raise Unreadable(f"its description is larger than {MAX_SIZE / 1e6:g} MB")
     try:
-        loader = _Loader(content.decode("utf-8"))
+        loader = Loader(content.decode("utf-8"))
         try:
             node = loader.get_single_node()
             _check_size(node)
@@ -65,7 +78,7 @@ def build(folder: Path, id: str, files: dict[str, str], origin: str) -> dict[str
         files: SHA-256 of each file, by its path within the package.
         origin: where it came from.
 
-    Raises Unreadable, Invalid, BadWeights.
+    Raises Unreadable, Invalid, TooNew, BadWeights.
     """
     # Imported here, since reading alone needs none of it.
     from bioimageio.spec import InvalidDescr, load_description
@@ -76,19 +89,20 @@ def build(folder: Path, id: str, files: dict[str, str], origin: str) -> dict[str
 
     with open(folder / "rdf.yaml", "rb") as file:
         raw = parse(file.read(MAX_SIZE + 1))
+    newest: str = v0_5.ModelDescr.implemented_format_version
     try:
         description: Any = load_description(folder / "rdf.yaml", perform_io_checks=False)
     except MemoryError:
         raise
     except Exception as error:  # whatever a hostile description makes of the validation
-        raise Invalid(f"  {type(error).__name__}: {shown(error, 500)}") from error
+        raise _invalid(raw, newest, f"  {type(error).__name__}: {shown(error, 500)}") from error
     if isinstance(description, InvalidDescr):
         details = [
             f"  {shown('.'.join(map(str, entry.loc)) or 'rdf.yaml', 200)}: {shown(entry.msg, 500)}"
             for detail in description.validation_summary.details
             for entry in detail.errors
         ]
-        raise Invalid("\n".join(details[:10]) or "  unknown format")
+        raise _invalid(raw, newest, "\n".join(details[:10]) or "  unknown format")
     if not isinstance(description, (v0_4.ModelDescr, v0_5.ModelDescr)):
         raise Unreadable(f"it describes a {type(description).__name__}, not a model")
     for spec in description.inputs:
@@ -99,6 +113,18 @@ def build(folder: Path, id: str, files: dict[str, str], origin: str) -> dict[str
     if (weights := manifest.weights.get("onnx")) is not None:
         manifest.weights["onnx"] = check_onnx(folder, weights, files, raw)
     return manifest.model_dump(mode="json")
+
+
+def _invalid(raw: dict[str, Any], newest: str, details: str) -> Invalid:
+    """What is wrong: the description, or a server that knows formats up to `newest` only."""
+    version = str(raw.get("format_version"))
+    if re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}", version) and _numbers(version) > _numbers(newest):
+        return TooNew(f"it is written in format {version}, and this server reads formats up to {newest}, in which:\n{details}")
+    return Invalid(details)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in version.split(".")]
 
 
 def _check_size(root: Any) -> None:

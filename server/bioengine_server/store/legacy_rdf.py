@@ -31,6 +31,7 @@ def legacy_rdf(
     rdf = copy.deepcopy(raw)
     bioimageio = rdf.setdefault("config", {}).setdefault("bioimageio", {})
     bioimageio.setdefault("nickname", id)
+    rdf["weights"] = {name: entry for name, entry in raw["weights"].items() if entry is not None}
     if isinstance(description, v0_5.ModelDescr):
         rdf["inputs"] = [
             {**_tensor(spec, tensor, item), "shape": _input_shape(tensor.axes)}

@@ -30,8 +30,10 @@ from bioengine_server.store.names import (
     same_but_for_case,
     shipped_package,
 )
-from bioengine_server.store.package import copy_package, hash_files, read_rdf, verify_hashes
+from bioengine_server.store.package import RDF, copy_package, hash_files, read_rdf, verify_hashes
+from bioengine_server.store.settle import leave_out_weights, name_by_url, settle
 from bioengine_server.store.usage import last_uses
+from bioengine_server.store.yaml_text import dumped
 from bioengine_server.whole_file import whole_file
 
 logger = logging.getLogger(__name__)
@@ -86,7 +88,7 @@ class ModelStore:
             layout.check_id(id)
         with self.incoming(source) as folder:
             copy_package(source, folder, self._max_size)
-            manifest, raw = _read(source, folder, id)
+            manifest, raw = _read(source, folder, id, must_be_whole=True)
             place = f"{manifest.id}/{manifest.version}"
             with self._writing(source), layout.lock(self.folder):
                 layout.sweep(self.folder)
@@ -125,7 +127,7 @@ class ModelStore:
         Raises NotAPackage, InvalidPackage, BadId, NameTaken, ReservedName, StoreNotWritable.
         """
         layout.check_id(id)
-        manifest, _ = _read(source, folder, id)
+        manifest, _ = _read(source, folder, id, must_be_whole=False)
         place = f"{id}/{manifest.version}"
         with self._writing(source), layout.lock(self.folder):
             layout.sweep(self.folder)
@@ -205,16 +207,25 @@ class ModelStore:
         return {name for name, named in layout.read_aliases(self.folder).items() if named == place}
 
     def export(self, model: StoredModel, target: Path) -> None:
-        """Write a package as the zip `target`, whole or not at all. Raises FileExists, StoreError."""
+        """Write a package as the zip `target`, whole or not at all. Raises FileExists, StoreError.
+
+        Of one that was downloaded, the description leaves out the weights that were not, and names what else was not by its URL.
+        """
         if target.exists():
             raise FileExists(target)
+        raw, files = reader.read_raw(model.folder, read_rdf(model.folder)), model.manifest.files
+        is_partial = any([leave_out_weights(raw, files), name_by_url(raw, files, model.manifest.origin)])
+        description = dumped(raw) if is_partial else None
         try:
             with (
-                whole_file(target) as file,
+                whole_file(target, replace=False) as file,
                 zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
             ):
                 for name in model.manifest.files:
-                    archive.write(model.folder / name, name)
+                    if name == RDF and description is not None:
+                        archive.writestr(name, description)
+                    else:
+                        archive.write(model.folder / name, name)
         except OSError as error:
             raise StoreError(f"{target} could not be written: {error.strerror or error}. Name another file with -o.") from error
 
@@ -338,18 +349,19 @@ def _place(model: StoredModel) -> str:
     return f"{model.manifest.id}/{model.manifest.version}"
 
 
-def _read(source: Path | str, folder: Path, id: str | None) -> tuple[Manifest, dict[str, Any]]:
-    """The manifest and the plain data of a package's description; its files are verified. Raises NotAPackage, InvalidPackage."""
+def _read(source: Path | str, folder: Path, id: str | None, must_be_whole: bool) -> tuple[Manifest, dict[str, Any]]:
+    """The manifest and the plain data of a package's description, both made to agree with its files, which are verified.
+
+    Raises NotAPackage, InvalidPackage, FilesMissing, RefusedWeights.
+    """
     raw = reader.read_raw(source, read_rdf(folder))
+    settle(source, folder, raw, must_be_whole)
     if id is None:
         fallback = "" if isinstance(source, str) else source.stem if source.is_file() else source.resolve().name
         id = layout.check_id(proposed_id(raw) or fallback)
     files = hash_files(folder)
     verify_hashes(source, raw, files)
-    manifest = reader.read_package(source, folder, id, files)
-    if not manifest.weights and not manifest.unsupported_weights:
-        raise NotAPackage(source, "none of its weight files is there")
-    return manifest, raw
+    return reader.read_package(source, folder, id, files), raw
 
 
 def _may_be_id(name: str) -> bool:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import lzma
 import os
+import re
 import shutil
 import stat
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
 from bioengine_server.errors import NotAPackage
@@ -21,14 +24,22 @@ from bioengine_server.untrusted import shown
 
 RDF = "rdf.yaml"
 RDF_NAMES = (RDF, "bioimageio.yaml", "model.yaml")
+"""Names of a description, or ends of its name, as in `my.rdf.yaml`; as in bioimageio.spec, the first that there is counts."""
+
+_OURS = {*RDF_NAMES, FILE_NAME}
 
 # Folder of ours beside a stored package's files: what its tests gave.
 REPORTS = "reports"
 
+# What Finder and Windows put beside files.
+_JUNK = re.compile(r"(^|/)(\.DS_Store|\._[^/]*|Thumbs\.db|desktop\.ini)$|^__MACOSX/", re.IGNORECASE)
+
 # A zip whose content is many times larger than itself is no package; model weights hardly compress.
 _MOST_EXPANSION = 200
 _MOST_FILES = 10_000
+_MOST_FOLDERS = 10  # around a package in a zip
 _CHUNK = 1 << 20  # bytes
+_IS_UTF8 = 0x800  # flag of a zip's entry
 
 
 def copy_package(source: Path, target: Path, max_size: int) -> None:
@@ -40,6 +51,8 @@ def copy_package(source: Path, target: Path, max_size: int) -> None:
         _copy_folder(source, target, max_size)
     elif source.is_file() and zipfile.is_zipfile(source):
         _unzip(source, target, max_size)
+    elif source.is_file() and source.name.endswith(RDF_NAMES):
+        raise NotAPackage(source, "it is a description alone; name the folder that it lies in with its files")
     elif source.is_file():
         raise NotAPackage(source, "it is a file, and not a zip")
     else:
@@ -48,7 +61,7 @@ def copy_package(source: Path, target: Path, max_size: int) -> None:
 
 
 def _copy_folder(source: Path, target: Path, max_size: int) -> None:
-    if not any((source / name).is_file() for name in RDF_NAMES):
+    if not _descriptions(source):
         raise NotAPackage(source, f"the folder has no {RDF}")
     count = size = 0
     # Each file is opened once, from its folder's descriptor: what is counted is what is copied, also when somebody exchanges
@@ -57,6 +70,8 @@ def _copy_folder(source: Path, target: Path, max_size: int) -> None:
     for folder, _, names, descriptor in os.fwalk(top):  # does not follow links to folders
         for name in names:
             path = Path(folder, name).relative_to(top)
+            if _JUNK.search(path.as_posix()):
+                continue
             with _opened(source, path, name, descriptor) as file:
                 bytes_left = os.fstat(file.fileno()).st_size
                 count, size = count + 1, size + bytes_left
@@ -88,27 +103,53 @@ def _opened(source: Path, path: Path, name: str, folder: int) -> BinaryIO:
 def _unzip(source: Path, target: Path, max_size: int) -> None:
     try:
         with zipfile.ZipFile(source) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            size = sum(entry.file_size for entry in entries)
-            _check_bounds(source, len(entries), size, max_size)
+            named = [(_name(entry), entry) for entry in archive.infolist()]
+            named = [(name, entry) for name, entry in named if not name.endswith("/") and not _JUNK.search(name)]
+            entries = dict(named)
+            size = sum(entry.file_size for _, entry in named)
+            _check_bounds(source, len(named), size, max_size)
             if size > _MOST_EXPANSION * max(source.stat().st_size, 1_000_000):
                 raise NotAPackage(source, "its content is far too large for its size")
-            names = [entry.filename.casefold() for entry in entries]
-            if len(set(names)) < len(names):
-                raise NotAPackage(source, "the zip has two entries of the same name")
-            for entry in entries:
-                path = PurePosixPath(entry.filename)
-                kind = stat.S_IFMT(entry.external_attr >> 16)
-                if path.is_absolute() or ".." in path.parts or "\\" in entry.filename or kind not in (0, stat.S_IFREG):
-                    raise NotAPackage(
-                        source, f"the zip has an entry that is not a plain file inside it ({shown(entry.filename)!r})"
-                    )
-                destination = target / path
+            _check_names(source, named)
+            for name, entry in entries.items():
+                destination = target / name
                 destination.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(entry) as compressed, open(destination, "wb") as file:
+                # Where the file system takes two names for one, the second is refused.
+                with archive.open(entry) as compressed, open(destination, "xb") as file:
                     shutil.copyfileobj(compressed, file)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotAPackage(source, "the zip has two entries of the same name") from error
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError, NotImplementedError, RuntimeError, EOFError) as error:
         raise NotAPackage(source, f"the zip cannot be read ({shown(error, 200)})") from error
+
+
+def _name(entry: zipfile.ZipInfo) -> str:
+    """The path of a zip's entry, with `/` between its parts and letters composed, wherever the zip was made.
+
+    A zip says of a name that it is UTF-8, or else it should be of code page 437, as which zipfile has decoded it; Finder, among
+    others, writes UTF-8 and does not say so.
+    """
+    name = entry.filename
+    if not entry.flag_bits & _IS_UTF8:
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return unicodedata.normalize("NFC", name.replace("\\", "/"))
+
+
+def _check_names(source: Path, named: list[tuple[str, zipfile.ZipInfo]]) -> None:
+    """Raises NotAPackage for an entry that is not a plain file inside the zip, and for two of one name.
+
+    A description, or a file of ours, in other letters is the same name; other files may differ in their case alone.
+    """
+    folded = [name.casefold() if name.casefold().rpartition("/")[2] in _OURS else name for name, _ in named]
+    if len(set(folded)) < len(folded):
+        raise NotAPackage(source, "the zip has two entries of the same name")
+    for name, entry in named:
+        path = PurePosixPath(name)
+        is_of_windows = "\\" in entry.filename and PureWindowsPath(entry.filename).anchor
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if not path.parts or path.is_absolute() or is_of_windows or ".." in path.parts or kind not in (0, stat.S_IFREG):
+            raise NotAPackage(source, f"the zip has an entry that is not a plain file inside it ({shown(entry.filename)!r})")
 
 
 def _check_bounds(source: Path, count: int, size: int, max_size: int) -> None:
@@ -119,23 +160,37 @@ def _check_bounds(source: Path, count: int, size: int, max_size: int) -> None:
 
 
 def _bring_rdf_to_top(source: Path, target: Path) -> None:
-    """Packages may lie in one folder within the zip, and their description may have an older name."""
-    content = list(target.iterdir())
-    if len(content) == 1 and content[0].is_dir():
-        inner = content[0].rename(target / ".inner")
+    """Packages may lie in one folder within the zip, and their description may have another name."""
+    for _ in range(_MOST_FOLDERS):
+        items = list(target.iterdir())
+        if len(items) != 1 or not items[0].is_dir():
+            break
+        inner = items[0].rename(target / ".inner")
         for item in inner.iterdir():
             item.rename(target / item.name)
         inner.rmdir()
-    found = [target / name for name in RDF_NAMES if (target / name).is_file()]
-    if not found:
+    ranks = _descriptions(target)
+    if not ranks:
         raise NotAPackage(source, f"it has no {RDF}")
-    if len({file.read_bytes() for file in found}) > 1:
-        raise NotAPackage(source, f"it has {len(found)} descriptions that differ ({', '.join(file.name for file in found)})")
-    for other in found[1:]:
+    found = ranks[0]
+    content = {file: file.read_bytes() for rank in ranks for file in rank}
+    if len({content[file] for file in found}) > 1:
+        raise NotAPackage(
+            source, f"it has {len(found)} descriptions that differ ({', '.join(shown(file.name) for file in found)})"
+        )
+    # An older description, by a name that counts less, stays as what it is: a file that nobody reads.
+    for other in [file for file in content if file != found[0] and content[file] == content[found[0]]]:
         other.unlink()
     found[0].rename(target / RDF)
     (target / FILE_NAME).unlink(missing_ok=True)  # ours, when a stored folder is imported again
     shutil.rmtree(target / REPORTS, ignore_errors=True)
+
+
+def _descriptions(folder: Path) -> list[list[Path]]:
+    """The files of a folder that have names of a description, those of each name together, in the order in which names count."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not _JUNK.search(path.name))
+    ranks = ([file for file in files if file.name == name or file.name.endswith(f".{name}")] for name in RDF_NAMES)
+    return [rank for rank in ranks if rank]
 
 
 def read_rdf(folder: Path) -> bytes:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bioengine_server.errors import InvalidPackage, NotAPackage
+from bioengine_server.store.description import PackageTooNew
 from bioengine_server.store.external_data import RefusedWeights
 from bioengine_server.store.manifest import Manifest
 
@@ -51,7 +52,7 @@ def read_raw(source: Path | str, content: bytes) -> dict[str, Any]:
 
 
 def read_package(source: Path | str, folder: Path, id: str, files: dict[str, str]) -> Manifest:
-    """The manifest of a package, validated. Raises NotAPackage, InvalidPackage, RefusedWeights.
+    """The manifest of a package, validated. Raises NotAPackage, InvalidPackage, PackageTooNew, RefusedWeights.
 
     Args:
         source: where it came from, for messages and the manifest.
@@ -89,6 +90,8 @@ def _ask(source: Path | str, operation: str, content: bytes, **arguments: Any) -
         raise NotAPackage(source, "its description takes too much time or memory to read") from error
     if "invalid" in answer:
         raise InvalidPackage(source, answer["invalid"])
+    if "too_new" in answer:
+        raise PackageTooNew(source, answer["too_new"])
     if "bad_weights" in answer:
         raise RefusedWeights(source, answer["bad_weights"])
     if "unreadable" in answer:

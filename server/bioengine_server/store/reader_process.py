@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bioengine_server.store.description import Invalid, Unreadable, build, parse
+from bioengine_server.store.description import Invalid, TooNew, Unreadable, build, parse
 from bioengine_server.store.external_data import BadWeights
 
 _MEMORY = 1 << 30  # bytes of a fork; one that has done nothing has some 80 MB
@@ -83,6 +83,8 @@ def _answer(operation: str, content: bytes, arguments: dict[str, Any]) -> bytes:
         answer = {"unreadable": "what it says is too much"}
     except Unreadable as error:
         answer = {"unreadable": str(error)}
+    except TooNew as error:
+        answer = {"too_new": str(error)}
     except Invalid as error:
         answer = {"invalid": str(error)}
     except BadWeights as error:

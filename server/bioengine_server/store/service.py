@@ -12,11 +12,13 @@ Triton's side needs neither the internet nor a secret this way.
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import logging
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 from bioengine_server.errors import DownloadFailed, DownloadNotAllowed, Offline, StoreNotWritable
@@ -24,14 +26,18 @@ from bioengine_server.service.caller import Caller
 from bioengine_server.service.lanes import Lane, LaneLimits, SharedWork
 from bioengine_server.settings import Settings
 from bioengine_server.store import layout, reader
+from bioengine_server.store.adapt import adapt
 from bioengine_server.store.collection import Collection, Description, Listed
 from bioengine_server.store.download import Downloader, Progress, nobody
 from bioengine_server.store.manifest import Manifest
 from bioengine_server.store.model_store import ModelStore
+from bioengine_server.store.named_files import beside
 from bioengine_server.store.names import is_doi
 from bioengine_server.store.package import RDF
 from bioengine_server.store.pull import pull
+from bioengine_server.store.shown_files import with_addresses
 from bioengine_server.store.usage import UsageLog
+from bioengine_server.store.yaml_text import dumped
 from bioengine_server.untrusted import shown
 
 logger = logging.getLogger(__name__)
@@ -169,7 +175,8 @@ class StoreService:
 
 def _manifest_of(found: Description) -> Manifest:
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / RDF).write_bytes(found.content)
+        folder, raw = Path(name), copy.deepcopy(found.raw)
+        (folder / RDF).write_bytes(dumped(raw) if adapt(raw) else found.content)
         id = found.id.replace("/", "_") if is_doi(found.id) else found.id.partition("/")[0]
-        return reader.read_package(found.url, folder, id, {})
+        manifest = reader.read_package(found.url, folder, id, {})
+    return manifest.model_copy(update={"rdf": with_addresses(manifest.rdf, partial(beside, found.url))})

@@ -53,7 +53,7 @@ def with_link(package: Path, tmp_path: Path) -> Path:
 
 def two_descriptions(package: Path, tmp_path: Path) -> Path:
     folder = copied(package, tmp_path)
-    (folder / "bioimageio.yaml").write_text((folder / "rdf.yaml").read_text() + "\n# another\n")
+    (folder / "my.rdf.yaml").write_text((folder / "rdf.yaml").read_text() + "\n# another\n")
     return folder
 
 
@@ -117,7 +117,7 @@ def bomb(package: Path, tmp_path: Path) -> Path:
         (invalid, "rdf.yaml is not YAML"),
         (not_valid, "is not valid, so nothing was imported"),
         (with_link, "passwords is not a regular file"),
-        (two_descriptions, "it has 2 descriptions that differ (rdf.yaml, bioimageio.yaml)"),
+        (two_descriptions, "it has 2 descriptions that differ (my.rdf.yaml, rdf.yaml)"),
         (empty, "the folder has no rdf.yaml"),
         (text, "it is a file, and not a zip"),
         (nowhere, "there is no such folder or file"),

@@ -116,6 +116,59 @@ async def test_a_state_dict_beside_other_weights_is_not_downloaded(mirror: Mirro
     assert mirror.count("state.pt") == mirror.count("network.py") == 0
 
 
+async def test_what_is_not_needed_and_not_there_stays_a_url(mirror: Mirror, tmp_path: Path) -> None:
+    """So that the stored description names no file that the package lacks."""
+    edit_rdf(mirror, lambda rdf: rdf.update(covers=["cover.png"], attachments={"files": ["paper.pdf"]}), "old-otter")
+    config = mirror.settings(tmp_path / "home")
+    await StoreService(config).fetch("old-otter", ANONYMOUS)
+    model = ModelStore(config.store).find("old-otter")
+    rdf, files = yaml.safe_load((model.folder / "rdf.yaml").read_text()), f"{mirror.url}/artifacts/old-otter/files"
+    assert rdf["covers"] == model.manifest.rdf["covers"] == [f"{files}/cover.png"]
+    assert rdf["attachments"] == {"files": [f"{files}/paper.pdf"]}
+
+
+async def test_what_is_downloaded_is_exported_whole(mirror: Mirror, tmp_path: Path) -> None:
+    """Without the weights that were not downloaded: on the other machine nothing is missing."""
+
+    def change(rdf: dict[str, Any]) -> None:
+        state_dict = {"source": "state.pt", "sha256": "0" * 64, "pytorch_version": "2.0", "architecture": {
+            "callable": "Net", "source": "network.py", "sha256": "0" * 64
+        }}  # fmt: skip
+        rdf["weights"] |= {"pytorch_state_dict": state_dict}
+        rdf["weights"]["torchscript"]["parent"] = "pytorch_state_dict"
+        rdf["attachments"] = [{"source": "paper.pdf"}]
+
+    edit_rdf(mirror, change)
+    config = mirror.settings(tmp_path / "home")
+    await StoreService(config).fetch(ID, ANONYMOUS)
+    store = ModelStore(config.store)
+    # As stores of before have it: by a path where nothing lies.
+    description = store.find(ID).folder / "rdf.yaml"
+    description.write_text(description.read_text().replace(f"{mirror.url}/artifacts/{ID}/files/paper.pdf", "paper.pdf"))
+    store.export(store.find(ID), tmp_path / "out.zip")
+    manifest = ModelStore(tmp_path / "other").import_package(tmp_path / "out.zip").manifest
+    assert set(manifest.weights) == {"onnx", "torchscript"} and manifest.unsupported_weights == []
+
+
+async def test_names_of_windows_and_umlauts_are_downloaded(mirror: Mirror, tmp_path: Path) -> None:
+    folder = mirror.packages / "old-otter"
+    (folder / "w").mkdir()
+    (folder / "weights.onnx").rename(folder / "w" / "für.onnx")
+    edit_rdf(mirror, lambda rdf: rdf["weights"]["onnx"].update(source="w\\für.onnx"), "old-otter")
+    config = mirror.settings(tmp_path / "home")
+    await StoreService(config).fetch("old-otter", ANONYMOUS)
+    assert ModelStore(config.store).find("old-otter").manifest.weights["onnx"].source == "w/fur.onnx"
+
+
+async def test_tensors_of_onnx_among_the_attachments_are_downloaded(mirror: Mirror, tmp_path: Path) -> None:
+    (mirror.packages / "old-otter" / "weights.onnx.data").write_bytes(b"x")
+    edit_rdf(mirror, lambda rdf: rdf.update(attachments={"files": ["weights.onnx.data", "paper.pdf"]}), "old-otter")
+    config = mirror.settings(tmp_path / "home")
+    await StoreService(config).fetch("old-otter", ANONYMOUS)
+    assert "weights.onnx.data" in ModelStore(config.store).find("old-otter").manifest.files
+    assert mirror.count("paper.pdf") == 0
+
+
 async def test_one_download_for_many(mirror: Mirror, tmp_path: Path) -> None:
     config = mirror.settings(tmp_path / "home")
     one, other = StoreService(config), StoreService(config)  # as in two processes
@@ -136,6 +189,8 @@ async def test_a_description_alone_fetches_no_weights(mirror: Mirror, tmp_path: 
     service = StoreService(mirror.settings(tmp_path / "home"))
     manifest = await service.describe(ID, ANONYMOUS)
     assert manifest.triton_config["input"][0]["dims"] == [-1, 3, -1, -1] and manifest.rdf["inputs"][0]["axes"] == "bcyx"
+    files = f"{mirror.url}/artifacts/{ID}/files"
+    assert manifest.rdf["test_inputs"] == manifest.rdf["sample_inputs"] == [f"{files}/test_input.npy"]
     await service.describe(ID, ANONYMOUS)
     assert dict(mirror.asked) == {f"/artifacts/{ID}/files/rdf.yaml": 1}
 

@@ -1,0 +1,137 @@
+"""Which files a description names, and where it does: for what fetches them, looks for them, or stores them by other names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+from urllib.parse import quote, urljoin, urlsplit
+
+_PROCESSING = {"inputs": "preprocessing", "outputs": "postprocessing"}
+
+
+class Role(Enum):
+    """What a file is for; the value says it to people."""
+
+    WEIGHTS = "weights"
+    EXTERNAL_DATA = "external data of weights"
+    CODE = "code of weights"
+    DEPENDENCIES = "dependencies of weights"
+    PROCESSING = "code of its own processing"
+    TEST = "test tensor"
+    SAMPLE = "sample"
+    COVER = "cover"
+    ICON = "icon"
+    DOCUMENTATION = "documentation"
+    ATTACHMENT = "attachment"
+
+
+COMPUTE = (Role.WEIGHTS, Role.EXTERNAL_DATA, Role.CODE, Role.PROCESSING)
+"""A part of what the model computes."""
+
+
+@dataclass
+class NamedFile:
+    """A file that a description names. `holder[key]` is where it does, with `suffix` behind it.
+
+    `weights`: the format of the weights that it belongs to.
+    """
+
+    holder: Any
+    key: Any
+    role: Role
+    sha256: str | None = None
+    weights: str | None = None
+    suffix: str = ""
+
+    @property
+    def source(self) -> str:
+        return str(self.holder[self.key]).removesuffix(self.suffix)
+
+    def rename(self, source: str) -> None:
+        """Have the description name it `source`."""
+        self.holder[self.key] = source + self.suffix
+
+    @property
+    def computes(self) -> bool:
+        return self.role in COMPUTE
+
+
+def named_files(raw: dict[str, Any]) -> Iterator[NamedFile]:
+    """All files that a description names as parts of the package, by path or by URL, weights first.
+
+    Args:
+        raw: the description as plain data, of format 0.4 or 0.5; what has another form than these say is passed over.
+    """
+    weights = raw.get("weights")
+    for name, entry in weights.items() if isinstance(weights, dict) else ():
+        if isinstance(entry, dict):
+            yield from weights_files(name, entry)
+    for kind, steps in _PROCESSING.items():
+        for tensor in _list(raw.get(kind)):
+            if isinstance(tensor, dict):
+                yield from _held(tensor, "test_tensor", Role.TEST)
+                yield from _held(tensor, "sample_tensor", Role.SAMPLE)
+                for step in _list(tensor.get(steps)):
+                    if isinstance(step, dict) and step.get("id") == "custom":
+                        yield from _sourced(step, Role.PROCESSING)
+        yield from _entries(raw.get(f"test_{kind}"), Role.TEST)
+        yield from _entries(raw.get(f"sample_{kind}"), Role.SAMPLE)
+    yield from _entries(raw.get("covers"), Role.COVER)
+    for key, role in (("documentation", Role.DOCUMENTATION), ("icon", Role.ICON)):
+        if isinstance(raw.get(key), dict):
+            yield from _held(raw, key, role)
+        elif isinstance(raw.get(key), str) and (role is not Role.ICON or "." in raw[key]):  # an icon may be an emoji
+            yield NamedFile(raw, key, role)
+    attachments = raw.get("attachments")
+    yield from _entries(attachments.get("files") if isinstance(attachments, dict) else attachments, Role.ATTACHMENT)
+
+
+def weights_files(name: str, entry: dict[str, Any]) -> Iterator[NamedFile]:
+    """The files of the weights of one format, the weights themselves first."""
+    yield from _sourced(entry, Role.WEIGHTS, name)
+    yield from _held(entry, "external_data", Role.EXTERNAL_DATA, name)
+    architecture = entry.get("architecture")
+    yield from _held(entry, "architecture", Role.CODE, name)
+    if isinstance(architecture, str) and ":" in architecture:  # format 0.4: `network.py:Network`
+        suffix = f":{architecture.rpartition(':')[2]}"
+        yield NamedFile(entry, "architecture", Role.CODE, _text(entry.get("architecture_sha256")), name, suffix)
+    yield from _held(entry, "dependencies", Role.DEPENDENCIES, name)
+
+
+def is_url(source: str) -> bool:
+    return "://" in source
+
+
+def beside(description_url: str, source: str) -> str:
+    """The URL of a file beside a description; a query of the description's URL, such as its version, holds for it too."""
+    query = urlsplit(description_url).query
+    return urljoin(description_url, quote(source.replace("\\", "/"))) + (f"?{query}" if query else "")
+
+
+def _held(holder: dict[str, Any], key: str, role: Role, weights: str | None = None) -> Iterator[NamedFile]:
+    if isinstance(holder.get(key), dict):
+        yield from _sourced(holder[key], role, weights)
+
+
+def _sourced(item: dict[str, Any], role: Role, weights: str | None = None) -> Iterator[NamedFile]:
+    if isinstance(item.get("source"), str):
+        yield NamedFile(item, "source", role, _text(item.get("sha256")), weights)
+
+
+def _entries(items: Any, role: Role) -> Iterator[NamedFile]:
+    """The files of a list of names, or of `{"source", "sha256"}`."""
+    for index, item in enumerate(_list(items)):
+        if isinstance(item, str):
+            yield NamedFile(items, index, role)
+        elif isinstance(item, dict):
+            yield from _sourced(item, role)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
