@@ -5,8 +5,8 @@
 Runs as many light instances, since Triton gives a Python process one request at a time: nothing heavy is imported here.
 
 Input `kwargs` (BYTES): MessagePack of a dict (`bioengine_runner.request.message`) with `model_id`, `inputs`, `return_rdf`
-(by presence), `weight_format`, `axes`, `tile` and, from the server, `shared` (`bioengine_runner.request.shared`). Output `result`
-(BYTES), encoded the same way:
+(by presence), `weight_format`, `axes`, `tile` and, from the server, `shared` (`bioengine_runner.request.shared`) and `files_url`
+(`bioengine_runner.store.shown_files`). Output `result` (BYTES), encoded the same way:
 `{"task_id": str, "outputs": [array, ...], "execution_time": seconds, "success": True, "weight_format": str, "device": str}`,
 and `"warnings": [str, ...]` where there is something to say of the values,
 `{"success": False, "error": str}`, with `"not_stored": id` where the store has no such model, or `{"rdf": dict}` where
@@ -51,6 +51,7 @@ from bioengine_runner.request.shared import SharedFolder, stand_in
 from bioengine_runner.rundir import Boot
 from bioengine_runner.store.manifest import Manifest
 from bioengine_runner.store.resolve import resolve
+from bioengine_runner.store.shown_files import rdf_with_addresses
 from bioengine_runner.tensors.finite import warnings_of_inputs, warnings_of_outputs
 from bioengine_runner.tensors.fit import fit_inputs, fit_tile
 from bioengine_runner.tensors.output import READABLE, readable
@@ -124,12 +125,13 @@ class Router:
         return f"\n\n{traceback.format_exc()}" if self._boot.debug else ""
 
     async def _run(self, request: dict[str, Any], task_id: str, shared: SharedFolder | None) -> dict[str, Any]:
+        files_url = request.pop("files_url", None)
         if unknown := next((key for key in request if key not in _KEYS), None):
             raise UnknownKey(unknown, _KEYS)
         manifest = resolve(self._boot.store, request.get("model_id"))
         inputs = request.get("inputs")
         if inputs is None:
-            return {"rdf": manifest.rdf}
+            return {"rdf": rdf_with_addresses(manifest, files_url)}
         model = triton_model(manifest, request.get("weight_format"), self._boot.trusted)
         warnings: list[str] = []
         arrays = fit_inputs(manifest, inputs, request.get("axes"), warnings)
@@ -148,7 +150,7 @@ class Router:
         if warnings := [*warnings, *spoilt, *warnings_of_outputs(results, bool(spoilt))]:
             result["warnings"] = warnings
         if "return_rdf" in request:
-            result["rdf"] = manifest.rdf
+            result["rdf"] = rdf_with_addresses(manifest, files_url)
         return result
 
     async def _infer(

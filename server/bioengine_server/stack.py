@@ -170,12 +170,13 @@ async def _service_on_triton(
             on_start(f"using Triton on {url}")
         watcher = StackWatcher(readiness, restart)
         readiness.when_stuck(watcher.on_stuck)
-        yield await parts.enter_async_context(service_for(settings, access, url, secret, settings.told_url, watcher))
+        service = service_for(settings, access, url, secret, settings.told_url, watcher, files_url=settings.told_url)
+        yield await parts.enter_async_context(service)
 
 
 @contextlib.asynccontextmanager
 async def service_for(
-    settings: Settings, access: Access, triton_url: str, secret: str, public_url: str, watcher: Watcher
+    settings: Settings, access: Access, triton_url: str, secret: str, public_url: str, watcher: Watcher, files_url: str = ""
 ) -> AsyncIterator[TritonClient]:
     """The service in front of a Triton, whose router is kept well meanwhile."""
     api = TritonApi(
@@ -186,7 +187,7 @@ async def service_for(
     admission = Admission(settings.concurrency - RESERVED_ROUTERS, settings.model_concurrency, settings.queue_size)
     try:
         async with background(router.watch(settings.probe_interval)):
-            yield TritonClient(router, access, admission, store, public_url)
+            yield TritonClient(router, access, admission, store, public_url, files_url)
     finally:
         store.close()
         await api.close()

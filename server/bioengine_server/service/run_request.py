@@ -33,9 +33,11 @@ class RunRequest:
     """None: only the description is asked for."""
     options: dict[str, Any] = field(default_factory=dict)
     """`weight_format`, `axes`, `tile` and `return_rdf`, where they were given."""
+    files_url: str = ""
+    """The server's own URL, under which clients find the files that a description names; empty where nothing answers there."""
 
     @classmethod
-    def from_client(cls, value: Any) -> RunRequest:
+    def from_client(cls, value: Any, files_url: str = "") -> RunRequest:
         """The request in `value`, which may be anything. Raises RefusedArgument."""
         if not isinstance(value, dict):
             raise RefusedArgument("inputs", f"the request is a {type(value).__name__}, expected a dict with model_id and inputs.")
@@ -46,11 +48,13 @@ class RunRequest:
                     "inputs", f"the request has the unknown key {_shown(key)!r}.{meant} Known are {', '.join(REQUEST_KEYS)}."
                 )
         options = {key: _option(key, value[key]) for key in _OPTIONS if key in value}
-        return cls(_model_id(value.get("model_id")), _inputs(value.get("inputs")), options)
+        return cls(_model_id(value.get("model_id")), _inputs(value.get("inputs")), options, files_url)
 
     def to_router(self) -> dict[str, Any]:
         """What the router reads (`bioengine_runner.router`)."""
-        return {"model_id": self.model_id, "inputs": self.inputs, **self.options}
+        has_rdf = self.inputs is None or "return_rdf" in self.options
+        with_url = {"files_url": self.files_url} if has_rdf and self.files_url else {}
+        return {"model_id": self.model_id, "inputs": self.inputs, **self.options, **with_url}
 
     @property
     def is_plain(self) -> bool:

@@ -89,7 +89,7 @@ class StoredModels:
         if request.is_plain and self._probe.is_asked(request.model_id, request.inputs, call.caller):
             return await self._probe.run()
         if request.inputs is None:
-            return await self._described(request.model_id, call.caller)
+            return await self._described(request, call.caller)
         model_id, state = request.model_id, self._store.state()
         model = self._known.get(model_id, state)
         if model is None:
@@ -196,9 +196,9 @@ class StoredModels:
         model.ran(to_router, result, info)
         return result, info
 
-    async def _described(self, model_id: str, caller: Caller) -> RouterAnswer:
+    async def _described(self, request: RunRequest, caller: Caller) -> RouterAnswer:
         """The description alone: of a stored model, or from the collection without its weights."""
-        answer, info = await self.question("describe", model_id, caller)
+        answer, info = await self.question("describe", request.model_id, caller, request.files_url)
         if "not_stored" not in answer:
             return answer, info
         try:
@@ -218,11 +218,16 @@ class StoredModels:
             return _failure(answer, error), info
         return await self.question("resolve", model_id, caller)
 
-    async def question(self, kind: str, model_id: str, caller: Caller) -> RouterAnswer:
-        """The answer to a request that runs no model: "resolve", "config" or "describe". Raises Busy, TritonUnavailable."""
+    async def question(self, kind: str, model_id: str, caller: Caller, files_url: str = "") -> RouterAnswer:
+        """The answer to a request that runs no model: "resolve", "config" or "describe". Raises Busy, TritonUnavailable.
+
+        Args:
+            files_url: what "describe" is told, see `RunRequest`.
+        """
         if len(model_id) > MAX_ID:
             model_id = f"{model_id[:MAX_SHOWN]}…"  # no id, for the router's error to show
-        request = {"model_id": model_id} if kind == "describe" else {"operation": kind, "model_id": model_id}
+        operation = RunRequest(model_id, None, files_url=files_url).to_router() if kind == "describe" else {"operation": kind}
+        request = {**operation, "model_id": model_id}
         # Who asks the same of the same state of the store gets the same answer.
         key = (kind, model_id, self._store.state())
         answer, info = await self._questions.once(key, caller, lambda: self._router.ask(request))

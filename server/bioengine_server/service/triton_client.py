@@ -54,7 +54,9 @@ RESERVED_ROUTERS = 2  # instances that no admitted request takes: one for questi
 class TritonClient:
     """The service, in front of one Triton. The same in the server process and in a process of its own."""
 
-    def __init__(self, router: Router, access: Access, admission: Admission, store: StoreService, public_url: str) -> None:
+    def __init__(
+        self, router: Router, access: Access, admission: Admission, store: StoreService, public_url: str, files_url: str = ""
+    ) -> None:
         """
         Args:
             router: the router of the Triton to use.
@@ -62,12 +64,14 @@ class TritonClient:
             admission: the door in front of it.
             store: fetches models that are not stored, into the store that this Triton reads.
             public_url: the Hypha server's URL, which `get_config` tells.
+            files_url: the URL under which `web.model_files` gives the files that descriptions name; empty where it does not.
         """
         self._router = router
         self.access = access
         self._admission = admission
         self._stored = StoredModels(router, admission, store)
         self._public_url = public_url
+        self.files_url = files_url
         self._is_connected: Callable[[str, str], bool] | None = None
 
     def watch_clients(self, is_connected: Callable[[str, str], bool]) -> None:
@@ -235,7 +239,7 @@ class TritonClient:
         """A request of the router: what goes wrong is data."""
         if not isinstance(inputs, (list, tuple)) or len(inputs) != 1 or not isinstance(inputs[0], dict):
             raise RefusedArgument("inputs", 'expected a list with one dict, [{"model_id": "affable-shark", "inputs": [image]}].')
-        request = RunRequest.from_client(inputs[0])
+        request = RunRequest.from_client(inputs[0], self.files_url)
         try:
             self.access.check_size(request.inputs, call.caller)
             result, info = await self._stored.run(request, call)

@@ -21,6 +21,7 @@ from bioengine_server.errors import (
 )
 from bioengine_server.memory import give_back_soon
 from bioengine_server.triton.api import TritonError
+from bioengine_server.web.errors import NoParts
 
 _STATUS: list[tuple[type[Exception], int]] = [
     (HostNotAllowed, 421),
@@ -34,6 +35,7 @@ _STATUS: list[tuple[type[Exception], int]] = [
     (NoSuchModel, 404),
     (NoSuchPage, 404),
     (StoreError, 404),
+    (NoParts, 416),
     (TritonUnavailable, 503),
     (BioEngineError, 400),
     (TypeError, 400),

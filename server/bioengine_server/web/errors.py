@@ -1,8 +1,9 @@
-"""What is refused of plain HTTP for want of room."""
+"""What is refused of plain HTTP alone."""
 
 from __future__ import annotations
 
-from bioengine_server.errors import Busy
+from bioengine_server.errors import BioEngineError, Busy
+from bioengine_server.untrusted import shown
 
 
 class BodiesTooLarge(Busy):
@@ -14,3 +15,10 @@ class BodiesTooLarge(Busy):
             f"The server is busy: the requests under way have {most / 1e6:.0f} MB together already, and that is the limit. "
             "Try again in a few seconds.",
         )
+
+
+class NoParts(BioEngineError):
+    """A part of a file is asked for that is given as a whole."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{shown(path)} is not given in parts. Ask for the whole file, without a Range.")

@@ -16,11 +16,13 @@ from bioengine_server.hub.hypha_parts import is_connected
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.triton_client import TritonClient
 from bioengine_server.settings import Settings
+from bioengine_server.store.model_store import ModelStore
 from bioengine_server.web.body import BoundedBodies
 from bioengine_server.web.body_memory import BodyMemory
 from bioengine_server.web.cors import answer_pages
 from bioengine_server.web.gate import Gate
 from bioengine_server.web.headers import SafeAnswers
+from bioengine_server.web.model_files import ModelFilesRoute
 from bioengine_server.web.patience import Patience
 from bioengine_server.web.peer_rate import PeerRate
 from bioengine_server.web.service_route import service_routes, services_route
@@ -40,10 +42,12 @@ def add_web(app: FastAPI, settings: Settings, keeper: Doorkeeper, service: Trito
     memory = BodyMemory.beside(settings.max_request_size)
     own: list[BaseRoute] = [services_route(app)]
     triton: list[BaseRoute] = []
+    files: list[BaseRoute] = []
     if service is not None:
         triton = [TritonProxyRoute(keeper, service, memory, settings.node_folder)]
+        files = [ModelFilesRoute(keeper, ModelStore(settings.store))]
         own += [*triton, *service_routes(keeper, service, memory)]
-    app.router.routes[:0] = own
+    app.router.routes[:0] = [*own, *files]
     # The last that is added sees a request first.
     app.add_middleware(
         CheckedFrames,
@@ -53,7 +57,7 @@ def add_web(app: FastAPI, settings: Settings, keeper: Doorkeeper, service: Trito
     )
     app.add_middleware(BoundedBodies, limit=SizeLimit(settings.max_request_size), own=own, memory=memory)
     app.add_middleware(Door, keeper=keeper)
-    app.add_middleware(Surface, own=triton, most=settings.max_request_size)
+    app.add_middleware(Surface, own=[*triton, *files], most=settings.max_request_size)
     app.add_middleware(Patience, seconds=settings.client_timeout)
     app.add_middleware(PeerRate, limit=settings.peer_requests)
     origins = Origins(settings.allow_origins, settings.told_url)

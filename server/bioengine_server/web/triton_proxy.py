@@ -152,7 +152,7 @@ class _Proxy:
         with Received(self._folder) as received:
             model_id = ""
             if model == ROUTER:
-                run, asked = await _for_router(asked, tensors, take)
+                run, asked = await _for_router(asked, tensors, take, self._service.files_url)
                 model_id = run.model_id
             else:
                 await received.take(tensors)
@@ -261,7 +261,7 @@ def _check_length(request: Request, asked: InferRequest, header: int, limit: Siz
 
 
 async def _for_router(
-    asked: InferRequest, tensors: AsyncIterator[bytes | bytearray], take: Take
+    asked: InferRequest, tensors: AsyncIterator[bytes | bytearray], take: Take, files_url: str
 ) -> tuple[RunRequest, InferRequest]:
     """A request of the router, all of it read and built anew: what it is about, and as Triton gets it.
 
@@ -273,20 +273,20 @@ async def _for_router(
     async for part in tensors:
         take(len(part))
         content += part
-    run, data = await _aside(len(content), _run_request, content)
+    run, data = await _aside(len(content), _run_request, content, files_url)
     shape = asked.inputs[0].shape
     parameters = {key: value for key, value in asked.parameters.items() if key == "binary_data_output"}
     return run, InferRequest((Input("kwargs", "BYTES", shape, len(data), data),), asked.outputs, asked.id, parameters)
 
 
-def _run_request(content: bytearray) -> tuple[RunRequest, bytes]:
+def _run_request(content: bytearray, files_url: str) -> tuple[RunRequest, bytes]:
     """The request in an element of BYTES, and another such element with it, built anew. Raises BadBody, RefusedArgument."""
     try:
         value = message.decode_request(memoryview(content)[4:])
     except Exception as error:  # whatever MessagePack makes of a hostile body
         raise BadBody("`kwargs` is not a MessagePack of a dict") from error
     try:
-        run = RunRequest.from_client(value)
+        run = RunRequest.from_client(value, files_url)
     except RefusedArgument as error:
         raise BadBody(f"`kwargs` is not a dict with model_id and inputs: {error.advice.rstrip('.')}") from error
     data = message.encode(run.to_router())
