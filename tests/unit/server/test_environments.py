@@ -209,7 +209,7 @@ def test_an_interrupted_step_ends_its_command(deploy: SimpleNamespace, tmp_path:
 
     monkeypatch.setattr(sys.stderr, "isatty", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        deploy.steps.run(["sh", "-c", f"echo $$ | tee {tmp_path}/process; exec sleep 60"])
+        deploy.steps.run(["sh", "-c", f"echo $$ > {tmp_path}/process; echo begun; exec sleep 60"])
     assert not Path(f"/proc/{(tmp_path / 'process').read_text().strip()}").exists()
 
 
