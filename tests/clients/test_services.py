@@ -152,7 +152,7 @@ def test_they_are_back_when_their_client_is(lab: dict[str, Puppet], owner: str) 
     offers("break_connection")
 
     def is_back() -> bool:
-        """Its program goes on: the early library connects again only for what is called then."""
+        """Its program goes on: the early library may connect again only for what is called then, and lose a call for 10 s."""
         try:
             return offers("get", f"{owner}-calculator") and all(
                 caller("get", offers.id(service)) for caller in callers for service in services
@@ -160,7 +160,7 @@ def test_they_are_back_when_their_client_is(lab: dict[str, Puppet], owner: str) 
         except Told:
             return False
 
-    wait_for(is_back, 30, "its services are there again, for itself and for others")
+    wait_for(is_back, 90, "its services are there again, for itself and for others")
     for caller in callers:
         assert caller("call", offers.id("default"), "greet", "Ada") == "Hello Ada"
         assert {offers.id(service) for service in services} <= set(caller("listed"))
