@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from onnx import helper
 
-from tests.packages.writing import BATCH, Package, channels, image_value, space, tensor, tensor_0_4
+from tests.packages.writing import BATCH, Package, channels, image_value, space, tensor
 
 SHAPE = (1, 1, 8, 8)
 IMAGE = np.arange(64, dtype=np.float32).reshape(SHAPE)
@@ -48,17 +48,6 @@ def umlaut_weights(folder: Path) -> None:
     package.save([(tensor("raw", "float32", axes), IMAGE)], [(tensor("out", "float32", axes), 2 * IMAGE + 1)])
 
 
-def long_tensor_name(folder: Path) -> None:
-    """Format 0.4, with a name of 33 letters: bioimageio.core takes 32."""
-    package = Package(folder, "long-tensor-name")
-    doubled_plus_one(package)
-    every = {"data_range": [float("-inf"), float("inf")]}
-    package.save_0_4(
-        [(tensor_0_4("r" * 33, SHAPE, **every), IMAGE)],
-        [(tensor_0_4("out", SHAPE, **every), 2 * IMAGE + 1)],
-    )
-
-
 def coded(name: str, made: str, step: str, folder: Path) -> None:
     """A package with Python code of its own: `made` runs when it is opened, `step` at each of its runs."""
     package = Package(folder, name)
@@ -78,7 +67,6 @@ def coded(name: str, made: str, step: str, folder: Path) -> None:
 
 FAILING: tuple[Callable[[Path], None], ...] = (
     umlaut_weights,
-    long_tensor_name,
     *(partial(coded, name, code, "pass") for name, code in OPENING.items()),
     *(partial(coded, name, "pass", code) for name, code in WORKING.items()),
 )

@@ -27,7 +27,6 @@ MOST_SECONDS = 2.0  # that anybody else's answer may take beside such loads; wit
 
 # What the client is told: the reason that is known, and no guess.
 OPENING = {
-    "long-tensor-name": f": TensorName '{'r' * 33}': Value should have at most 32 items after validation, not 33.",
     "raises": "failed to open (no such step)|cannot be opened: no such step",
     "exits": "Model 'exits' cannot be opened: its code ended the process, with status 3.",
     "just-ends": "Model 'just-ends' could not be loaded: its process ended itself, with status 3.",
