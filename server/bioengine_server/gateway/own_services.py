@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from bioengine_server.gateway.local import LocalServices
@@ -29,14 +29,18 @@ _MOST = 200  # services that one announcement may name; Hypha takes 100 of a cli
 class OwnServices:
     """What a client offers at the moment."""
 
-    def __init__(self, rpc: LegacyRPC, hypha: Any, local: LocalServices, name: str) -> None:
+    def __init__(
+        self, rpc: LegacyRPC, hypha: Any, local: LocalServices, name: str, is_known: Callable[[], Awaitable[bool]]
+    ) -> None:
         """
         Args:
             rpc: the legacy end, which reaches the client.
             hypha: Hypha's interface to the client's workspace, as the client.
             local: services that legacy clients call directly.
             name: of the client, `<workspace>/<client id>`.
+            is_known: whether Hypha knows the client; it drops services of others without a word.
         """
+        self._is_known = is_known
         self._rpc = rpc
         self._hypha = hypha
         self._local = local
@@ -110,12 +114,19 @@ class OwnServices:
         definition["id"] = id
         definition["config"] = {**dict(own["config"]), "require_context": True}
         offered = in_name_of_callers(definition)
+        await self._wait_until_known()
         # Hypha calls `setup` of a new `default` in this: the client may offer more meanwhile, so nothing is locked.
         info = plain(await self._hypha.register_service(offered, {"overwrite": True}))
         if self._is_there:
             self._offered[id] = (has, info)
             self._local.add(self._full(id), offered)
         return info
+
+    async def _wait_until_known(self) -> None:
+        """Hypha's end makes itself known in the background, when it has connected."""
+        async with asyncio.timeout(_PATIENCE):
+            while not await self._is_known():
+                await asyncio.sleep(0.02)
 
     async def _of_client(self, id: str) -> Any:
         return await self._rpc.get_remote_service(f"{self._name}:{id}", timeout=_PATIENCE)

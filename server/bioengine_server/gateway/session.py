@@ -55,7 +55,9 @@ class LegacySession:
         self._client = client
         self._workspace = client.workspace
         self._client_id = client.client_id
-        self._own_services = OwnServices(rpc, hypha, local, client.name)
+        self._own_services = OwnServices(
+            rpc, hypha, local, client.name, lambda: store.client_exists(client.client_id, client.workspace)
+        )
         rpc.on_unknown_service(self._offer_again)
         rpc.add_service(self._manager())
         self._restoring = asyncio.ensure_future(self._own_services.restore(client.services))
