@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bioengine_server.access.hosts import parse_hosts
+from bioengine_server.access.hosts import EVERY_ADDRESS, parse_hosts
 from bioengine_server.access.origins import DEFAULT_ORIGINS, parse_origins
 from bioengine_server.store.trust import parse_trusted
 
@@ -248,8 +248,13 @@ class Settings(BaseSettings):
         """What clients are told to be the server's address."""
         return self.public_url or self._url_at(self.host)
 
+    @property
+    def tells_others_loopback(self) -> bool:
+        """Whether clients on other machines are told an address that is each one's own: which one they use is not known."""
+        return not self.public_url and self.host in EVERY_ADDRESS
+
     def _url_at(self, host: str) -> str:
-        return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::', '') else host}:{self.port}"
+        return f"http://{'127.0.0.1' if host in EVERY_ADDRESS else host}:{self.port}"
 
     @property
     def home_digest(self) -> str:

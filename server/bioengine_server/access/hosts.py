@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _NAME = r"[a-z0-9_]([a-z0-9._-]{0,251}[a-z0-9_])?"
 _HOST = re.compile(rf"(?P<name>{_NAME}|\[[0-9a-f]*:[0-9a-f:.]{{1,44}}\])(:(?P<port>[0-9]{{1,5}}))?", re.IGNORECASE)
 _LAST_PORT = 65535
-_EVERY_ADDRESS = ("", "0.0.0.0", "::")
+EVERY_ADDRESS = ("", "0.0.0.0", "::")
 _PATIENCE = 2.0  # seconds for the name service to tell this machine's full name
 
 
@@ -32,7 +32,7 @@ class Hosts:
 
     def __init__(self, settings: Settings) -> None:
         told = urlsplit(settings.told_url).hostname or ""
-        named = [name for name in (told, settings.host, settings.bind_address) if name not in _EVERY_ADDRESS]
+        named = [name for name in (told, settings.host, settings.bind_address) if name not in EVERY_ADDRESS]
         self._patterns = HostPatterns([*named, *parse_hosts(settings.allow_hosts)])
         # In a container: the addresses by which the machine around it is reached are not known.
         self._is_behind = bool(settings.listen)

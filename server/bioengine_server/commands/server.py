@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 from typing import Annotated, Any, Optional
 
@@ -50,7 +51,13 @@ def up(
     def ready() -> None:
         console.print(f"\n[bold green]Ready:[/] {settings.told_url}")
         console.print(f"Health: {settings.told_url}/health/readiness")
-        console.print(f"Access: {access_of(settings)}\n\nTry it:\n")
+        console.print(f"Access: {access_of(settings)}")
+        if settings.tells_others_loopback:
+            console.print(
+                f"Others are told {settings.told_url} for samples and covers of models, which is not this machine for them: "
+                f"BIOENGINE_PUBLIC_URL=http://{socket.gethostname()}:{settings.port}, or another name of it, mends that."
+            )
+        console.print("\nTry it:\n")
         print(first_call(settings), flush=True)
 
     if run(run_stack(settings, on_start=announce, on_ready=ready)):

@@ -20,6 +20,7 @@ EXAMINATIONS: tuple[Examination, ...] = (
     gpu.docker,
     network.port,
     network.names,
+    network.told_address,
     network.pages,
     network.certificate,
     installation.settings_files,

@@ -54,6 +54,17 @@ def names(setup: Setup) -> Iterator[Finding]:
         yield Finding("names", "note", f"{listed}, and addresses of this machine", advice)
 
 
+def told_address(setup: Setup) -> Iterator[Finding]:
+    """The address that clients are told: those of samples and covers of models begin with it."""
+    settings = setup.settings
+    if settings.tells_others_loopback:
+        advice = "Set BIOENGINE_PUBLIC_URL to the address that they use, for web pages that show samples and covers of models."
+        found = f"clients on other machines are told {settings.told_url}, which is not this machine for them"
+        yield Finding("address", "note", found, advice)
+    else:
+        yield Finding("address", "ok", f"clients are told {settings.told_url}")
+
+
 def pages(setup: Setup) -> Iterator[Finding]:
     """Which web pages may use the server."""
     entries = parse_origins(setup.settings.allow_origins)

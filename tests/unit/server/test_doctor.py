@@ -344,6 +344,22 @@ def test_the_names_of_the_server(tmp_path: Path, settings: dict[str, str], verdi
 
 
 @pytest.mark.parametrize(
+    ("settings", "verdict", "text"),
+    [
+        ({}, "ok", "http://127.0.0.1:9520"),
+        ({"host": "0.0.0.0"}, "note", "not this machine for them"),
+        ({"host": "0.0.0.0", "public_url": "https://bioengine.lab"}, "ok", "https://bioengine.lab"),
+        ({"listen": "0.0.0.0"}, "ok", "http://127.0.0.1:9520"),
+    ],
+    ids=str,
+)
+def test_the_address_that_clients_are_told(tmp_path: Path, settings: dict[str, str], verdict: str, text: str) -> None:
+    finding = only(network.told_address(setup(tmp_path, **settings)))
+    assert finding.verdict == verdict and text in finding.found
+    assert verdict == "ok" or "BIOENGINE_PUBLIC_URL" in finding.advice
+
+
+@pytest.mark.parametrize(
     ("origins", "verdict", "text"),
     [(None, "ok", "https://bioimage.io"), ("", "ok", "no others"), ("https://a.lab,*", "note", "every page")],
     ids=str,
