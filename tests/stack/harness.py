@@ -123,7 +123,11 @@ class Stack:
                 stdin=subprocess.DEVNULL,
             )
         if self._wait:
-            self.wait_until_ready()
+            try:
+                self.wait_until_ready()
+            except BaseException:
+                self.__exit__()  # nobody else ends it: the context has not been entered
+                raise
         return self
 
     def __enter__(self) -> Stack:
