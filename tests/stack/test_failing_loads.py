@@ -1,10 +1,10 @@
 """Packages that fail on their way into memory, in every way that there is: Triton and all others' requests never notice.
 
-Each fails as many times as BIOENGINE_TEST_LOADS says. Once is enough for the ways and the reasons, and each takes seconds, most
+Each fails as many times as FAILING_LOADS says. Once is enough for the ways and the reasons, and each takes seconds, most
 of them for the import of torch; that Triton never aborts shows in hundreds only (where a model's `initialize` failed, it did in
 one of twenty or so):
 
-    BIOENGINE_TEST_LOADS=200 ./bioengine test tests/stack/test_failing_loads.py
+    FAILING_LOADS=200 ./bioengine test tests/stack/test_failing_loads.py
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from bioengine_server.store.trust import trust_entry
 
 from tests.stack.harness import ENVIRONMENTS, Stack, build_packages, example_input, example_output, fill_home, get, wait_for
 
-LOADS = int(os.environ.get("BIOENGINE_TEST_LOADS", "1"))
+LOADS = int(os.environ.get("FAILING_LOADS", "1"))
+SIDE_BY_SIDE = 2
 MOST_SECONDS = 2.0  # that anybody else's answer may take beside such loads; with one load each, CI's other work decides
 
 # What the client is told: the reason that is known, and no guess.
@@ -98,15 +100,18 @@ class Others:
 
 def test_no_package_that_fails_takes_triton_with_it(trusting: Stack, packages: Path, failing: Path) -> None:
     triton = trusting.triton()
-    with Others(trusting, packages) as others, trusting.client() as client:
+    with Others(trusting, packages) as others, trusting.client() as client, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+
+        def fail(id: str, reasons: str) -> None:
+            # Another import, as far as the loader sees: it remembers a failure for some seconds.
+            os.utime(next((trusting.home / "models" / id).glob("*/model.json")))
+            result = client.run(id, [np.ones((1, 1, 8, 8), np.float32)])
+            assert not result["success"], result
+            assert any(reason in result["error"] for reason in reasons.split("|")), result["error"]
+            assert str(trusting.home) not in result["error"]
+
         for number in range(LOADS):
-            for id, reasons in {**OPENING, **WORKING}.items():
-                # Another import, as far as the loader sees: it remembers a failure for some seconds.
-                os.utime(next((trusting.home / "models" / id).glob("*/model.json")))
-                result = client.run(id, [np.ones((1, 1, 8, 8), np.float32)])
-                assert not result["success"], result
-                assert any(reason in result["error"] for reason in reasons.split("|")), result["error"]
-                assert str(trusting.home) not in result["error"]
+            list(pool.map(fail, *zip(*{**OPENING, **WORKING}.items())))
             if LOADS > 1:
                 print(f"round {number + 1}: {others.answers} answers beside, {others.longest:.2f} s at most", flush=True)
     log = (trusting.home.parent / "rün dir" / "triton.log").read_text(errors="replace")
