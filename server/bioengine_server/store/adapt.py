@@ -6,6 +6,7 @@ bioimageio.core 0.11 takes names of tensors of at most 32 letters; format 0.4 se
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 _LONGEST_NAME = 32
@@ -27,9 +28,11 @@ def _shorten_names(raw: dict[str, Any]) -> bool:
     tensors = [tensor for kind in ("inputs", "outputs") for tensor in _dicts(raw.get(kind))]
     names = [name for tensor in tensors if isinstance(name := tensor.get("name"), str)]
     short: dict[str, str] = {}
+    taken, numbers = set(names), Counter[str]()
     for name in names:
         if len(name) > _LONGEST_NAME and name not in short:
-            short[name] = _shortened(name, {*names, *short.values()})
+            short[name] = _shortened(name, taken, numbers)
+            taken.add(short[name])
     if not short:
         return False
     for tensor in tensors:
@@ -41,11 +44,12 @@ def _shorten_names(raw: dict[str, Any]) -> bool:
     return True
 
 
-def _shortened(name: str, taken: set[str]) -> str:
-    number, short = 1, name[:_LONGEST_NAME]
+def _shortened(name: str, taken: set[str], numbers: Counter[str]) -> str:
+    """A name that is not taken. `numbers`: how many have the same beginning, which is not counted anew for each."""
+    beginning = short = name[:_LONGEST_NAME]
     while short in taken:
-        number += 1
-        end = f"_{number}"
+        numbers[beginning] += 1
+        end = f"_{numbers[beginning] + 1}"
         short = name[: _LONGEST_NAME - len(end)] + end
     return short
 

@@ -17,7 +17,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from typing import IO
 
 from bioengine_server.errors import BadId, BadModelId, StoreError
 from bioengine_server.private_folder import make_private
+from bioengine_server.removal import remove
 from bioengine_server.whole_file import whole_file
 
 ALIASES_FILE = "aliases.json"
@@ -133,7 +133,7 @@ def held_folder(store: Path) -> Iterator[Path]:
             folder.mkdir()
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
             hold.unlink(missing_ok=True)
 
 
@@ -146,7 +146,7 @@ def sweep(store: Path) -> None:
         hold = _hold(store, folder)
         with open(hold, "w") as file:
             if try_lock(file):  # else its process lives
-                shutil.rmtree(folder, ignore_errors=True)
+                remove(folder)
                 hold.unlink(missing_ok=True)
 
 

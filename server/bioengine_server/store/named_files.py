@@ -74,7 +74,7 @@ def named_files(raw: dict[str, Any]) -> Iterator[NamedFile]:
                 yield from _held(tensor, "test_tensor", Role.TEST)
                 yield from _held(tensor, "sample_tensor", Role.SAMPLE)
                 for step in _list(tensor.get(steps)):
-                    if isinstance(step, dict) and step.get("id") == "custom":
+                    if isinstance(step, dict) and step.get("id", step.get("name")) == "custom":
                         yield from _sourced(step, Role.PROCESSING)
         yield from _entries(raw.get(f"test_{kind}"), Role.TEST)
         yield from _entries(raw.get(f"sample_{kind}"), Role.SAMPLE)

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
 from bioengine_server.errors import NotAPackage
+from bioengine_server.removal import remove
 from bioengine_server.store.description import MAX_SIZE
 from bioengine_server.store.manifest import FILE_NAME
 from bioengine_server.untrusted import shown
@@ -26,10 +27,13 @@ RDF = "rdf.yaml"
 RDF_NAMES = (RDF, "bioimageio.yaml", "model.yaml")
 """Names of a description, or ends of its name, as in `my.rdf.yaml`; as in bioimageio.spec, the first that there is counts."""
 
-_OURS = {*RDF_NAMES, FILE_NAME}
-
 # Folder of ours beside a stored package's files: what its tests gave.
 REPORTS = "reports"
+
+OURS = (RDF, FILE_NAME, REPORTS)
+"""What a stored package has beside its own files, and none of these may be called."""
+
+_UNIQUE = {*RDF_NAMES, FILE_NAME}
 
 # What Finder and Windows put beside files.
 _JUNK = re.compile(r"(^|/)(\.DS_Store|\._[^/]*|Thumbs\.db|desktop\.ini)$|^__MACOSX/", re.IGNORECASE)
@@ -38,6 +42,7 @@ _JUNK = re.compile(r"(^|/)(\.DS_Store|\._[^/]*|Thumbs\.db|desktop\.ini)$|^__MACO
 _MOST_EXPANSION = 200
 _MOST_FILES = 10_000
 _MOST_FOLDERS = 10  # around a package in a zip
+MAX_DEPTH = 20  # folders that a file may lie in, one within the other
 _CHUNK = 1 << 20  # bytes
 _IS_UTF8 = 0x800  # flag of a zip's entry
 
@@ -72,6 +77,8 @@ def _copy_folder(source: Path, target: Path, max_size: int) -> None:
             path = Path(folder, name).relative_to(top)
             if _JUNK.search(path.as_posix()):
                 continue
+            if len(path.parts) > MAX_DEPTH:
+                raise NotAPackage(source, f"{shown(path)} lies in more than {MAX_DEPTH} folders")
             with _opened(source, path, name, descriptor) as file:
                 bytes_left = os.fstat(file.fileno()).st_size
                 count, size = count + 1, size + bytes_left
@@ -141,13 +148,15 @@ def _check_names(source: Path, named: list[tuple[str, zipfile.ZipInfo]]) -> None
 
     A description, or a file of ours, in other letters is the same name; other files may differ in their case alone.
     """
-    folded = [name.casefold() if name.casefold().rpartition("/")[2] in _OURS else name for name, _ in named]
+    folded = [name.casefold() if name.casefold().rpartition("/")[2] in _UNIQUE else name for name, _ in named]
     if len(set(folded)) < len(folded):
         raise NotAPackage(source, "the zip has two entries of the same name")
     for name, entry in named:
         path = PurePosixPath(name)
         is_of_windows = "\\" in entry.filename and PureWindowsPath(entry.filename).anchor
         kind = stat.S_IFMT(entry.external_attr >> 16)
+        if len(path.parts) > MAX_DEPTH:
+            raise NotAPackage(source, f"{shown(name)} lies in more than {MAX_DEPTH} folders")
         if not path.parts or path.is_absolute() or is_of_windows or ".." in path.parts or kind not in (0, stat.S_IFREG):
             raise NotAPackage(source, f"the zip has an entry that is not a plain file inside it ({shown(entry.filename)!r})")
 
@@ -173,6 +182,9 @@ def _bring_rdf_to_top(source: Path, target: Path) -> None:
     if not ranks:
         raise NotAPackage(source, f"it has no {RDF}")
     found = ranks[0]
+    for file in (file for rank in ranks for file in rank):
+        if file.stat().st_size > MAX_SIZE:
+            raise NotAPackage(source, f"its description {shown(file.name)} is larger than {MAX_SIZE / 1e6:g} MB")
     content = {file: file.read_bytes() for rank in ranks for file in rank}
     if len({content[file] for file in found}) > 1:
         raise NotAPackage(
@@ -183,7 +195,7 @@ def _bring_rdf_to_top(source: Path, target: Path) -> None:
         other.unlink()
     found[0].rename(target / RDF)
     (target / FILE_NAME).unlink(missing_ok=True)  # ours, when a stored folder is imported again
-    shutil.rmtree(target / REPORTS, ignore_errors=True)
+    remove(target / REPORTS)
 
 
 def _descriptions(folder: Path) -> list[list[Path]]:

@@ -25,7 +25,7 @@ from bioengine_server.store.manifest import RUNNABLE_WEIGHTS
 from bioengine_server.store.model_store import ModelStore, StoredModel
 from bioengine_server.store.named_files import NamedFile, Role, beside, is_url, named_files, weights_files
 from bioengine_server.store.names import NameTaken, ReservedName, claimed_names, is_doi, proposed_id, shipped_package
-from bioengine_server.store.package import RDF
+from bioengine_server.store.package import MAX_DEPTH, OURS, RDF
 from bioengine_server.store.trust import CODE_WEIGHTS
 from bioengine_server.store.yaml_text import dumped
 from bioengine_server.untrusted import shown
@@ -169,12 +169,13 @@ def _wanted(raw: dict[str, Any]) -> Iterator[tuple[NamedFile, bool]]:
 def _local_name(description_url: str, source: str, taken: set[str]) -> str:
     """Where to put a file within the package. Raises NotAPackage for a name that would lead out of it."""
     path = PurePosixPath(PurePosixPath(urlsplit(source).path).name if is_url(source) else source.replace("\\", "/"))
-    is_outside = path.is_absolute() or PureWindowsPath(path).anchor or ".." in path.parts
-    if not path.parts or is_outside or "\\" in str(path) or "\0" in str(path) or path.name.startswith("."):
+    is_outside = path.is_absolute() or PureWindowsPath(path).anchor or ".." in path.parts or len(path.parts) > MAX_DEPTH
+    is_ours = len(path.parts) > 1 and path.parts[0].casefold() in OURS
+    if not path.parts or is_outside or is_ours or "\\" in str(path) or "\0" in str(path) or path.name.startswith("."):
         raise NotAPackage(description_url, f"it names a file that is not one of the package ({shown(source)!r})")
     name = str(path)
     number = 1
-    while name in taken or name == RDF:
+    while name in taken or name.casefold() in OURS:
         number += 1
         name = str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
     return name

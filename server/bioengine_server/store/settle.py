@@ -9,7 +9,9 @@ description that is stored says it in the one way that is understood here. Names
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -19,7 +21,7 @@ from bioengine_server.errors import StoreError
 from bioengine_server.store.adapt import adapt
 from bioengine_server.store.manifest import RUNNABLE_WEIGHTS
 from bioengine_server.store.named_files import NamedFile, Role, beside, is_url, named_files
-from bioengine_server.store.package import RDF
+from bioengine_server.store.package import OURS, RDF
 from bioengine_server.store.yaml_text import dumped
 from bioengine_server.untrusted import shown
 
@@ -134,6 +136,9 @@ class _Files:
         self._folder = folder
         self.names = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()} - {RDF}
         self._composed = {_composed(name): name for name in self.names}
+        folders = {str(parent) for name in self.names for parent in PurePosixPath(name).parents}
+        self._taken = {name.casefold() for name in (*self.names, *folders, *OURS)}
+        self._numbers: Counter[str] = Counter()
 
     def find(self, source: str) -> str | None:
         """The file that a description means by `source`."""
@@ -150,18 +155,21 @@ class _Files:
         return None
 
     def plainly_named(self, name: str) -> str:
-        """The file's name in ASCII letters, which every process and every library opens; it is renamed where it has another."""
-        if name.isascii():
+        """The file's name in ASCII letters, which every process and every library opens; it is renamed where it has another.
+
+        It stays in its folder, beside the files that belong to it.
+        """
+        path = PurePosixPath(name)
+        if path.name.isascii():
             return name
-        path = PurePosixPath(*(_plain(part) for part in PurePosixPath(name).parts))
-        target, number = path, 1
-        taken = {other.casefold() for other in self.names} | {RDF}
-        while str(target).casefold() in taken:
-            number += 1
-            target = path.with_name(f"{path.stem}-{number}{path.suffix}")
-        (self._folder / target).parent.mkdir(parents=True, exist_ok=True)
+        plain = target = path.with_name(_plain(path.name))
+        while str(target).casefold() in self._taken:
+            self._numbers[str(plain)] += 1
+            target = plain.with_name(f"{plain.stem}-{self._numbers[str(plain)] + 1}{plain.suffix}")
         (self._folder / name).rename(self._folder / target)
-        self.names = {*self.names - {name}, str(target)}
+        self.names.remove(name)
+        self.names.add(str(target))
+        self._taken.add(str(target).casefold())
         self._composed[_composed(name)] = str(target)
         return str(target)
 
@@ -171,6 +179,9 @@ def _composed(name: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """`Gewichte-für-Zellen.onnx` as `Gewichte-fur-Zellen.onnx`; what is no letter with an accent becomes `_`."""
-    letters = (letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
-    return "".join(letter if letter.isascii() and letter.isprintable() and letter != "/" else "_" for letter in letters)
+    """`Gewichte-für-Zellen.onnx` as `Gewichte-fur-Zellen.onnx`; what is no letter with an accent becomes `_`.
+
+    A name of a file, and no way elsewhere: some letters that are no dots and slashes are these when they are decomposed.
+    """
+    letters = "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
+    return re.sub(r"^\.|[^A-Za-z0-9._-]", "_", letters) or "_"
