@@ -23,6 +23,9 @@ from difflib import get_close_matches
 # Triton wraps a message of ours into its own text and a traceback; the marks find it again on the other side.
 _OPEN, _CLOSE = "«bioengine ", "»"
 
+# What people call a key of a request, where another is near by its letters, or none.
+_SYNONYMS = dict.fromkeys(("array", "arrays", "data", "image", "images"), "inputs")
+
 
 class RequestError(Exception):
     """A request that cannot be served, with a message for the person who sent it."""
@@ -47,7 +50,7 @@ def shorten(value: object, limit: int = 80) -> str:
 def nearest_name(name: object, known: Sequence[str]) -> str | None:
     """Which of the names that are known is meant by one that is not: spelt nearly so, or with it among its words."""
     word = str(name)[:80].lower()
-    near = get_close_matches(word, known, 1)
+    near = [_SYNONYMS[word]] if _SYNONYMS.get(word) in known else get_close_matches(word, known, 1)
     return next((candidate for candidate in (*near, *known) if candidate in near or word in candidate.split("_")), None)
 
 

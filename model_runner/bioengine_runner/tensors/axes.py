@@ -95,10 +95,11 @@ def completed(spec: Tensor, array: np.ndarray, of: str = "the model") -> np.ndar
         raise _unclear(spec, array, f"It could mean {could_be}: say which axes it has, by `axes`.")
     (missing,) = readings.values()
     batch = spec.batch_axis
-    if lacking and batch is not None and batch not in missing and array.shape[batch] > 1:
+    complete = np.expand_dims(array, missing)
+    if lacking and batch is not None and batch not in missing and complete.shape[batch] > 1:
         # Samples of a model without channels, or planes, or an image whose channels come last.
-        raise _unclear(spec, array, f"It could be {array.shape[batch]} samples, or not: say which axes it has, by `axes`.")
-    return np.expand_dims(array, missing)
+        raise _unclear(spec, array, f"It could be {complete.shape[batch]} samples, or not: say which axes it has, by `axes`.")
+    return complete
 
 
 def _unclear(spec: Tensor, array: np.ndarray, problem: str) -> WrongAxes:

@@ -172,7 +172,8 @@ def _ways_by_range(array: np.ndarray, wanted: np.dtype) -> tuple[str, str]:
         labels = "" if array.dtype.kind == "f" else " Labels of objects are not rescaled: number them anew, from 1 on."
         return problem, f"Rescale the range that is there to 0 to {top}, for example with {rescaled}.{labels}"
     problem = f"{seen}, and their fractions would be lost"
-    if high <= 1 and low >= (0 if least == 0 else -1):
+    # Not a dim image, of which a few steps would be left.
+    if high <= 1 and low >= (0 if least == 0 else -1) and (high - low) * top >= _LEVELS:
         image = "image" if array.dtype.itemsize > 2 else "image.astype('float32')"  # float16 ends at 65504
         return problem, f"Scale them, 1 to {top}: `({image} * {top}).round().astype('{name}')`."
     if high - low < _LEVELS and low != high:

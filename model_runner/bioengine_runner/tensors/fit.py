@@ -5,7 +5,8 @@ Image axes may have any size: the model's process pads and cuts them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -59,11 +60,11 @@ def fit_inputs(manifest: Manifest, inputs: Any, axes: Any = None, warnings: list
             None if item is None and spec.optional else cast(spec, _as_array(spec, item, order), said)
             for spec, item, order in zip(specs, given, orders)
         ]
-        as_sent = [
-            spec.id
+        as_sent = {
+            spec.id: (spec, item.shape) if isinstance(item, np.ndarray) else (spec.sample, item[0].shape)
             for spec, item, order in zip(specs, given, orders)
-            if order is None and isinstance(item, np.ndarray) and item.ndim == len(spec.axes)
-        ]
+            if order is None and item is not None and (isinstance(item, list) or item.ndim == len(spec.axes))
+        }
         check_sizes(specs, [None if array is None else array.shape for array in arrays], as_sent)
     except Misfit as error:
         raise error.with_help(usage(manifest)) from None
@@ -87,12 +88,17 @@ def check_shapes(manifest: Manifest, shapes: Sequence[Sequence[int] | None]) -> 
         raise error.with_help(usage(manifest)) from None
 
 
-def check_sizes(specs: Sequence[Tensor], shapes: Sequence[Sequence[int] | None], as_sent: Collection[str] = ()) -> None:
+def check_sizes(
+    specs: Sequence[Tensor],
+    shapes: Sequence[Sequence[int] | None],
+    as_sent: Mapping[str, tuple[Tensor, Sequence[int]]] = MappingProxyType({}),
+) -> None:
     """The sizes that cannot be padded or cut: channels, and what has to go with another input. Raises WrongSize.
 
     Args:
         specs, shapes: of each input; no shape where an optional one was left out.
-        as_sent: ids of inputs whose axes were not said, nor moved, so that others may be meant.
+        as_sent: of each input whose axes were not said, nor moved, so that others may be meant: what it was taken for, and its
+            shape. Of a list of arrays, a sample and its shape.
     """
     given = [(spec, shape) for spec, shape in zip(specs, shapes) if shape is not None]
     sizes = {(spec.id, axis.id): size for spec, shape in given for axis, size in zip(spec.axes, shape)}
@@ -114,7 +120,7 @@ def check_sizes(specs: Sequence[Tensor], shapes: Sequence[Sequence[int] | None],
                 size < axis.min or (size - axis.min) % axis.step if axis.step else size != axis.min
             ):
                 problems.append(f"{axis.id} is {size}, it must be {axis.describe().split(': ')[1]}")
-                advice = other_readings(spec, shape) if spec.id in as_sent else ""
+                advice = other_readings(*as_sent[spec.id]) if spec.id in as_sent else ""
         if problems:
             raise WrongSize(spec.id, shape, problems, advice)
 

@@ -16,6 +16,7 @@ from bioengine_server.triton import message
 from bioengine_server.triton.tensor_bytes import MAX_TEXTS
 
 _MOST_AXES = 32
+_LEVELS = 16  # steps of brightness; an image of fewer is none any more
 
 
 def to_triton(inputs: Any, config: dict[str, Any], serialization: str) -> list[tuple[str, np.ndarray]]:
@@ -115,17 +116,26 @@ def _conversion(array: np.ndarray, wanted: np.dtype) -> str:
         low, high = float(np.fmin.reduce(array, axis=None)), float(np.fmax.reduce(array, axis=None))
         if np.array_equal(cast, array, equal_nan=array.dtype.kind == "f"):
             return f"Convert it with {plain}: no value changes."
-    if wanted.kind == "f" and max(abs(low), abs(high)) <= float(np.finfo(wanted).max):
-        return f"Convert it with {plain}: its values are rounded to about {np.finfo(wanted).precision} digits."
+    limits, largest = np.finfo(wanted) if wanted.kind == "f" else None, max(abs(low), abs(high))
+    if limits is not None and float(limits.tiny) <= largest <= float(limits.max):
+        # Floats as large as this are all whole, and count nothing.
+        if np.any((array == np.rint(array)) & (cast != array) & (np.abs(array) < 2.0**53)):
+            return (
+                f"Its whole numbers are more than {wanted.name} has: number labels of objects anew, from 1 on; intensities are "
+                f"rounded with {plain}."
+            )
+        return f"Convert it with {plain}: its values are rounded to about {limits.precision} digits."
     seen = f"Its values are from {low:.6g} to {high:.6g}, and {plain} would change them"
     if not (np.isfinite(low) and np.isfinite(high)) or np.isnan(array).any():
         return f"{seen}: replace NaN and infinity first, for example with np.where(np.isfinite(image), image, 0)."
     top = min(int(np.iinfo(wanted).max), 65535) if wanted.kind in "iu" else 1
-    if 0 <= low and high <= 1:
+    if 0 <= low and high <= 1 and (high - low) * top >= _LEVELS:
         return f"{seen}: scale them, for example with (image * {top}).round().astype('{wanted.name}')."
     return (
         f"{seen}: rescale the range that is there to 0 to {top}, for example with "
         f"np.interp(image, (image.min(), image.max()), (0, {top})){'.round()' * (top > 1)}.astype('{wanted.name}')."
+        + " Labels of objects are not rescaled: number them anew, from 1 on."
+        * (array.dtype.kind in "iu" and low >= 0)
     )
 
 

@@ -56,6 +56,8 @@ def ramp(low: float, high: float, dtype: str = "float32") -> np.ndarray:
         (ramp(0, 1), "int32", "`(image * 65535).round().astype('int32')`"),
         (ramp(-1, 1), "int16", "`(image * 32767).round().astype('int16')`"),
         (ramp(0, 0.3), "uint8", "`(image * 255).round().astype('uint8')`"),
+        (ramp(0, 0.0039), "uint8", "(0, 255)"),
+        (ramp(0, 1e-5, "float64"), "uint16", "(0, 65535)"),
         (ramp(-1, 1), "uint8", "(0, 255)"),
         (ramp(-3, 900.5), "uint16", "(0, 65535)"),
         (ramp(0, 3.5), "uint8", "(0, 255)"),

@@ -120,6 +120,23 @@ def test_advice_about_axes_works(order: str, channels: int, shape: Sequence[int]
         assert got.size == array.size or "mean" in code
 
 
+@pytest.mark.parametrize("image", [np.zeros((8, 12, 3), np.float32), np.zeros((8, 12, 3, 1), np.float32)[..., 0]])
+def test_advice_about_a_list_is_about_its_arrays(image: np.ndarray) -> None:
+    spec = tensor("bcyx", 3)
+    with pytest.raises(Misfit, match='Say axes="yxc" if that is what it has') as error:
+        fit(spec, [image])
+    assert 'axes="b' not in str(error.value)
+    assert fit(spec, [image], "yxc").shape == (1, 3, 8, 12)
+
+
+@pytest.mark.parametrize("shape", [(5, 32, 40), (32, 40, 3)])
+@pytest.mark.parametrize("order", ["cyxb", "cbyx", "cybx"])
+def test_a_batch_that_is_not_first_is_counted_where_it_is(order: str, shape: Sequence[int]) -> None:
+    """Where the channel is left out, the array's axes are not at the model's places."""
+    with pytest.raises(WrongAxes, match="say which axes it has"):
+        fit(tensor(order), np.zeros(shape, np.float32))
+
+
 def test_no_advice_about_an_array_that_was_moved() -> None:
     """What it speaks of is the client's own array, not what was made of it."""
     for axes in ("yxc", "cyx"):
@@ -195,11 +212,11 @@ def test_nearest_names() -> None:
     known = ("model_id", "inputs", "weight_format", "axes", "tile", "return_rdf")
     near = {"axis": "axes", "AXES": "axes", "input": "inputs", "weights_format": "weight_format", "weightFormat": "weight_format",
             "model": "model_id", "modelId": "model_id", "id": "model_id", "tiles": "tile", "rdf": "return_rdf",
-            "tile_size": "tile", "format": "weight_format"}  # fmt: skip
+            "tile_size": "tile", "format": "weight_format", "image": "inputs", "images": "inputs"}  # fmt: skip
     for wrong, right in near.items():
         assert nearest_name(wrong, known) == right
         assert f"unknown key '{wrong}'. Did you mean '{right}'?" in str(UnknownKey(wrong, known))
-    for far in ("zzz", "image", "x" * 10_000, "", 5, None):
+    for far in ("zzz", "x" * 10_000, "", 5, None):
         assert nearest_name(far, known) is None
         assert "Did you mean" not in str(UnknownKey(far, known)) and len(str(UnknownKey(far, known))) < 300
     assert issubclass(UnknownKey, BadRequest)

@@ -34,6 +34,9 @@ OPTIONAL = {
         ("modelId", "model_id"),
         ("TILE", "tile"),
         ("rdf", "return_rdf"),
+        ("images", "inputs"),
+        ("image", "inputs"),
+        ("data", "inputs"),
     ],
 )
 def test_the_nearest_key_is_named(wrong: str, right: str) -> None:
@@ -102,6 +105,8 @@ def ramp(low: float, high: float, dtype: str) -> np.ndarray:
         (ramp(0, 1, "float64"), "FP32"),
         (ramp(0, 1e300, "float64"), "FP32"),
         (ramp(0, 200, "float32"), "UINT8"),
+        (ramp(0, 0.0039, "float64"), "UINT8"),
+        (ramp(0, 1e-40, "float64"), "FP32"),
     ],
 )
 def test_advice_about_a_dtype_keeps_the_picture(array: np.ndarray, wanted: str) -> None:
@@ -113,3 +118,14 @@ def test_advice_about_a_dtype_keeps_the_picture(array: np.ndarray, wanted: str) 
     image = eval(code[1], {"np": np, "image": array})
     ((_, taken),) = to_triton([image], config, "triton")
     assert np.isfinite(taken).all() and (np.diff(taken.astype(np.float64)) >= 0).all() and len(np.unique(taken)) > 90
+
+
+@pytest.mark.parametrize(
+    ("array", "wanted"),
+    [(np.arange(2**24, 2**24 + 9, dtype=np.int64), "FP32"), (np.arange(300, dtype=np.uint16), "UINT8")],
+    ids=["to float32", "to uint8"],
+)
+def test_labels_are_not_taken_for_intensities(array: np.ndarray, wanted: str) -> None:
+    config = {"name": "other", "input": [{"name": "image", "data_type": f"TYPE_{wanted}"}]}
+    with pytest.raises(TypeError, match=r"number (them|labels of objects) anew, from 1 on"):
+        to_triton([array], config, "triton")
