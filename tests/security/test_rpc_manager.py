@@ -170,7 +170,8 @@ def test_the_names_of_services_are_no_patterns(stack: Stack, attacker: RawClient
     for mode in ("exact", "first"):
         with pytest.raises(RuntimeError) as refused:
             attacker.call("services.default.get_service_info", f"{workspace}/*:*", {"mode": mode}, to=manager(attacker))
-        assert "closed" not in str(refused.value) and "services:" not in str(refused.value)
+        told = str(refused.value).replace(workspace, "")  # which has any words in its name
+        assert "closed" not in told and "services:" not in told
 
 
 @pytest.mark.parametrize("generation", ["hypha-rpc"])

@@ -92,7 +92,10 @@ class RawClient:
         self.send(self.frame(method, *args, *([keywords] if keywords else []), session=session, **more))
         while True:
             unpacker = msgpack.Unpacker(strict_map_key=False)
-            unpacker.feed(self.socket.recv(timeout))
+            data = self.socket.recv(timeout)
+            if isinstance(data, str):  # Hypha's last word, why it ends the connection next
+                continue
+            unpacker.feed(data)
             main = unpacker.unpack()
             if main.get("method") not in (f"{session}.resolve", f"{session}.reject"):
                 continue
