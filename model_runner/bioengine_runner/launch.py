@@ -12,6 +12,7 @@ import ctypes
 import os
 import re
 import signal
+import stat
 import sys
 import time
 import uuid
@@ -171,11 +172,22 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def own_links(folder: Path | None) -> tuple[Path, ...]:
+    """The folder of links, where it is one of our own that only we can enter: anybody may make one in /tmp, or a link there."""
+    try:
+        found = None if folder is None else folder.lstat()
+    except OSError:
+        return ()
+    if folder is None or found is None or not stat.S_ISDIR(found.st_mode):
+        return ()
+    return (folder,) if found.st_uid == os.getuid() and not found.st_mode & 0o077 else ()
+
+
 def confine_triton(settings: Settings, boot: Boot) -> None:
     """Give up what Triton, its processes and models do not need. Raises NotConfined."""
     accesses = of_triton(
         installation=(settings.tritonserver.parents[1], settings.tritonserver.resolve().parents[1], settings.backends),
-        readable=(settings.store, *([settings.plain_names] if settings.plain_names else [])),
+        readable=(settings.store, *own_links(settings.plain_names)),
         own_models=(settings.triton_models or boot.own_repository, *(link.resolve() for link in boot.own_repository.iterdir())),
         writable=(boot.folder, *([settings.shared_tensors] if settings.shared_tensors else [])),
         sockets=settings.triton_sockets,

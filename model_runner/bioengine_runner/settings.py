@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     """This Python environment, by a name that Triton can take where its own has a space or other letters than ASCII's."""
 
     plain_names: Path | None = None
-    """Folder of links to folders whose own names Triton cannot take; it need not be there."""
+    """Folder of links to folders whose own names Triton cannot take; used only where it is our own, with mode 700."""
 
     store: Path
     """The model store; read only on this side."""

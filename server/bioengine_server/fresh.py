@@ -13,6 +13,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from bioengine_server.triton.plain_names import PlainNames
+
 _INTERVAL = 3600.0  # seconds
 _DEEPEST = 5  # folders: models make what they like below
 _MOST = 20_000  # files and folders
@@ -29,12 +31,16 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-async def keep_fresh(*folders: Path) -> None:
-    """Have everything in `folders` look used, each hour, for programs that ask for no lock; until cancelled."""
+async def keep_fresh(folder: Path, names: PlainNames) -> None:
+    """Have everything in `folder`, and in that of `names`, look used, each hour, for programs that ask for no lock.
+
+    Until cancelled.
+    """
     while True:
         await asyncio.sleep(_INTERVAL)
-        for folder in folders:
-            await asyncio.to_thread(touch, folder)
+        for used in (folder, names.folder):
+            if used is not None:
+                await asyncio.to_thread(touch, used)
 
 
 def touch(folder: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from bioengine_server.errors import StackError
 from bioengine_server.room import lack_of_room
 from bioengine_server.settings import Settings
+from bioengine_server.triton.plain_names import PlainNames
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 """The Triton model of the router, as it comes."""
@@ -29,12 +30,12 @@ _ENVIRONMENTS = {
 }
 
 
-def what_is_missing(settings: Settings) -> str | None:
+def what_is_missing(settings: Settings, names: PlainNames) -> str | None:
     """Why no further model can be loaded, in one line; None: all is there. For a server that runs.
 
     Everybody may read it: it names folders by their settings, whose values `up` prints.
     """
-    return next(_missing(settings), None)
+    return next(_missing(settings, names), None)
 
 
 def check_room(settings: Settings) -> None:
@@ -45,19 +46,19 @@ def check_room(settings: Settings) -> None:
         )
 
 
-def _missing(settings: Settings) -> Iterator[str]:
+def _missing(settings: Settings, names: PlainNames) -> Iterator[str]:
     if not settings.store.is_dir():
         yield "the model store in the home (BIOENGINE_HOME) is gone; restore it, or start the server again for an empty one"
     if not settings.node_folder.is_dir():
         yield "the run dir (BIOENGINE_RUN_DIR) was removed; start the server again"
         return
     if settings.triton == "embedded":
-        yield from _missing_of_triton(settings)
+        yield from _missing_of_triton(settings, names)
     for _, name, lack in _without_room(settings):
         yield f"{name} {lack}; make room there"
 
 
-def _missing_of_triton(settings: Settings) -> Iterator[str]:
+def _missing_of_triton(settings: Settings, names: PlainNames) -> Iterator[str]:
     boots = list(settings.node_folder.glob("boot-*"))
     for part in (*_FOLDERS_OF_BOOT, *_FILES_OF_BOOT):
         if not any((boot / part).is_file() if part in _FILES_OF_BOOT else (boot / part).is_dir() for boot in boots):
@@ -68,7 +69,7 @@ def _missing_of_triton(settings: Settings) -> Iterator[str]:
                 yield f"the environment '{name}' (BIOENGINE_ENVIRONMENTS) lacks {part}; end the server, and start ./bioengine up"
     if not (REPOSITORY / "bioengine-model-runner" / "config.pbtxt").exists():
         yield "model_repository is gone from the checkout; end the server, and start it from a whole one"
-    if any(not link.exists() for link in settings.plain_names.glob("*")):
+    if not names.are_whole():
         yield "links to the server's folders in /tmp lead nowhere; start the server again"
 
 

@@ -9,6 +9,15 @@ from pathlib import Path
 from bioengine_server.errors import UnsafeFolder
 
 
+def is_private(folder: Path) -> bool:
+    """Whether it is a folder, and no link to one, that is ours and that only we can enter."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) == 0o700
+
+
 def make_private(folder: Path) -> None:
     """Make a folder that only its owner can enter, also where anybody may have made it before us. Raises UnsafeFolder."""
     folder.parent.mkdir(parents=True, exist_ok=True)

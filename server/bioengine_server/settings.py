@@ -273,7 +273,8 @@ class Settings(BaseSettings):
 
     @property
     def plain_names(self) -> Path:
-        """Folder of links with plain names to folders whose own Triton cannot take (`triton.plain_names`)."""
+        """Begin of the paths of folders of links with plain names, to folders whose own Triton cannot take
+        (`triton.plain_names`)."""
         return Path("/tmp") / f"bioengine-{self.home_digest}-names"
 
     @property

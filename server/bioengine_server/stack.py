@@ -39,6 +39,7 @@ from bioengine_server.settings import Settings
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.service import StoreService
 from bioengine_server.triton.api import TritonApi
+from bioengine_server.triton.plain_names import PlainNames
 from bioengine_server.triton.process import TritonProcess
 from bioengine_server.triton.restart import ask_for_restart
 from bioengine_server.triton.router import Router, Watcher
@@ -74,12 +75,13 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             app = create_hypha(settings, access, home_secret(settings.home, JWT_SECRET))
             keeper = Doorkeeper(access, registry)
             await keeper.verifier.replace_hyphas()
-            readiness = Readiness(partial(what_is_missing, settings))
+            names = PlainNames(settings.plain_names)
+            readiness = Readiness(partial(what_is_missing, settings, names))
             add_health_routes(app, readiness, liveness, name)
             gateway = LegacyGateway(app, lambda: hypha_store(app), keeper)
             service = None
             if settings.triton != "none":
-                service = await parts.enter_async_context(_service_on_triton(settings, access, stop, readiness, on_start))
+                service = await parts.enter_async_context(_service_on_triton(settings, names, access, stop, readiness, on_start))
             served = add_web(app, settings, keeper, service)
             on_start(f"Hypha on {settings.told_url}")
             server = HttpServer(served, listener, settings.peer_connections)
@@ -94,7 +96,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             await parts.enter_async_context(background(registration.watch()))
             await parts.enter_async_context(background(keeper.watch()))
             await parts.enter_async_context(background(readiness.watch(store, settings.probe_interval)))
-            await parts.enter_async_context(background(keep_fresh(settings.node_folder, settings.plain_names)))
+            await parts.enter_async_context(background(keep_fresh(settings.node_folder, names)))
             await parts.enter_async_context(background(_announce(readiness, on_ready)))
             await _first(stop, liveness.lost)
             logger.info("Stopping")
@@ -148,14 +150,19 @@ class StackWatcher(Watcher):
 
 @contextlib.asynccontextmanager
 async def _service_on_triton(
-    settings: Settings, access: Access, stop: asyncio.Event, readiness: Readiness, on_start: Callable[[str], None]
+    settings: Settings,
+    names: PlainNames,
+    access: Access,
+    stop: asyncio.Event,
+    readiness: Readiness,
+    on_start: Callable[[str], None],
 ) -> AsyncIterator[TritonClient]:
     """The service in front of an embedded Triton, which runs meanwhile, or of the one that the settings name."""
     async with contextlib.AsyncExitStack() as parts:
         await asyncio.to_thread(install_shipped_models, settings)
         if settings.triton == "embedded":
             secret = new_secret()
-            triton = TritonProcess(settings, secret, readiness.fail)
+            triton = TritonProcess(settings, secret, names, readiness.fail)
             on_start(f"Triton on {triton.url} (log: {triton.log_file})")
             triton.start()
             parts.push_async_callback(triton.stop)
@@ -212,12 +219,13 @@ async def run_triton(settings: Settings, on_start: Callable[[str], None]) -> Non
     """Run Triton alone, for a registration service elsewhere, until SIGINT or SIGTERM. Raises StackError."""
     stop = stop_on_signals()
     with own_home(settings):
-        triton = TritonProcess(settings, external_secret(settings), on_end=lambda reason: None)
+        names = PlainNames(settings.plain_names)
+        triton = TritonProcess(settings, external_secret(settings), names, on_end=lambda reason: None)
         await asyncio.to_thread(install_shipped_models, settings)
         on_start(f"Triton on {triton.url} (log: {triton.log_file})")
         triton.start()
         try:
-            async with background(keep_fresh(settings.node_folder, settings.plain_names)):
+            async with background(keep_fresh(settings.node_folder, names)):
                 await stop.wait()
         finally:
             await triton.stop()

@@ -2,15 +2,19 @@
 
 Triton 2.51 starts its Python processes by a shell's command line without quotes, so a space or a quote in a path ends it there;
 and their Python takes file names for ASCII before our code can say otherwise (`bioengine_runner.utf8`).
+
+The folder is in `/tmp`, where other users of the machine make folders too: it gets a name that nobody can foresee, and is used
+only as long as it is ours.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
-from bioengine_server.private_folder import make_private
+from bioengine_server.private_folder import is_private
 from bioengine_server.removal import remove
 
 _PLAIN = re.compile(r"[A-Za-z0-9/._+@-]+")
@@ -22,14 +26,32 @@ def is_plain(path: Path) -> bool:
 
 
 class PlainNames:
-    """Links in a folder that models cannot write to; it is made when the first is needed, and anew by each object."""
+    """Links in a folder that models cannot write to; it is made when the first is needed."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._is_made = False
+    def __init__(self, prefix: Path) -> None:
+        """`prefix`: what the paths of this home's folders begin with."""
+        self._prefix = prefix
+        self._folder: Path | None = None
+        self._links: list[Path] = []
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder; None: there is none, or what has its name now is not what was made."""
+        return self._folder if self._folder is not None and is_private(self._folder) else None
+
+    def are_whole(self) -> bool:
+        """Whether all links that were made lead somewhere."""
+        return self._folder is None or (self.folder is not None and all(link.exists() for link in self._links))
+
+    def clear(self) -> None:
+        """Remove the links, and what a server of this home that was killed has left. What is of other users is left alone."""
+        self._folder, self._links = None, []
+        for left in self._prefix.parent.glob(f"{self._prefix.name}*"):
+            if is_private(left):
+                remove(left)
 
     def of(self, path: Path, name: str) -> Path:
-        """`path` where its name is plain, else a link to it with `name`. Raises UnsafeFolder, OSError."""
+        """`path` where its name is plain, else a link to it with `name`. Raises OSError."""
         return path if is_plain(path) else self._link(path, name)
 
     def of_environment(self, environment: Path, name: str) -> Path:
@@ -52,16 +74,14 @@ class PlainNames:
 
     def _link(self, path: Path, name: str) -> Path:
         link = self._made() / name
-        link.unlink(missing_ok=True)
         link.symlink_to(path)
+        self._links.append(link)
         return link
 
     def _made(self) -> Path:
-        if not self._is_made:
-            remove(self.folder)
-            make_private(self.folder)
-            self._is_made = True
-        return self.folder
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{self._prefix.name}-", dir=self._prefix.parent))
+        return self._folder
 
 
 def _paths(file: Path) -> list[str]:

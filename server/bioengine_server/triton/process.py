@@ -18,7 +18,6 @@ from bioengine_server.errors import StackError
 from bioengine_server.hub.ports import free_ports
 from bioengine_server.parts import REPOSITORY
 from bioengine_server.private_folder import make_private
-from bioengine_server.removal import remove
 from bioengine_server.settings import Settings
 from bioengine_server.triton.connection import socket_url
 from bioengine_server.triton.group import end_remembered, remember
@@ -39,14 +38,15 @@ class TritonProcess:
     """A Triton server of our own, with the model runner in it. It listens where no other user of the machine reaches it, unless
     the settings name a port."""
 
-    def __init__(self, settings: Settings, secret: str, on_end: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, secret: str, names: PlainNames, on_end: Callable[[str], None]) -> None:
         """
         Args:
             settings: of the server.
             secret: opens Triton's closed APIs.
+            names: by which it gets the folders.
             on_end: told when Triton has ended by itself and is started again.
         """
-        self._settings = settings
+        self._settings, self._names = settings, names
         # Looked up once: a newer environment is for the next start of this server, not for the next one of Triton.
         self._runner, self._triton = (environment(settings.environments, name) for name in ("runner", "triton"))
         self._on_end = on_end
@@ -106,7 +106,7 @@ class TritonProcess:
             self._task.cancel()
         # A normal end as well: it does not wait for all processes of models.
         await asyncio.to_thread(sweep, self._settings.shm_prefix, logging.DEBUG)
-        await asyncio.to_thread(remove, self._settings.plain_names)
+        await asyncio.to_thread(self._names.clear)
 
     async def _keep_running(self) -> None:
         delay = _FIRST_DELAY
@@ -154,14 +154,14 @@ class TritonProcess:
             self._log.info("%s", line)
 
     def _environment(self) -> dict[str, str]:
-        settings, names = self._settings, PlainNames(self._settings.plain_names)
+        settings, names = self._settings, self._names
+        names.clear()
         triton = names.of(self._triton, "triton")
-        ours = {
+        ours: dict[str, object] = {
             "TRITONSERVER": triton / "bin" / "tritonserver",
             "BACKENDS": triton / "backends",
             "MODEL_REPOSITORY": REPOSITORY,
             "PYTHON_ENVIRONMENT": names.of_environment(self._runner, "runner"),
-            "PLAIN_NAMES": names.folder,
             "STORE": names.of(settings.store, "store"),
             "TRITON_MODELS": settings.triton_models,
             "RUN_DIR": names.of(settings.node_folder, "run"),
@@ -177,6 +177,8 @@ class TritonProcess:
             "DIE_WITH_PARENT": 1,
             **self._listens_on,
         }
+        if names.folder is not None:
+            ours["PLAIN_NAMES"] = names.folder
         inherited = {
             key: value for key, value in os.environ.items() if not key.startswith(("BIOENGINE_", "HYPHA_", "JWT_SECRET"))
         }

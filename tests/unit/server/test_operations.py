@@ -21,6 +21,7 @@ from bioengine_server.parts import what_is_missing
 from bioengine_server.room import lack_of_room
 from bioengine_server.settings import Settings
 from bioengine_server.stack import own_home
+from bioengine_server.triton.plain_names import PlainNames
 from bioengine_server.untrusted import LogFormatter
 from bioengine_server.vanished import VanishedClients
 from bioengine_server.whole_file import whole_file
@@ -90,12 +91,32 @@ def running(tmp_path: Path) -> Settings:
     ],
 )
 def test_a_part_that_is_missing_is_told_until_it_is_back(running: Settings, tmp_path: Path, part: str, told: str) -> None:
-    assert what_is_missing(running) is None
+    names = PlainNames(tmp_path / "names")
+    assert what_is_missing(running, names) is None
     (tmp_path / part).rename(tmp_path / "aside")
-    reason = what_is_missing(running)
+    reason = what_is_missing(running, names)
     assert reason is not None and told in reason and str(tmp_path) not in reason
     (tmp_path / "aside").rename(tmp_path / part)
-    assert what_is_missing(running) is None
+    assert what_is_missing(running, names) is None
+
+
+def test_links_that_lead_nowhere_are_told_and_what_a_stranger_has_made_is_not_looked_at(
+    running: Settings, tmp_path: Path
+) -> None:
+    stranger = tmp_path / "names-stranger"
+    stranger.mkdir()
+    (stranger / "dangling").symlink_to("/not there")
+    names, folder = PlainNames(tmp_path / "names"), tmp_path / "a b"
+    folder.mkdir()
+    assert what_is_missing(running, names) is None
+    names.of(folder, "store")
+    assert what_is_missing(running, names) is None
+    folder.rename(tmp_path / "aside")
+    assert "lead nowhere" in (what_is_missing(running, names) or "")
+    (tmp_path / "aside").rename(folder)
+    assert names.folder is not None
+    names.folder.rename(tmp_path / "aside")
+    assert "lead nowhere" in (what_is_missing(running, names) or ""), "all of them are gone"
 
 
 def test_what_is_used_does_not_look_old_and_links_are_left_alone(tmp_path: Path) -> None:
