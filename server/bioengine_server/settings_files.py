@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,8 @@ LOCATION = "BIOENGINE_SETTINGS"
 MACHINE_FILE = "/etc/bioengine.env"
 HOME_FILE = "bioengine.env"
 DEFAULT_HOME = "~/.bioengine"
+
+_MOST_LINKS = 40  # as Linux follows
 
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*)")
 _QUOTED = re.compile(r"""(["'])(.*?)\1\s*(?:#.*)?""")
@@ -96,12 +98,33 @@ def _check_safe(path: Path, found: os.stat_result) -> None:
         )
     if found.st_mode & 0o022:
         raise SettingsFileRefused(f"The settings file {path} is not used: others can write to it. chmod go-w '{path}'")
-    folder = path.parent.stat()
-    if folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX:
+    for folder in _folders(path):
+        _check_safe_folder(path, folder)
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    """Where the file has its name; where it is a link, also those that the link leads through, and the file's own."""
+    yield path.parent
+    for _ in range(_MOST_LINKS):
+        if not path.is_symlink():
+            break
+        path = path.parent / os.readlink(path)
+        yield path.parent
+
+
+def _check_safe_folder(path: Path, folder: Path) -> None:
+    """Whoever owns a folder, or may write to it, can put another file into it, or a link. Raises SettingsFileRefused."""
+    found = folder.stat()
+    others = f"The settings file {path} is not used: others can replace it, since"
+    if found.st_uid not in (0, os.getuid()):
         raise SettingsFileRefused(
-            f"The settings file {path} is not used: others can replace it, since they can write to its folder. "
-            f"chmod go-w '{path.parent}'"
+            f"{others} the folder {folder} belongs to another user (number {found.st_uid}). Move the file to a folder of your "
+            f"own, or run the command as that user."
         )
+    if found.st_mode & stat.S_ISVTX and found.st_mode & 0o022:
+        raise SettingsFileRefused(f"{others} everybody has files in {folder}. Move it to a folder of your own.")
+    if found.st_mode & 0o022:
+        raise SettingsFileRefused(f"{others} they can write to its folder. chmod go-w '{folder}'")
 
 
 def _values(path: Path, text: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from bioengine_server.commands import shared
 from bioengine_server.doctor import installation
 from bioengine_server.doctor.setup import Setup
 from bioengine_server.settings import Settings
-from bioengine_server.settings_files import SettingsFileRefused, read_settings_files
+from bioengine_server.settings_files import SettingsFileRefused, _check_safe_folder, read_settings_files
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -107,7 +107,49 @@ def test_a_file_that_others_may_replace_is_refused(machine: Path, tmp_path: Path
     with pytest.raises(SettingsFileRefused, match=rf"others can replace it.* chmod go-w '{re.escape(str(home))}'"):
         read_settings_files(home)
     home.chmod(0o1777)
+    with pytest.raises(
+        SettingsFileRefused, match=rf"everybody has files in {re.escape(str(home))}\. Move it to a folder of your own"
+    ):
+        read_settings_files(home)
+    home.chmod(0o755)
     assert read_settings_files(home).get("BIOENGINE_PORT") == "12"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+@pytest.mark.parametrize("where", ["link", "between", "file"])
+def test_a_link_is_as_safe_as_every_folder_that_it_leads_through(machine: Path, tmp_path: Path, where: str, mode: int) -> None:
+    folders = {name: tmp_path / name for name in ("link", "between", "file")}
+    for folder in folders.values():
+        folder.mkdir(mode=0o700)
+    write(folders["file"] / "bioengine.env", "BIOENGINE_PORT=12\n")
+    (folders["between"] / "second").symlink_to("../file/bioengine.env")
+    (folders["link"] / "bioengine.env").symlink_to(folders["between"] / "second")
+    assert read_settings_files(folders["link"]).get("BIOENGINE_PORT") == "12"
+    folders[where].chmod(mode)
+    with pytest.raises(SettingsFileRefused, match="others can replace it"):
+        read_settings_files(folders["link"])
+
+
+@pytest.mark.parametrize("where", ["link", "file"])
+def test_a_file_in_a_folder_of_another_user_is_refused(
+    machine: Path, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As above: for anybody but root, we are another, and only the folder is looked at."""
+    for name in ("link", "file"):
+        (tmp_path / name).mkdir(mode=0o755)
+    write(tmp_path / "file" / "bioengine.env", "BIOENGINE_PORT=12\n")
+    (tmp_path / "link" / "bioengine.env").symlink_to(tmp_path / "file" / "bioengine.env")
+    assert read_settings_files(tmp_path / "link").get("BIOENGINE_PORT") == "12"
+    is_root = os.getuid() == 0
+    if is_root:
+        os.chown(tmp_path / where, 4321, 4321)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 4321)
+    with pytest.raises(SettingsFileRefused, match=r"the folder .* belongs to another user \(number \d+\)"):
+        if is_root:
+            read_settings_files(tmp_path / "link")
+        else:
+            _check_safe_folder(tmp_path / "link" / "bioengine.env", tmp_path / where)
 
 
 def test_a_file_of_another_user_is_refused(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
