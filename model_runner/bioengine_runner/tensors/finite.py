@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from bioengine_runner.tensors.blocks import blocks
+
 
 def warnings_of_inputs(arrays: Mapping[str, np.ndarray | None]) -> list[str]:
     """A sentence for each input that has values that are not finite."""
@@ -35,13 +37,16 @@ def is_finite(array: np.ndarray) -> bool:
     with np.errstate(all="ignore"):
         if np.isfinite(array.sum(dtype=np.result_type(array.dtype, np.float32))):
             return True
-        return bool(np.isfinite(array).all())  # a sum may be too large without
+        return all(np.isfinite(block).all() for (block,) in blocks(array))  # a sum may be too large without
 
 
 def _what(array: np.ndarray) -> str:
     """How many values are not finite; nothing where all are."""
     if is_finite(array):
         return ""
-    nans, infinities = int(np.count_nonzero(np.isnan(array))), int(np.count_nonzero(np.isinf(array)))
+    nans = infinities = 0
+    for (block,) in blocks(array):
+        nans += int(np.count_nonzero(np.isnan(block)))
+        infinities += int(np.count_nonzero(np.isinf(block)))
     parts = [f"{name} in {count}" for count, name in ((nans, "NaN"), (infinities, "infinity")) if count]
     return f"{' and '.join(parts)} of {array.size} pixels"

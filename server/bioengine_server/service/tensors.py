@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from bioengine_server.triton import message
 from bioengine_server.triton.tensor_bytes import MAX_TEXTS
 
 _MOST_AXES = 32
+_BLOCK = 131_072  # values
 _LEVELS = 16  # steps of brightness; an image of fewer is none any more
 
 
@@ -112,21 +113,21 @@ def _conversion(array: np.ndarray, wanted: np.dtype) -> str:
     if array.dtype.kind not in "biuf" or not array.size or wanted.kind not in "iuf":
         return f"Send an array of {wanted.name}."
     with np.errstate(all="ignore"):
-        cast = array.astype(wanted)
         low, high = float(np.fmin.reduce(array, axis=None)), float(np.fmax.reduce(array, axis=None))
-        if np.array_equal(cast, array, equal_nan=array.dtype.kind == "f"):
+        if _has_equals(array, wanted):
             return f"Convert it with {plain}: no value changes."
     limits, largest = np.finfo(wanted) if wanted.kind == "f" else None, max(abs(low), abs(high))
     if limits is not None and float(limits.tiny) <= largest <= float(limits.max):
-        # Floats as large as this are all whole, and count nothing.
-        if np.any((array == np.rint(array)) & (cast != array) & (np.abs(array) < 2.0**53)):
+        with np.errstate(all="ignore"):
+            loses = _loses_whole_numbers(array, wanted)
+        if loses:
             return (
                 f"Its whole numbers are more than {wanted.name} has: number labels of objects anew, from 1 on; intensities are "
                 f"rounded with {plain}."
             )
         return f"Convert it with {plain}: its values are rounded to about {limits.precision} digits."
     seen = f"Its values are from {low:.6g} to {high:.6g}, and {plain} would change them"
-    if not (np.isfinite(low) and np.isfinite(high)) or np.isnan(array).any():
+    if not (np.isfinite(low) and np.isfinite(high)) or np.isnan(array.min()):
         return f"{seen}: replace NaN and infinity first, for example with np.where(np.isfinite(image), image, 0)."
     top = min(int(np.iinfo(wanted).max), 65535) if wanted.kind in "iu" else 1
     if 0 <= low and high <= 1 and (high - low) * top >= _LEVELS:
@@ -137,6 +138,27 @@ def _conversion(array: np.ndarray, wanted: np.dtype) -> str:
         + " Labels of objects are not rescaled: number them anew, from 1 on."
         * (array.dtype.kind in "iu" and low >= 0)
     )
+
+
+def _has_equals(array: np.ndarray, wanted: np.dtype) -> bool:
+    """Whether every value has its equal in the dtype."""
+    return all(np.array_equal(block.astype(wanted), block, equal_nan=block.dtype.kind == "f") for block in _blocks(array))
+
+
+def _loses_whole_numbers(array: np.ndarray, wanted: np.dtype) -> bool:
+    """Whether there are whole numbers that the dtype does not have. Floats of 2^53 and more are all whole, and count nothing."""
+    return any(
+        bool(np.any((block == np.rint(block)) & (block.astype(wanted) != block) & (np.abs(block) < 2.0**53)))
+        for block in _blocks(array)
+    )
+
+
+def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Its values, a few at a time: an array may be as large as a request, and a copy of it as well."""
+    with np.nditer(array, ["external_loop", "buffered"], ["readonly"], buffersize=_BLOCK) as iterator:
+        while not iterator.finished:
+            yield np.asarray(iterator.value)
+            iterator.iternext()
 
 
 def _check_texts(name: str, value: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,28 @@ def test_inputs_of_other_triton_models() -> None:
         to_triton([[1], "x"], CONFIG, "triton")
     with pytest.raises(RefusedArgument, match=r"takes a list of 2 \(image, param\), and 1 came"):
         to_triton([image], CONFIG, "triton")
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "told"),
+    [
+        ((7.0, np.inf), "float64", "no value changes"),
+        ((7.0, 0.1), "float64", "its values are rounded to about 6 digits"),
+        ((7.0, 1e300, np.nan), "float64", "replace NaN and infinity first"),
+        ((7, 2**24 + 1), "int32", "number labels of objects anew"),
+        ((7, 8), "int32", "no value changes"),
+    ],
+)
+def test_advice_on_a_large_input_takes_little_memory(values: tuple[float, ...], dtype: str, told: str) -> None:
+    """Any client may send them, and all are looked at in the server's own process."""
+    array = np.full((3, 1000, 16_000_000 // 3000), values[0], dtype)[:, :, ::2]
+    array[0, 0, : len(values)] = values
+    tracemalloc.start()
+    with pytest.raises(TypeError, match=f"'image' is {dtype}; expected float32.*{told}"):
+        to_triton([array, "x"], CONFIG, "triton")
+    taken = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert taken <= 6_000_000 < array.nbytes // 4
 
 
 def test_outputs_of_other_triton_models() -> None:
