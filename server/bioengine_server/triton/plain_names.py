@@ -37,7 +37,8 @@ class PlainNames:
     @property
     def folder(self) -> Path | None:
         """The folder; None: there is none, or what has its name now is not what was made."""
-        return self._folder if self._folder is not None and is_private(self._folder) else None
+        folder = self._folder  # read once: threads ask while another clears
+        return folder if folder is not None and is_private(folder) else None
 
     def are_whole(self) -> bool:
         """Whether all links that were made lead somewhere."""
