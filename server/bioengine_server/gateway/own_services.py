@@ -8,6 +8,7 @@ them by the service's id.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 from bioengine_server.gateway.local import LocalServices
 from bioengine_server.gateway.rpc import LegacyRPC
 from bioengine_server.gateway.wrap import in_name_of_callers, parts_of, plain
+from bioengine_server.hub.kept import kept_size
+from bioengine_server.hub.reach import LARGEST_SERVICE
 from bioengine_server.untrusted import shown
 
 logger = logging.getLogger(__name__)
@@ -24,6 +27,8 @@ _EXPORTED = "default"
 
 _PATIENCE = 10.0  # seconds that a client may take to say what a service has
 _MOST = 200  # services that one announcement may name; Hypha takes 100 of a client
+_LARGEST_TOGETHER = 10 * LARGEST_SERVICE  # characters of what is kept of all services of a client
+_MOST_WITHDRAWN = 1000  # whose ids are remembered, the newest
 
 
 class OwnServices:
@@ -46,7 +51,8 @@ class OwnServices:
         self._local = local
         self._name = name
         self._offered: dict[str, tuple[Any, Any]] = {}  # by id, what the service had, and what Hypha knows of it
-        self._withdrawn: set[str] = set()
+        self._sizes: dict[str, int] = {}  # of what is kept of each
+        self._withdrawn: dict[str, None] = {}  # in the order in which they were
         self._is_there = True
 
     @property
@@ -61,7 +67,7 @@ class OwnServices:
         built_in = await self._of_client(_BUILT_IN)
         info = await built_in.register_service(service, True, False)
         id = str(info["id"]).rpartition(":")[2]
-        self._withdrawn.discard(id)
+        self._withdrawn.pop(id, None)
         return await self._offer(id)
 
     async def announced(self, services: Any) -> None:
@@ -82,9 +88,13 @@ class OwnServices:
 
     async def withdraw(self, id: str) -> None:
         """Offer a service no more; one that was never offered does no harm."""
-        self._withdrawn.add(id)
+        self._withdrawn.pop(id, None)
+        self._withdrawn[id] = None
+        if len(self._withdrawn) > _MOST_WITHDRAWN:
+            del self._withdrawn[next(iter(self._withdrawn))]
         if self._offered.pop(id, None) is None:
             return
+        self._sizes.pop(id, None)
         self._local.remove(self._full(id))
         manager = await self._hypha.rpc.get_manager_service({"timeout": _PATIENCE})
         await manager.unregister_service(self._full(id))
@@ -103,7 +113,7 @@ class OwnServices:
             logger.debug("The service %s of %s is not offered again: %s", id, self._name, error)
 
     async def _offer(self, id: str) -> Any:
-        """Raises ValueError for an id under which every client has a service."""
+        """Raises ValueError for an id under which every client has a service, and for what is too large to be kept."""
         if _is_taken(id):
             raise ValueError(f"The id {shown(id)!r} is taken. Choose another for the service.")
         own = await self._of_client(id)
@@ -111,16 +121,40 @@ class OwnServices:
         has = parts_of(definition)
         if id in self._offered and self._offered[id][0] == has:
             return self._offered[id][1]
+        size = self._checked_size(id, has)
         definition["id"] = id
         definition["config"] = {**dict(own["config"]), "require_context": True}
         offered = in_name_of_callers(definition)
         await self._wait_until_known()
         # Hypha calls `setup` of a new `default` in this: the client may offer more meanwhile, so nothing is locked.
-        info = plain(await self._hypha.register_service(offered, {"overwrite": True}))
+        try:
+            info = plain(await self._hypha.register_service(offered, {"overwrite": True}))
+        except BaseException:
+            if id not in self._offered:  # else Hypha's end would keep what nobody finds
+                with contextlib.suppress(Exception):
+                    await self._hypha.rpc.unregister_service(id, False)
+            raise
         if self._is_there:
             self._offered[id] = (has, info)
+            self._sizes[id] = size
             self._local.add(self._full(id), offered)
         return info
+
+    def _checked_size(self, id: str, has: Any) -> int:
+        """About how many characters are kept of a service. Raises ValueError."""
+        size = kept_size(has)
+        if size > LARGEST_SERVICE:
+            raise ValueError(
+                f"The service {shown(id)!r} has {size:,} characters beside its functions' code. Expected {LARGEST_SERVICE:,} at "
+                "most. Have a function return what is large."
+            )
+        together = sum(self._sizes.values()) - self._sizes.get(id, 0) + size
+        if together > _LARGEST_TOGETHER:
+            raise ValueError(
+                f"The services of this client have {together:,} characters together. Expected {_LARGEST_TOGETHER:,} at most. "
+                "Have functions return what is large, or withdraw a service."
+            )
+        return size
 
     async def _wait_until_known(self) -> None:
         """Hypha's end makes itself known in the background, when it has connected."""

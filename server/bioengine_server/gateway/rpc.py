@@ -99,6 +99,10 @@ class LegacyRPC(RPC):
         """
         self._find_service = find
 
+    def drop_service(self, id: str) -> None:
+        """Keep a service no more. One that the client calls all the same is looked for as any that is unknown."""
+        self._services.pop(id, None)
+
     def refuse_with(self, reason: Exception) -> None:
         """Have every call answered with `reason` from now on."""
 

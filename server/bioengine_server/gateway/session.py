@@ -11,11 +11,14 @@ from hypha.core import UserInfo
 from hypha.core.auth import generate_auth_token
 from hypha.core.store import RedisStore
 
+from bioengine_server.access.tokens import is_name
 from bioengine_server.gateway.clients import Client
 from bioengine_server.gateway.local import LocalServices
+from bioengine_server.gateway.newest import Newest
 from bioengine_server.gateway.own_services import OwnServices
 from bioengine_server.gateway.rpc import LegacyRPC
 from bioengine_server.gateway.wrap import plain, unannotated
+from bioengine_server.hub.kept import kept_size
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +26,11 @@ logger = logging.getLogger(__name__)
 RECONNECTION_TOKEN_LIFETIME = 2 * 24 * 60 * 60  # seconds
 
 _SERVICE_PREFIX = "remote-"
+
+# Of those that a client has found, the newest are kept; others are looked for again when it calls them.
+_MOST_FOUND = 200
+_LARGEST_FOUND = 20_000_000  # bytes of what they have beside functions
+_MOST_REMEMBERED = 200  # services that a client is given back when it comes again
 _LEVELS = ("info", "warning", "error", "critical")
 
 # How Hypha says that there is no such service, or that its client has left a moment ago.
@@ -58,6 +66,7 @@ class LegacySession:
         self._own_services = OwnServices(
             rpc, hypha, local, client.name, lambda: store.client_exists(client.client_id, client.workspace)
         )
+        self._found = Newest(_MOST_FOUND, _LARGEST_FOUND)
         rpc.on_unknown_service(self._offer_again)
         rpc.add_service(self._manager())
         self._restoring = asyncio.ensure_future(self._own_services.restore(client.services))
@@ -65,7 +74,7 @@ class LegacySession:
     def end(self) -> None:
         """The client has gone. What it offered is remembered: it may come again."""
         known = () if self._restoring.done() else self._client.services
-        self._client.services = tuple({*known, *self._own_services.ids})
+        self._client.services = tuple(dict.fromkeys((*self._own_services.ids, *known)))[:_MOST_REMEMBERED]
         self._restoring.cancel()
         self._own_services.end()
 
@@ -125,7 +134,10 @@ class LegacySession:
         offered["id"] = _SERVICE_PREFIX + base64.urlsafe_b64encode(service_id.encode()).decode().rstrip("=")
         offered["config"] = {**dict(offered.get("config") or {}), "visibility": "protected", "require_context": False}
         offered.pop("service_schema", None)
-        return dict(self._rpc.add_service(offered, overwrite=True))
+        added = dict(self._rpc.add_service(offered, overwrite=True))
+        for id in self._found.keep(offered["id"], kept_size(offered)):
+            self._rpc.drop_service(id)
+        return added
 
     async def _find(self, service_id: str) -> Any:
         """A service as Hypha has it, any of several of one name as old servers had it; None where there is none."""
@@ -172,7 +184,7 @@ class LegacySession:
             "workspace": self._workspace,
             "client_id": self._client_id,
             "user_info": self._user_data(),
-            "reconnection_token": await generate_auth_token(self._user, RECONNECTION_TOKEN_LIFETIME),
+            "reconnection_token": await generate_auth_token(self._bound_user(), RECONNECTION_TOKEN_LIFETIME),
             "reconnection_expires_in": RECONNECTION_TOKEN_LIFETIME,
         }
 
@@ -186,6 +198,12 @@ class LegacySession:
 
     async def _log(self, text: Any = "", *_: Any, **__: Any) -> None:
         logger.debug("%s: %s", self._client_id, str(text)[:1000])
+
+    def _bound_user(self) -> UserInfo:
+        """The user as the one who may come again under this client's id, in whose place no other program comes."""
+        if not is_name(self._client_id):  # no token can name it: it comes again when the connection before has ended
+            return self._user
+        return self._user.model_copy(update={"scope": self._user.scope.model_copy(update={"client_id": self._client_id})})
 
     def _user_data(self) -> dict[str, Any]:
         return {

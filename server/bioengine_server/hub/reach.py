@@ -16,8 +16,8 @@ from hypha.core import UserInfo, UserPermission
 
 from bioengine_server.hub.guard import client_left
 from bioengine_server.hub.hypha_parts import Method, wrap_manager, wrap_queue
+from bioengine_server.hub.kept import kept_size
 from bioengine_server.service.caller import OWN_USER
-from bioengine_server.triton import message
 from bioengine_server.untrusted import shown
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,9 @@ _QUERY = re.compile(rf"({_PART}/)?({_PART}:)?{_PART}(@{_PART})?")
 _QUERY_KEYS = frozenset("workspace id type client_id service_id visibility app_id name".split())
 
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_.|~-]{1,200}")
-_LARGEST_SERVICE = 300_000  # characters of what is kept of one, its methods' descriptions among it
+LARGEST_SERVICE = 300_000
+"""Characters of what is kept of one service, its methods' descriptions among it."""
+
 _TIMEOUTS = ("timeout", "select_timeout")
 _LONGEST_WAIT = 60.0  # seconds that the manager waits for a client
 _MOST_WAITING = 100  # calls of one client for which it waits
@@ -231,9 +233,9 @@ def _check_service(service: Any, client: str) -> None:
         service: as it was sent, or as Hypha has read it.
         client: the id of who offers it.
     """
-    size = message.size(dict(service) if isinstance(service, dict) else service.model_dump())
-    if size > _LARGEST_SERVICE:
-        raise ValueError(f"The service's description has {size:,} characters. Expected {_LARGEST_SERVICE:,} at most.")
+    size = kept_size(dict(service) if isinstance(service, dict) else service.model_dump())
+    if size > LARGEST_SERVICE:
+        raise ValueError(f"The service's description has {size:,} characters. Expected {LARGEST_SERVICE:,} at most.")
     for name, pattern, needed in (("type", _SERVICE_TYPE, False), ("id", _SERVICE_ID, True), ("app_id", _APP_ID, False)):
         value = _part(service, name)
         if value is None and not needed:
