@@ -11,7 +11,8 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
 from tests.clients.browser import installed, run_page
 from tests.clients.libraries import CLIENTS
@@ -258,6 +259,26 @@ def test_a_connection_that_a_newer_one_replaces_stays_open_and_silent(stack: Sta
         with pytest.raises(ConnectionClosed):
             while True:
                 first.socket.recv(GONE)
+
+
+@pytest.mark.parametrize("kind", ["imjoy-async", "hypha-async"])
+def test_no_other_program_comes_in_the_place_of_a_client(stack: Stack, lab: dict[str, Puppet], kind: str) -> None:
+    """Nor with a token for its id, which an admin of its workspace makes, or with another's for coming again."""
+    host, imjoy = lab[kind], lab["imjoy-async"]
+    tokens = [imjoy("manager", "generate_token", config) for config in ({"client_id": kind}, {})]
+    with RawClient(stack, "imjoy-rpc", "guest", token=tokens[1], find=False) as guest:
+        tokens.append(guest.call("services.default.get_connection_info")["reconnection_token"])
+    for token in tokens:
+        query = f"client_id={kind}&workspace={host.workspace}&reconnection_token={token}"
+        with pytest.raises(InvalidStatus, match="403"):
+            RawClient(stack, "imjoy-rpc", query=query, find=False)
+        with connect(f"ws://127.0.0.1:{stack.port}/ws") as other:
+            other.send(json.dumps({"client_id": kind, "workspace": host.workspace, "reconnection_token": token}))
+            with pytest.raises(ConnectionClosed, match=r"(?i)already exists|client.id"):
+                while True:
+                    assert "connection_info" not in str(other.recv(30))
+    assert lab["imjoy-sync"]("get", host.id("default"))
+    assert lab["imjoy-sync"]("call", host.id("default"), "greet", "Ada") == "Hello Ada"
 
 
 NONSENSE: list[Any] = [None, [], {"services": 3}, {"services": [3, {}, {"id": None}, {"id": ["x"]}, {"id": ":"}, {"id": "x:_y"}]}]

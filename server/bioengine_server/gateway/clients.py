@@ -20,8 +20,12 @@ class Client:
 
     workspace: str
     client_id: str
+    user: str
+    """The id of whose it is."""
+
     is_new: bool
-    """Whether it is a program that has just been started, not one whose connection was lost."""
+    """Whether it is a program that has just been started, not one whose connection was lost and that has shown its token for
+    this id."""
 
     answers: Callable[[], Awaitable[bool]] | None = None
     """Asks the client whether it is there, once it can be asked."""
@@ -62,12 +66,13 @@ class Clients:
         self._left: OrderedDict[str, tuple[str, ...]] = OrderedDict()
 
     async def enter(self, client: Client) -> None:
-        """Give a connection its name. One of a client that is known comes in place of the one before.
+        """Give a connection its name. One of a client that is known comes in place of the one before, which is the same user's.
 
         Raises ClientIdTaken.
         """
         while (before := self._connected.get(client.name)) is not None:
-            if client.is_new and before.answers is not None and await before.answers():
+            is_other = client.is_new or client.user != before.user
+            if is_other and before.answers is not None and await before.answers():
                 raise ClientIdTaken(client.client_id)
             if not before.replaced_by.done():
                 before.replaced_by.set_result(client)

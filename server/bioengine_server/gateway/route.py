@@ -112,10 +112,10 @@ class LegacyGateway:
             if not _is_client_id(client_id):
                 raise PermissionError("the client_id is not one")
             user = self._keeper.admit(websocket.scope, query.get("reconnection_token") or query.get("token"))
-            is_new = "reconnection_token" not in query
+            token_scope = user.scope if user is not None and "reconnection_token" in query else None
             async with self._turn():
                 user, workspace = await _in_workspace(self._store(), user, query)
-            client = Client(workspace, client_id, is_new)
+            client = Client(workspace, client_id, user.id, is_new=not _is_bound(token_scope, workspace, client_id))
             await self._clients.enter(client)
         except Exception as error:
             if _once.allows(str(error)):
@@ -233,6 +233,11 @@ async def refuse_page(error: BioEngineError, scope: Scope, receive: Receive, sen
 
 def _is_client_id(name: str) -> bool:
     return name.replace("-", "").replace("_", "").isalnum() and len(name) <= 128
+
+
+def _is_bound(scope: Any, workspace: str, client_id: str) -> bool:
+    """Whether a token was made for one client, this one, as those are that clients are given to come again with."""
+    return scope is not None and (scope.current_workspace, scope.client_id) == (workspace, client_id)
 
 
 def _is_page(websocket: WebSocket) -> bool:

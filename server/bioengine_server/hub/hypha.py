@@ -23,7 +23,7 @@ from bioengine_server.access.tokens import check_scopes, use_secret
 from bioengine_server.errors import PortInUse
 from bioengine_server.hub import hypha_parts
 from bioengine_server.hub.connections import Connections, raise_file_limit
-from bioengine_server.hub.guard import guard_rpc
+from bioengine_server.hub.guard import guard_rpc, is_own_end
 from bioengine_server.hub.login import replace_login
 from bioengine_server.hub.protocol import check_uvicorn, protocols
 from bioengine_server.hub.reach import confine_clients
@@ -55,7 +55,7 @@ def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI
     hypha_parts.require_parts()
     hypha_parts.use_rpc(guard_rpc(access.size_limit))
     hypha_parts.know_who_is_there()
-    hypha_parts.keep_first_client()
+    hypha_parts.keep_first_client(is_own_end)
     replace_login()
     confine_clients()
     check_scopes()

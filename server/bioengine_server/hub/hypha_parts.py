@@ -33,6 +33,7 @@ _PARTS = {
     "RedisStore.get_workspace_interface": (RedisStore.get_workspace_interface, "094fb995552c"),
     "RedisEventBus.is_local_client": (RedisEventBus.is_local_client, "4f6286115373"),
     "RedisEventBus.is_recently_disconnected": (RedisEventBus.is_recently_disconnected, "d846f985ddda"),
+    "RedisRPCConnection.__init__": (RedisRPCConnection.__init__, "a667f61efff1"),
     "RedisRPCConnection.emit_message": (RedisRPCConnection.emit_message, "aa06dc496824"),
     "WebsocketServer": (WebsocketServer, "439da87212c5"),
     "WorkspaceManager._create_rpc": (_Manager._create_rpc, "afa0e532ddf2"),
@@ -77,20 +78,46 @@ def know_who_is_there() -> None:
     RedisEventBus.is_recently_disconnected = is_gone
 
 
-def keep_first_client() -> None:
+def keep_first_client(is_own: Callable[[str], bool]) -> None:
     """Have a second client of one id be refused, and nothing else.
 
-    Hypha takes the refusal for a failure of its own, and cleans up: by ending the first client's services and connection.
+    Hypha takes the refusal for a failure of its own, and cleans up: by ending the first client's services and connection. It does
+    not look at all where a client comes again with a token for that id, which whoever is admin of a workspace can make.
+
+    Args:
+        is_own: whether an end, `<workspace>/<client id>`, is in this process, such as those of imjoy-rpc's clients.
     """
-    check = WebsocketServer.check_client
+    check, authenticate = WebsocketServer.check_client, WebsocketServer.authenticate_user
 
     async def check_client(self: WebsocketServer, client_id: str, workspace: str, user: UserInfo) -> None:
+        if is_own(f"{workspace}/{client_id}"):
+            raise _taken(workspace, client_id)
         try:
             await check(self, client_id, workspace, user)
         except RuntimeError as error:
             raise AuthenticationError(str(error)) from error  # which it answers with the reason
 
+    async def authenticate_user(
+        self: WebsocketServer, token: str | None, reconnection_token: str | None, client_id: str, workspace: str | None
+    ) -> tuple[UserInfo, str | None]:
+        user, workspace = await authenticate(self, token, reconnection_token, client_id, workspace)
+        if reconnection_token and (is_own(f"{workspace}/{client_id}") or _is_of_another(f"{workspace}/{client_id}", user)):
+            raise _taken(workspace, client_id)
+        return user, workspace
+
     WebsocketServer.check_client = check_client
+    WebsocketServer.authenticate_user = authenticate_user
+
+
+def _is_of_another(id: str, user: UserInfo) -> bool:
+    """Whether a client is connected, and another user's."""
+    there = RedisRPCConnection._connections.get(id)
+    return there is not None and there._user_info["id"] != user.id
+
+
+def _taken(workspace: str | None, client_id: str) -> BaseException:
+    error: BaseException = AuthenticationError(f"Client already exists and is active: {workspace}/{client_id}")
+    return error
 
 
 def is_connected(store: RedisStore, id: str) -> bool:

@@ -1,0 +1,55 @@
+"""In whose place a connection of an imjoy-rpc client comes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from bioengine_server.gateway.clients import Client, Clients
+from bioengine_server.gateway.errors import ClientIdTaken
+from bioengine_server.gateway.route import _is_bound
+from bioengine_server.hub import hypha_parts
+from hypha.core.auth import parse_scope
+
+from tests.unit.server.legacy import Connection
+
+
+@pytest.mark.parametrize(
+    ("scope", "bound"),
+    [
+        ("ws:ws-x#a cid:host wid:ws-x", True), ("ws:ws-x#a wid:ws-x", False), ("ws:ws-x#a cid:guest wid:ws-x", False),
+        ("ws:ws-x#a ws:ws-y#a cid:host wid:ws-y", False), ("ws:ws-x#a cid:host", False),
+    ],
+)  # fmt: skip
+def test_a_token_is_for_one_client_to_come_again(scope: str, bound: bool) -> None:
+    assert _is_bound(parse_scope(scope), "ws-x", "host") is bound
+    assert not _is_bound(None, "ws-x", "host")
+
+
+async def test_the_token_for_coming_again_names_its_client() -> None:
+    connection = Connection()
+    info = await (await connection.manager()).get_connection_info()
+    await connection.end_all()
+    user = hypha_parts.parse_token(info["reconnection_token"])
+    assert user.id == "ada" and _is_bound(user.scope, "ws-x", "client")
+
+
+@pytest.mark.parametrize(("user", "is_new", "comes"), [("ada", False, True), ("guest", False, False), ("ada", True, False)])
+async def test_who_comes_in_the_place_of_a_client_that_answers(user: str, is_new: bool, comes: bool) -> None:
+    async def answers() -> bool:
+        return True
+
+    clients = Clients(lambda workspace, client_id: False)
+    host = Client("ws-x", "host", "ada", is_new=True)
+    await clients.enter(host)
+    host.answers = answers
+    second = Client("ws-x", "host", user, is_new)
+    entering = asyncio.ensure_future(clients.enter(second))
+    await asyncio.wait([entering, host.replaced_by], return_when=asyncio.FIRST_COMPLETED)
+    assert host.replaced_by.done() is comes
+    if comes:
+        clients.leave(host)
+        await entering
+    else:
+        with pytest.raises(ClientIdTaken):
+            await entering
