@@ -213,7 +213,8 @@ async def model_dtypes(session):
     values = IMAGE.astype(np.float32)
     layouts = {
         "float64": values.astype(np.float64),
-        "float64 that float32 cannot hold": values.astype(np.float64) + np.pi,
+        "float64 that float32 rounds": values.astype(np.float64) + 1e-9,
+        "float64 that float32 cannot hold": values.astype(np.float64) * 1e300,
         "uint8": IMAGE.astype(np.uint8),
         "Fortran-ordered": np.asfortranarray(values),
         "non-contiguous": np.repeat(values, 2, axis=3)[..., ::2],
@@ -227,6 +228,8 @@ async def model_dtypes(session):
             continue
         assert result["success"], (name, result)
         np.testing.assert_allclose(result["outputs"][0], seashell(IMAGE), atol=1e-3, err_msg=name)
+        said = any("was cast to float32" in warning for warning in result.get("warnings", []))
+        assert said is name.startswith("float64"), (name, result.get("warnings"))
     for empty in (np.zeros((0, 3, 64, 64), np.float32), np.array(1, np.float32)):
         result = await session.run("conscientious-seashell", [empty])
         assert result["success"] is False and "shape" in result["error"], result
