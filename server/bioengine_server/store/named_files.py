@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
+_CONTENT = "/content"
 _PROCESSING = {"inputs": "preprocessing", "outputs": "postprocessing"}
 
 
@@ -104,10 +106,29 @@ def is_url(source: str) -> bool:
     return "://" in source
 
 
+def name_in(url: str) -> str:
+    """The name of the file that a URL means, as it stands there: the last part of its path; on Zenodo, that before `/content`.
+
+    Empty where it has none.
+    """
+    try:
+        path = PurePosixPath(urlsplit(url).path)
+    except ValueError:  # no URL after all
+        return ""
+    return path.parent.name if _is_content(path) else path.name
+
+
 def beside(description_url: str, source: str) -> str:
     """The URL of a file beside a description; a query of the description's URL, such as its version, holds for it too."""
-    query = urlsplit(description_url).query
-    return urljoin(description_url, quote(source.replace("\\", "/"))) + (f"?{query}" if query else "")
+    url = urlsplit(description_url)
+    end = _CONTENT if _is_content(PurePosixPath(url.path)) else ""
+    base = url._replace(path=url.path.removesuffix(end), query="", fragment="").geturl()
+    return urljoin(base, quote(source.replace("\\", "/"))) + end + (f"?{url.query}" if url.query else "")
+
+
+def _is_content(path: PurePosixPath) -> bool:
+    """Whether the path of a URL is one of Zenodo's: `/api/records/1/files/weights.onnx/content`."""
+    return f"/{path.name}" == _CONTENT and path.parent.suffix != ""
 
 
 def _held(holder: dict[str, Any], key: str, role: Role, weights: str | None = None) -> Iterator[NamedFile]:

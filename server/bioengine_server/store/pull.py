@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import itertools
-from collections.abc import AsyncIterator, Iterator
+import unicodedata
+from collections.abc import AsyncIterator, Container, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
-from urllib.parse import urlsplit
 
 from bioengine_server.errors import DownloadFailed, NotAPackage
 from bioengine_server.store import layout
@@ -23,7 +23,7 @@ from bioengine_server.store.collection import Collection, Description
 from bioengine_server.store.download import Downloader, NotThere, Progress, nobody
 from bioengine_server.store.manifest import RUNNABLE_WEIGHTS
 from bioengine_server.store.model_store import ModelStore, StoredModel
-from bioengine_server.store.named_files import NamedFile, Role, beside, is_url, named_files, weights_files
+from bioengine_server.store.named_files import NamedFile, Role, beside, is_url, name_in, named_files, weights_files
 from bioengine_server.store.names import NameTaken, ReservedName, claimed_names, is_doi, proposed_id, shipped_package
 from bioengine_server.store.package import MAX_DEPTH, OURS, RDF
 from bioengine_server.store.trust import CODE_WEIGHTS
@@ -87,11 +87,12 @@ async def _fetch(
 ) -> None:
     """Download `files`, each with whether it is required, and have the description name them as they are in `folder`."""
     names: dict[str, str] = {}
+    paths = {_plain_path(file.source) for file in named_files(description.raw) if not is_url(file.source)}
     left = max_size
     for file, is_required in files:
         source = file.source
         if source not in names:
-            name = _local_name(description.url, source, taken=set(names.values()))
+            name = _local_name(description.url, source, taken=set(names.values()), paths=paths)
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             url = source if is_url(source) else beside(description.url, source)
@@ -166,16 +167,29 @@ def _wanted(raw: dict[str, Any]) -> Iterator[tuple[NamedFile, bool]]:
             yield file, True
 
 
-def _local_name(description_url: str, source: str, taken: set[str]) -> str:
-    """Where to put a file within the package. Raises NotAPackage for a name that would lead out of it."""
-    path = PurePosixPath(PurePosixPath(urlsplit(source).path).name if is_url(source) else source.replace("\\", "/"))
+def _local_name(description_url: str, source: str, taken: set[str], paths: Container[str] = ()) -> str:
+    """Where to put a file within the package. Raises NotAPackage for a name that would lead out of it.
+
+    Args:
+        description_url: for messages.
+        source: as the description has it.
+        taken: names of other sources.
+        paths: all that the description names, plain; the file at a URL gets none of them, also where nothing is fetched for it.
+    """
+    path = PurePosixPath(name_in(source) if is_url(source) else source.replace("\\", "/"))
+    own = None if is_url(source) else _plain_path(source)
     is_outside = path.is_absolute() or PureWindowsPath(path).anchor or ".." in path.parts or len(path.parts) > MAX_DEPTH
     is_ours = len(path.parts) > 1 and path.parts[0].casefold() in OURS
     if not path.parts or is_outside or is_ours or "\\" in str(path) or "\0" in str(path) or path.name.startswith("."):
         raise NotAPackage(description_url, f"it names a file that is not one of the package ({shown(source)!r})")
     name = str(path)
     number = 1
-    while name in taken or name.casefold() in OURS:
+    while name in taken or name.casefold() in OURS or ((plain := _plain_path(name)) in paths and plain != own):
         number += 1
         name = str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
     return name
+
+
+def _plain_path(source: str) -> str:
+    """The one spelling of what is the same file in a stored package."""
+    return unicodedata.normalize("NFC", str(PurePosixPath(source.replace("\\", "/"))))

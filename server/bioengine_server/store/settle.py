@@ -9,18 +9,20 @@ description that is stored says it in the one way that is understood here. Names
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import MappingProxyType
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from bioengine_server.errors import StoreError
 from bioengine_server.store.adapt import adapt
 from bioengine_server.store.manifest import RUNNABLE_WEIGHTS
-from bioengine_server.store.named_files import NamedFile, Role, beside, is_url, named_files
+from bioengine_server.store.named_files import NamedFile, Role, beside, is_url, name_in, named_files
 from bioengine_server.store.package import OURS, RDF
 from bioengine_server.store.yaml_text import dumped
 from bioengine_server.untrusted import shown
@@ -31,9 +33,14 @@ _KEPT = (Role.EXTERNAL_DATA, Role.ATTACHMENT)
 
 
 class FilesMissing(StoreError):
-    """Files that the description names and the package lacks."""
+    """Files that the description names and the package lacks.
 
-    def __init__(self, source: Path | str, missing: list[NamedFile], has: Iterable[str]) -> None:
+    `others`: by source, files that have the name of one, and not the SHA-256 that the description gives.
+    """
+
+    def __init__(
+        self, source: Path | str, missing: list[NamedFile], has: Iterable[str], others: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         names = {file.source: file.role.value for file in missing}
         named = [f"{shown(name)!r} ({role})" for name, role in list(names.items())[:_NAMED]]
         if len(names) > _NAMED:
@@ -43,6 +50,10 @@ class FilesMissing(StoreError):
             f" It has {shown(likely[name.casefold()])!r}, which differs in its case alone: give both the same name."
             for name in list(names)[:_NAMED]
             if name.casefold() in likely
+        ] + [
+            f" Its file {shown(others[name])!r} is another or is damaged: its SHA-256 is not the one that the description gives."
+            for name in list(names)[:_NAMED]
+            if name in others
         ]
         super().__init__(
             f"The package {shown(source, 300)} was not imported: its description names {', '.join(named)}, which the package "
@@ -67,18 +78,20 @@ def settle(source: Path | str, folder: Path, raw: dict[str, Any], must_be_whole:
     """
     files = _Files(folder)
     changed = adapt(raw)
-    missing = []
-    for named in named_files(raw):
-        found = files.find(named.source)
-        if found is None:
-            missing.append(named)
-        else:
-            name = found if named.role in _KEPT else files.plainly_named(found)
-            if name != named.source:
-                named.rename(name)
-                changed = True
-    if must_be_whole and (lacking := _lacking(missing, raw)):
-        raise FilesMissing(source, lacking, files.names)
+    all_named = list(named_files(raw))
+    # What was downloaded is already named as it lies here: what still has a URL was not.
+    elsewhere = _Elsewhere(files, all_named) if must_be_whole else None
+    found = [files.find(named.source) or (elsewhere.find(named) if elsewhere is not None else None) for named in all_named]
+    for named, name in zip(all_named, found, strict=True):
+        if name is not None and named.role not in _KEPT:
+            files.name_plainly(name)
+    for named, name in zip(all_named, found, strict=True):
+        if name is not None and (name := files.name_now(name)) != named.source:
+            named.rename(name)
+            changed = True
+    missing = [named for named, name in zip(all_named, found, strict=True) if name is None]
+    if elsewhere is not None and (lacking := _lacking(missing, raw)):
+        raise FilesMissing(source, lacking, files.names, elsewhere.others)
     if not must_be_whole:
         changed = name_by_url(raw, files.names, str(source)) or changed
     if changed:
@@ -139,39 +152,84 @@ class _Files:
         folders = {str(parent) for name in self.names for parent in PurePosixPath(name).parents}
         self._taken = {name.casefold() for name in (*self.names, *folders, *OURS)}
         self._numbers: Counter[str] = Counter()
+        self._renamed: dict[str, str] = {}
+        self._hashes: dict[str, str] = {}
 
     def find(self, source: str) -> str | None:
-        """The file that a description means by `source`."""
+        """The file that a description means by the path `source`."""
         for spelling in (source, source.replace("\\", "/")):
             if spelling in self.names:
                 return spelling
             if not is_url(spelling) and (name := self._composed.get(_composed(str(PurePosixPath(spelling))))) is not None:
                 return name
-        if is_url(source):
-            return self._composed.get(_composed(unquote(PurePosixPath(urlsplit(source).path).name)))
-        # On the disk of whoever has made the package.
-        if PurePosixPath(source).is_absolute() or PureWindowsPath(source).anchor:
-            return self._composed.get(_composed(PureWindowsPath(source).name))
         return None
 
-    def plainly_named(self, name: str) -> str:
-        """The file's name in ASCII letters, which every process and every library opens; it is renamed where it has another.
+    def sha256(self, name: str) -> str:
+        if name not in self._hashes:
+            with open(self._folder / name, "rb") as file:
+                self._hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._hashes[name]
+
+    def name_now(self, name: str) -> str:
+        """What the file that was called `name` is called now."""
+        return self._renamed.get(name, name)
+
+    def name_plainly(self, name: str) -> None:
+        """Rename a file whose name has letters beyond ASCII, so that every process and every library opens it.
 
         It stays in its folder, beside the files that belong to it.
         """
         path = PurePosixPath(name)
-        if path.name.isascii():
-            return name
+        if path.name.isascii() or name in self._renamed:
+            return
         plain = target = path.with_name(_plain(path.name))
         while str(target).casefold() in self._taken:
             self._numbers[str(plain)] += 1
             target = plain.with_name(f"{plain.stem}-{self._numbers[str(plain)] + 1}{plain.suffix}")
+        self._rename(name, str(target))
+
+    def _rename(self, name: str, target: str) -> None:
         (self._folder / name).rename(self._folder / target)
         self.names.remove(name)
-        self.names.add(str(target))
-        self._taken.add(str(target).casefold())
-        self._composed[_composed(name)] = str(target)
-        return str(target)
+        self.names.add(target)
+        self._taken.add(target.casefold())
+        self._renamed[name] = target
+
+
+class _Elsewhere:
+    """Files of a package that its description names by where they were before: by a URL, or a path on its author's disk.
+
+    A file is taken for one of these by its last name, where its SHA-256 is the one that the description gives, or, where it gives
+    none, where nothing else in the description may mean the file: files of different folders often have the same names.
+
+    `others`: by source, files that have the name of one and another SHA-256.
+    """
+
+    def __init__(self, files: _Files, all_named: Iterable[NamedFile]) -> None:
+        self._files = files
+        self._meant: dict[str, set[str]] = {}
+        self.others: dict[str, str] = {}
+        for named in all_named:
+            if (file := files.find(named.source) or self._of_that_name(named.source)) is not None:
+                self._meant.setdefault(file, set()).add(named.source)
+
+    def find(self, named: NamedFile) -> str | None:
+        file = self._of_that_name(named.source)
+        if file is None:
+            return None
+        if named.sha256 is None:
+            return file if len(self._meant[file]) == 1 else None
+        if self._files.sha256(file) == named.sha256.lower():
+            return file
+        self.others[named.source] = file
+        return None
+
+    def _of_that_name(self, source: str) -> str | None:
+        if is_url(source):
+            return self._files.find(unquote(name_in(source)))
+        if PurePosixPath(source).is_absolute() or PureWindowsPath(source).anchor:
+            return self._files.find(PureWindowsPath(source).name)
+        return None
 
 
 def _composed(name: str) -> str:

@@ -167,8 +167,43 @@ def test_a_file_beside_with_another_content_than_the_url_has(make: Callable[...,
         change=with_weights_named("https://zenodo.org/api/files/abc/other.onnx"),
         more={"other.onnx": b"not these weights"},
     )
-    with pytest.raises(NotAPackage, match=r"other\.onnx is damaged"):
+    with pytest.raises(FilesMissing, match=r"Its file 'other\.onnx' is another or is damaged: its SHA-256 is not the one"):
         store.import_package(archive)
+
+
+def test_files_of_other_places_that_have_the_name_of_one_beside(make: Callable[..., Path], store: ModelStore) -> None:
+    """What cannot be told from others by its name stays where it is."""
+    keras = {"source": "https://example.com/keras/weights.onnx", "tensorflow_version": "2.1"}
+    torchscript = {"source": "https://example.com/w.pt", "sha256": "0" * 64, "pytorch_version": "2.0"}
+    sample, covers = "https://example.com/sample/test_input.npy", ["https://example.com/a/c.png", "https://example.com/b/c.png"]
+
+    def change(rdf: dict[str, Any]) -> None:
+        rdf["weights"] |= {"keras_hdf5": keras, "torchscript": torchscript}
+        rdf |= {"sample_inputs": [sample], "sample_outputs": ["test_output.npy"], "covers": covers}
+
+    model = store.import_package(make(change=change, more={"c.png": b"of one of them", "w.pt": b"other weights"}))
+    rdf = description(model)
+    assert rdf["weights"]["keras_hdf5"] == keras and rdf["weights"]["torchscript"] == torchscript
+    assert rdf["sample_inputs"] == [sample] and rdf["covers"] == covers
+    assert list(model.manifest.weights) == ["onnx"]
+
+
+def test_paths_on_a_disk_that_end_alike(make: Callable[..., Path], store: ModelStore) -> None:
+    paths = ["/home/somebody/a/cover.png", "/home/somebody/b/cover.png"]
+    with pytest.raises(FilesMissing, match=r"/a/cover\.png' \(cover\), '/home/somebody/b/cover\.png"):
+        store.import_package(make(change=lambda rdf: rdf.update(covers=paths), more={"cover.png": b"of one of them"}))
+
+
+def test_urls_of_zenodo(make: Callable[..., Path], store: ModelStore, packages: Path) -> None:
+    files = "https://zenodo.org/api/records/1/files"
+
+    def change(rdf: dict[str, Any]) -> None:
+        with_weights_named(f"{files}/weights.onnx/content")(rdf)
+        rdf["documentation"] = f"{files}/README.md/content"
+
+    model = store.import_package(make(change=change, more={"content": b"something else"}))
+    assert description(model)["documentation"] == "README.md"
+    assert_whole(model, packages / OLD)
 
 
 @pytest.mark.parametrize("id", [OLD, NEW])

@@ -23,6 +23,7 @@ from bioengine_server.errors import (
 from bioengine_server.service.caller import Caller
 from bioengine_server.store.layout import check_model_id
 from bioengine_server.store.model_store import ModelStore
+from bioengine_server.store.named_files import beside
 from bioengine_server.store.service import StoreService
 from bioengine_server.store.trust import code_of, trust_entry, usable_weights
 
@@ -282,6 +283,50 @@ async def test_files_at_absolute_urls_come_into_the_package(mirror: Mirror, tmp_
     model = ModelStore(config.store).find(ID)
     assert model.manifest.weights["onnx"].source == "weights.onnx"
     assert yaml.safe_load((model.folder / "rdf.yaml").read_text())["weights"]["onnx"]["source"] == "weights.onnx"
+
+
+async def test_files_of_one_name_at_several_urls(mirror: Mirror, tmp_path: Path) -> None:
+    """Each is stored as itself: what was fetched, and what was not, is never taken for another."""
+    (mirror.packages / ID / "README.md").write_text("# Seashell\n")
+    original = {file.name: file.read_bytes() for file in (mirror.packages / ID).iterdir()}
+    zenodo, files = mirror.packages / ID / "records", f"{mirror.url}/artifacts/{ID}/files"
+    for name in ("weights.onnx", "weights.pt", "README.md"):
+        (zenodo / name).mkdir(parents=True)
+        (mirror.packages / ID / name).rename(zenodo / name / "content")
+    (mirror.packages / ID / "weights.pt").write_bytes(b"another")
+
+    def change(rdf: dict[str, Any]) -> None:
+        weights = rdf["weights"]
+        for entry in (weights["onnx"], weights["torchscript"]):
+            entry["source"] = f"{files}/records/{entry['source']}/content"
+        weights["keras_hdf5"] = {"source": f"{files}/k/weights.onnx/content", "sha256": "0" * 64, "tensorflow_version": "2.1"}
+        code = {"callable": "Net", "source": f"{files}/network.py", "sha256": "0" * 64}
+        weights["pytorch_state_dict"] = {
+            "source": "weights.pt", "sha256": "1" * 64, "pytorch_version": "2.0", "architecture": code
+        }  # fmt: skip
+        rdf["documentation"] = f"{files}/records/README.md/content"
+        rdf["covers"] = [f"{files}/a/cover.png", "cover.png"]
+        rdf["inputs"][0]["sample_tensor"] = {"source": f"{files}/sample/test_input.npy"}
+
+    edit_rdf(mirror, change)
+    config = mirror.settings(tmp_path / "home")
+    await StoreService(config).fetch(ID, ANONYMOUS)
+    model = ModelStore(config.store).find(ID)
+    rdf, weights = yaml.safe_load((model.folder / "rdf.yaml").read_text()), model.manifest.weights
+    assert {name: (model.folder / entry.source).read_bytes() for name, entry in weights.items()} == {
+        "onnx": original["weights.onnx"], "torchscript": original["weights.pt"]
+    }  # fmt: skip
+    assert model.manifest.unsupported_weights == ["keras_hdf5", "pytorch_state_dict"]
+    assert (weights["onnx"].source, weights["torchscript"].source) == ("weights.onnx", "weights-2.pt")
+    assert rdf["documentation"] == "README.md" and (model.folder / "README.md").read_bytes() == original["README.md"]
+    assert rdf["covers"] == [f"{files}/a/cover.png", f"{files}/cover.png"]
+    assert rdf["inputs"][0]["sample_tensor"]["source"] == f"{files}/sample/test_input.npy"
+
+
+def test_what_lies_beside_a_description_at_zenodo() -> None:
+    files = "https://zenodo.org/api/records/1/files"
+    assert beside(f"{files}/rdf.yaml/content?token=1", "weights.onnx") == f"{files}/weights.onnx/content?token=1"
+    assert beside("https://example.com/content/rdf.yaml?v=1", "a b") == "https://example.com/content/a%20b?v=1"
 
 
 async def test_weights_without_a_hash_are_refused(mirror: Mirror, tmp_path: Path) -> None:
