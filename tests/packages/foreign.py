@@ -60,6 +60,17 @@ def with_weights_named(source: str) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def onnx_outside(location: str) -> bytes:
+    """As much of an ONNX file as an import looks at: a graph with one tensor, which lies in the file `location`."""
+
+    def field(number: int, value: bytes) -> bytes:
+        assert len(value) < 128, "its length takes one byte"
+        return bytes([number << 3 | 2, len(value)]) + value
+
+    entry = field(1, b"location") + field(2, location.encode())
+    return field(7, field(5, field(13, entry) + b"\x70\x01"))
+
+
 def with_long_names(rdf: dict[str, Any]) -> None:
     """A description of format 0.4 whose tensors have names of some hundred letters, which begin alike."""
     (input,), (output,) = rdf["inputs"], rdf["outputs"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from bioengine_server.store.package import MAX_DEPTH, OURS
 from bioengine_server.store.pull import _local_name
 from bioengine_server.store.settle import settle
 from bioengine_server.store.shown_files import shown_files
+
+from tests.packages.foreign import onnx_outside
 
 # Letters that are no dots and slashes, until they are decomposed; and such of which nothing is left.
 TWO_DOTS, ONE_DOT, SLASH, ACCENT = "\u2025", "\u2024", "\u2100", "\u0301"
@@ -61,6 +64,46 @@ def test_no_letters_lead_out_of_a_package(tmp_path: Path, cover: str) -> None:
     (stored,) = files_of(folder) - {"rdf.yaml"}
     assert (folder / stored).read_text() == "evil" and not Path(stored).name.startswith(".")
     assert yaml.safe_load((folder / "rdf.yaml").read_text())["covers"] == [stored]
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "../../{0}",
+        "/{0}",
+        "w/../../../{0}",
+        f"{TWO_DOTS}/{TWO_DOTS}/{{0}}",
+        "..\\..\\{0}",
+        "../incoming/{0}",
+        "weights.onnx/{0}",
+        "rdf.yaml",
+        "",
+    ],
+    ids=ascii,
+)
+def test_no_spelling_in_an_onnx_file_leads_out_of_a_package(tmp_path: Path, location: str) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "dätä") for form in ("NFC", "NFD"))
+    folder = tmp_path / "store" / "incoming"
+    for victim in (tmp_path / composed, folder / "other"):
+        victim.parent.mkdir(parents=True, exist_ok=True)
+        victim.write_text("mine")
+    raw = a_package(folder, attachments=[composed], weights={"onnx": {"source": "weights.onnx"}})
+    (folder / composed).write_text("data")
+    (folder / "weights.onnx").write_bytes(onnx_outside(location.format(decomposed)))
+    before = files_of(tmp_path)
+    settle("x", folder, raw, must_be_whole=True)
+    assert files_of(tmp_path) == before and raw["attachments"] == [composed]
+    assert (tmp_path / composed).read_text() == (folder / "other").read_text() == "mine"
+
+
+def test_a_spelling_in_an_onnx_file_takes_no_other_file_s_place(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "dätä") for form in ("NFC", "NFD"))
+    raw = a_package(tmp_path, attachments=[composed], weights={"onnx": {"source": "weights.onnx"}})
+    (tmp_path / composed).write_text("data")
+    (tmp_path / decomposed).write_text("another")
+    (tmp_path / "weights.onnx").write_bytes(onnx_outside(decomposed))
+    settle("x", tmp_path, raw, must_be_whole=True)
+    assert ((tmp_path / composed).read_text(), (tmp_path / decomposed).read_text()) == ("data", "another")
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -43,16 +43,22 @@ def check_onnx(folder: Path, weights: Weights, files: dict[str, str], raw: dict[
     return weights.model_copy(update={"external_data": needed[0] if needed else None, "more_external_data": needed[1:]})
 
 
+def paths_of(file: Path) -> list[str]:
+    """The paths, from its own folder, of the files that an ONNX file reads; none for one that `check_onnx` refuses."""
+    try:
+        return sorted({str(tensor.path) for tensor in external_tensors(file) if tensor.path is not None})
+    except NotOnnx:
+        return []
+
+
 def _file_of(onnx: str, tensor: External, declared: set[str], files: dict[str, str], folder: Path) -> str:
     """The file of the package that a tensor lies in. Raises BadWeights."""
     what = f"{shown(onnx)} keeps tensors in {shown(tensor.location)!r}"
-    path = PurePosixPath(tensor.location)
-    is_plain = tensor.location == str(path) and not path.is_absolute() and ".." not in path.parts
-    if not tensor.location or not is_plain or "\\" in tensor.location or "\0" in tensor.location:
+    if tensor.path is None:
         raise BadWeights(
             f"{what}, which is not a path within the package. Export the model with its tensors in a file beside it."
         )
-    name = str(PurePosixPath(onnx).parent / path)
+    name = str(PurePosixPath(onnx).parent / tensor.path)
     if name not in declared:
         beside = "lies beside it and which " if name in files else ""
         raise BadWeights(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 _Buffer: TypeAlias = "mmap.mmap | bytes"
@@ -45,6 +45,13 @@ class External:
     location: str
     offset: str | None
     length: str | None
+
+    @property
+    def path(self) -> PurePosixPath | None:
+        """Where the file lies from the folder of the ONNX file; None for what is no plain path below it."""
+        path = PurePosixPath(self.location)
+        is_plain = self.location == str(path) and not path.is_absolute() and ".." not in path.parts
+        return path if self.location and is_plain and "\\" not in self.location and "\0" not in self.location else None
 
 
 def external_tensors(file: Path) -> set[External]:

@@ -63,6 +63,16 @@ def read_package(source: Path | str, folder: Path, id: str, files: dict[str, str
     return Manifest.model_validate(_ask(source, "read_package", b"", folder=str(folder), id=id, files=files, origin=str(source)))
 
 
+def external_paths(source: Path | str, file: Path) -> list[str]:
+    """The paths, from its own folder, of the files that the ONNX file `file` reads its tensors from. Raises NotAPackage.
+
+    Args:
+        source: of its package, for messages.
+    """
+    paths: list[str] = _ask(source, "external_paths", b"", file=str(file))
+    return paths
+
+
 def search_listing(url: str, content: bytes, words: list[str]) -> list[dict[str, str]]:
     """The models of a collection's listing that have all of `words`: id, name, description. Raises NotAPackage."""
     listed: list[dict[str, str]] = _ask(url, "search_listing", content, words=words)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bioengine_server.store.description import Invalid, TooNew, Unreadable, build, parse
-from bioengine_server.store.external_data import BadWeights
+from bioengine_server.store.external_data import BadWeights, paths_of
 
 _MEMORY = 1 << 30  # bytes of a fork; one that has done nothing has some 80 MB
 _MAX_ANSWER = 16_000_000  # bytes
@@ -35,6 +35,10 @@ def read_raw(content: bytes) -> Any:
 
 def read_package(content: bytes, folder: str, id: str, files: dict[str, str], origin: str) -> dict[str, Any]:
     return build(Path(folder), id, files, origin)
+
+
+def external_paths(content: bytes, file: str) -> list[str]:
+    return paths_of(Path(file))
 
 
 def search_listing(content: bytes, words: list[str]) -> list[dict[str, str]]:
@@ -69,6 +73,7 @@ def look_up(content: bytes, ids: list[str]) -> dict[str, str]:
 _OPERATIONS: dict[str, tuple[Callable[..., Any], int]] = {
     "read_raw": (read_raw, 3),
     "read_package": (read_package, 12),
+    "external_paths": (external_paths, 12),
     "search_listing": (search_listing, 12),
     "look_up": (look_up, 12),
 }

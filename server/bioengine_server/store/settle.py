@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from bioengine_server.errors import StoreError
+from bioengine_server.store import reader
 from bioengine_server.store.adapt import adapt
 from bioengine_server.store.manifest import RUNNABLE_WEIGHTS
 from bioengine_server.store.named_files import NamedFile, Role, beside, is_url, name_in, named_files
@@ -85,6 +86,12 @@ def settle(source: Path | str, folder: Path, raw: dict[str, Any], must_be_whole:
     for named, name in zip(all_named, found, strict=True):
         if name is not None and named.role not in _KEPT:
             files.name_plainly(name)
+    data = [name for named, name in zip(all_named, found, strict=True) if name is not None and named.role in _KEPT]
+    onnx = [name for named, name in zip(all_named, found, strict=True) if named.role is Role.WEIGHTS and named.weights == "onnx"]
+    if onnx and onnx[0] is not None and not all(name.isascii() for name in data):
+        weights = PurePosixPath(files.name_now(onnx[0]))
+        paths = reader.external_paths(source, folder / weights)
+        files.spell_as((str(weights.parent / path) for path in paths), data)
     for named, name in zip(all_named, found, strict=True):
         if name is not None and (name := files.name_now(name)) != named.source:
             named.rename(name)
@@ -187,6 +194,22 @@ class _Files:
             self._numbers[str(plain)] += 1
             target = plain.with_name(f"{plain.stem}-{self._numbers[str(plain)] + 1}{plain.suffix}")
         self._rename(name, str(target))
+
+    def spell_as(self, names: Iterable[str], data: Iterable[str]) -> None:
+        """Give files of `data` those of `names` that are theirs but for how letters are written, where these are free.
+
+        An ONNX file, which nobody changes, reads them by these names.
+        """
+        spelled = {_composed(file): file for file in data if file in self.names}
+        for name in names:
+            if (file := spelled.get(_composed(name))) is not None and self._is_free(name):
+                (self._folder / name).parent.mkdir(parents=True, exist_ok=True)
+                self._rename(file, name)
+                del spelled[_composed(name)]
+
+    def _is_free(self, name: str) -> bool:
+        is_in_a_file = any(str(parent) in self.names for parent in PurePosixPath(name).parents)
+        return name.casefold() not in self._taken and not is_in_a_file
 
     def _rename(self, name: str, target: str) -> None:
         (self._folder / name).rename(self._folder / target)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import shutil
 import unicodedata
 from collections.abc import Callable
-from pathlib import Path
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 import yaml
 from bioengine_server.errors import InvalidPackage, NotAPackage
 from bioengine_server.store.description import PackageTooNew
+from bioengine_server.store.external_data import check_onnx
+from bioengine_server.store.manifest import Weights
 from bioengine_server.store.model_store import ModelStore, StoredModel
-from bioengine_server.store.settle import FilesMissing
+from bioengine_server.store.package import copy_package, hash_files
+from bioengine_server.store.settle import FilesMissing, settle
 from bioimageio.spec import InvalidDescr, load_description
 
-from tests.packages.foreign import foreign_zip, with_long_names, with_weights_named
+from tests.packages.foreign import foreign_zip, onnx_outside, with_long_names, with_weights_named
 from tests.stack.harness import bioengine
 
 OLD, NEW = "old-otter", "conscientious-seashell"
@@ -102,6 +106,57 @@ def test_umlauts(make: Callable[..., Path], store: ModelStore, packages: Path, i
     assert model.manifest.weights["onnx"].source == "Gewichte-fur-Zellen.onnx"
     assert all(file.isascii() for file in model.manifest.files)
     assert_whole(model, packages / OLD)
+
+
+FORMS = ["NFC", "NFD"]
+
+
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "folder"])
+@pytest.mark.parametrize("on_disk", FORMS)
+@pytest.mark.parametrize("in_description", FORMS)
+@pytest.mark.parametrize("in_onnx", FORMS)
+@pytest.mark.parametrize("way", ["{0}.onnx", "w/{0}.onnx", "{0}/{0}.onnx"])
+def test_umlauts_in_names_of_external_data(
+    packages: Path, tmp_path: Path, way: str, in_onnx: Any, in_description: Any, on_disk: Any, is_zip: bool
+) -> None:
+    """The file has the name by which the ONNX file reads it, beside that; everything else follows."""
+    name = f"{way.format('dätä')}.data"
+    onnx, data = onnx_outside(unicodedata.normalize(in_onnx, PurePosixPath(name).name)), b"numbers"
+    files = {name.removesuffix(".data"): onnx, name: data}
+    entries = {unicodedata.normalize(in_description, file): content for file, content in files.items()}
+    source, external = [{"source": file, "sha256": sha256(content).hexdigest()} for file, content in entries.items()]
+    archive = foreign_zip(
+        packages / NEW,
+        tmp_path / "foreign.zip",
+        change=lambda rdf: rdf.update(weights={"onnx": {**source, "opset_version": 17, "external_data": external}}),
+        more={unicodedata.normalize(on_disk, file): content for file, content in files.items()},
+    )
+    folder, settled = tmp_path / "folder", tmp_path / "settled"
+    shutil.unpack_archive(archive, folder)
+    copy_package(archive if is_zip else folder, settled, 1 << 30)
+    raw = yaml.safe_load((settled / "rdf.yaml").read_text())
+    settle("x", settled, raw, must_be_whole=True)
+    entry = raw["weights"]["onnx"]
+    assert (settled / entry["source"]).read_bytes() == onnx and PurePosixPath(entry["source"]).name == "data.onnx"
+    stored = Weights(source=entry["source"], sha256=entry["sha256"], external_data=entry["external_data"]["source"])
+    assert stored.external_data is not None and (settled / stored.external_data).read_bytes() == data
+    assert check_onnx(settled, stored, hash_files(settled), raw) == stored, "the file that the ONNX file reads is this one"
+
+
+@pytest.mark.parametrize("is_attachment", [True, False], ids=["attachment", "external_data"])
+def test_a_zip_of_a_mac_with_external_data(packages: Path, store: ModelStore, tmp_path: Path, is_attachment: bool) -> None:
+    name = unicodedata.normalize("NFD", "dätä.data")
+    onnx, data = onnx_outside(name), {"source": name, "sha256": sha256(b"numbers").hexdigest()}
+
+    def change(rdf: dict[str, Any]) -> None:
+        entry = {"source": "m.onnx", "sha256": sha256(onnx).hexdigest(), "opset_version": 17}
+        rdf["weights"] = {"onnx": {**entry, **({} if is_attachment else {"external_data": data})}}
+        rdf["attachments"] = [data] if is_attachment else []
+
+    archive = foreign_zip(packages / NEW, tmp_path / "mac.zip", change=change, more={"m.onnx": onnx, name: b"numbers"})
+    model = store.import_package(archive)
+    assert model.manifest.weights["onnx"].external_data == name and (model.folder / name).read_bytes() == b"numbers"
+    assert store.import_package(model.folder).manifest.files == model.manifest.files
 
 
 def test_names_that_become_the_same(make: Callable[..., Path], store: ModelStore, packages: Path) -> None:
