@@ -100,6 +100,8 @@ def weights_files(name: str, entry: dict[str, Any]) -> Iterator[NamedFile]:
         suffix = f":{architecture.rpartition(':')[2]}"
         yield NamedFile(entry, "architecture", Role.CODE, _text(entry.get("architecture_sha256")), name, suffix)
     yield from _held(entry, "dependencies", Role.DEPENDENCIES, name)
+    attachments = entry.get("attachments")  # format 0.4
+    yield from _entries(attachments.get("files") if isinstance(attachments, dict) else None, Role.ATTACHMENT, name)
 
 
 def is_url(source: str) -> bool:
@@ -141,13 +143,13 @@ def _sourced(item: dict[str, Any], role: Role, weights: str | None = None) -> It
         yield NamedFile(item, "source", role, _text(item.get("sha256")), weights)
 
 
-def _entries(items: Any, role: Role) -> Iterator[NamedFile]:
+def _entries(items: Any, role: Role, weights: str | None = None) -> Iterator[NamedFile]:
     """The files of a list of names, or of `{"source", "sha256"}`."""
     for index, item in enumerate(_list(items)):
         if isinstance(item, str):
-            yield NamedFile(items, index, role)
+            yield NamedFile(items, index, role, weights=weights)
         elif isinstance(item, dict):
-            yield from _sourced(item, role)
+            yield from _sourced(item, role, weights)
 
 
 def _list(value: Any) -> list[Any]:

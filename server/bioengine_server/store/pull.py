@@ -159,9 +159,11 @@ def _wanted(raw: dict[str, Any]) -> Iterator[tuple[NamedFile, bool]]:
     for name in chosen:
         if not isinstance(entries[name].get("sha256"), str):
             raise NotAPackage(f"The description of {shown(raw.get('name'))!r}", f"it gives no sha256 for its {name} weights")
-        yield from ((file, True) for file in weights_files(name, entries[name]) if file.computes)
+        yield from ((file, True) for file in weights_files(name, entries[name]) if file.computes or file.role is Role.ATTACHMENT)
     for file in named_files(raw):
-        if file.weights is None and file.role in _FETCHED:
+        if file.weights is not None:
+            continue
+        if file.role in _FETCHED:
             yield file, _FETCHED[file.role]
         elif file.role is Role.ATTACHMENT and "onnx" in chosen and file.source.endswith(_EXTERNAL_DATA):
             yield file, True

@@ -128,7 +128,7 @@ def name_by_url(raw: dict[str, Any], has: Iterable[str], description_url: str) -
     """Have the description name by URLs what a package does not have, but for its weights; whether there is any such file."""
     names, found = set(has), False
     for file in named_files(raw):
-        belongs_to_weights = file.weights is not None and file.role is not Role.DEPENDENCIES
+        belongs_to_weights = file.weights is not None and file.computes
         if is_url(description_url) and not belongs_to_weights and not is_url(file.source) and file.source not in names:
             file.rename(beside(description_url, file.source))
             found = True

@@ -281,6 +281,9 @@ MISSING = {
     "'test_input.npy' (test tensor)": {"names": lambda name: None if name == "test_input.npy" else name},
     "'README.md' (documentation)": {"names": lambda name: None if name == "README.md" else name},
     "'cover.png' (cover)": {"change": lambda rdf: rdf.update(covers=["cover.png"])},
+    "'labels.txt' (attachment)": {
+        "change": lambda rdf: rdf["weights"]["onnx"].update(attachments={"files": ["labels.txt"]}),
+    },
     "'notes.txt' (attachment)": {"change": lambda rdf: rdf.update(attachments={"files": ["notes.txt"]})},
 }
 

@@ -170,6 +170,28 @@ async def test_tensors_of_onnx_among_the_attachments_are_downloaded(mirror: Mirr
     assert mirror.count("paper.pdf") == 0
 
 
+async def test_attachments_of_weights_are_downloaded_with_them(mirror: Mirror, tmp_path: Path) -> None:
+    """Those of weights that are not fetched are not, and are named by URLs."""
+    (mirror.packages / "old-otter" / "labels.txt").write_text("cells")
+
+    def change(rdf: dict[str, Any]) -> None:
+        rdf["weights"]["onnx"]["attachments"] = {"files": ["labels.txt"]}
+        rdf["weights"]["keras_hdf5"] = {
+            "source": "https://example.com/k.h5", "sha256": "0" * 64, "attachments": {"files": ["keras.json"]}
+        }  # fmt: skip
+
+    edit_rdf(mirror, change, "old-otter")
+    config = mirror.settings(tmp_path / "home")
+    await StoreService(config).fetch("old-otter", ANONYMOUS)
+    store = ModelStore(config.store)
+    model = store.find("old-otter")
+    assert (model.folder / "labels.txt").read_text() == "cells" and mirror.count("keras.json") == 0
+    rdf = yaml.safe_load((model.folder / "rdf.yaml").read_text())
+    assert rdf["weights"]["keras_hdf5"]["attachments"]["files"] == [f"{mirror.url}/artifacts/old-otter/files/keras.json"]
+    store.export(model, tmp_path / "out.zip")
+    assert "labels.txt" in ModelStore(tmp_path / "other").import_package(tmp_path / "out.zip").manifest.files
+
+
 async def test_one_download_for_many(mirror: Mirror, tmp_path: Path) -> None:
     config = mirror.settings(tmp_path / "home")
     one, other = StoreService(config), StoreService(config)  # as in two processes
