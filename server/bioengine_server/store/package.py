@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import lzma
 import os
 import re
@@ -43,6 +44,8 @@ _MOST_EXPANSION = 200
 _MOST_FILES = 10_000
 _MOST_FOLDERS = 10  # around a package in a zip
 MAX_DEPTH = 20  # folders that a file may lie in, one within the other
+_MAX_MANIFEST = 60_000_000  # bytes; it is made of a reader's answer of at most a third, without spaces
+_SAID_BY_MANIFEST = {"id", "version", "imported", "origin", "triton_config", "files"}
 _CHUNK = 1 << 20  # bytes
 _IS_UTF8 = 0x800  # flag of a zip's entry
 
@@ -194,8 +197,20 @@ def _bring_rdf_to_top(source: Path, target: Path) -> None:
     for other in [file for file in content if file != found[0] and content[file] == content[found[0]]]:
         other.unlink()
     found[0].rename(target / RDF)
-    (target / FILE_NAME).unlink(missing_ok=True)  # ours, when a stored folder is imported again
-    remove(target / REPORTS)
+    if _is_ours(target / FILE_NAME):  # a stored folder is imported again
+        (target / FILE_NAME).unlink()
+        remove(target / REPORTS)
+
+
+def _is_ours(manifest: Path) -> bool:
+    """Whether a file is what a store writes beside a package, and not a `model.json` of the package itself."""
+    if not manifest.is_file() or manifest.stat().st_size > _MAX_MANIFEST:
+        return False
+    try:
+        content = json.loads(manifest.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.keys() >= _SAID_BY_MANIFEST
 
 
 def _descriptions(folder: Path) -> list[list[Path]]:

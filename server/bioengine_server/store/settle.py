@@ -22,9 +22,9 @@ from urllib.parse import unquote
 from bioengine_server.errors import StoreError
 from bioengine_server.store import reader
 from bioengine_server.store.adapt import adapt
-from bioengine_server.store.manifest import RUNNABLE_WEIGHTS
+from bioengine_server.store.manifest import FILE_NAME, RUNNABLE_WEIGHTS
 from bioengine_server.store.named_files import NamedFile, Role, beside, is_url, name_in, named_files
-from bioengine_server.store.package import OURS, RDF
+from bioengine_server.store.package import OURS, RDF, REPORTS
 from bioengine_server.store.yaml_text import dumped
 from bioengine_server.untrusted import shown
 
@@ -161,6 +161,7 @@ class _Files:
         self._numbers: Counter[str] = Counter()
         self._renamed: dict[str, str] = {}
         self._hashes: dict[str, str] = {}
+        self._make_room_for_ours()
 
     def find(self, source: str) -> str | None:
         """The file that a description means by the path `source`."""
@@ -181,6 +182,22 @@ class _Files:
         """What the file that was called `name` is called now."""
         return self._renamed.get(name, name)
 
+    def _make_room_for_ours(self) -> None:
+        """Give what is called like the files that the store puts beside a package another name, with all that is in it."""
+        names_of: dict[str, list[str]] = {}
+        for name in self.names:
+            names_of.setdefault(name.partition("/")[0], []).append(name)
+        for top in sorted(top for top in names_of if top.casefold() in (FILE_NAME, REPORTS)):
+            target = self._free(PurePosixPath(top))
+            (self._folder / top).rename(self._folder / target)
+            self._taken.add(str(target).casefold())
+            for name in names_of[top]:
+                moved = str(target.joinpath(*PurePosixPath(name).parts[1:]))
+                self.names.remove(name)
+                self.names.add(moved)
+                self._taken.add(moved.casefold())
+                self._composed[_composed(name)] = moved
+
     def name_plainly(self, name: str) -> None:
         """Rename a file whose name has letters beyond ASCII, so that every process and every library opens it.
 
@@ -189,11 +206,15 @@ class _Files:
         path = PurePosixPath(name)
         if path.name.isascii() or name in self._renamed:
             return
-        plain = target = path.with_name(_plain(path.name))
+        self._rename(name, str(self._free(path.with_name(_plain(path.name)))))
+
+    def _free(self, path: PurePosixPath) -> PurePosixPath:
+        """`path`, with a number where something is called so already."""
+        target = path
         while str(target).casefold() in self._taken:
-            self._numbers[str(plain)] += 1
-            target = plain.with_name(f"{plain.stem}-{self._numbers[str(plain)] + 1}{plain.suffix}")
-        self._rename(name, str(target))
+            self._numbers[str(path)] += 1
+            target = path.with_name(f"{path.stem}-{self._numbers[str(path)] + 1}{path.suffix}")
+        return target
 
     def spell_as(self, names: Iterable[str], data: Iterable[str]) -> None:
         """Give files of `data` those of `names` that are theirs but for how letters are written, where these are free.

@@ -38,6 +38,28 @@ def make(packages: Path, tmp_path: Path) -> Callable[..., Path]:
     return lambda id=OLD, **how: foreign_zip(packages / id, tmp_path / "foreign.zip", **how)
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["named", "not named"])
+def test_files_that_are_called_as_ours(make: Callable[..., Path], store: ModelStore, named: bool) -> None:
+    """They stay, by other names; what the store itself has written beside a package is no part of it."""
+    own = {"reports/fig.png": b"a figure", "model.json": b'{"id": "its own"}', "reports-2/x": b"x", "reports/a/b.txt": b"b"}
+    change = (lambda rdf: rdf.update(attachments={"files": list(own)})) if named else (lambda rdf: None)
+    model = store.import_package(make(change=change, more=own))
+    now = ["reports-3/fig.png", "model-2.json", "reports-2/x", "reports-3/a/b.txt"]
+    assert [(model.folder / name).read_bytes() for name in now] == list(own.values())
+    assert description(model).get("attachments") == ({"files": now} if named else None)
+    assert set(now) < set(model.manifest.files) and "model.json" not in model.manifest.files
+    (model.folder / "reports").mkdir()
+    (model.folder / "reports" / "test.json").write_text("{}")
+    assert store.import_package(model.folder, "again").manifest.files == model.manifest.files
+
+
+@pytest.mark.parametrize("name", ["model.json/x", "reports", "Model.json", "Reports/x"])
+def test_other_things_that_are_called_as_ours(make: Callable[..., Path], store: ModelStore, name: str) -> None:
+    model = store.import_package(make(change=lambda rdf: rdf.update(attachments={"files": [name]}), more={name: b"x"}))
+    (now,) = description(model)["attachments"]["files"]
+    assert "-2" in now and (model.folder / now).read_bytes() == b"x"
+
+
 def description(model: StoredModel) -> dict[str, Any]:
     rdf: dict[str, Any] = yaml.safe_load((model.folder / "rdf.yaml").read_text())
     return rdf
