@@ -8,6 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image as Pillow
 
+from bioengine_server.errors import BioEngineError
 from bioengine_server.images.errors import UnreadableImage, UnwritableImage
 from bioengine_server.images.image import Image
 from bioengine_server.images.png import NotInPng, read_png, write_png
@@ -100,12 +101,16 @@ def write_image(path: Path, image: Image, overwrite: bool = False) -> tuple[str,
             elif suffix == ".csv":
                 _write_csv(file, image.data)
             else:
-                write_tiff(file, image)
+                return write_tiff(file, image)
+    except BioEngineError:
+        raise
     except NotInPng as error:
         raise UnwritableImage(path, str(error)) from error
     except OSError as error:
         # NumPy says "N requested and M written" of what did not fit, without the system's reason.
         raise UnwritableImage(path, error.strerror or "not all of it could be written; its disk may be full") from error
+    except Exception as error:  # what an encoder raises for what it did not expect: other images may do better
+        raise UnwritableImage(path, f"{type(error).__name__}: {shown(' '.join(str(error).split()), 200)}") from error
     return ()
 
 

@@ -6,6 +6,7 @@ OME-TIFF: the attributes PhysicalSizeX and TimeIncrement of its XML's Pixels; Im
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,6 +16,11 @@ from bioengine_server.images.image import PixelSize
 
 _METRES = {"pm": 1e-12, "nm": 1e-9, "um": 1e-6, "micron": 1e-6, "mm": 1e-3, "cm": 1e-2, "dm": 1e-1, "m": 1.0, "km": 1e3}
 _METRES |= {"angstrom": 1e-10, "inch": 0.0254}
+
+_OTHER_UNITS = ("um", "nm", "pm", "mm", "m", "km")
+
+_MOST_PIXELS = 2**32 - 1  # in a unit: a TIFF's resolution is a ratio of two whole numbers of 32 bits
+_FEWEST_PIXELS = 1e-6  # so that as many digits are left in that ratio as there are in a float32
 
 
 def pixel_size(file: tifffile.TiffFile, index: int) -> PixelSize:
@@ -33,8 +39,17 @@ def pixel_size(file: tifffile.TiffFile, index: int) -> PixelSize:
         z=_number(about.get("spacing")),
         unit=_plain(str(unit)) if unit else None,
         t=_number(about.get("finterval")),
-        time_unit=str(about["tunit"]) if about.get("tunit") else None,
+        time_unit=_plain(str(about["tunit"])) if about.get("tunit") else None,
     )
+
+
+def for_tiff(size: PixelSize) -> PixelSize | None:
+    """The same size in a unit in which a TIFF can say it; None where there is none."""
+    for unit in dict.fromkeys((size.unit, *_OTHER_UNITS)):
+        y, x, z = (_in_unit(length, size.unit, unit) for length in (size.y, size.x, size.z))
+        if all(length and _FEWEST_PIXELS <= 1 / length <= _MOST_PIXELS for length in (y, x)):
+            return replace(size, y=y, x=x, z=z, unit=unit)
+    return None
 
 
 def _description(file: tifffile.TiffFile, index: int) -> dict[str, Any]:
@@ -69,7 +84,7 @@ def _of_ome(file: tifffile.TiffFile, index: int) -> PixelSize | None:
         z=sizes["Z"],
         unit=unit if any(sizes.values()) else None,
         t=interval,
-        time_unit=about.get("TimeIncrementUnit", "s") if interval else None,
+        time_unit=_plain(about.get("TimeIncrementUnit", "s")) if interval else None,
     )
 
 
@@ -81,12 +96,15 @@ def _local(tag: str) -> str:
 def _plain(unit: str) -> str:
     """A unit in ASCII, as ImageJ writes it and TIFF's descriptions have it: um for both of Unicode's µm."""
     plain = unit.replace("\\u00B5", "u").replace("µ", "u").replace("μ", "u").replace("Å", "angstrom")
+    plain = " ".join(plain.split())  # it becomes one line of a description
     return plain if plain.isascii() else plain.encode("unicode_escape").decode()
 
 
-def _in_unit(size: float | None, unit: str, wanted: str) -> float | None:
+def _in_unit(size: float | None, unit: str | None, wanted: str | None) -> float | None:
     if size is None or unit == wanted:
         return size
+    if unit is None or wanted is None:
+        return None
     return size * _METRES[unit] / _METRES[wanted] if unit in _METRES and wanted in _METRES else None
 
 
@@ -95,7 +113,7 @@ def _number(value: Any) -> float | None:
         number = float(value)
     except (TypeError, ValueError):
         return None
-    return number if 0 < abs(number) < float("inf") else None
+    return number if 0 < number < float("inf") else None  # a size of less than nothing says nothing
 
 
 def _whole(value: Any) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 
 from bioengine_server.images.image import Image
-from bioengine_server.images.pixel_size import pixel_size
+from bioengine_server.images.pixel_size import for_tiff, pixel_size
 
 _IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
 _IMAGEJ_ORDER = "tzcyx"
@@ -62,18 +62,26 @@ def _opened(path: Path) -> tifffile.TiffFile:
     return file
 
 
-def write_tiff(file: BinaryIO, image: Image) -> None:
-    """Write a TIFF with the pixel size; ImageJ's own kind where it has the dtype and axes."""
+def write_tiff(file: BinaryIO, image: Image) -> tuple[str, ...]:
+    """Write a TIFF with the pixel size; ImageJ's own kind where it has the dtype and axes.
+
+    Returns what the file does not keep.
+    """
     axes, data, size = image.axes, image.data, image.pixel_size
     options: dict[str, Any] = {}
-    if size.x and size.y:
-        options["resolution"] = (1 / size.x, 1 / size.y)
-        options["resolutionunit"] = {"inch": "INCH", "cm": "CENTIMETER"}.get(size.unit or "", "NONE")
     metadata: dict[str, Any] = {}
-    if size.unit:
-        metadata["unit"] = size.unit
-    if size.z:
-        metadata["spacing"] = size.z
+    notes = []
+    if (inside := for_tiff(size)) is not None and inside.x and inside.y:
+        options["resolution"] = (1 / inside.x, 1 / inside.y)
+        options["resolutionunit"] = {"inch": "INCH", "cm": "CENTIMETER"}.get(inside.unit or "", "NONE")
+        if inside.unit:
+            metadata["unit"] = inside.unit
+        if inside.z:
+            metadata["spacing"] = inside.z
+    elif size.x and size.y:
+        notes.append(f"its pixel size ({size.y:.4g} x {size.x:.4g} {size.unit or 'of no unit'}) is left out: no TIFF can say it")
+    elif size.z:
+        metadata["spacing"] = size.z  # and no unit: Fiji would take a pixel for one long
     if size.t and "t" in (axes or ""):
         metadata["finterval"] = size.t
         if size.time_unit:
@@ -87,6 +95,7 @@ def write_tiff(file: BinaryIO, image: Image) -> None:
         metadata["axes"] = axes.upper()
     options["bigtiff"] = not is_small
     tifffile.imwrite(file, np.ascontiguousarray(data), metadata=metadata, photometric="minisblack", **options)
+    return tuple(notes)
 
 
 def _chosen(file: tifffile.TiffFile, number: int | None) -> int:
