@@ -12,6 +12,11 @@ from bioengine_server.images.errors import UnclearAxes, WrongChannels
 from bioengine_server.images.image import Image
 from bioengine_server.images.model import TensorAxes
 
+# An axis of so few pixels is rather one of colours.
+_COLOURS = 4
+
+_WHAT = {"t": "frames", "z": "planes"}
+
 Hint = tuple[str, str]
 """Axes that work for an image, and what they mean."""
 
@@ -21,12 +26,14 @@ class Arranged:
     """An image with the axes of a model.
 
     `batch`: of each axis of the image that became the batch its letter (empty where it is not known) and its size.
-    `names`: what axes of the model are called in the image, where that is something else.
+    `names`: what axes of the model are called in the image, where that is something else. `notes`: what a person should know of
+    how the axes were taken, in sentences.
     """
 
     data: np.ndarray
     batch: tuple[tuple[str, int], ...] = ()
     names: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def to_model_axes(image: Image, axes: str | None, spec: TensorAxes) -> Arranged:
@@ -46,7 +53,7 @@ def to_model_axes(image: Image, axes: str | None, spec: TensorAxes) -> Arranged:
         hint = _hint(image, given, spec)
         if _fits(shape, given, spec, any_channels=True) and spec.channels and "c" in given:
             raise WrongChannels(shape[given.index("c")], spec.channels, given, hint)
-        raise UnclearAxes(shape, given, spec.axes, hint)
+        raise UnclearAxes(shape, given, spec.axes, hint, _may_be_colours(image, given))
     joined = [index for index, letter in enumerate(given) if letter == "b"]
     data = np.moveaxis(image.data, joined, range(len(joined)))
     letters = [letter for letter in given if letter != "b"]
@@ -61,10 +68,14 @@ def to_model_axes(image: Image, axes: str | None, spec: TensorAxes) -> Arranged:
         if letter not in kept:
             data, kept = data[None], [letter, *kept]
     own = image.axes or " " * len(given)
+    names = {} if axes else {letter: name for letter, name in zip(given, own) if name not in (letter, " ")}
     return Arranged(
         data.transpose([kept.index(letter) for letter in spec.axes]),
         tuple((own[index].strip(), shape[index]) for index in joined),
-        {} if axes else {letter: name for letter, name in zip(given, own) if name not in (letter, " ")},
+        names,
+        tuple(
+            f"its {_WHAT[name]} ({name}) are taken as the model's {_WHAT[letter]} ({letter})" for letter, name in names.items()
+        ),
     )
 
 
@@ -110,11 +121,13 @@ def _named_batch(arranged: Arranged, letters: Sequence[str]) -> list[tuple[str, 
 def _known(image: Image, spec: TensorAxes) -> str:
     """The image's axes without a person's word: the file's, or those of the model that fit; empty where none do."""
     plain = spec.axes.replace("b", "").replace("c", "")
-    # A file may have called z a time: where the model has as many axes with other names, these are meant.
-    if image.axes is not None and (set(image.axes) <= set(spec.axes) or image.data.ndim != len(plain)):
-        return image.axes
+    if image.axes is not None:
+        # A file may have called z a time: where the model has the same axes but for that name, these are meant.
+        other = image.axes.translate(str.maketrans("tz", "zt"))
+        is_named = set(image.axes) <= set(spec.axes)
+        return plain if not is_named and other == plain and _fits(image.data.shape, plain, spec) else image.axes
     candidates = [axes for axes in (spec.axes, spec.axes.replace("b", ""), plain) if len(axes) == image.data.ndim]
-    return next((axes for axes in candidates if _fits(image.data.shape, axes, spec)), "")
+    return next((axes for axes in candidates if _fits(image.data.shape, axes, spec) and not _has_colours(image, axes)), "")
 
 
 def _fits(shape: Sequence[int], given: str, spec: TensorAxes, any_channels: bool = False) -> bool:
@@ -144,8 +157,24 @@ def _hint(image: Image, given: str, spec: TensorAxes) -> Hint | None:
         3: ["bbc" + plain, "bb" + plain + "c", "bbb" + plain],
     }
     for axes in [foreign, foreign.replace("c", "b"), *orders.get(more, [])]:
-        if axes != given and axes and _fits(shape, axes, spec):
+        if axes != given and axes and _fits(shape, axes, spec) and _keeps_names(image, axes) and not _has_colours(image, axes):
             what = {letter for letter, own in zip(known, axes) if own == "b" and letter != "b"}
             planes = {"c": "channels", "t": "frames"}.get("".join(what), "planes")
             return axes, f", which runs its {planes} one by one" if "b" in axes else ""
     return None
+
+
+def _keeps_names(image: Image, axes: str) -> bool:
+    """Whether axes that the file names stay what they are, or are run one by one: channels are no planes."""
+    return image.axes is None or all(letter in (name, "b") for letter, name in zip(axes, image.axes))
+
+
+def _has_colours(image: Image, axes: str) -> bool:
+    """Whether axes that no file says would make an image of colours one that is a few pixels high or wide."""
+    sizes = dict(zip(axes, image.data.shape))
+    return image.axes is None and len(axes) > 2 and any(sizes.get(letter, _COLOURS + 1) <= _COLOURS for letter in "yx")
+
+
+def _may_be_colours(image: Image, given: str) -> bool:
+    """Whether the last axis may be one of colours, of which nobody has said so."""
+    return image.axes is None and "c" not in given and image.data.ndim > 2 and 2 < image.data.shape[-1] <= _COLOURS

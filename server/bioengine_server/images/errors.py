@@ -73,15 +73,26 @@ class OutputIsInput(ImageError):
 
 
 class UnclearAxes(ImageError):
-    """`hint`: axes with which it works, and what they mean; empty where there are none."""
+    """`hint`: axes with which it works, and what they mean; None where there are none. `colours`: whether the last axis is
+    probably one of colours.
+    """
 
-    def __init__(self, shape: Sequence[int], given: str, wanted: str, hint: tuple[str, str] | None) -> None:
+    def __init__(
+        self, shape: Sequence[int], given: str, wanted: str, hint: tuple[str, str] | None, colours: bool = False
+    ) -> None:
         axes = f"the axes {given!r}" if given else "axes that its file does not name"
-        advice = (
-            f"Say what each axis of the image is with --axes, a letter for each: --axes {hint[0]}{hint[1]}."
-            if hint
-            else "No order of axes makes such an image fit. Expected one file for each image that has the model's axes."
-        )
+        if hint:
+            advice = f"Say what each axis of the image is with --axes, a letter for each: --axes {hint[0]}{hint[1]}."
+        elif colours:
+            advice = (
+                f"Its last axis has {shape[-1]} values, as an image of colours has: save one of them, or their mean, as an image "
+                "of its own. Where they are no colours, say what each axis is with --axes, a letter for each."
+            )
+        else:
+            advice = (
+                "No order of axes makes such an image fit. Expected one file for each image that has the model's axes; where its "
+                "file names them wrongly, say them with --axes."
+            )
         super().__init__(f"The image has the shape {tuple(shape)} and {axes}, and the model's axes are {wanted!r}. {advice}")
 
 

@@ -57,6 +57,7 @@ def run_on_files(client: ModelClient, model: Model, job: Job, options: Options) 
     notes = [f"{file.name}: {note}." for file, image in zip(job.images, images) for note in image.notes]
     chosen = model.inputs_of(len(images))
     arranged = [to_model_axes(image, options.axes, model.inputs[number]) for image, number in zip(images, chosen)]
+    notes += [f"{file.name}: {note}." for file, array in zip(job.images, arranged) for note in array.notes]
     for array, number in zip(arranged, chosen):
         check_values(array.data, model.inputs[number])
     before = dict(zip(model.inputs[chosen[0]].axes, arranged[0].data.shape))

@@ -88,6 +88,15 @@ GRAY_2D, RGB_2D, ONE_3D = TensorAxes("image", "bcyx", 1), TensorAxes("image", "b
         (image(5, 6), "zyx", GRAY_2D, "yx"),
         (image(5, 6), "yy", GRAY_2D, "yx"),
         (image(5, 6, axes="yx"), None, ONE_3D, None),
+        (image(32, 40, 3), None, GRAY_2D, None),
+        (image(32, 40, 4), None, GRAY_2D, None),
+        (image(7, 32, 40, 3), None, GRAY_2D, None),
+        (image(32, 40, 4), "zyx", GRAY_2D, None),
+        (image(32, 40, 1), None, GRAY_2D, "yxc"),
+        (image(7, 5, 6, axes="cyx"), None, ONE_3D, None),
+        (image(32, 40, 3, axes="yxc"), None, ONE_3D, None),
+        (image(3, 32, 40, axes="zyx"), None, RGB_2D, None),
+        (image(3, 32, 40), "zyx", RGB_2D, "cyx"),
         (image(7, 5, 6, axes="zyx"), None, TensorAxes("image", "yx"), None),
     ],
 )
@@ -99,6 +108,27 @@ def test_the_hint_that_is_printed_works(given: Image, axes: str | None, spec: Te
     if hint is not None:
         data = to_model_axes(given, hint, spec).data
         assert data.shape[1] == spec.channels and data.size == given.data.size
+
+
+@pytest.mark.parametrize("wanted", ["bcyx", "bczyx", "bzyx"])
+def test_colours_are_no_pixels(wanted: str) -> None:
+    """Neither by themselves, nor where the model takes any number of channels, nor as planes of a volume."""
+    for colours in (3, 4):
+        with pytest.raises(UnclearAxes, match=f"--axes yxc|Its last axis has {colours} values, as an image of colours has"):
+            to_model_axes(image(32, 40, colours), None, TensorAxes("image", wanted))
+    with pytest.raises(UnclearAxes, match="No order of axes"):
+        to_model_axes(image(32, 40, 3, axes="yxc"), None, TensorAxes("image", "bzyx"))
+    assert to_model_axes(image(32, 40, 3), "zyx", ONE_3D).data.shape == (1, 1, 32, 40, 3), "where it is said"
+
+
+def test_a_movie_that_is_taken_as_a_volume_is_said() -> None:
+    assert to_model_axes(image(4, 5, 6, axes="tyx"), None, ONE_3D).notes == (
+        "its frames (t) are taken as the model's planes (z)",
+    )
+    for axes in ("zyx", None):
+        assert to_model_axes(image(4, 5, 6, axes=axes), None, ONE_3D).notes == ()
+    both = to_model_axes(image(2, 7, 5, 6, axes="ztyx"), None, TensorAxes("image", "btzyx"))
+    assert both.data.shape == (1, 7, 2, 5, 6) and both.notes == ()
 
 
 def test_what_a_hint_means_is_said() -> None:
