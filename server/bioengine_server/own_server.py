@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import httpx
 
 from bioengine_server.errors import StackError
+from bioengine_server.http_get import get
 from bioengine_server.settings import Settings
 
 _START_TIMEOUT = 180.0  # seconds
@@ -20,7 +21,7 @@ _START_TIMEOUT = 180.0  # seconds
 
 @contextmanager
 def own_server(settings: Settings, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server until the context ends; it is ready when the context begins. Raises StackError.
+    """Run a server until the context ends; it is ready when the context begins. Raises StackError, WrongEnvironment.
 
     Args:
         settings: of the server.
@@ -53,11 +54,11 @@ def own_server(settings: Settings, **environment: str) -> Iterator[subprocess.Po
 
 
 def why_not_ready(url: str) -> str | None:
-    """What keeps the server at `url` from working; None where it works."""
+    """What keeps the server at `url` from working; None where it works. Raises WrongEnvironment."""
     try:
-        answer = httpx.get(f"{url}/health/readiness", timeout=5)
+        answer = get(f"{url}/health/readiness", 5)
         return None if answer.status_code == 200 else str(answer.json()["reason"])
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
         return f"it does not answer ({type(error).__name__})"
 
 

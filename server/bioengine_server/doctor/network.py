@@ -20,6 +20,7 @@ from bioengine_server.doctor.finding import Finding
 from bioengine_server.doctor.setup import Setup
 from bioengine_server.errors import PortInUse
 from bioengine_server.home_in_use import server_with_another_home
+from bioengine_server.http_get import WrongEnvironment, get
 from bioengine_server.hub.hypha import listen
 
 _PATIENCE = 5.0  # seconds
@@ -96,8 +97,11 @@ def certificate(setup: Setup) -> Iterator[Finding]:
 
 def _who_has(setup: Setup, subject: str) -> Finding:
     url = setup.settings.url
-    with contextlib.suppress(httpx.HTTPError, ValueError):
-        answer = httpx.get(f"{url}/health/readiness", timeout=_PATIENCE)
+    with contextlib.suppress(httpx.HTTPError, httpx.InvalidURL, ValueError):
+        try:
+            answer = get(f"{url}/health/readiness", _PATIENCE)
+        except WrongEnvironment as error:
+            return Finding(subject, "problem", f"whether a BioEngine has it is not known: {error}", "Correct that variable.")
         health = answer.json()
         if answer.status_code == 200 and health.get("status") == "OK":
             if server_with_another_home(setup.settings):

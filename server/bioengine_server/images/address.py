@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 
 from bioengine_server.errors import NoServer
+from bioengine_server.http_get import get
 from bioengine_server.images.errors import BadServerUrl, NotABioEngine, UntrustedCertificate, WrongProtocol
 from bioengine_server.untrusted import shown
 
@@ -19,12 +20,12 @@ _WANTS_TLS = ("http request to an https server", "plain http request was sent to
 
 
 def check_address(url: str) -> None:
-    """Raises BadServerUrl, WrongProtocol, UntrustedCertificate, NotABioEngine, NoServer."""
+    """Raises BadServerUrl, WrongEnvironment, WrongProtocol, UntrustedCertificate, NotABioEngine, NoServer."""
     _check_url(url)
     try:
-        answer = httpx.get(url + _ALIVE, timeout=_TIMEOUT)
+        answer = get(url + _ALIVE, _TIMEOUT)
     except httpx.InvalidURL as error:
-        raise BadServerUrl(url, str(error)) from error
+        raise BadServerUrl(url, str(error).rstrip(".")) from error
     except httpx.HTTPError as error:
         _explain(url, error)
         raise NoServer(url) from error
@@ -53,7 +54,7 @@ def _check_url(url: str) -> None:
         # Of `localhost:9520` what stands before the colon looks like a scheme.
         has_scheme = "://" in url
         reason = f"{shown(parts.scheme)}:// is not the beginning of one" if has_scheme else "http:// or https:// is missing"
-        raise BadServerUrl(url, reason, "" if has_scheme else f"http://{url}")
+        raise BadServerUrl(url, reason, "" if has_scheme or not url.strip("/") else f"http://{url}")
     if not parts.hostname or port == 0:
         raise BadServerUrl(url, "it names no computer and port")
 
@@ -77,7 +78,7 @@ def _explain(url: str, error: httpx.HTTPError) -> None:
 
 def _speaks_http(url: str) -> bool:
     try:
-        return bool(httpx.get(_with_scheme(url, "http") + _ALIVE, timeout=_TIMEOUT).status_code)
+        return bool(get(_with_scheme(url, "http") + _ALIVE, _TIMEOUT).status_code)
     except httpx.HTTPError:
         return False
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import httpx
 
+from bioengine_server.http_get import WrongEnvironment, get
 from bioengine_server.images.errors import ConnectionLost
 
 Result = TypeVar("Result")
@@ -49,7 +50,7 @@ def while_alive(call: Callable[[], Result], url: str, interval: float = _INTERVA
 
 def _answers(url: str) -> bool:
     try:
-        httpx.get(f"{url}/health/liveness", timeout=10)
-    except httpx.HTTPError:
+        get(f"{url}/health/liveness", 10)
+    except (httpx.HTTPError, WrongEnvironment):
         return False
     return True

@@ -6,6 +6,7 @@ import datetime
 import http.server
 import ipaddress
 import json
+import re
 import socket
 import ssl
 import threading
@@ -16,10 +17,12 @@ from pathlib import Path
 
 import pytest
 from bioengine_server.errors import BioEngineError, NoServer, TokenNeeded
+from bioengine_server.http_get import WrongEnvironment
 from bioengine_server.images.address import check_address
 from bioengine_server.images.advice import for_command_line
 from bioengine_server.images.errors import BadServerUrl, ConnectionLost, NotABioEngine, UntrustedCertificate, WrongProtocol
 from bioengine_server.images.waiting import while_alive
+from bioengine_server.own_server import why_not_ready
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -109,11 +112,46 @@ def said(kind: type[BioEngineError], url: str) -> str:
         ("http://", "names no computer"),
         ("http://localhost:95200", "Port out of range"),
         ("http://[::1", "is not the URL of a server"),
-        ("", "http:// or https:// is missing"),
+        ("", "http:// or https:// is missing. Expected a URL such as"),
+        ("http://xn--a:9520", "no computer can have its name"),
+        ("http://a..b:9520", "no computer can have its name"),
+        (f"http://{'a' * 300}:9520", "no computer can have its name"),
     ],
 )
 def test_what_is_no_url(url: str, expected: str) -> None:
     assert expected in said(BadServerUrl, url)
+
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "no_proxy", "NO_PROXY")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("SSL_CERT_FILE", "/nowhere/lab.pem", "SSL_CERT_FILE names /nowhere/lab.pem, .*No such file or directory.*PEM form"),
+        ("SSL_CERT_FILE", "no.pem", "SSL_CERT_FILE names no.pem, from which no certificates can be read"),
+        ("ALL_PROXY", "socks5://me:secret@127.0.0.1:1", "ALL_PROXY names a proxy of the kind socks5://, which is not spoken"),
+        ("http_proxy", "foo://x", "http_proxy names a proxy of the kind foo://, which is not spoken"),
+        ("http_proxy", "http://me:secret@x:port", "http_proxy is not the URL of a proxy"),
+    ],
+)
+def test_an_environment_in_which_nothing_is_reached(
+    variable: str, value: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said by whatever asks a server: before a run, for a demo; and while an answer is awaited it is none."""
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("no.pem").write_text("hello")
+    with serving(200, {"status": "OK"}) as place:
+        url = f"http://{place}"
+        monkeypatch.setenv(variable, value)
+        text = said(WrongEnvironment, url)
+        assert re.search(expected, text) and "secret" not in text
+        with pytest.raises(WrongEnvironment):
+            why_not_ready(url)
+        with pytest.raises(ConnectionLost):
+            while_alive(threading.Event().wait, url, interval=0.02, patience=0.1)
 
 
 def test_nobody_answers() -> None:
