@@ -2,7 +2,7 @@
 
     image file -> image -> arrays that fit -> server -> results -> files
                |         |                  |         |
-               |         |                  |         UnwritableImage, NoFormat, WrongKind, SameOutput, OutputIsInput
+               |         |                  |         UnwritableImage, UnfitFormat, NoFormat, WrongKind, SameOutput, OutputIsInput
                |         |                  BadServerUrl, WrongProtocol, UntrustedCertificate, NotABioEngine, ConnectionLost
                |         UnclearAxes, WrongChannels, WrongValues, WrongImageCount
                UnreadableImage
@@ -32,6 +32,11 @@ class UnreadableImage(ImageError):
 class UnwritableImage(ImageError):
     def __init__(self, file: Path, reason: str) -> None:
         super().__init__(f"The result {shown(file, 300)} cannot be written: {reason}.")
+        self.reason = reason
+
+
+class UnfitFormat(UnwritableImage):
+    """A result that this kind of file does not hold."""
 
 
 class NoFormat(ImageError):

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image as Pillow
 
 from bioengine_server.errors import BioEngineError
-from bioengine_server.images.errors import UnreadableImage, UnwritableImage
+from bioengine_server.images.errors import UnfitFormat, UnreadableImage, UnwritableImage
 from bioengine_server.images.image import Image
 from bioengine_server.images.png import NotInPng, read_png, write_png
 from bioengine_server.images.tiff import NoSuchImage, read_tiff, write_tiff
@@ -87,7 +87,7 @@ def write_image(path: Path, image: Image, overwrite: bool = False) -> tuple[str,
     TIFF: with the pixel size, readable by Fiji where the dtype is one that Fiji knows. PNG: 2D, or 2D with 3 channels; floats
     are taken as 0 to 1. CSV: a row for each sample.
 
-    Returns what the file does not keep of the image, in sentences. Raises UnwritableImage, OutputExists.
+    Returns what the file does not keep of the image, in sentences. Raises UnwritableImage (UnfitFormat), OutputExists.
     """
     suffix = format_of(path)
     if suffix not in FORMATS:
@@ -99,13 +99,13 @@ def write_image(path: Path, image: Image, overwrite: bool = False) -> tuple[str,
             if suffix == ".npy":
                 np.save(file, image.data)
             elif suffix == ".csv":
-                _write_csv(file, image.data)
+                _write_csv(file, image)
             else:
                 return write_tiff(file, image)
     except BioEngineError:
         raise
     except NotInPng as error:
-        raise UnwritableImage(path, str(error)) from error
+        raise UnfitFormat(path, str(error)) from error
     except OSError as error:
         # NumPy says "N requested and M written" of what did not fit, without the system's reason.
         raise UnwritableImage(path, error.strerror or "not all of it could be written; its disk may be full") from error
@@ -118,10 +118,11 @@ def _read_npy(path: Path) -> Image:
     return Image(np.asarray(np.load(path, allow_pickle=False)), None)
 
 
-def _write_csv(file: BinaryIO, data: np.ndarray) -> None:
-    """Numbers alone, with commas, as many digits as the dtype has."""
+def _write_csv(file: BinaryIO, image: Image) -> None:
+    """Numbers alone, with commas, as many digits as the dtype has; a row for each sample."""
+    data, axes = image.data, image.axes or ""
     digits = {2: 5, 4: 9, 8: 17}.get(data.dtype.itemsize, 17)
-    rows = np.atleast_2d(data)
+    rows = data[:, None] if axes == "b" else data.T if axes == "cb" else np.atleast_2d(data)
     np.savetxt(file, rows, delimiter=",", fmt=f"%.{digits}g" if data.dtype.kind == "f" else "%d")
 
 

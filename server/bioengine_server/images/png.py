@@ -75,15 +75,15 @@ def _pixels(image: Image) -> tuple[np.ndarray, tuple[str, ...]]:
     data, axes = image.data, image.axes or ""
     if axes == "cyx" and data.shape[0] == 3:
         data = data.transpose(1, 2, 0)
-    elif data.ndim != 2:
-        raise NotInPng(f"a PNG holds one 2D image, and this has the shape {data.shape}; write a .tif or .npy")
+    elif data.ndim != 2 and not (axes == "yxc" and data.shape[2] == 3):
+        raise NotInPng(f"a PNG holds one 2D image, and this has the shape {data.shape}")
     if data.dtype == np.bool_:
         return data.astype(np.uint8) * 255, ()
     if data.dtype.kind == "f":
         return _of_floats(data)
     if data.dtype == np.uint8 or (data.dtype == np.uint16 and data.ndim == 2):
         return np.ascontiguousarray(data), ()
-    raise NotInPng(f"a PNG holds no {data.dtype.name}; write a .tif or .npy")
+    raise NotInPng(f"a PNG holds no {data.dtype.name}")
 
 
 def _of_floats(data: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:

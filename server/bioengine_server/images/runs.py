@@ -9,11 +9,14 @@ import numpy as np
 
 from bioengine_server.images.axes import Arranged, from_model_axes, to_model_axes
 from bioengine_server.images.client import ModelClient
-from bioengine_server.images.errors import WrongValues
+from bioengine_server.images.errors import UnfitFormat, WrongValues
 from bioengine_server.images.files import read_image, write_image
 from bioengine_server.images.image import Image, PixelSize, rescaled
 from bioengine_server.images.model import Model, TensorAxes
 from bioengine_server.images.plan import Job, check_batch
+from bioengine_server.output_file import OutputExists
+
+_MOST_NAMES = 1000  # that are tried for a result that its own file does not hold
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,29 @@ def run_on_files(client: ModelClient, model: Model, job: Job, options: Options) 
         file = job.outputs[number]
         size = rescaled(images[0].pixel_size, before, dict(zip(spec.axes, output.shape)))
         result = _result(output, spec, arranged[0], size, file)
-        notes += [f"{file.name}: {note}." for note in write_image(file, result, options.overwrite)]
+        file, said = _write(file, result, options.overwrite)
+        notes += [f"{file.name}: {note}." for note in said]
         written.append(Written(file, result.data.shape, result.data.dtype.name))
     return Report(written, left_out, answer.seconds, notes)
+
+
+def _write(file: Path, result: Image, overwrite: bool) -> tuple[Path, tuple[str, ...]]:
+    """Write a result, or beside it a TIFF where the kind of file turns out not to hold it: a run may have taken long.
+
+    Returns the file that was written, and what to say of it. Raises UnwritableImage, OutputExists.
+    """
+    try:
+        return file, write_image(file, result, overwrite)
+    except UnfitFormat as error:
+        reason = error.reason
+    for number in range(_MOST_NAMES):
+        other = file.with_name(f"{file.stem}-{number}.tif" if number else f"{file.stem}.tif")
+        try:
+            said = write_image(other, result)  # replacing what has this name was not asked for
+        except OutputExists:
+            continue
+        return other, (f"it was written instead of {file.name}: {reason}", *said)
+    raise UnfitFormat(file, reason)
 
 
 def check_values(array: np.ndarray, spec: TensorAxes) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import tifffile
-from bioengine_server.images.errors import UnwritableImage
+from bioengine_server.images.client import Answer, ModelClient
+from bioengine_server.images.errors import UnfitFormat, UnwritableImage
 from bioengine_server.images.files import read_image, write_image
 from bioengine_server.images.image import Image, PixelSize
+from bioengine_server.images.model import Model, TensorAxes
+from bioengine_server.images.plan import Job
+from bioengine_server.images.runs import Options, Report, run_on_files
 
 PLANE = np.linspace(0, 1, 8 * 12, dtype=np.float32).reshape(8, 12)
 MOVIE = np.stack([PLANE] * 3)
@@ -78,3 +83,59 @@ def test_whatever_an_encoder_raises_is_of_this_file(tmp_path: Path) -> None:
     with pytest.raises(UnwritableImage, match=r"x\.tif cannot be written: UnicodeEncodeError"):
         write_image(tmp_path / "x.tif", odd)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_colours_of_either_order_are_a_png(tmp_path: Path) -> None:
+    colours = (np.arange(8 * 12 * 3) % 251).astype(np.uint8).reshape(8, 12, 3)
+    for name, data, axes in (("last", colours, "yxc"), ("first", np.moveaxis(colours, -1, 0), "cyx")):
+        assert write_image(tmp_path / f"{name}.png", Image(data, axes)) == ()
+        np.testing.assert_array_equal(read_image(tmp_path / f"{name}.png").data, colours)
+    with pytest.raises(UnfitFormat):
+        write_image(tmp_path / "volume.png", Image(colours, "zyx"))
+
+
+@pytest.mark.parametrize(
+    ("data", "axes", "text"),
+    [
+        (np.array([1, -2, 300]), "b", "1\n-2\n300\n"),
+        (np.array([1, -2, 300]), "c", "1,-2,300\n"),
+        (np.array([[1, 2, 3], [4, 5, 6]]), "bc", "1,2,3\n4,5,6\n"),
+        (np.array([[1, 2, 3], [4, 5, 6]]), "cb", "1,4\n2,5\n3,6\n"),
+    ],
+)
+def test_a_table_has_a_row_for_each_sample(tmp_path: Path, data: np.ndarray, axes: str, text: str) -> None:
+    write_image(tmp_path / "x.csv", Image(data, axes))
+    assert (tmp_path / "x.csv").read_text() == text
+
+
+class Gives:
+    """Of a client what a run asks of it: the real one needs a server, and what it gives is what is written here."""
+
+    def __init__(self, *outputs: np.ndarray) -> None:
+        self._outputs = list(outputs)
+        self.inputs: list[np.ndarray | None] = []
+
+    def run(self, _id: str, inputs: list[np.ndarray | None], _weights: str | None = None) -> Answer:
+        self.inputs = inputs
+        return Answer(self._outputs, 0.1, [])
+
+
+def run(model: Model, client: Gives, job: Job, options: Options = Options()) -> Report:  # frozen
+    return run_on_files(cast(ModelClient, client), model, job, options)
+
+
+def test_a_result_that_turns_out_not_to_fit_is_a_tiff_beside(tmp_path: Path) -> None:
+    """The model says of no output how many channels it has; what is there already stays."""
+    np.save(tmp_path / "x.npy", PLANE)
+    model = Model("m", [TensorAxes("image", "bcyx", 1)], [TensorAxes("classes", "bcyx", None)])
+    job = Job([tmp_path / "x.npy"], {0: tmp_path / "o.png"})
+    output = np.stack([PLANE] * 2)[None]
+    for name in ("o.tif", "o-1.tif"):
+        report = run(model, Gives(output), job, Options(overwrite=True))
+        assert [written.file.name for written in report.written] == [name]
+        assert (
+            f"{name}: it was written instead of o.png: a PNG holds one 2D image, and this has the shape (2, 8, 12)."
+            in report.notes
+        )
+        np.testing.assert_array_equal(read_image(tmp_path / name).data, output[0])
+    assert {file.name for file in tmp_path.iterdir()} == {"x.npy", "o.tif", "o-1.tif"}
