@@ -34,7 +34,10 @@ def run(
     ],
     axes: Annotated[
         Optional[str],
-        typer.Option(help='The images\' axes, such as "yx" or "zyx"; along "b", planes or frames are run one by one: "byx".'),
+        typer.Option(
+            help='The images\' axes, such as "yx" or "zyx"; along "b", planes or frames are run one by one: "byx". For '
+            'several inputs also a list, such as "yx,byx".'
+        ),
     ] = None,
     weights: Annotated[Optional[str], typer.Option(help="onnx or torchscript.")] = None,
     all_outputs: Annotated[bool, typer.Option("--all-outputs", help="Write every output, not the first alone.")] = False,

@@ -36,7 +36,12 @@ class Arranged:
     notes: tuple[str, ...] = ()
 
 
-def to_model_axes(image: Image, axes: str | None, spec: TensorAxes) -> Arranged:
+def fits(image: Image, axes: str, spec: TensorAxes) -> bool:
+    """Whether an image can have these axes for the model, with whatever number of channels."""
+    return _fits(image.data.shape, axes.lower(), spec, any_channels=True)
+
+
+def to_model_axes(image: Image, axes: str | None, spec: TensorAxes, flag: str = "{}") -> Arranged:
     """The image with the axes of a model.
 
     Args:
@@ -44,16 +49,18 @@ def to_model_axes(image: Image, axes: str | None, spec: TensorAxes) -> Arranged:
         axes: its axes as a person says, such as "yx" or "zyx", in any case. Each `b` is an axis along which images are run one
             by one. None: as the file says, or as many as the model has, with batch and channel axes of size 1 left out.
         spec: the model's input.
+        flag: how axes for this image are written with --axes, such as '"yx,{}"' for the second of two.
 
     Raises UnclearAxes, WrongChannels.
     """
     given = axes.lower() if axes else _known(image, spec)
     shape = image.data.shape
     if not _fits(shape, given, spec):
-        hint = _hint(image, given, spec)
+        found = _hint(image, given, spec)
+        hint = (flag.replace("{}", found[0], 1), found[1]) if found else None
         if _fits(shape, given, spec, any_channels=True) and spec.channels and "c" in given:
-            raise WrongChannels(shape[given.index("c")], spec.channels, given, hint)
-        raise UnclearAxes(shape, given, spec.axes, hint, _may_be_colours(image, given))
+            raise WrongChannels(shape[given.index("c")], spec.channels, given, hint, image.name)
+        raise UnclearAxes(shape, given, spec.axes, hint, _may_be_colours(image, given), image.name)
     joined = [index for index, letter in enumerate(given) if letter == "b"]
     data = np.moveaxis(image.data, joined, range(len(joined)))
     letters = [letter for letter in given if letter != "b"]

@@ -77,13 +77,36 @@ class OutputIsInput(ImageError):
         super().__init__(f"The output {shown(file, 300)} {same}, and an image is never overwritten. Name another output with -o.")
 
 
+class WrongAxesCount(ImageError):
+    """A list of axes that is not one of as many as there are images."""
+
+    def __init__(self, axes: str, images: Sequence[str]) -> None:
+        many = "one image" if len(images) == 1 else f"{len(images)} images"
+        example = ",".join(["yx"] * len(images))
+        super().__init__(
+            f"--axes {shown(axes, 100)} names axes for {axes.count(',') + 1} images, and a run takes {many} "
+            f"({shown(', '.join(images), 300)}). Write them for each of these, in order, such as --axes {example}; nothing "
+            "between two commas leaves it to the file."
+        )
+
+
+def _the_image(name: str) -> str:
+    return f"The image {shown(name, 200)}" if name else "The image"
+
+
 class UnclearAxes(ImageError):
     """`hint`: axes with which it works, and what they mean; None where there are none. `colours`: whether the last axis is
     probably one of colours.
     """
 
     def __init__(
-        self, shape: Sequence[int], given: str, wanted: str, hint: tuple[str, str] | None, colours: bool = False
+        self,
+        shape: Sequence[int],
+        given: str,
+        wanted: str,
+        hint: tuple[str, str] | None,
+        colours: bool = False,
+        name: str = "",
     ) -> None:
         axes = f"the axes {given!r}" if given else "axes that its file does not name"
         if hint:
@@ -98,15 +121,17 @@ class UnclearAxes(ImageError):
                 "No order of axes makes such an image fit. Expected one file for each image that has the model's axes; where its "
                 "file names them wrongly, say them with --axes."
             )
-        super().__init__(f"The image has the shape {tuple(shape)} and {axes}, and the model's axes are {wanted!r}. {advice}")
+        super().__init__(
+            f"{_the_image(name)} has the shape {tuple(shape)} and {axes}, and the model's axes are {wanted!r}. {advice}"
+        )
 
 
 class WrongChannels(ImageError):
-    def __init__(self, channels: int, wanted: int, axes: str, hint: tuple[str, str] | None) -> None:
+    def __init__(self, channels: int, wanted: int, axes: str, hint: tuple[str, str] | None, name: str = "") -> None:
         advice = f", or use --axes {hint[0]}{hint[1]}" if hint else ""
         many = "channel" if wanted == 1 else "channels"
         super().__init__(
-            f"The image has {channels} channels (its axes are {axes!r}), and the model takes {wanted} {many}. Save the "
+            f"{_the_image(name)} has {channels} channels (its axes are {axes!r}), and the model takes {wanted} {many}. Save the "
             f"{many} that it should get as an image of {'its' if wanted == 1 else 'their'} own{advice}."
         )
 
@@ -114,13 +139,15 @@ class WrongChannels(ImageError):
 class WrongValues(ImageError):
     """Values that the model's dtype does not have. `others`: how many of them are NaN or infinite."""
 
-    def __init__(self, dtype: str, low: float, high: float, others: int, wanted: str, limits: tuple[int, int]) -> None:
+    def __init__(
+        self, dtype: str, low: float, high: float, others: int, wanted: str, limits: tuple[int, int], name: str = ""
+    ) -> None:
         beside = f" and {others} that are NaN or infinite" if others else ""
         super().__init__(
-            f"The image has {dtype} values from {low:.6g} to {high:.6g}{beside}, and the model takes {wanted}: whole numbers "
-            f"from {limits[0]} to {limits[1]}. Scale it to the range of the images that the model was made for, and save it as "
-            f"{wanted}; in Fiji, Image > Type scales what is displayed from black to white to the whole range of the type that "
-            "you choose."
+            f"{_the_image(name)} has {dtype} values from {low:.6g} to {high:.6g}{beside}, and the model takes {wanted}: whole "
+            f"numbers from {limits[0]} to {limits[1]}. Scale it to the range of the images that the model was made for, and save "
+            f"it as {wanted}; in Fiji, Image > Type scales what is displayed from black to white to the whole range of the type "
+            "that you choose."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -78,7 +79,7 @@ def read_image(path: Path, series: int | None = None) -> Image:
         raise UnreadableImage(path, f"its values are {image.data.dtype.name}; whole and real numbers are read")
     if image.data.size == 0:
         raise UnreadableImage(path, f"it is empty: its shape is {image.data.shape}")
-    return image
+    return replace(image, name=path.name)
 
 
 def write_image(path: Path, image: Image, overwrite: bool = False) -> tuple[str, ...]:

@@ -26,13 +26,14 @@ class Image:
     """An image as it is in its file.
 
     `axes`: a letter of t, z, c, y, x for each axis, where the file says so. `notes`: what a person should know about how it was
-    read, such as which of several images it is.
+    read, such as which of several images it is. `name`: of its file.
     """
 
     data: np.ndarray
     axes: str | None
     pixel_size: PixelSize = PixelSize()
     notes: tuple[str, ...] = ()
+    name: str = ""
 
 
 def rescaled(size: PixelSize, shape: dict[str, int], new_shape: dict[str, int]) -> PixelSize:

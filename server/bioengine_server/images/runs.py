@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from bioengine_server.images.axes import Arranged, from_model_axes, to_model_axes
+from bioengine_server.images.axes import Arranged, fits, from_model_axes, to_model_axes
 from bioengine_server.images.client import ModelClient
-from bioengine_server.images.errors import UnfitFormat, WrongValues
+from bioengine_server.images.errors import UnfitFormat, WrongAxesCount, WrongValues
 from bioengine_server.images.files import read_image, write_image
 from bioengine_server.images.image import Image, PixelSize, rescaled
 from bioengine_server.images.model import Model, TensorAxes
@@ -21,7 +22,8 @@ _MOST_NAMES = 1000  # that are tried for a result that its own file does not hol
 
 @dataclass(frozen=True)
 class Options:
-    """How a model is run. `axes`: of the images, where their files do not say. `weights`: their format, None for the server's
+    """How a model is run. `axes`: of the images, where their files do not say: the same for all, or a list with commas, for each
+    of a run its own. `weights`: their format, None for the server's
     choice. `series`: which image of a TIFF, from 1. `overwrite`: files that are there.
     """
 
@@ -59,10 +61,10 @@ def run_on_files(client: ModelClient, model: Model, job: Job, options: Options) 
     images = [read_image(file, options.series) for file in job.images]
     notes = [f"{file.name}: {note}." for file, image in zip(job.images, images) for note in image.notes]
     chosen = model.inputs_of(len(images))
-    arranged = [to_model_axes(image, options.axes, model.inputs[number]) for image, number in zip(images, chosen)]
+    arranged = _arranged(images, [model.inputs[number] for number in chosen], options.axes)
     notes += [f"{file.name}: {note}." for file, array in zip(job.images, arranged) for note in array.notes]
-    for array, number in zip(arranged, chosen):
-        check_values(array.data, model.inputs[number])
+    for image, array, number in zip(images, arranged, chosen):
+        check_values(array.data, model.inputs[number], image.name)
     before = dict(zip(model.inputs[chosen[0]].axes, arranged[0].data.shape))
     check_batch(job, model, before.get("b", 1))
     arrays = dict(zip(chosen, (array.data for array in arranged)))
@@ -101,7 +103,24 @@ def _write(file: Path, result: Image, overwrite: bool) -> tuple[Path, tuple[str,
     raise UnfitFormat(file, reason)
 
 
-def check_values(array: np.ndarray, spec: TensorAxes) -> None:
+def _arranged(images: Sequence[Image], specs: Sequence[TensorAxes], axes: str | None) -> list[Arranged]:
+    """The images with the axes of the inputs that they are.
+
+    Axes without a comma are those of all images that can have them; what others have, their files and the model say. Of none that
+    can, they are an error of the first. Raises WrongAxesCount, UnclearAxes, WrongChannels.
+    """
+    said: list[str | None] = [part.strip() or None for part in axes.split(",")] if axes else [None] * len(images)
+    if len(said) == 1 and (one := said[0]) is not None:
+        can = [fits(image, one, spec) for image, spec in zip(images, specs)]
+        said = [one if fit or not any(can) else None for fit in can]
+    if len(said) != len(images):
+        raise WrongAxesCount(axes or "", [image.name for image in images])
+    flags = [",".join("{}" if other == index else part or "" for other, part in enumerate(said)) for index in range(len(said))]
+    flags = [f'"{flag}"' if "," in flag else flag for flag in flags]
+    return [to_model_axes(*each) for each in zip(images, said, specs, flags)]
+
+
+def check_values(array: np.ndarray, spec: TensorAxes, name: str = "") -> None:
     """Raises WrongValues where a model of integers does not have the values of an image."""
     wanted = np.dtype(spec.dtype) if spec.dtype in np.sctypeDict else None
     if wanted is None or wanted.kind not in "iu" or np.can_cast(array.dtype, wanted, "safe"):
@@ -111,7 +130,7 @@ def check_values(array: np.ndarray, spec: TensorAxes) -> None:
     low, high = (float(known.min()), float(known.max())) if known.size else (float("nan"), float("nan"))
     whole = array.dtype.kind != "f" or (known.size == array.size and np.array_equal(known, np.trunc(known)))
     if not whole or low < limits.min or high > limits.max:
-        raise WrongValues(array.dtype.name, low, high, array.size - known.size, spec.dtype, (limits.min, limits.max))
+        raise WrongValues(array.dtype.name, low, high, array.size - known.size, spec.dtype, (limits.min, limits.max), name)
 
 
 def _result(output: np.ndarray, spec: TensorAxes, image: Arranged, size: PixelSize, file: Path) -> Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import cast
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from bioengine_server.images.client import Answer, ModelClient
-from bioengine_server.images.errors import UnfitFormat, UnwritableImage
+from bioengine_server.images.errors import UnclearAxes, UnfitFormat, UnwritableImage, WrongAxesCount, WrongChannels, WrongValues
 from bioengine_server.images.files import read_image, write_image
 from bioengine_server.images.image import Image, PixelSize
 from bioengine_server.images.model import Model, TensorAxes
@@ -122,6 +123,52 @@ class Gives:
 
 def run(model: Model, client: Gives, job: Job, options: Options = Options()) -> Report:  # frozen
     return run_on_files(cast(ModelClient, client), model, job, options)
+
+
+IMAGE = TensorAxes("image", "bcyx", 1, "float32")
+PAIR = Model("m", [IMAGE, TensorAxes("mask", "bczyx", 1, "uint8")], [IMAGE])
+
+
+def pair(folder: Path, mask: np.ndarray) -> Job:
+    np.save(folder / "x.npy", MOVIE)
+    np.save(folder / "mask.npy", mask)
+    return Job([folder / "x.npy", folder / "mask.npy"], {0: folder / "o.npy"})
+
+
+@pytest.mark.parametrize("axes", ["byx", "byx,zyx", "BYX, ", "byx,"])
+def test_axes_are_those_of_each_image(tmp_path: Path, axes: str) -> None:
+    """What one image needs is not asked of the other, which cannot have it."""
+    client = Gives(np.zeros((3, 1, 8, 12), np.float32))
+    run(PAIR, client, pair(tmp_path, np.ones((5, 8, 12), np.uint8)), Options(axes=axes))
+    assert [array.shape for array in client.inputs if array is not None] == [(3, 1, 8, 12), (1, 1, 5, 8, 12)]
+
+
+def test_advice_for_one_of_several_images_works_when_it_is_followed(tmp_path: Path) -> None:
+    job, axes, seen = pair(tmp_path, np.ones((2, 5, 8, 12), np.uint8)), None, []
+    for _ in range(5):
+        try:
+            run(PAIR, Gives(np.zeros((3, 1, 8, 12), np.float32)), job, Options(axes=axes))
+            break
+        except UnclearAxes as error:
+            (axes,) = re.findall(r'letter for each: --axes "([a-z,]+)"', str(error))
+            seen.append((str(error).split(" has ")[0], axes))
+    assert seen == [("The image x.npy", "byx,"), ("The image mask.npy", "byx,bzyx")] and (tmp_path / "o.npy").exists()
+
+
+def test_a_list_of_axes_for_others(tmp_path: Path) -> None:
+    job = pair(tmp_path, np.ones((5, 8, 12), np.uint8))
+    with pytest.raises(WrongAxesCount, match=r"for 3 images, and a run takes 2 images \(x\.npy, mask\.npy\).*--axes yx,yx"):
+        run(PAIR, Gives(), job, Options(axes="yx,{},zyx"))
+    with pytest.raises(UnclearAxes, match=r"The image x\.npy has the shape"):
+        run(PAIR, Gives(), job, Options(axes="yx,{}"))
+
+
+def test_errors_of_values_and_channels_name_the_image(tmp_path: Path) -> None:
+    job = pair(tmp_path, np.full((5, 8, 12), 300))
+    with pytest.raises(WrongValues, match=r"The image mask\.npy has int64 values"):
+        run(PAIR, Gives(), job, Options(axes="byx,"))
+    with pytest.raises(WrongChannels, match=r"The image x\.npy has 3 channels.*--axes \"byx,\""):
+        run(PAIR, Gives(), job, Options(axes="cyx,"))
 
 
 def test_a_result_that_turns_out_not_to_fit_is_a_tiff_beside(tmp_path: Path) -> None:
