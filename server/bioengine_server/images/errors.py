@@ -59,8 +59,28 @@ class WrongKind(ImageError):
         )
 
 
+class NoName(ImageError):
+    """An output that ends where its format, or the name before it, is missing."""
+
+    def __init__(self, output: Path) -> None:
+        lacks = "no format behind its dot" if output.name.endswith(".") else "a format and no name"
+        likely = output.with_name(f"result{output.name}" if output.name.startswith(".") else f"{output.name}tif")
+        super().__init__(
+            f"The output {shown(output, 300)} has {lacks}. Write a file such as {shown(likely, 300)}; for a folder that is "
+            f"called so, write {shown(output, 300)}/ with a slash."
+        )
+
+
 class SameOutput(ImageError):
+    """`images`: of the runs, or of the one run whose outputs would be one file."""
+
     def __init__(self, file: Path, images: Sequence[str]) -> None:
+        if len(images) == 1:
+            super().__init__(
+                f"Two outputs of the model for {shown(images[0], 200)} would be the same file, {shown(file, 300)}, by its name "
+                "or a link. Nothing was run. Name another output with -o, or leave out --all-outputs."
+            )
+            return
         twice = len(set(images)) == 1
         what = f"{shown(images[0], 200)} is given twice, and its results" if twice else f"The results of {_listed(images)}"
         remedy = "Name it once" if twice else "Run them one by one, each with an output of its own"
@@ -152,10 +172,18 @@ class WrongValues(ImageError):
 
 
 class WrongImageCount(ImageError):
-    def __init__(self, given: int, inputs: Sequence[str], output: Path) -> None:
+    """`needed`, `optional`: names of the model's inputs. `is_folder`: whether there may be several runs."""
+
+    def __init__(self, given: int, needed: Sequence[str], optional: Sequence[str], output: Path, is_folder: bool) -> None:
+        more = ""
+        if optional:
+            more = f", and {len(optional)} more if you like where -o names a file ({shown(', '.join(optional), 300)})"
+        advice = (
+            "Give as many for each run" if is_folder else "Give one file for each input; for several runs give a folder with -o"
+        )
         super().__init__(
-            f"The model takes {len(inputs)} image{'' if len(inputs) == 1 else 's'} at a time ({shown(', '.join(inputs), 300)}), "
-            f"and {given} came for {shown(output, 300)}. Give one file for each input; for several runs give a folder with -o."
+            f"The model takes {len(needed)} image{'' if len(needed) == 1 else 's'} at a time ({shown(', '.join(needed), 300)})"
+            f"{more}; {given} came for {shown(output, 300)}. {advice}."
         )
 
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from bioengine_server.images.errors import NoFormat, OutputIsInput, SameOutput, WrongImageCount, WrongKind
+from bioengine_server.images.errors import NoFormat, NoName, OutputIsInput, SameOutput, WrongImageCount, WrongKind
 from bioengine_server.images.files import FORMATS, IMAGE_FORMATS, TABLE_FORMATS, format_of
 from bioengine_server.images.model import Model, TensorAxes
 from bioengine_server.images.png import why_not_png
 from bioengine_server.output_file import OutputNotPossible, check_outputs
+
+_LONGEST_NAME = 255  # bytes, of a file in most file systems
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,27 @@ class Job:
 
 
 def check_output_name(output: str) -> bool:
-    """Whether an output, as it was typed, is a folder. Raises NoFormat, OutputNotPossible."""
+    """Whether an output, as it was typed, is a folder. Raises NoFormat, NoName, OutputNotPossible."""
     path = Path(output)
+    if not output.endswith(os.sep) and not path.is_dir() and _lacks_a_part(path.name):
+        raise NoName(path)
     if output.endswith(os.sep) or path.is_dir() or not path.suffix:
         if os.path.lexists(path) and not path.is_dir():
-            raise OutputNotPossible(path, "it is a file, not a folder, and its name does not say in which format to write")
+            says = (
+                "without the slash, it is the file to write" if format_of(path) in FORMATS else "its name says no format to write"
+            )
+            raise OutputNotPossible(path, f"it is a file, not a folder; {says}")
         return True
     if format_of(path) not in FORMATS:
         raise NoFormat(path, FORMATS)
     return False
+
+
+def _lacks_a_part(name: str) -> bool:
+    """Whether it is a suffix alone, or ends with the dot of one: neither a file of ours, nor what anybody calls a folder."""
+    return (
+        format_of(Path(f"name{name}")) in FORMATS if name.startswith(".") and name != ".." else name[-1:] == "." and name != ".."
+    )
 
 
 def plan_runs(images: Sequence[Path], model: Model, output: str, all_outputs: bool = False, overwrite: bool = False) -> list[Job]:
@@ -50,7 +64,7 @@ def plan_runs(images: Sequence[Path], model: Model, output: str, all_outputs: bo
     `output` is a file for one run, or a folder, in which results are called by the image and the model. No file is an image, or
     that of two results, and none is there already unless `overwrite`.
 
-    Raises NoFormat, WrongImageCount, WrongKind, SameOutput, OutputIsInput, OutputExists, OutputNotPossible.
+    Raises NoFormat, NoName, WrongImageCount, WrongKind, SameOutput, OutputIsInput, OutputExists, OutputNotPossible.
     """
     is_folder = check_output_name(output)
     count = needed = sum(not spec.optional for spec in model.inputs) or 1
@@ -58,25 +72,33 @@ def plan_runs(images: Sequence[Path], model: Model, output: str, all_outputs: bo
         count = len(images)
     groups = [list(images[start : start + count]) for start in range(0, len(images), count)]
     if len(groups[-1]) != count or (len(groups) > 1 and not is_folder):
-        raise WrongImageCount(len(images), [spec.name for spec in model.inputs], Path(output))
+        wanted, optional = ([spec.name for spec in model.inputs if spec.optional is kind] for kind in (False, True))
+        raise WrongImageCount(len(images), wanted, optional, Path(output), is_folder)
     numbers = range(len(model.outputs) if all_outputs else 1)
     jobs = []
-    for group, label in zip(groups, _labels(groups) if is_folder else [""]):
+    for group, label in zip(groups, _labels(groups, _room(model)) if is_folder else [""]):
         if is_folder:
             first = Path(output) / f"{label}_{_for_file(model.id)}{_usual_suffix(model.outputs[0], group[0])}"
         else:
             first = Path(output)
             _check_kind(first, model.outputs[0])
-        others = {
-            number: first.with_name(f"{first.stem}-{_for_file(spec.name)}{_suffix_beside(first, spec)}")
-            for number, spec in enumerate(model.outputs)
-            if number and number in numbers
-        }
-        jobs.append(Job(group, {0: first, **others}))
+        jobs.append(Job(group, _beside(first, [model.outputs[number] for number in numbers])))
     _check_distinct(jobs)
     _check_no_inputs(jobs, images)
     check_outputs([file for job in jobs for file in job.outputs.values()], overwrite)
     return jobs
+
+
+def _beside(first: Path, specs: Sequence[TensorAxes]) -> dict[int, Path]:
+    """The file of each output, called by the first; of names that are the same as parts of files, the later get numbers."""
+    files, taken = {0: first}, {_key(first.name)}
+    for number, spec in list(enumerate(specs))[1:]:
+        stem, suffix = f"{first.stem}-{_for_file(spec.name)}", _suffix_beside(first, spec)
+        names = (stem + suffix, *(f"{stem}-{more}{suffix}" for more in range(2, len(specs) + 2)))
+        name = next(name for name in names if _key(name) not in taken)
+        taken.add(_key(name))
+        files[number] = first.with_name(name)
+    return files
 
 
 def check_batch(job: Job, model: Model, batch: int) -> None:
@@ -124,21 +146,37 @@ def _table_suffix(spec: TensorAxes) -> str:
 
 def _for_file(name: str) -> str:
     """A name of a model or output as part of a file's name: ids have slashes, and names may be anything."""
-    return re.sub(r"[^\w.-]+", "-", name)[:100]
+    return _cut(re.sub(r"[^\w.-]+", "-", name), 100)
 
 
-def _labels(groups: Sequence[Sequence[Path]]) -> list[str]:
+def _room(model: Model) -> int:
+    """How many bytes of a result's name are left for those of its images."""
+    outputs = max(len(os.fsencode(_for_file(spec.name))) for spec in model.outputs)
+    return _LONGEST_NAME - len(os.fsencode(_for_file(model.id))) - outputs - len("_--999.tiff")
+
+
+def _cut(name: str, most: int) -> str:
+    """The beginning of a name, of so many bytes and of whole letters."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= most else encoded[:most].decode(errors="ignore")
+
+
+def _labels(groups: Sequence[Sequence[Path]], room: int) -> list[str]:
     """A name for each group's result, all different: the first image's own, with as much of the others as it takes.
 
     That is its suffix, the other images of the group, the folders that it lies in; where these differ by case alone, a number.
-    Raises SameOutput for images that are given twice.
+    None has more bytes than `room`. Raises SameOutput for images that are given twice.
     """
     seen: dict[tuple[str, ...], Sequence[Path]] = {}
     for group in groups:
         if (key := tuple(map(os.path.abspath, group))) in seen:
             raise SameOutput(Path(group[0].stem), [", ".join(map(str, images)) for images in (seen[key], group)])
         seen[key] = group
-    choices = [[*_more_and_more(group), f"{group[0].stem}-{number}"] for number, group in enumerate(groups, start=1)]
+    numbers = [f"-{number}" for number in range(1, len(groups) + 1)]
+    choices = [
+        [*(_cut(name, room) for name in _more_and_more(group)), _cut(group[0].stem, room - len(number)) + number]
+        for group, number in zip(groups, numbers)
+    ]
     level = [0] * len(groups)
     while True:
         labels = [choice[min(depth, len(choice) - 1)] for choice, depth in zip(choices, level)]
@@ -170,7 +208,7 @@ def _check_distinct(jobs: Sequence[Job]) -> None:
         for file in job.outputs.values():
             key = _key(os.path.realpath(file))
             if key in seen:
-                raise SameOutput(file, [seen[key].name, job.name])
+                raise SameOutput(file, [job.name] if seen[key] is job else [seen[key].name, job.name])
             seen[key] = job
 
 

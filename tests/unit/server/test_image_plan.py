@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from bioengine_server.errors import BioEngineError
-from bioengine_server.images.errors import NoFormat, OutputIsInput, SameOutput, WrongImageCount, WrongKind
+from bioengine_server.images.errors import NoFormat, NoName, OutputIsInput, SameOutput, WrongImageCount, WrongKind
 from bioengine_server.images.model import Model, TensorAxes
 from bioengine_server.images.plan import check_batch, plan_runs
 from bioengine_server.output_file import OutputExists, OutputNotPossible
@@ -111,10 +111,63 @@ def test_an_image_that_is_given_twice() -> None:
     assert len(plan_runs(files, TWO, "out")) == 1, "as both inputs of one run"
 
 
-def test_results_that_would_be_one_file() -> None:
-    model = Model("m", [IMAGE], [MASK, TensorAxes("a", "bcyx"), TensorAxes("A", "bcyx")])
-    with pytest.raises(SameOutput):
-        plan_runs(images("x.tif"), model, "out", all_outputs=True)
+def test_outputs_whose_names_are_the_same_as_parts_of_files() -> None:
+    names = ["edge (1)", "edge [1]", "edge-1-", "EDGE-1-", "edge-1--2", "edge (1)"]
+    model = Model("m", [IMAGE], [MASK, *(TensorAxes(name, "bcyx") for name in names)])
+    ((first, *others),) = results(model, images("x.tif"), "o.tif", all_outputs=True)
+    assert first == "o.tif" and others[:3] == ["o-edge-1-.tif", "o-edge-1--2.tif", "o-edge-1--3.tif"]
+    assert len({name.casefold() for name in others}) == len(names)
+
+
+def test_outputs_that_a_link_makes_one_file() -> None:
+    Path("o-edges.tif").symlink_to("o.tif")
+    with pytest.raises(
+        SameOutput, match=r"Two outputs of the model for x\.tif, y\.tif would be the same file.*leave out --all-"
+    ) as caught:
+        plan_runs(images("x.tif", "y.tif"), TWO, "o.tif", all_outputs=True)
+    assert "given twice" not in str(caught.value)
+
+
+def test_optional_images_are_named_as_such() -> None:
+    files = images("a.tif", "b.tif", "c.tif")
+    model = Model("m", [IMAGE, TensorAxes("mask", "bcyx", 1, optional=True)], [MASK])
+    with pytest.raises(
+        WrongImageCount, match=r"takes 1 image at a time \(image\), and 1 more if you like .*\(mask\); 3 came for o\.tif"
+    ):
+        plan_runs(files, model, "o.tif")
+    with pytest.raises(
+        WrongImageCount, match=r"takes 2 images at a time \(image, image\); 3 came for o. Give as many for each run"
+    ):
+        plan_runs(files, TWO, "o")
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (".tif", r"\.tif has a format and no name. Write a file such as result\.tif"),
+        ("out/.csv", r"has a format and no name. Write a file such as out/result\.csv"),
+        (".TIFF", "has a format and no name"),
+        ("out.", r"out\. has no format behind its dot. Write a file such as out\.tif"),
+    ],
+)
+def test_half_a_name_is_no_folder(output: str, expected: str) -> None:
+    with pytest.raises(NoName, match=expected):
+        plan_runs(images("a.png"), ONE, output)
+    assert results(ONE, images("a.png"), f"{output}/") == [[f"{output}/a_old-otter.tif"]], "said to be a folder"
+
+
+@pytest.mark.parametrize("output", [".", "..", "./", ".results", "new/.results"])
+def test_folders_with_dots(output: str) -> None:
+    assert results(ONE, images("a.png"), output) == [[str(Path(output) / "a_old-otter.tif")]]
+
+
+def test_long_names_are_cut_where_a_letter_ends() -> None:
+    """A name may have 255 bytes, and those of images and outputs may have as many."""
+    model = Model("\u9577" * 200, [IMAGE], [MASK, TensorAxes("\u00e9" * 300, "bcyx"), TensorAxes("\u00e9" * 299, "bcyx")])
+    files = images(*("\u9577" * 80 + f"{number}.tif" for number in range(12)))
+    found = [Path(name).name for names in results(model, files, "out", all_outputs=True) for name in names]
+    assert len(set(found)) == 36 and max(len(name.encode()) for name in found) <= 255
+    assert all(name.startswith("\u9577" * 10) for name in found)
 
 
 LINKS: list[Callable[[Path, Path], None]] = [
@@ -174,9 +227,13 @@ def test_suffixes_in_capitals() -> None:
 
 
 def test_a_file_is_no_folder() -> None:
-    images("results")
-    for output in ("results", "results/"):
-        with pytest.raises(OutputNotPossible, match="it is a file, not a folder"):
+    images("results", "x.tif")
+    for output, says in (
+        ("results", "its name says no format"),
+        ("results/", "its name says no"),
+        ("x.tif/", "without the slash, it"),
+    ):
+        with pytest.raises(OutputNotPossible, match=f"it is a file, not a folder; {says}"):
             plan_runs(images("a.tif"), ONE, output)
 
 
