@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +28,7 @@ def read_png(path: Path) -> Image:
     """The image without its transparency. Raises whatever Pillow and imagecodecs raise for damaged files."""
     with open(path, "rb") as file:
         depth, color = file.read(_HEADER)[-2:]
+        frames = _frames(file)
     if depth == 16 and color in (_RGB, _RGBA, _GRAY_ALPHA):  # Pillow would read 8 of the 16 bits
         data = imagecodecs.png_decode(path.read_bytes())
         transparent = color != _RGB
@@ -39,8 +41,20 @@ def read_png(path: Path) -> Image:
                 # A palette's numbers are no intensities, and transparency is no channel.
                 plain = {"P": "RGB", "PA": "RGB", "RGBA": "RGB", "LA": "L"}.get(file.mode)
                 data = np.asarray(file.convert(plain) if plain else file)
-    notes = ("its transparency is left out",) if transparent else ()
-    return Image(np.ascontiguousarray(data), "yxc" if data.ndim == 3 else "yx", notes=notes)
+    notes = ["its transparency is left out"] if transparent else []
+    if frames > 1:
+        notes.append(f"it is a movie of {frames} frames, and its first image was used; save the others as images of their own")
+    return Image(np.ascontiguousarray(data), "yxc" if data.ndim == 3 else "yx", notes=tuple(notes))
+
+
+def _frames(file: BinaryIO) -> int:
+    """How many images an animated PNG has, as its chunk acTL says before the first; 1 of others."""
+    file.seek(len(b"\x89PNG\r\n\x1a\n"))
+    while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
+        if head[4:] == b"acTL":
+            return int.from_bytes(file.read(4))
+        file.seek(int.from_bytes(head[:4]) + 4, os.SEEK_CUR)  # its data and checksum
+    return 1
 
 
 def write_png(file: BinaryIO, image: Image) -> tuple[str, ...]:

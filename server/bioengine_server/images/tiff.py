@@ -20,6 +20,17 @@ _IMAGEJ_MOST = 2**32 - 2**25  # bytes; ImageJ's own TIFF has offsets of 32 bits
 
 _MOST_NOTES = 3
 
+_OTHER_COLOURS: dict[int, str] = {
+    tifffile.PHOTOMETRIC.SEPARATED: "those of inks (CMYK)",
+    tifffile.PHOTOMETRIC.YCBCR: "YCbCr",
+    tifffile.PHOTOMETRIC.CIELAB: "CIE Lab",
+    tifffile.PHOTOMETRIC.ICCLAB: "ICC Lab",
+    tifffile.PHOTOMETRIC.ITULAB: "ITU Lab",
+    tifffile.PHOTOMETRIC.LOGL: "logarithms (LogL)",
+    tifffile.PHOTOMETRIC.LOGLUV: "LogLuv",
+}
+_JPEG = (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG, tifffile.COMPRESSION.JPEG_LOSSY)
+
 
 class NoSuchImage(ValueError):
     """An image that the file does not have."""
@@ -43,9 +54,8 @@ def read_tiff(path: Path, number: int | None) -> Image:
         data, axes, without = _without_transparency(series)
         if without:
             notes.append("its transparency is left out")
-        keyframe = series.keyframe
-        if keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE and not file.is_imagej:
-            notes.append("its colours are those of a palette, and the palette's numbers are taken as values")
+        data, meaning = _as_seen(data, series.keyframe, file.is_imagej)
+        notes += meaning
         return Image(data, axes, pixel_size(file, index), (*notes, *list(dict.fromkeys(warnings))[:_MOST_NOTES]))
 
 
@@ -96,6 +106,27 @@ def write_tiff(file: BinaryIO, image: Image) -> tuple[str, ...]:
     options["bigtiff"] = not is_small
     tifffile.imwrite(file, np.ascontiguousarray(data), metadata=metadata, photometric="minisblack", **options)
     return tuple(notes)
+
+
+def _as_seen(data: np.ndarray, page: tifffile.TiffPage, is_imagej: bool) -> tuple[np.ndarray, list[str]]:
+    """The values as viewers show them, where that is plain, and else what to say of them."""
+    kind = page.photometric
+    if kind == tifffile.PHOTOMETRIC.MINISWHITE:
+        said = ["its values are turned round: 0 is white in it (MinIsWhite)"]
+        if data.dtype == np.bool_:
+            return ~data, said
+        if data.dtype.kind == "u":
+            return np.asarray((1 << page.bitspersample) - 1 - data, data.dtype), said
+        return data, ["its small values are its bright ones (MinIsWhite), and its numbers are taken as they are"]
+    if kind == tifffile.PHOTOMETRIC.PALETTE and not is_imagej:
+        return data, ["its colours are those of a palette, and the palette's numbers are taken as values"]
+    # A decoder of JPEG gives RGB.
+    if kind in _OTHER_COLOURS and not (kind == tifffile.PHOTOMETRIC.YCBCR and page.compression in _JPEG):
+        name = _OTHER_COLOURS[kind]
+        return data, [
+            f"its colours are {name} and no RGB, and its numbers are taken as they are; save it as RGB where that is wanted"
+        ]
+    return data, []
 
 
 def _chosen(file: tifffile.TiffFile, number: int | None) -> int:

@@ -86,6 +86,54 @@ def test_palettes(tmp_path: Path) -> None:
     assert "palette" in read_image(tmp_path / "x.tif").notes[0]
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "bool"])
+def test_what_is_dark_to_viewers_is_dark(tmp_path: Path, dtype: str) -> None:
+    """Of MinIsWhite, a kind in which 0 is white."""
+    data = GRAY > 100 if dtype == "bool" else GRAY.astype(dtype)
+    tifffile.imwrite(tmp_path / "x.tif", data, photometric="miniswhite")
+    read = read_image(tmp_path / "x.tif")
+    assert read.data.dtype == dtype and read.notes == ("its values are turned round: 0 is white in it (MinIsWhite)",)
+    np.testing.assert_array_equal(read.data, ~data)
+
+
+def test_the_bits_that_there_are(tmp_path: Path) -> None:
+    """Of 4 bits, which tifffile reads and does not write, 15 is the most."""
+    values = GRAY % 16
+    tifffile.imwrite(tmp_path / "x.tif", values[:, ::2] << 4 | values[:, 1::2], photometric="miniswhite", metadata=None)
+    with tifffile.TiffFile(tmp_path / "x.tif", mode="r+") as file:
+        file.pages.first.tags["BitsPerSample"].overwrite(4)
+        file.pages.first.tags["ImageWidth"].overwrite(48)
+    np.testing.assert_array_equal(read_image(tmp_path / "x.tif").data, 15 - GRAY % 16)
+
+
+def test_other_meanings_of_values_are_said(tmp_path: Path) -> None:
+    files = {
+        "white": (GRAY.astype(np.float32), {"photometric": "miniswhite"}, "its small values are its bright ones"),
+        "inks": (RGBA, {"photometric": "separated"}, "inks (CMYK) and no RGB"),
+        "lab": (RGB, {"photometric": "cielab"}, "CIE Lab and no RGB"),
+        "video": (RGB, {"photometric": "ycbcr"}, "YCbCr and no RGB"),
+    }
+    for name, (data, options, said) in files.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", data, **options)  # type: ignore[arg-type]
+        read = read_image(tmp_path / f"{name}.tif")
+        assert len(read.notes) == 1 and said in read.notes[0]
+        np.testing.assert_array_equal(read.data, data)
+    tifffile.imwrite(tmp_path / "jpeg.tif", RGB, photometric="ycbcr", compression="jpeg")
+    assert read_image(tmp_path / "jpeg.tif").notes == (), "a decoder has made it RGB"
+
+
+def test_a_png_that_moves_is_said(tmp_path: Path) -> None:
+    frames = [Pillow.fromarray(GRAY), Pillow.fromarray(250 - GRAY), Pillow.fromarray(GRAY // 2)]
+    frames[0].save(tmp_path / "x.png", save_all=True, append_images=frames[1:])
+    deep = imagecodecs.png_encode(RGB.astype(np.uint16) * 200)  # which is read in another way
+    moves = (tmp_path / "x.png").read_bytes().partition(b"acTL")
+    (tmp_path / "deep.png").write_bytes(deep[:33] + moves[0][-4:] + b"acTL" + moves[2][:12] + deep[33:])
+    for name, first in (("x.png", GRAY), ("deep.png", RGB.astype(np.uint16) * 200)):
+        read = read_image(tmp_path / name)
+        np.testing.assert_array_equal(read.data, first)
+        assert len(read.notes) == 1 and "3 frames, and its first image was used" in read.notes[0]
+
+
 def several(path: Path, *images: np.ndarray, **options: bool) -> Path:
     with tifffile.TiffWriter(path, **options) as file:
         for image in images:
