@@ -36,7 +36,7 @@ class UnwritableImage(ImageError):
 
 
 class UnfitFormat(UnwritableImage):
-    """A result that this kind of file does not hold."""
+    """A result that this kind of file does not hold, or that its encoder cannot write."""
 
 
 class NoFormat(ImageError):

@@ -110,8 +110,8 @@ def write_image(path: Path, image: Image, overwrite: bool = False) -> tuple[str,
     except OSError as error:
         # NumPy says "N requested and M written" of what did not fit, without the system's reason.
         raise UnwritableImage(path, error.strerror or "not all of it could be written; its disk may be full") from error
-    except Exception as error:  # what an encoder raises for what it did not expect: other images may do better
-        raise UnwritableImage(path, f"{type(error).__name__}: {shown(' '.join(str(error).split()), 200)}") from error
+    except Exception as error:  # what an encoder raises for what it did not expect
+        raise UnfitFormat(path, f"{type(error).__name__}: {shown(' '.join(str(error).split()), 200)}") from error
     return ()
 
 

@@ -170,7 +170,7 @@ def _labels(groups: Sequence[Sequence[Path]], room: int) -> list[str]:
     seen: dict[tuple[str, ...], Sequence[Path]] = {}
     for group in groups:
         if (key := tuple(map(os.path.abspath, group))) in seen:
-            raise SameOutput(Path(group[0].stem), [", ".join(map(str, images)) for images in (seen[key], group)])
+            raise SameOutput(Path(group[0].stem), [", ".join(map(str, seen[key]))] * 2)
         seen[key] = group
     numbers = [f"-{number}" for number in range(1, len(groups) + 1)]
     choices = [

@@ -17,6 +17,7 @@ from bioengine_server.images.model import Model, TensorAxes
 from bioengine_server.images.plan import Job, check_batch
 from bioengine_server.output_file import OutputExists
 
+_INSTEAD = (".tif", ".npy")  # kinds of files, of which the last holds anything
 _MOST_NAMES = 1000  # that are tried for a result that its own file does not hold
 
 
@@ -85,22 +86,25 @@ def run_on_files(client: ModelClient, model: Model, job: Job, options: Options) 
 
 
 def _write(file: Path, result: Image, overwrite: bool) -> tuple[Path, tuple[str, ...]]:
-    """Write a result, or beside it a TIFF where the kind of file turns out not to hold it: a run may have taken long.
+    """Write a result, or beside it another file where its kind turns out not to hold it: a run may have taken long.
 
     Returns the file that was written, and what to say of it. Raises UnwritableImage, OutputExists.
     """
     try:
         return file, write_image(file, result, overwrite)
     except UnfitFormat as error:
-        reason = error.reason
-    for number in range(_MOST_NAMES):
-        other = file.with_name(f"{file.stem}-{number}.tif" if number else f"{file.stem}.tif")
-        try:
-            said = write_image(other, result)  # replacing what has this name was not asked for
-        except OutputExists:
-            continue
-        return other, (f"it was written instead of {file.name}: {reason}", *said)
-    raise UnfitFormat(file, reason)
+        unfit = error
+    for suffix in _INSTEAD:
+        for number in range(_MOST_NAMES):
+            other = file.with_name(f"{file.stem}-{number}{suffix}" if number else f"{file.stem}{suffix}")
+            try:
+                said = write_image(other, result)  # replacing what has this name was not asked for
+            except OutputExists:
+                continue
+            except UnfitFormat:
+                break
+            return other, (f"it was written instead of {file.name}: {unfit.reason}", *said)
+    raise unfit
 
 
 def _arranged(images: Sequence[Image], specs: Sequence[TensorAxes], axes: str | None) -> list[Arranged]:

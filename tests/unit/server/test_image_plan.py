@@ -108,6 +108,8 @@ def test_an_image_that_is_given_twice() -> None:
     files = images("a.tif", "a.tif")
     with pytest.raises(SameOutput, match=r"a\.tif is given twice.*Name it once"):
         plan_runs(files, ONE, "out")
+    with pytest.raises(SameOutput, match=r"a\.tif is given twice.*Name it once"):
+        plan_runs([files[0], Path("out/../a.tif")], ONE, "out")
     assert len(plan_runs(files, TWO, "out")) == 1, "as both inputs of one run"
 
 

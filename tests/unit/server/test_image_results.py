@@ -186,3 +186,15 @@ def test_a_result_that_turns_out_not_to_fit_is_a_tiff_beside(tmp_path: Path) -> 
         )
         np.testing.assert_array_equal(read_image(tmp_path / name).data, output[0])
     assert {file.name for file in tmp_path.iterdir()} == {"x.npy", "o.tif", "o-1.tif"}
+
+
+def test_a_result_that_no_image_holds_is_an_array(tmp_path: Path) -> None:
+    """Such as one of words."""
+    np.save(tmp_path / "x.npy", PLANE)
+    model = Model("m", [TensorAxes("image", "bcyx", 1)], [TensorAxes("words", "bcyx", 1)])
+    words = np.full((1, 1, 8, 12), "cell")
+    (tmp_path / "o.npy").touch()
+    report = run(model, Gives(words), Job([tmp_path / "x.npy"], {0: tmp_path / "o.tif"}), Options(overwrite=True))
+    assert [written.file.name for written in report.written] == ["o-1.npy"]
+    assert (np.load(tmp_path / "o-1.npy") == "cell").all() and (tmp_path / "o.npy").read_bytes() == b""
+    assert not (tmp_path / "o.tif").exists() and "written instead of o.tif: " in report.notes[-1]
