@@ -175,15 +175,15 @@ class WrongImageCount(ImageError):
     """`needed`, `optional`: names of the model's inputs. `is_folder`: whether there may be several runs."""
 
     def __init__(self, given: int, needed: Sequence[str], optional: Sequence[str], output: Path, is_folder: bool) -> None:
-        more = ""
+        names = shown(", ".join(needed), 300)
         if optional:
-            more = f", and {len(optional)} more if you like where -o names a file ({shown(', '.join(optional), 300)})"
+            names += f"; optional, where -o names a file: {shown(', '.join(optional), 300)}"
         advice = (
             "Give as many for each run" if is_folder else "Give one file for each input; for several runs give a folder with -o"
         )
         super().__init__(
-            f"The model takes {len(needed)} image{'' if len(needed) == 1 else 's'} at a time ({shown(', '.join(needed), 300)})"
-            f"{more}; {given} came for {shown(output, 300)}. {advice}."
+            f"The model takes {len(needed)} image{'' if len(needed) == 1 else 's'} at a time ({names}), and {given} came for "
+            f"{shown(output, 300)}. {advice}."
         )
 
 

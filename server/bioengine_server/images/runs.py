@@ -79,16 +79,17 @@ def run_on_files(client: ModelClient, model: Model, job: Job, options: Options) 
         file = job.outputs[number]
         size = rescaled(images[0].pixel_size, before, dict(zip(spec.axes, output.shape)))
         result = _result(output, spec, arranged[0], size, file)
-        file, said = _write(file, result, options.overwrite)
+        file, said = _write(file, result, options.overwrite, [*job.outputs.values()])
         notes += [f"{file.name}: {note}." for note in said]
         written.append(Written(file, result.data.shape, result.data.dtype.name))
     return Report(written, left_out, answer.seconds, notes)
 
 
-def _write(file: Path, result: Image, overwrite: bool) -> tuple[Path, tuple[str, ...]]:
+def _write(file: Path, result: Image, overwrite: bool, planned: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
     """Write a result, or beside it another file where its kind turns out not to hold it: a run may have taken long.
 
-    Returns the file that was written, and what to say of it. Raises UnwritableImage, OutputExists.
+    Returns the file that was written, which is none that is `planned` for another result, and what to say of it. Raises
+    UnwritableImage, OutputExists.
     """
     try:
         return file, write_image(file, result, overwrite)
@@ -97,6 +98,8 @@ def _write(file: Path, result: Image, overwrite: bool) -> tuple[Path, tuple[str,
     for suffix in _INSTEAD:
         for number in range(_MOST_NAMES):
             other = file.with_name(f"{file.stem}-{number}{suffix}" if number else f"{file.stem}{suffix}")
+            if other in planned:
+                continue
             try:
                 said = write_image(other, result)  # replacing what has this name was not asked for
             except OutputExists:

@@ -198,3 +198,13 @@ def test_a_result_that_no_image_holds_is_an_array(tmp_path: Path) -> None:
     assert [written.file.name for written in report.written] == ["o-1.npy"]
     assert (np.load(tmp_path / "o-1.npy") == "cell").all() and (tmp_path / "o.npy").read_bytes() == b""
     assert not (tmp_path / "o.tif").exists() and "written instead of o.tif: " in report.notes[-1]
+
+
+def test_what_is_written_instead_takes_no_place_of_another_result(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", PLANE)
+    model = Model("m", [TensorAxes("image", "bcyx", 1)], [TensorAxes("classes", "bcyx"), TensorAxes("1", "bcyx", 2)])
+    job = Job([tmp_path / "x.npy"], {0: tmp_path / "o.png", 1: tmp_path / "o.tif"})
+    outputs = [np.stack([PLANE] * 2)[None], np.stack([PLANE] * 5)[None]]
+    report = run(model, Gives(*outputs), job, Options(overwrite=True))
+    assert [(written.file.name, written.shape[0]) for written in report.written] == [("o-1.tif", 2), ("o.tif", 5)]
+    assert all(read_image(written.file).data.shape == written.shape for written in report.written)
