@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from bioengine_runner.checks import SecretMissing, StartError, check_numpy
 from bioengine_runner.confinement.reach import of_triton
 from bioengine_runner.confinement.start import confine_as_set, inherited_variables
+from bioengine_runner.loading.registry import Registry
 from bioengine_runner.removal import remove
 from bioengine_runner.rundir import Boot
 from bioengine_runner.settings import Settings
@@ -58,6 +59,7 @@ def prepare(settings: Settings) -> Boot:
     own = (boot.model_repository, boot.own_repository, boot.locks, boot.working_directory, boot.home, boot.temporary)
     for folder in (boot.folder, *own):
         folder.mkdir(parents=True)
+    Registry.create(boot)
     for model in own_models(settings.triton_models, settings.store):
         (boot.own_repository / model.name).symlink_to(model.resolve())
     for file in ("config.pbtxt", "1/model.py"):

@@ -168,6 +168,7 @@ class Api:
         self.replaced = 0
         self.delay = delay
         self.at_once, self.most_at_once = 0, 0
+        self.has_router = self.lives = True
 
     async def ask_router(self, request: dict[str, Any], options: InferOptions = InferOptions()) -> Any:
         self.asked.append(request)
@@ -181,7 +182,13 @@ class Api:
         return answer
 
     async def is_ready(self, _: str) -> bool:
-        return True
+        return self.has_router
+
+    async def is_live(self) -> bool:
+        return self.lives
+
+    async def load_router(self) -> None:
+        self.has_router = True
 
     async def replace_router(self) -> None:
         self.replaced += 1
@@ -298,3 +305,15 @@ async def test_a_description_that_does_not_come_holds_nobody_up(
         assert time.monotonic() - started < 5
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
     assert all("had not come after 6 s" in str(outcome) for outcome in outcomes), outcomes[0]
+
+
+async def test_a_triton_that_has_started_without_its_router_is_told_to_load_it() -> None:
+    """As where one of the router's instances fails at the start; one that is away is not."""
+    api = Api()
+    api.has_router = False
+    await Router(api, Watcher()).check()  # type: ignore[arg-type]
+    assert api.has_router
+    api.has_router = api.lives = False
+    with pytest.raises(TritonUnavailable):
+        await Router(api, Watcher()).check()  # type: ignore[arg-type]
+    assert not api.has_router

@@ -47,15 +47,23 @@ class LoadedModel:
 
 
 class Registry:
-    """The registry of one start of Triton."""
+    """The registry of one start of Triton, which `create` has made."""
 
     def __init__(self, boot: Boot) -> None:
         self._boot = boot
-        # Autocommit: every statement here is a whole change. WAL: readers never wait for the writer.
+        # Autocommit: every statement here is a whole change.
         self._connection = sqlite3.connect(boot.registry, timeout=30, isolation_level=None, check_same_thread=False)
-        self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=OFF")
-        self._connection.executescript(_SCHEMA)
+
+    @staticmethod
+    def create(boot: Boot) -> None:
+        """Make the file, before anybody opens it.
+
+        Not by the first of those who do: of several at once, SQLite has one change the mode, and fails the others at once.
+        """
+        with contextlib.closing(sqlite3.connect(boot.registry)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")  # readers never wait for the writer
+            connection.executescript(_SCHEMA)
 
     def model(self, name: str) -> LoadedModel | None:
         row = self._connection.execute(

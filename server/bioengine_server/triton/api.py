@@ -113,6 +113,13 @@ class TritonApi:
         except (TimeoutError, aiohttp.ClientError, OSError):
             return False
 
+    async def is_live(self) -> bool:
+        """Whether Triton answers, whatever models it has."""
+        try:
+            return bool(await self._client.is_server_live())
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            return False
+
     async def model_config(self, model_name: str, model_version: str = "", from_cache: bool = False) -> dict[str, Any]:
         """Triton's configuration of a loaded model. Raises TritonError, TritonUnavailable, RefusedArgument.
 
@@ -203,6 +210,10 @@ class TritonApi:
             if isinstance(error.__cause__, BioEngineError):
                 raise error.__cause__ from None  # of the body: aiohttp wraps it
             raise TritonUnavailable(type(error).__name__) from error
+
+    async def load_router(self) -> None:
+        """Load the router where Triton has none. Raises TritonError, TritonUnavailable."""
+        await self._call(self._client.load_model(ROUTER, headers=self._headers))
 
     async def replace_router(self) -> None:
         """Start new router instances and then end the old ones; those that live go on answering meanwhile.

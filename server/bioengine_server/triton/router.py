@@ -124,7 +124,7 @@ class Router:
                 self._watcher.on_repair(False)
 
     async def check(self) -> None:
-        """Look for dead instances and repair them. Raises TritonUnavailable."""
+        """Look for dead instances and repair them; have a router loaded where there is none. Raises TritonUnavailable."""
         await self._look()
         repairs = self._repairs
         if await self._has_dead_instances():
@@ -146,8 +146,15 @@ class Router:
             async with asyncio.timeout(_LOOK_TIMEOUT):
                 if await self.api.is_ready(ROUTER):
                     return
+                if await self.api.is_live():
+                    # One of its instances has failed to start, and Triton then goes on without all of them.
+                    logger.error("Triton has no router; it is told to load it")
+                    await self.api.load_router()
+                    return
         except TimeoutError:
             pass
+        except TritonError as error:
+            raise TritonUnavailable("the model runner could not be loaded") from error
         self._watcher.on_away()
         raise TritonUnavailable("it does not answer")
 

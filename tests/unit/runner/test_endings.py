@@ -124,6 +124,7 @@ class Triton:
 def test_a_model_that_never_opens_is_ended(tmp_path: Path) -> None:
     boot = Boot(tmp_path, tmp_path, run_timeout=0.5, debug=False)
     boot.model_repository.mkdir()
+    Registry.create(boot)
     triton = Triton(boot)
     tensor = {"input": [], "output": [], "backend": "python"}
     manifest = Manifest(tmp_path, "1", "hanging-hare", "1.0.0", True, (), (), {}, (), (), {}, tensor, {})

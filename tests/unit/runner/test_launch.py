@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 
-from bioengine_runner.launch import own_links
+from bioengine_runner.launch import ROUTER, own_links, prepare
+from bioengine_runner.loading.registry import Registry
+from bioengine_runner.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_models_may_read_the_links_only_in_a_folder_of_our_own(tmp_path: Path) -> None:
@@ -19,3 +24,22 @@ def test_models_may_read_the_links_only_in_a_folder_of_our_own(tmp_path: Path) -
     if os.getuid() == 0:
         os.chown(own, 4321, 4321)
         assert own_links(own) == ()
+
+
+def test_the_registry_is_there_before_any_router_opens_it(tmp_path: Path) -> None:
+    """All open it at once: where the first would have to make it, others find it locked, and Triton has no router at all."""
+    settings = Settings(
+        tritonserver=tmp_path / "tritonserver",
+        backends=tmp_path,
+        model_repository=ROOT / "model_repository",
+        store=tmp_path / "store",
+        run_dir=tmp_path / "run",
+        triton_secret="x" * 32,
+        shm_prefix="x",
+    )
+    boot = prepare(settings)
+    assert (boot.router_repository / ROUTER / "config.pbtxt").is_file()
+    with sqlite3.connect(boot.registry) as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        other.execute("BEGIN IMMEDIATE")  # somebody writes, and all others open and read all the same
+        assert Registry(boot).processes("router") == {}

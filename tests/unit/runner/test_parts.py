@@ -104,6 +104,7 @@ def test_errors_are_found_again_in_tritons_text() -> None:
 
 def test_the_registry_knows_the_living_and_the_dead(tmp_path: Path) -> None:
     boot = Boot(folder=tmp_path, store=tmp_path, run_timeout=1, debug=False)
+    Registry.create(boot)
     registry, other = Registry(boot), Registry(boot)
     assert registry.model("a") is None
     registry.record_model("a", "fingerprint", 1, None)
@@ -115,6 +116,7 @@ def test_the_registry_knows_the_living_and_the_dead(tmp_path: Path) -> None:
 
 def test_a_models_lock_lets_one_in(tmp_path: Path) -> None:
     boot = Boot(folder=tmp_path, store=tmp_path, run_timeout=1, debug=False)
+    Registry.create(boot)
     order: list[str] = []
 
     def second() -> None:
