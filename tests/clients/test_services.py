@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 from tests.clients.browser import installed, run_page
 from tests.clients.libraries import CLIENTS
 from tests.stack.harness import ROOT, Stack, python, wait_for
-from tests.stack.raw import GENERATIONS, RawClient
+from tests.stack.raw import RawClient
 
 ALL = [f"{environment.removeprefix('client-')}-{mode}" for environment, _, mode in CLIENTS]
 ASYNC = [name for name in ALL if name.endswith("-async")]
@@ -142,28 +142,6 @@ def test_others_find_what_is_public_and_are_told_apart(
     told = asks("call", id, "whoami", greeting="I see")
     assert told == {"user": told["user"], "workspace": asks.workspace, "greeting": "I see"}
     assert told["user"].startswith("anonymouz") and told["user"] in asks.workspace
-
-
-def test_nobody_hears_who_is_connected_in_another_workspace(stack: Stack) -> None:
-    """Of those that offer something there all can hear, by what they offer."""
-    hidden = Puppet(stack, "hypha-async", "hidden").began()
-    try:
-        for kind in GENERATIONS:
-            with RawClient(stack, kind, "curious", find=False) as curious:
-                told = set()
-                for id in (hidden.id("built-in"), f"{hidden.workspace}/*:built-in", f"{hidden.workspace}/nobody:built-in"):
-                    try:
-                        answer = curious.call("services.default.get_service", id, to=curious.manager)
-                    except RuntimeError as error:
-                        answer = str(error).replace(id, "ID")
-                    told.add(str(answer))
-                assert len(told) == 1 and hidden.client_id not in told.pop()
-        with RawClient(stack, "hypha-rpc", "curious", find=False) as curious:
-            for name in (hidden.client_id, "nobody"):
-                with pytest.raises(RuntimeError, match=f"{name}', which is not connected, or offers nothing to other workspaces"):
-                    curious.call("services.built-in.ping", "ping", to=f"{hidden.workspace}/{name}")
-    finally:
-        hidden.vanish()
 
 
 @pytest.mark.parametrize("owner", ["imjoy-async", "hypha-async", pytest.param("imjoy-early-async", marks=pytest.mark.extended)])

@@ -19,7 +19,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bioengine_server.access.door import is_legacy
 from bioengine_server.errors import BioEngineError
 from bioengine_server.hub import envelope
-from bioengine_server.hub.openness import Openness, is_reached
 from bioengine_server.hub.relay import Relay, Relays
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.caller import Caller
@@ -42,7 +41,6 @@ class CheckedFrames:
         limit_of: Callable[[Caller], SizeLimit],
         is_own: Callable[[str], bool],
         is_connected: Callable[[str], bool],
-        openness: Openness,
     ) -> None:
         """
         Args:
@@ -50,19 +48,17 @@ class CheckedFrames:
             limit_of: gives the limit of a client's unfinished messages to others.
             is_own: whether an end, `<workspace>/<client id>`, is in this process, and checks what comes in chunks itself.
             is_connected: whether there is an end of that name at all.
-            openness: says which of them clients of other workspaces may know of.
         """
         self._app = app
         self._limit_of = limit_of
         self._is_connected = is_connected
-        self._openness = openness
         self._relays = Relays(is_own)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket" or scope["path"] != _PATH or is_legacy(scope):
             await self._app(scope, receive, send)
             return
-        connection = _Connection(self._relays, self._limit_of, self._is_connected, self._openness, receive, send)
+        connection = _Connection(self._relays, self._limit_of, self._is_connected, receive, send)
         try:
             await self._app(scope, connection.receive, connection.send)
         finally:
@@ -77,14 +73,12 @@ class _Connection:
         relays: Relays,
         limit_of: Callable[[Caller], SizeLimit],
         is_connected: Callable[[str], bool],
-        openness: Openness,
         receive: Receive,
         send: Send,
     ) -> None:
         self._relays = relays
         self._limit_of = limit_of
         self._is_connected = is_connected
-        self._openness = openness
         self._receive = receive
         self._send = send
         self._sender = ""
@@ -142,25 +136,13 @@ class _Connection:
         return self._relay.passed(message).to_frame()
 
     def _check_target(self, message: envelope.Message) -> None:
-        """Who calls a client that has gone hears of it at once. Hypha answers callers of the same workspace only.
-
-        Of clients of other workspaces that have nothing to do with the caller, nobody hears whether they are there.
-        """
-        to, own = str(message.main["to"]), self._sender.partition("/")[0]
-        target = to if "/" in to else f"{own}/{to}"
-        if target.startswith("*/"):
-            return
-        is_near = is_reached(target.partition("/")[0], own)
-        # What nobody waits for goes on, in the same workspace: its body may all the same name functions for an answer.
-        counts = "session" in message.main or not is_near
-        if counts and not (self._is_connected(target) and self._openness.is_open(target, self._sender)):
-            nothing = "" if is_near else ", or offers nothing to other workspaces"
+        """Who calls a client that has gone hears of it at once. Hypha answers callers of the same workspace only."""
+        to = str(message.main["to"])
+        target = to if "/" in to else f"{self._sender.partition('/')[0]}/{to}"
+        if "session" in message.main and not target.startswith("*/") and not self._is_connected(target):
             raise envelope.MessageRefused(
-                f"it is to {quoted(target)}, which is not connected{nothing}",
-                "Look for its service again when it is back.",
-                message.main,
+                f"it is to {quoted(target)}, which is not connected", "Look for its service again when it is back.", message.main
             )
-        self._openness.asks(self._sender, target)
 
     def _check_text(self, text: str) -> None:
         """Texts are the first message, in which a client says who it is, and two requests of the connection itself."""

@@ -17,11 +17,12 @@ from hypha.core import UserInfo, UserPermission
 from bioengine_server.hub.guard import client_left
 from bioengine_server.hub.hypha_parts import Method, wrap_manager, wrap_queue
 from bioengine_server.hub.kept import kept_size
-from bioengine_server.hub.openness import PUBLIC, is_reached, openness
 from bioengine_server.service.caller import OWN_USER
 from bioengine_server.untrusted import shown
 
 logger = logging.getLogger(__name__)
+
+_PUBLIC = "public"
 
 # What programs call of the manager, and the client libraries themselves. All else that it has is Hypha's own or an admin's.
 _OPEN = frozenset(
@@ -41,8 +42,6 @@ _PART = rf"(\*|{_WORD}( {_WORD}){{0,9}})"
 _ASKED_ID = re.compile(rf"~|({_WORD}/)?(({_PART}:)?{_PART}|~)(@{_PART})?")
 _QUERY = re.compile(rf"({_PART}/)?({_PART}:)?{_PART}(@{_PART})?")
 _QUERY_KEYS = frozenset("workspace id type client_id service_id visibility app_id name".split())
-
-_BUILT_IN = "built-in"
 
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_.|~-]{1,200}")
 LARGEST_SERVICE = 300_000
@@ -121,8 +120,6 @@ def _offering(method: Method) -> Method:
     async def register_service(self: Any, service: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
         if not _is_own_user(context):
             _check_service(service, str(context["from"]).rpartition("/")[2])
-            if _is_for_others(service):
-                openness.offers(str(context["from"]))
         return await method(self, service, *args, context=context, **kwargs)
 
     return _waiting(register_service)
@@ -148,7 +145,6 @@ def _leaving(method: Method) -> Method:
     """Who waits for a client that has gone is told now."""
 
     async def delete_client(self: Any, client_id: str, workspace: str, *args: Any, **kwargs: Any) -> Any:
-        openness.forget(f"{workspace}/{client_id}")
         try:
             return await method(self, client_id, workspace, *args, **kwargs)
         finally:
@@ -230,15 +226,6 @@ def _part(value: Any, name: str) -> Any:
     return dict.get(value, name) if isinstance(value, dict) else getattr(value, name, None)
 
 
-def _is_for_others(service: Any) -> bool:
-    """Whether a service is offered to clients of other workspaces."""
-    if str(_part(service, "id")).rpartition(":")[2] == _BUILT_IN:
-        return False
-    config = _part(service, "config")
-    visibility = _part(config, "visibility") or "protected"
-    return str(getattr(visibility, "value", visibility)) != "protected" or bool(_part(config, "authorized_workspaces"))
-
-
 def _check_service(service: Any, client: str) -> None:
     """Raises ValueError for a service that this client may not offer.
 
@@ -288,12 +275,12 @@ def _listing(method: Method) -> Method:
             _check_query(query)
         own = context["ws"]
         workspace = _workspace_of(query, own)
-        if _is_own_user(context) or workspace in (own, PUBLIC):
+        if _is_own_user(context) or workspace in (own, _PUBLIC):
             return await method(self, query, *args, context=context, **kwargs)
         if workspace != "*":
-            raise PermissionError(f"Services are listed of your own workspace and of '{PUBLIC}', not of {shown(workspace)!r}.")
+            raise PermissionError(f"Services are listed of your own workspace and of '{_PUBLIC}', not of {shown(workspace)!r}.")
         found = []
-        for reached in dict.fromkeys((own, PUBLIC)):
+        for reached in dict.fromkeys((own, _PUBLIC)):
             query_there = {**query, "workspace": reached} if isinstance(query, dict) else _moved(query, reached)
             found += await method(self, query_there, *args, context=context, **kwargs)
         return found
@@ -336,19 +323,11 @@ def _finding(method: Method) -> Method:
         if workspace == "*" and not _is_own_user(context):
             raise KeyError(f"Service not found: {service_id}. Name its workspace in full.")
         try:
-            found = await method(self, service_id, config, context=context, **kwargs)
+            return await method(self, service_id, config, context=context, **kwargs)
         except AssertionError as error:  # it would name the keys of all that were found
             raise KeyError(
                 f"There are several services {service_id}. Name its client as well: 'workspace/client:service'."
             ) from error
-        client, _, service = str(_part(found, "id")).partition(":")
-        if not _is_own_user(context):
-            # The library offers it to all, for every client: who finds it knows that the client is connected.
-            if service.partition("@")[0] == _BUILT_IN and not is_reached(client.partition("/")[0], str(context["ws"])):
-                raise KeyError(f"Service not found: {service_id}@*")
-            if "from" in context:
-                openness.asks(str(context["from"]), client)
-        return found
 
     return get_service_info
 
@@ -357,7 +336,7 @@ def _describing(method: Method) -> Method:
     async def get_workspace_info(self: Any, workspace: Any = None, *args: Any, context: Any = None, **kwargs: Any) -> Any:
         asked = str(workspace or context["ws"])
         user = UserInfo.from_context(context)
-        if not _is_own_user(context) and asked != PUBLIC and not user.check_permission(asked, UserPermission.read):
+        if not _is_own_user(context) and asked != _PUBLIC and not user.check_permission(asked, UserPermission.read):
             raise PermissionError(f"The workspace {shown(asked)!r} is not yours.")
         return await method(self, workspace, *args, context=context, **kwargs)
 

@@ -13,7 +13,6 @@ from bioengine_server.hub.frames import CheckedFrames
 from bioengine_server.hub.guard import is_own_end
 from bioengine_server.hub.hypha import hypha_store
 from bioengine_server.hub.hypha_parts import is_connected
-from bioengine_server.hub.openness import openness
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.triton_client import TritonClient
 from bioengine_server.settings import Settings
@@ -49,18 +48,12 @@ def add_web(app: FastAPI, settings: Settings, keeper: Doorkeeper, service: Trito
         files = [ModelFilesRoute(keeper, ModelStore(settings.store))]
         own += [*triton, *service_routes(keeper, service, memory)]
     app.router.routes[:0] = [*own, *files]
-
-    def is_there(id: str) -> bool:
-        return is_connected(hypha_store(app), id)
-
-    openness.watch(is_there)
     # The last that is added sees a request first.
     app.add_middleware(
         CheckedFrames,
         limit_of=keeper.access.size_limit,
         is_own=is_own_end,
-        is_connected=is_there,
-        openness=openness,
+        is_connected=lambda id: is_connected(hypha_store(app), id),
     )
     app.add_middleware(BoundedBodies, limit=SizeLimit(settings.max_request_size), own=own, memory=memory)
     app.add_middleware(Door, keeper=keeper)
