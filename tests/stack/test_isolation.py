@@ -41,7 +41,7 @@ async def run(triton: Any, model_id: str, inputs: list[np.ndarray]) -> tuple[dic
 
 
 async def test_a_slow_run_and_a_load_leave_a_third_alone(triton: Any, packages: Path) -> None:
-    slow = asyncio.create_task(run(triton, "slow-snail", [snail(8)]))
+    slow = asyncio.create_task(run(triton, "slow-snail", [snail(20)]))
     await asyncio.sleep(0.5)
     loading = asyncio.create_task(run(triton, "two-inputs", example_input(packages, "two-inputs")))
     await asyncio.sleep(0.1)
@@ -53,7 +53,7 @@ async def test_a_slow_run_and_a_load_leave_a_third_alone(triton: Any, packages: 
         assert result["success"], result
     print(f"small {small_ended - started:.2f} s, load {loading_ended - started:.2f} s, slow {slow_ended - started:.2f} s")
     assert small_ended < loading_ended < slow_ended
-    assert slow_result["execution_time"] >= 8, "the slow run was slow"
+    assert slow_result["execution_time"] >= 20, "the slow run was slow"
 
 
 async def test_many_requests_to_a_stuck_model_leave_a_warm_one_answering(own_stack: Stack, triton: Any, packages: Path) -> None:
