@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "deploy"), str(ROOT / "server")]  # `python -I` leaves a program's own folder out
+sys.path[:0] = [str(ROOT / "deploy"), str(ROOT / "server"), str(ROOT / "contract")]  # `python -I` leaves a program's own folder out
 
 import layout  # noqa: E402
 import recipes  # noqa: E402
@@ -40,14 +40,14 @@ AGAIN = "--again"  # of `setup`: also what is up to date
 
 @dataclass(frozen=True)
 class Environment:
-    """One environment: what it is built from (for the digest), how, and what for. `project`: the folder of the project's own
-    packages in it."""
+    """One environment: what it is built from (for the digest), how, and what for. `project`: the folders of the
+    project's own packages in it."""
 
     name: str
     title: str
     sources: tuple[Path, ...]
     build: Callable[[Path], Iterator[str]]
-    project: Path | None = None
+    project: tuple[Path, ...] = ()
     built_for: str = "cpu"
 
     def digest(self) -> str:
@@ -60,10 +60,10 @@ class Environment:
     def found(self, folder: Path) -> Path | None:
         """The one that is there and works, up to date or not: for this checkout, which may have been moved."""
         place = layout.present(folder, self.name)
-        if place is None or self.project is None:
+        if place is None or not self.project:
             return place
-        paths = [file.read_text().strip() for file in place.glob("lib/python3.*/site-packages/bioengine.pth")]
-        return place if paths == [str(self.project)] else None
+        paths = [line for file in place.glob("lib/python3.*/site-packages/bioengine.pth") for line in file.read_text().split("\n")]
+        return place if list(filter(None, paths)) == [str(path) for path in self.project] else None
 
     def is_current(self, folder: Path) -> bool:
         place = self.found(folder)
@@ -152,10 +152,10 @@ def is_agreed(wish: Wish, before: str, found: str) -> bool:
 
 def catalogue(accelerator: str = "cpu") -> dict[str, Environment]:
     """Every environment by name. The test environments are built by `bioengine test` only."""
-    server, runner, tests = ROOT / "server", ROOT / "model_runner", ROOT / "tests"
+    contract, server, runner, tests = ROOT / "contract", ROOT / "server", ROOT / "model_runner", ROOT / "tests"
 
     def environment(
-        name: str, title: str, *files: Path, sources: Path | None = None, imports: str = "", built_for: str = "cpu"
+        name: str, title: str, *files: Path, sources: tuple[Path, ...] = (), imports: str = "", built_for: str = "cpu"
     ) -> Environment:
         return Environment(name, title, files, virtual_environment(*files, sources=sources, imports=imports), sources, built_for)
 
@@ -166,14 +166,14 @@ def catalogue(accelerator: str = "cpu") -> dict[str, Environment]:
             "server",
             "server environment",
             *(server / f"requirements-{part}.lock" for part in ("test", "no-deps")),
-            sources=server,
+            sources=(server, contract),
             imports="bioengine_server.stack",
         ),
         environment(
             "runner",
             f"model runner environment ({accelerator})",
             *(runner / f"requirements-{accelerator}-test.lock", runner / "requirements-torch.txt"),
-            sources=runner,
+            sources=(runner, contract),
             imports="bioengine_runner.inference, torch, onnxruntime",
             built_for=accelerator,
         ),

@@ -19,8 +19,8 @@ from steps import PYTHON_VERSION, ROOT, run
 Recipe = Callable[[Path], Iterator[str]]
 
 
-def virtual_environment(*requirements: Path, sources: Path | None = None, imports: str = "") -> Recipe:
-    """An environment with the packages of these files, one after the other, and with the project's own in the folder `sources`.
+def virtual_environment(*requirements: Path, sources: tuple[Path, ...] = (), imports: str = "") -> Recipe:
+    """An environment with the packages of these files, one after the other, and with the project's own in the folders `sources`.
 
     Lock files (`deploy/lock.py`) name all that they need, with the hashes of its files; nothing else is installed. Other files
     hold what has no hash, since it is another file on each machine. `imports`: modules that it is tried with at the end.
@@ -33,9 +33,9 @@ def virtual_environment(*requirements: Path, sources: Path | None = None, import
         for file in requirements:
             yield f"installing {file.relative_to(ROOT)}"
             run(pip_install([python], file))
-        if sources is not None:
+        if sources:
             (packages,) = (folder / "lib").glob("python3.*/site-packages")
-            (packages / "bioengine.pth").write_text(f"{sources}\n")
+            (packages / "bioengine.pth").write_text("".join(f"{source}\n" for source in sources))
         if imports:
             yield "trying it"
             run([python, "-I", "-c", f"import {imports}"])

@@ -15,15 +15,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from bioengine_contract.axes import IMAGE_AXES
+from bioengine_contract.errors import RequestError
+from bioengine_contract.manifest import RDF
+from bioengine_contract.package import Package
+from bioengine_contract.package_errors import PackageUnreadable
 from bioimageio.core import Sample, Tensor
 from bioimageio.core.axis import AxisInfo
 from bioimageio.core.digest_spec import get_member_id
 from bioimageio.spec import InvalidDescr, load_description
 from bioimageio.spec.model import v0_4, v0_5
 
-from bioengine_runner.errors import PackageUnreadable, RequestError, WrongOutputs
+from bioengine_runner.errors import WrongOutputs
 from bioengine_runner.rundir import Boot
-from bioengine_runner.store.manifest import IMAGE_AXES, RDF, Manifest
 from bioengine_runner.tiling import memory
 from bioengine_runner.tiling.geometry import InputAxis, geometry
 from bioengine_runner.tiling.plan import Plan, Planner, Sizes
@@ -58,16 +62,16 @@ Prediction = list[np.ndarray]
 class Pipeline:
     """A package's prediction pipeline on this machine's device."""
 
-    def __init__(self, manifest: Manifest, weight_formats: Sequence[str], boot: Boot) -> None:
+    def __init__(self, package: Package, weight_formats: Sequence[str], boot: Boot) -> None:
         """Open the package and its weights. Raises PackageUnreadable, and what `open_weights` raises."""
-        self._manifest = manifest
-        description = _open(manifest)
+        self._manifest = manifest = package.manifest
+        description = _open(package)
         self._inputs = [(get_member_id(spec), [AxisInfo.create(axis).id for axis in spec.axes]) for spec in description.inputs]
         self._outputs = [(get_member_id(spec), [AxisInfo.create(axis).id for axis in spec.axes]) for spec in description.outputs]
         self._geometry = geometry(description)
         self._planner = Planner(manifest.id, self._geometry)
         self._bytes_per_pixel: float | None = None
-        self.opened = open_weights(manifest, description, weight_formats, boot)
+        self.opened = open_weights(package, description, weight_formats, boot)
         _name_inputs(self.opened.adapter, [str(id) for id, _ in self._inputs])
 
     def predict(self, arrays: Arrays, tile: Mapping[str, int] | None = None) -> Prediction:
@@ -260,9 +264,9 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(word in text for word in ("out of memory", "failed to allocate", "bad_alloc"))
 
 
-def _open(manifest: Manifest) -> v0_4.ModelDescr | v0_5.ModelDescr:
+def _open(package: Package) -> v0_4.ModelDescr | v0_5.ModelDescr:
     # A folder of our own store, never anything that a client named; its hash is that of its import.
-    description: Any = load_description(manifest.folder / RDF, perform_io_checks=False)
+    description: Any = load_description(package.folder / RDF, perform_io_checks=False)
     if isinstance(description, InvalidDescr) or not isinstance(description, (v0_4.ModelDescr, v0_5.ModelDescr)):
-        raise PackageUnreadable(manifest.id, "its rdf.yaml does not describe a model any more")
+        raise PackageUnreadable(package.id, "its rdf.yaml does not describe a model any more")
     return description

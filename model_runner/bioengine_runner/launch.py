@@ -1,4 +1,4 @@
-"""Start Triton with the router: prepare the run dir, give up what models do not need, then become tritonserver.
+"""Start Triton with the model runner: prepare the run dir, give up what models do not need, then become tritonserver.
 
     python -m bioengine_runner.launch
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import signal
 import stat
 import sys
@@ -19,19 +18,18 @@ import uuid
 from pathlib import Path
 from typing import NoReturn
 
+from bioengine_contract.ids import RUNNER, is_triton_name
+from bioengine_contract.removal import remove
+from bioengine_contract.triton_protocol import SECRET_HEADER
+from bioengine_contract.trust import parse_trusted
 from pydantic import ValidationError
 
 from bioengine_runner.checks import SecretMissing, StartError, check_numpy
 from bioengine_runner.confinement.reach import of_triton
 from bioengine_runner.confinement.start import confine_as_set, inherited_variables
-from bioengine_runner.loading.registry import Registry
-from bioengine_runner.removal import remove
+from bioengine_runner.loading.records import INSTANCES, MODELS
 from bioengine_runner.rundir import Boot
 from bioengine_runner.settings import Settings
-from bioengine_runner.store.trust import parse_trusted
-
-ROUTER = "bioengine-model-runner"
-SECRET_HEADER = "bioengine-secret"
 
 # How long Triton waits for requests in flight when it ends. After a model process was killed it always waits this long.
 EXIT_TIMEOUT = 3  # seconds
@@ -59,15 +57,14 @@ def prepare(settings: Settings) -> Boot:
     own = (boot.model_repository, boot.own_repository, boot.locks, boot.working_directory, boot.home, boot.temporary)
     for folder in (boot.folder, *own):
         folder.mkdir(parents=True)
-    Registry.create(boot)
+    for kind in (MODELS, INSTANCES):
+        (boot.processes / kind).mkdir(parents=True)
     for model in own_models(settings.triton_models, settings.store):
         (boot.own_repository / model.name).symlink_to(model.resolve())
     for file in ("config.pbtxt", "1/model.py"):
-        copy = boot.router_repository / ROUTER / file
+        copy = boot.runner_repository / RUNNER / file
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes((settings.model_repository / ROUTER / file).read_bytes())  # and not its mode, which is open to others
-    config = boot.router_repository / ROUTER / "config.pbtxt"
-    config.write_text(re.sub(r"count: \d+", f"count: {settings.concurrency}", config.read_text()))
+        copy.write_bytes((settings.model_repository / RUNNER / file).read_bytes())  # and not its mode, which is open to others
     return boot
 
 
@@ -77,11 +74,11 @@ def command(settings: Settings, boot: Boot, secret: str) -> list[str]:
     closed = f"{CLOSED_APIS}:{SECRET_HEADER}={secret}"
     return [
         str(settings.tritonserver),
-        f"--model-repository={boot.router_repository}",
+        f"--model-repository={boot.runner_repository}",
         f"--model-repository={boot.model_repository}",
         f"--model-repository={boot.own_repository}",
         "--model-control-mode=explicit",
-        *(f"--load-model={name}" for name in (ROUTER, *own)),
+        *(f"--load-model={name}" for name in (RUNNER, *own)),
         # One of the admin's models that cannot be loaded is in the log, and not the end of all others.
         "--exit-on-error=false",
         "--strict-readiness=false",
@@ -113,8 +110,8 @@ def own_models(folder: Path | None, store: Path) -> list[Path]:
     for model in sorted(folder.iterdir()) if folder is not None and folder.is_dir() else ():
         if model.name.startswith(".") or not model.is_dir():
             continue
-        if model.name == ROUTER or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model.name):
-            print(f"Not loaded, for its name: {model}. Expected letters, digits, '.', '_' and '-', and not {ROUTER}.", flush=True)
+        if model.name == RUNNER or not is_triton_name(model.name):
+            print(f"Not loaded, for its name: {model}. Expected letters, digits, '.', '_' and '-', and not {RUNNER}.", flush=True)
         elif not (model / "config.pbtxt").is_file():
             print(f"Not loaded: {model}. It has no config.pbtxt.", flush=True)
         elif (store / model.name).exists():

@@ -5,6 +5,7 @@ Whoever reaches it, through the router or as a Triton model by name, meets the s
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import logging
@@ -14,14 +15,17 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from bioengine_contract.errors import RequestError
+from bioengine_contract.model_errors import ModelFailed
+from bioengine_contract.run import TILE
+from bioengine_contract.shared_tensors import PARAMETER, SharedFolder, opened_folder, output_file, placeholder
+from bioengine_contract.tensors.fit import check_shapes
 
-from bioengine_runner.errors import ModelFailed, RequestError, StepFailed
-from bioengine_runner.loading.registry import Registry
+from bioengine_runner.errors import StepFailed
+from bioengine_runner.loading.records import MODELS, Records
 from bioengine_runner.opening import Opening
 from bioengine_runner.reasons import StepError, in_short
-from bioengine_runner.request.shared import SharedFolder, stand_in
 from bioengine_runner.rundir import Boot
-from bioengine_runner.tensors.fit import check_shapes
 from bioengine_runner.utf8 import use_utf8
 
 logger = logging.getLogger(__name__)
@@ -36,43 +40,48 @@ class BioimageioModel:
         self._opening: Opening | None = None
         # Nothing is raised here, and nothing of the package is read or imported: see bioengine_runner.opening.
         try:
-            self._begin(Boot.from_environment(), f"model:{args['model_name']}", json.loads(args["model_config"])["parameters"])
+            self._begin(Boot.from_environment(), args["model_name"], json.loads(args["model_config"])["parameters"])
         except Exception:
             logger.exception("The process of the model %s cannot begin", args.get("model_name"))
 
-    def _begin(self, boot: Boot, owner: str, parameters: dict[str, Any]) -> None:
+    def _begin(self, boot: Boot, name: str, parameters: dict[str, Any]) -> None:
         self._shared_tensors = boot.shared_tensors
-        registry = Registry(boot)
+        package, formats, fingerprint = (parameters[key]["string_value"] for key in ("package", "weight_formats", "fingerprint"))
+        records = Records(boot, MODELS)
         # First of all, so that a load that hangs can be ended too.
-        registry.record_process(owner)
+        record = records.begin(name, fingerprint)
         try:
-            package, formats = (parameters[name]["string_value"] for name in ("package", "weight_formats"))
-            self._opening = Opening(owner, Path(package), formats.split(","), boot, registry)
+            self._opening = Opening(name, record, records, Path(package), formats.split(","), boot)
         except Exception:
-            registry.forget_process(owner)  # the loader then waits for nothing
+            records.forget(name)  # the loader then waits for nothing
             raise
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Requests that Triton gives together have images of one size; those with wishes of their own are run alone."""
+        """Requests that Triton gives together have images of one size; those that ask for tiles are run alone."""
         try:
             if self._opening is None:
                 raise RequestError("The model's process could not begin. Ask the server's admin to look at its log.")
             self._manifest, self._pipeline = self._opening.result()
         except RequestError as error:
-            return [pb_utils.InferenceResponse(error=pb_utils.TritonError(error.marked())) for _ in requests]
+            return [_refusal(error) for _ in requests]
+        with contextlib.ExitStack() as folders:
+            return self._answers(requests, folders)
+
+    def _answers(self, requests: list[Any], opened: contextlib.ExitStack) -> list[Any]:
         answers: list[Any] = [None] * len(requests)
         together: dict[int, list[np.ndarray | None]] = {}
         folders: list[SharedFolder | None] = [None] * len(requests)
         for number, request in enumerate(requests):
             try:
                 parameters = json.loads(request.parameters() or "{}")
-                if "shared" in parameters:
-                    arrays, folders[number] = self._shared_inputs(request, **json.loads(parameters["shared"]))
-                else:
-                    arrays = self._inputs(request)
+                arrays = self._inputs(request)
+                if PARAMETER in parameters:
+                    shared = json.loads(parameters[PARAMETER])
+                    folders[number] = opened.enter_context(opened_folder(self._shared_tensors, shared["folder"]))
+                    arrays = self._with_shared(arrays, shared["inputs"], folders[number])
                 check_shapes(self._manifest, [None if array is None else array.shape for array in arrays])
-                if "tile" in parameters:
-                    outputs = self._pipeline.predict(arrays, json.loads(parameters["tile"]))
+                if TILE in parameters:
+                    outputs = self._pipeline.predict(arrays, json.loads(parameters[TILE]))
                     answers[number] = self._answer(outputs, folders[number])
                 else:
                     together[number] = arrays
@@ -92,25 +101,23 @@ class BioimageioModel:
         tensors = [pb_utils.get_input_tensor_by_name(request, spec.id) for spec in self._manifest.inputs]
         return [None if tensor is None else tensor.as_numpy() for tensor in tensors]
 
-    def _shared_inputs(
-        self, request: Any, folder: str, inputs: list[tuple[str, list[int]] | None]
-    ) -> tuple[list[np.ndarray | None], SharedFolder]:
-        """Inputs of which some are in the files that are named, with their shapes."""
-        shared = SharedFolder.named(self._shared_tensors, folder)
-        if shared is None:
+    def _with_shared(
+        self, arrays: list[np.ndarray | None], files: list[str | None], folder: SharedFolder | None
+    ) -> list[np.ndarray | None]:
+        """Inputs of which some are in the files that are named."""
+        if folder is None:
             raise FileNotFoundError("the server has given up this request")
-        arrays = [
-            array if given is None else np.asarray(shared.read(*given), dtype=spec.dtype)
-            for spec, array, given in zip(self._manifest.inputs, self._inputs(request), inputs)
+        return [
+            array if file is None else np.asarray(folder.map(file), dtype=spec.dtype)
+            for spec, array, file in zip(self._manifest.inputs, arrays, files)
         ]
-        return arrays, shared
 
-    def _answer(self, outputs: list[np.ndarray], shared: SharedFolder | None) -> Any:
+    def _answer(self, outputs: list[np.ndarray], folder: SharedFolder | None) -> Any:
         tensors = []
         for number, (spec, output) in enumerate(zip(self._manifest.outputs, outputs)):
             array = np.ascontiguousarray(output, dtype=spec.dtype)
-            if shared is not None and shared.write(array, f"output-{number}"):
-                array = stand_in(array)
+            if folder is not None and folder.write(array, output_file(number)):
+                array = placeholder(array)
             tensors.append(pb_utils.Tensor(spec.id, array))
         return pb_utils.InferenceResponse(tensors)
 
@@ -123,4 +130,8 @@ class BioimageioModel:
                 error = StepFailed(self._manifest.id, error.kind, error.step, error.tensor, version, error.reason)
             else:
                 error = ModelFailed(self._manifest.id, in_short(error))
-        return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.marked()))
+        return _refusal(error)
+
+
+def _refusal(error: RequestError) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.marked()))

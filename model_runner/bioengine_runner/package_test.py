@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bioengine_contract.manifest import RDF
+from bioengine_contract.package import Package, read_package
+from bioengine_contract.tensors.fit import fit_inputs
+from bioengine_contract.trust import check_trust, parse_trusted
 from bioimageio.core import test_description
 from bioimageio.core.digest_spec import get_test_input_sample
 from bioimageio.spec import InvalidDescr, ValidationContext, dump_description, load_description
@@ -23,11 +27,7 @@ from bioimageio.spec.model import v0_4
 from bioengine_runner.errors import CannotTile
 from bioengine_runner.inference import Pipeline
 from bioengine_runner.rundir import ACCELERATOR, TRUSTED_MODELS, Boot
-from bioengine_runner.store import manifest
-from bioengine_runner.store.manifest import RDF, Manifest
-from bioengine_runner.store.trust import check_trust, parse_trusted
-from bioengine_runner.store.verify import verify_package
-from bioengine_runner.tensors.fit import fit_inputs
+from bioengine_runner.verify import verify_package
 from bioengine_runner.weights import tensors_found
 
 # Keys of a description that name files which its test does not need, or further packages.
@@ -36,7 +36,7 @@ _README = "README.md"
 _TOLERANCES_0_4 = ("absolute_tolerance", "relative_tolerance", "decimal")
 
 
-def test_package(package: Manifest, weights_format: str) -> dict[str, Any]:
+def test_package(package: Package, weights_format: str) -> dict[str, Any]:
     """The outcome of the reference test of one of a package's weights, with the tolerance that its description has for it."""
     # Without the checks that want every file: those of a package that was downloaded are not all stored.
     description: Any = load_description(package.folder / RDF, perform_io_checks=False)
@@ -76,7 +76,7 @@ def tolerance_0_4(description: v0_4.ModelDescr, weights_format: str) -> dict[str
     return {key: value for key in _TOLERANCES_0_4 if isinstance(value := given.get(key), (int, float))}
 
 
-def compare_tiles(package: Manifest, weights_format: str, boot: Boot) -> dict[str, Any]:
+def compare_tiles(package: Package, weights_format: str, boot: Boot) -> dict[str, Any]:
     """How far the test image's outputs in the smallest tiles are from those of the whole.
 
     `{"tile": {axis: pixels}, "differences": {output: the largest, absolute}}`, or `{"problem": why there are no such tiles}`.
@@ -86,11 +86,11 @@ def compare_tiles(package: Manifest, weights_format: str, boot: Boot) -> dict[st
         pipeline = Pipeline(package, [weights_format], boot)
         sample = get_test_input_sample(pipeline.opened.description)
         members = {str(id): tensor.to_numpy() for id, tensor in sample.members.items()}
-        arrays = fit_inputs(package, [members.get(spec.id) for spec in package.inputs])
+        arrays = fit_inputs(package.manifest, [members.get(spec.id) for spec in package.manifest.inputs])
         tile = pipeline.smallest_tile(arrays)
         if not pipeline.fits_whole(arrays):
             return {"problem": "cannot be compared: the test image does not fit into memory in one piece"}
-        outputs = zip(package.outputs, pipeline.predict(arrays), pipeline.predict(arrays, tile))
+        outputs = zip(package.manifest.outputs, pipeline.predict(arrays), pipeline.predict(arrays, tile))
         return {"tile": tile, "differences": {spec.id: difference(whole, tiled) for spec, whole, tiled in outputs}}
     except CannotTile as error:
         return {"problem": f"cannot be tiled: {error.reason}"}
@@ -110,10 +110,10 @@ def main() -> None:
     folder, report, *formats = sys.argv[1:]
     # Relative files of a description are looked for here.
     os.chdir(folder)
-    package = manifest.read(Path(folder), is_default=True)
+    package = read_package(Path(folder), is_default=True)
     trusted = parse_trusted(os.environ.get(TRUSTED_MODELS, ""))
     for name in formats:
-        check_trust(package, name, trusted)
+        check_trust(package.manifest, name, trusted)
     verify_package(package, formats)
     # No Triton runs here: of its start, only these two settings concern a pipeline.
     accelerator = os.environ.get(ACCELERATOR, "auto")

@@ -10,7 +10,8 @@ import signal
 import time
 from pathlib import Path
 
-RESTART_FILE = "restart"
+from bioengine_contract.triton_protocol import RESTART_FILE
+
 _INTERVAL = 1.0  # seconds between two looks
 
 

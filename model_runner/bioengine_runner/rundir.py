@@ -1,9 +1,9 @@
 """The run dir: what the parts of one running Triton share on the node. Never on a network file system.
 
     <run dir>/boot-<id>/            one for each start of Triton; earlier ones are removed
-        router/                     Triton's first model repository: bioengine-model-runner
+        runner/                     Triton's first model repository: bioengine-model-runner
         models/                     Triton's second: one folder for each bioimage.io model, made on demand
-        registry.sqlite             which models and processes there are (bioengine_runner.loading.registry)
+        processes/                  which processes there are, and what came of them (bioengine_runner.loading.records)
         locks/                      one lock file for each model
         empty/                      the working directory: what a model's file names without a folder is looked for here
         home/, tmp/                 for caches and temporary files of Triton's processes, instead of the user's
@@ -17,7 +17,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from bioengine_runner.store.trust import parse_trusted
+from bioengine_contract.trust import parse_trusted
 
 BOOT_FOLDER = "BIOENGINE_BOOT_FOLDER"
 STORE = "BIOENGINE_STORE"
@@ -64,8 +64,8 @@ class Boot:
         }
 
     @property
-    def router_repository(self) -> Path:
-        return self.folder / "router"
+    def runner_repository(self) -> Path:
+        return self.folder / "runner"
 
     @property
     def model_repository(self) -> Path:
@@ -89,8 +89,8 @@ class Boot:
         return self.folder / "tmp"
 
     @property
-    def registry(self) -> Path:
-        return self.folder / "registry.sqlite"
+    def processes(self) -> Path:
+        return self.folder / "processes"
 
     @property
     def locks(self) -> Path:

@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from bioengine_contract.trust import parse_trusted
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-from bioengine_runner.store.trust import parse_trusted
 
 
 class Settings(BaseSettings):
@@ -72,9 +71,6 @@ class Settings(BaseSettings):
 
     shared_tensors: Path | None = None
     """Folder in memory that the server has too, for tensors by reference. Without it they go as bytes."""
-
-    concurrency: int = Field(default=16, ge=2, le=256)
-    """Router instances: how many requests are worked on at the same time, in all. About 20 MB each."""
 
     run_timeout: float = Field(default=3000.0, gt=0)
     """Seconds that one run of a model may take before it is ended."""

@@ -16,19 +16,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bioengine_contract.package import Package
+from bioengine_contract.package_errors import NoWeightsWork
+from bioengine_contract.trust import unusable_weights, usable_weights
+from bioengine_contract.weights import RUNNABLE
 from bioimageio.core import PredictionPipeline, create_prediction_pipeline
 from bioimageio.core._model_adapter import ModelAdapter
 from bioimageio.core.backends import create_model_adapter
 from bioimageio.core.proc_ops import CustomProcessing
 from bioimageio.spec.model import v0_4, v0_5
 
-from bioengine_runner.errors import NoGpu, NoWeightsWork, WeightsError, WeightsNotOpened
+from bioengine_runner.errors import NoGpu, WeightsError, WeightsNotOpened
 from bioengine_runner.gpu import gpus
-from bioengine_runner.loading.triton_model import RUNNABLE_WEIGHTS, unusable_weights, usable_weights
 from bioengine_runner.reasons import in_short
 from bioengine_runner.rundir import Boot
-from bioengine_runner.store.manifest import Manifest
-from bioengine_runner.store.verify import verify_weights
+from bioengine_runner.verify import verify_weights
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ class Opened:
 
 
 def open_weights(
-    package: Manifest, description: v0_4.ModelDescr | v0_5.ModelDescr, weight_formats: Sequence[str], boot: Boot
+    package: Package, description: v0_4.ModelDescr | v0_5.ModelDescr, weight_formats: Sequence[str], boot: Boot
 ) -> Opened:
     """Open the first of `weight_formats` that can be opened.
 
@@ -74,8 +76,8 @@ def open_weights(
             logger.info("%s: %s weights on the device %s", package.id, weight_format, opened.device)
             return opened
     one, *others = errors.values()
-    unusable = unusable_weights(package, boot.trusted)
-    was_chosen = list(weight_formats) != usable_weights(package, boot.trusted)
+    unusable = unusable_weights(package.manifest, boot.trusted)
+    was_chosen = list(weight_formats) != usable_weights(package.manifest, boot.trusted)
     if was_chosen or not (others or unusable) or all(isinstance(error, NoGpu) for error in errors.values()):
         raise one
     raise NoWeightsWork(package.id, {**{name: error.reason for name, error in errors.items()}, **unusable})
@@ -89,7 +91,7 @@ def attempts(weight_formats: Sequence[str], accelerator: str) -> list[tuple[str,
         accelerator: `cpu`, `cuda`, or `auto`: a GPU where there is one, else the CPU.
     """
     devices = {"cpu": ["cpu"], "cuda": ["cuda"]}.get(accelerator) or [*(["cuda"] if gpus() else []), "cpu"]
-    return [(name, device) for device in devices for name in RUNNABLE_WEIGHTS if name in weight_formats]
+    return [(name, device) for device in devices for name in RUNNABLE if name in weight_formats]
 
 
 def active_device(adapter: Any) -> str:
@@ -102,7 +104,7 @@ def active_device(adapter: Any) -> str:
     return str(device if tensor is None else tensor.device)
 
 
-def _open(package: Manifest, description: v0_4.ModelDescr | v0_5.ModelDescr, weight_format: str, device: str) -> Opened:
+def _open(package: Package, description: v0_4.ModelDescr | v0_5.ModelDescr, weight_format: str, device: str) -> Opened:
     try:
         # Named explicitly: the default opens one session for each ONNX Runtime provider.
         name = (_ONNX_PROVIDERS if weight_format == "onnx" else _TORCH_DEVICES)[device]
@@ -123,7 +125,7 @@ def _open(package: Manifest, description: v0_4.ModelDescr | v0_5.ModelDescr, wei
         raise
     except Exception as error:
         # Whatever the framework, or code of the package, raises.
-        source = package.weights[weight_format].source
+        source = package.manifest.weights[weight_format].source
         raise WeightsNotOpened(package.id, weight_format, source, _in_short(error, package)) from error
 
 
@@ -142,13 +144,13 @@ def _have_threads_sleep() -> None:
 
 
 @contextlib.contextmanager
-def tensors_found(package: Manifest) -> Iterator[None]:
+def tensors_found(package: Package) -> Iterator[None]:
     """Have ONNX Runtime open a package's weights from their file where tensors are in others, which it looks for beside it.
 
     bioimageio.core 0.11 does so for one file that is declared as `external_data`, which format 0.4 cannot say; else it gives
     bytes, which have no place. The files are verified by then.
     """
-    weights = package.weights.get("onnx")
+    weights = package.manifest.weights.get("onnx")
     if weights is None or len(weights.files) == 1:
         yield
         return
@@ -187,7 +189,7 @@ def _torch_has_gpu() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def _in_short(error: BaseException, package: Manifest) -> str:
+def _in_short(error: BaseException, package: Package) -> str:
     """What an error and its cause say, without the store's paths."""
     reasons = [in_short(each) for each in (error, error.__cause__) if each is not None]
     return ": ".join(reasons).replace(f"{package.folder}/", "")[:300]

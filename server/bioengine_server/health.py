@@ -14,16 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from bioengine_contract.ids import RUNNER
 from fastapi import FastAPI
 from hypha.core.store import RedisStore
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from bioengine_server.dispatch.probe import PROBE_MODEL, probe_image, probe_result
 from bioengine_server.home_in_use import HEADER
-from bioengine_server.service.probe import PROBE_MODEL, probe_image, probe_result
 from bioengine_server.service.triton_client import SERVICE_ID
-from bioengine_server.triton.api import ROUTER
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class Readiness:
 
     async def _probe(self, service: Any) -> None:
         answer = await service.execute(
-            inputs=[{"model_id": PROBE_MODEL, "inputs": [self._test_input]}], model_name=ROUTER, serialization="imjoy"
+            inputs=[{"model_id": PROBE_MODEL, "inputs": [self._test_input]}], model_name=RUNNER, serialization="imjoy"
         )
         result = answer["result"]
         if not result.get("success"):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 import httpx
+from bioengine_contract.errors import BioEngineError
 
-from bioengine_server.errors import BioEngineError
 from bioengine_server.untrusted import shown
 
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")

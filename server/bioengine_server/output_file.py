@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from bioengine_server.errors import BioEngineError
+from bioengine_contract.errors import BioEngineError
+
 from bioengine_server.untrusted import shown
 from bioengine_server.whole_file import whole_file
 

@@ -23,7 +23,7 @@ _SHARED_MEMORY = Path("/dev/shm")
 
 # In the folder of a start of Triton (`bioengine_runner.rundir`).
 _FOLDERS_OF_BOOT = ("models", "locks", "empty", "home", "tmp")
-_FILES_OF_BOOT = ("registry.sqlite", "router/bioengine-model-runner/config.pbtxt")
+_FILES_OF_BOOT = ("processes", "router/bioengine-model-runner/config.pbtxt")
 _ENVIRONMENTS = {
     "runner": ("bin/python", "pyvenv.cfg", "lib/python*/site-packages/bioimageio"),
     "triton": ("bin/tritonserver", "backends/python/triton_python_backend_stub"),

@@ -12,12 +12,12 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
+from bioengine_contract.trust import parse_trusted
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bioengine_server.access.hosts import EVERY_ADDRESS, parse_hosts
 from bioengine_server.access.origins import DEFAULT_ORIGINS, parse_origins
-from bioengine_server.store.trust import parse_trusted
 
 
 class Settings(BaseSettings):

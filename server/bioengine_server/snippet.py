@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+from bioengine_contract.axes import SPACE
+from bioengine_contract.manifest import Axis
+from bioengine_contract.trust import usable_weights
+
 from bioengine_server.access.rules import Access
-from bioengine_server.service.probe import PROBE_MODEL
+from bioengine_server.dispatch.probe import PROBE_MODEL
 from bioengine_server.settings import Settings
-from bioengine_server.store.manifest import Axis
 from bioengine_server.store.model_store import ModelStore
-from bioengine_server.store.trust import usable_weights
 
 _SNIPPET = """\
 import numpy as np
@@ -39,6 +41,6 @@ def first_call(settings: Settings) -> str:
 
 def _size(axis: Axis) -> int:
     """A size that the axis takes, for images about the usual one."""
-    if axis.type != "space" or not axis.step or axis.min >= _USUAL_SIZE:
+    if axis.type != SPACE or not axis.step or axis.min >= _USUAL_SIZE:
         return axis.min
     return axis.min + math.ceil((_USUAL_SIZE - axis.min) / axis.step) * axis.step

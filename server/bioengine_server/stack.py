@@ -16,11 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bioengine_contract.shared_tensors import SharedTensors
 from hypha.core.store import RedisStore
 
 from bioengine_server.access.door import Doorkeeper
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
+from bioengine_server.dispatch.dispatcher import Dispatcher
 from bioengine_server.errors import HomeInUse, StackError, UnsafeFolder
 from bioengine_server.fresh import keep_fresh, locked
 from bioengine_server.gateway.route import LegacyGateway
@@ -32,9 +34,8 @@ from bioengine_server.hub.secrets import JWT_SECRET, checked_secret, home_secret
 from bioengine_server.memory import leave_what_is_there
 from bioengine_server.parts import check_room, what_is_missing
 from bioengine_server.private_folder import make_private
-from bioengine_server.service.admission import Admission
 from bioengine_server.service.registration import LocalRegistration, Registration
-from bioengine_server.service.triton_client import RESERVED_ROUTERS, SERVICE_ID, TritonClient
+from bioengine_server.service.triton_client import SERVICE_ID, TritonClient
 from bioengine_server.settings import Settings
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.service import StoreService
@@ -42,9 +43,9 @@ from bioengine_server.triton.api import TritonApi
 from bioengine_server.triton.plain_names import PlainNames
 from bioengine_server.triton.process import TritonProcess
 from bioengine_server.triton.restart import ask_for_restart
-from bioengine_server.triton.router import Router, Watcher
-from bioengine_server.triton.shared import SharedTensors
+from bioengine_server.triton.runner import Runner, Watcher
 from bioengine_server.web.routes import add_web
+from bioengine_server.workers.triton_worker import TritonWorker
 
 logger = logging.getLogger(__name__)
 
@@ -185,16 +186,15 @@ async def _service_on_triton(
 async def service_for(
     settings: Settings, access: Access, triton_url: str, secret: str, public_url: str, watcher: Watcher, files_url: str = ""
 ) -> AsyncIterator[TritonClient]:
-    """The service in front of a Triton, whose router is kept well meanwhile."""
-    api = TritonApi(
-        triton_url, secret, settings.run_timeout, SharedTensors(settings.tensor_folder, is_own=settings.triton == "embedded")
-    )
-    router = Router(api, watcher)
+    """The service in front of a Triton, whose model runner is kept healthy meanwhile."""
+    api = TritonApi(triton_url, secret, settings.run_timeout)
+    runner = Runner(api, watcher)
+    worker = TritonWorker(runner, SharedTensors(settings.tensor_folder, is_own=settings.triton == "embedded"))
     store = StoreService(settings)
-    admission = Admission(settings.concurrency - RESERVED_ROUTERS, settings.model_concurrency, settings.queue_size)
+    dispatcher = Dispatcher(settings, worker, store, files_url)
     try:
-        async with background(router.watch(settings.probe_interval)):
-            yield TritonClient(router, access, admission, store, public_url, files_url)
+        async with background(runner.watch(settings.probe_interval, dispatcher.loaded.learn)):
+            yield TritonClient(dispatcher, api, access, public_url)
     finally:
         store.close()
         await api.close()

@@ -10,7 +10,8 @@ import zlib
 from collections.abc import Sequence
 
 import pytest
-from bioengine_server.errors import BadBody, TooLarge
+from bioengine_server.access.errors import TooLarge
+from bioengine_server.web.errors import BadBody
 from bioengine_server.limits import SizeLimit
 from bioengine_server.web import body as bodies
 from bioengine_server.web.answers import refusal

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from bioengine_server.errors import DownloadFailed, StoreError
-from bioengine_server.service.caller import Caller
+from bioengine_server.store.errors import DownloadFailed, StoreError
+from bioengine_server.access.caller import Caller
 from bioengine_server.settings import Settings
 from bioengine_server.store import download
 from bioengine_server.store.addresses import is_public, numeric_host

@@ -8,7 +8,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
-from bioengine_server.errors import RefusedArgument
+from bioengine_server.dispatch.errors import RefusedArgument
 from bioengine_server.service.infer_options import checked_version, infer_options
 from bioengine_server.service.run_request import RunRequest
 from bioengine_server.service.tensors import checked_outputs, to_triton

@@ -10,16 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bioengine_server.errors import Busy, NotInCollection, TritonUnavailable
-from bioengine_server.service.admission import Admission
-from bioengine_server.service.caller import OWN_USER, Caller
-from bioengine_server.service.lanes import Lane, LaneLimits, OwnRequestsWait, SharedWork
-from bioengine_server.service.probe import PROBE_MODEL, ProbeLane, probe_image
+from bioengine_server.access.errors import Busy
+from bioengine_server.store.errors import NotInCollection
+from bioengine_server.triton.errors import TritonUnavailable
+from bioengine_server.dispatch.queue import Admission
+from bioengine_server.access.caller import OWN_USER, Caller
+from bioengine_server.access.lanes import Lane, LaneLimits, OwnRequestsWait, SharedWork
+from bioengine_server.dispatch.probe import PROBE_MODEL, ProbeLane, probe_image
 from bioengine_server.service.stored import StoredModels
 from bioengine_server.settings import Settings
 from bioengine_server.store.service import StoreService
-from bioengine_server.triton.api import InferOptions, TritonError
-from bioengine_server.triton.router import Router, Watcher
+from bioengine_server.triton.api import InferOptions
+from bioengine_server.triton.errors import TritonError
+from bioengine_server.triton.runner import Router, Watcher
 
 from tests.mirror import Mirror, drip
 

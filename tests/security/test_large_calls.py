@@ -8,7 +8,9 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
-from bioengine_server.errors import BadBody, RefusedArgument, TooLarge
+from bioengine_server.access.errors import TooLarge
+from bioengine_server.dispatch.errors import RefusedArgument
+from bioengine_server.web.errors import BadBody
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.tensors import to_triton
 from bioengine_server.triton.tensor_bytes import MAX_TEXTS

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from bioengine_server.errors import NotAPackage
+from bioengine_server.store.errors import NotAPackage
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.package import copy_package
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from bioengine_server.errors import NotAPackage
+from bioengine_server.store.errors import NotAPackage
 from bioengine_server.store import layout
 from bioengine_server.store.adapt import adapt
 from bioengine_server.store.description import MAX_SIZE

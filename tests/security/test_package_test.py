@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from bioengine_server.errors import StoreError
+from bioengine_server.store.errors import StoreError
 from bioengine_server.store.package_test_run import run_test
 
 GOOD = {"onnx": {"status": "passed", "errors": [], "summary": {}, "tiles": {"tile": {"x": 8}, "differences": {"out": 0.5}}}}

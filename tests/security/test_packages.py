@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bioengine_server.errors import BadId, NotAPackage
+from bioengine_server.store.errors import BadId, NotAPackage
 from bioengine_server.settings import Settings
 from bioengine_server.stack import install_shipped_models
 from bioengine_server.store import reader

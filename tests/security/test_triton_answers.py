@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from aiohttp import web
-from bioengine_server.errors import TritonUnavailable
-from bioengine_server.service.admission import Admission
-from bioengine_server.service.caller import Caller
+from bioengine_server.triton.errors import TritonUnavailable
+from bioengine_server.dispatch.queue import Admission
+from bioengine_server.access.caller import Caller
 from bioengine_server.service.stored import StoredModels
 from bioengine_server.settings import Settings
 from bioengine_server.store.service import StoreService

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from bioengine_server.errors import TritonUnavailable
+from bioengine_server.triton.errors import TritonUnavailable
 from bioengine_server.triton import connection
 from bioengine_server.triton.api import TritonApi
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bioengine_server.errors import BadBody, BioEngineError, Forbidden
+from bioengine_contract.errors import BioEngineError
+from bioengine_server.access.errors import Forbidden
+from bioengine_server.web.errors import BadBody
 from bioengine_server.triton.request import BadInference, parse
 from bioengine_server.triton.tensor_bytes import DATATYPES, MAX_TEXTS, Segment, counted
 from hypothesis import given, settings

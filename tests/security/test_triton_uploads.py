@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from bioengine_server.errors import BadBody
+from bioengine_server.web.errors import BadBody
 from bioengine_server.triton.tensor_bytes import Segment, counted
 from bioengine_server.web import received
 from bioengine_server.web.received import Received

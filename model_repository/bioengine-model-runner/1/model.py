@@ -1,3 +1,5 @@
-"""The Triton model that clients name; all of it is in `bioengine_runner.router`."""
+"""The Triton model that clients name; all of it is in `bioengine_runner.runner_model`."""
 
-from bioengine_runner.router import Router as TritonPythonModel  # noqa: F401
+from bioengine_runner.runner_model import RunnerModel as TritonPythonModel
+
+__all__ = ["TritonPythonModel"]

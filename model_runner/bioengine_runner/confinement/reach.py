@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import bioengine_contract
+
 from bioengine_runner.confinement.landlock import (
     CHANGE,
     EXECUTE,
@@ -22,7 +24,8 @@ from bioengine_runner.confinement.landlock import (
     Access,
 )
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+# The project's own packages.
+_PACKAGES = (Path(__file__).resolve().parents[1], Path(bioengine_contract.__file__).resolve().parent)
 
 # Programs and libraries of the system; NixOS has its own place for them.
 _PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/run/opengl-driver")
@@ -45,9 +48,10 @@ SHARED_MEMORY = Path("/dev/shm")
 
 def of_python() -> Iterator[Access]:
     """What this environment's Python, the libraries of models and CUDA's driver need."""
-    programs = [*map(Path, _PROGRAMS), *map(Path, {sys.prefix, sys.base_prefix, sys.exec_prefix}), _PACKAGE, *_library_folders()]
+    interpreter = {sys.prefix, sys.base_prefix, sys.exec_prefix}
+    programs = [*map(Path, _PROGRAMS), *map(Path, interpreter), *_PACKAGES, *_library_folders()]
     yield from (Access(path, READ | EXECUTE) for path in programs)
-    yield Access(_PACKAGE.parent, READ_DIR)  # Python looks for the package in it
+    yield from (Access(package.parent, READ_DIR) for package in _PACKAGES)  # Python looks for them there
     yield from (Access(Path(path), READ) for path in (*_SYSTEM_FILES, *_MACHINE))
     yield Access(Path(_PROCESSES), READ_FILE)
     yield from (Access(Path(path), READ_FILE | WRITE_FILE) for path in _DEVICES)

@@ -1,40 +1,54 @@
-"""Load and heal the Triton models of bioimage.io packages, from within the routers.
+"""Load and end the Triton models of bioimage.io packages, from within the instances of the runner.
 
-A dead model process is never restarted by Triton and still says READY. Whoever sees it first unloads the model, waits for
-its process to end, and loads it again, under the model's lock; all who waited for the lock go on with the new one.
+A dead model process is never restarted by Triton and still says READY: its model is unloaded, and loaded again. What a model's
+process has come to stands in its record.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
-import sqlite3
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 import numpy
+from bioengine_contract.errors import RemoteError
+from bioengine_contract.model_errors import EnvironmentGone, ModelNotLoaded, RunDirUnusable
+from bioengine_contract.operations import ModelProcess
+from bioengine_contract.triton_model import TritonModel, config_pbtxt
 
-from bioengine_runner.errors import EnvironmentGone, ModelNotLoaded, RequestError, RunDirUnusable, unmark
-from bioengine_runner.loading.registry import LoadedModel, Registry
-from bioengine_runner.loading.triton_model import TritonModel
+from bioengine_runner.gpu import memory_by_process
+from bioengine_runner.loading.records import MODELS, Record, Records
 from bioengine_runner.rundir import Boot
 
 logger = logging.getLogger(__name__)
 
-# For this long a model that could not be loaded gets the same answer again, so that a crowd of requests for it does not
-# load it over and over; another import of its package ends the wait at once.
-FAILURE_REMEMBERED = 10.0  # seconds
-
 # How long the process of an unloaded model may take to end by itself.
-UNLOAD_PATIENCE = 2.0  # seconds
-
+UNLOAD_TIMEOUT = 2.0  # seconds
 
 # Without them Triton cannot start a process that gets as far as our code, and may abort of that.
 ENVIRONMENT = (Path(sys.prefix) / "bin" / "python3", Path(numpy.__file__))
 
 # Between two looks at whether a model's process has opened its package.
 LOOK_INTERVAL = 0.02  # seconds
+
+_MODEL_FILE = '''"""Made by bioengine_runner.loading.loader; its package and weights are in config.pbtxt."""
+try:
+    from bioengine_runner.model import BioimageioModel as TritonPythonModel
+except BaseException:
+    # Not for Triton, which may abort where a model cannot be loaded: the loader finds that no process has begun.
+    import traceback
+
+    traceback.print_exc()
+
+    class TritonPythonModel:
+        def execute(self, requests):
+            raise RuntimeError("the model runner's environment cannot be imported")
+'''
 
 
 class TritonRepository(Protocol):
@@ -46,110 +60,107 @@ class TritonRepository(Protocol):
 
 
 class Loader:
-    """Loads models on demand; one instance in each router, all meeting in the registry."""
+    """One in each instance of the runner; they agree by the records, and by a lock file for each model."""
 
-    def __init__(self, boot: Boot, registry: Registry, triton: TritonRepository) -> None:
+    def __init__(self, boot: Boot, triton: TritonRepository) -> None:
         self._boot = boot
-        self._registry = registry
+        self._records = Records(boot, MODELS)
         self._triton = triton
 
-    def ensure(self, model: TritonModel) -> int:
-        """Have `model` loaded and its process alive. Returns the generation of its load. Raises RequestError."""
-        known = self._registry.model(model.name)
-        if known is not None and self._is_usable(known, model):
-            return known.generation
-        return self._load_in_run_dir(model, stale=known.generation if known else 0)
+    def begin(self, model: TritonModel) -> None:
+        """Have `model` loaded, unless a process is there that runs it, or is about to. Raises RequestError."""
+        with self._usable_run_dir(model), self._lock(model.name):
+            record = self._records.get(model.name)
+            if record is not None and record.is_usable and record.fingerprint == model.package.fingerprint:
+                return
+            self._load(model)
 
-    def heal(self, model: TritonModel, generation: int) -> int:
-        """Load `model` anew unless somebody did since `generation`. Returns the new generation. Raises RequestError."""
-        return self._load_in_run_dir(model, stale=generation)
-
-    def end_run(self, name: str) -> None:
-        """End what the Triton model `name` is working on, with its process."""
-        if process := self._registry.process(f"model:{name}"):
-            process.end(patience=0)
-
-    def is_alive(self, model: TritonModel) -> bool:
-        process = self._registry.process(f"model:{model.name}")
-        return process is not None and process.is_alive()
-
-    def is_loaded(self, model: TritonModel) -> bool:
-        """Whether a request finds it loaded, and its process alive."""
-        known = self._registry.model(model.name)
-        return known is not None and self._is_usable(known, model)
-
-    def how_it_ended(self, model: TritonModel) -> str:
-        """What is known of the end of the model's process, as the second half of a sentence."""
-        process = self._registry.process(f"model:{model.name}")
-        return "its process has ended" if process is None or process.is_alive() else process.how_it_ended()
-
-    def _is_usable(self, known: LoadedModel, model: TritonModel) -> bool:
-        return known.error is None and known.package == model.manifest.fingerprint and self.is_alive(model)
-
-    def _load_in_run_dir(self, model: TritonModel, stale: int) -> int:
-        try:
-            return self._load(model, stale)
-        except (OSError, sqlite3.Error) as error:
-            logger.exception("The run dir cannot be used")
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise RunDirUnusable(model.manifest.id, reason) from error
-
-    def _load(self, model: TritonModel, stale: int) -> int:
-        with self._registry.lock(model.name):
-            known = self._registry.model(model.name)
-            package = model.manifest.fingerprint
-            if known is not None:
-                if known.generation > stale and self._is_usable(known, model):
-                    return known.generation
-                if known.error and known.package == package and time.time() - known.changed < FAILURE_REMEMBERED:
-                    raise RequestError(known.error)
-                self._unload(model.name)
-            generation = known.generation + 1 if known else 1
-            if not all(part.exists() for part in ENVIRONMENT):
-                raise EnvironmentGone(model.manifest.id)
-            model.write(self._boot.model_repository)
-            started = time.monotonic()
-            try:
-                self._triton.load_model(model_name=model.name)
-            except Exception as error:
-                reason = unmark(str(error))
-                if reason is None:
-                    logger.error("Loading %s failed: %s", model.name, error)
-                    reason = str(ModelNotLoaded(model.manifest.id, "Triton could not start its process"))
-                self._registry.record_model(model.name, package, generation, reason)
-                raise RequestError(reason) from error
-            if problem := self._problem_of_opening(model):
-                self._unload(model.name)
-                self._registry.record_model(model.name, package, generation, problem)
-                raise RequestError(problem)
-            self._registry.record_model(model.name, package, generation, None)
-            logger.info("Loaded %s in %.1f s", model.name, time.monotonic() - started)
-            return generation
-
-    def _problem_of_opening(self, model: TritonModel) -> str | None:
-        """Wait for the model's process to open its package (`bioengine_runner.opening`); why it could not, or None."""
-        owner = f"model:{model.name}"
+    def ensure(self, model: TritonModel) -> ModelProcess:
+        """`begin`, and wait until its process has opened the package. Raises RequestError."""
+        self.begin(model)
         deadline = time.monotonic() + self._boot.run_timeout
-        while True:
-            process = self._registry.process(owner)
-            is_alive = process is not None and process.is_alive()
-            # Asked after that: it may have told this last of all.
-            if problem := self._registry.problem(owner):
-                return problem
-            if not is_alive:
-                reason = "its process could not begin" if process is None else process.how_it_ended()
-                return str(ModelNotLoaded(model.manifest.id, reason))
-            if self._registry.has_opened(owner):
-                return None
-            if process is not None and time.monotonic() > deadline:
-                process.end(patience=0)
-                return str(ModelNotLoaded(model.manifest.id, f"it was not open after {self._boot.run_timeout:g} s"))
+        while (found := self.process(model.name)).state == "opening":
+            if time.monotonic() > deadline:
+                self.end(model.name)
+                raise ModelNotLoaded(model.manifest.id, f"it was not open after {self._boot.run_timeout:g} s")
             time.sleep(LOOK_INTERVAL)
+        if found.state == "failed":
+            raise RemoteError(found.reason, found.code)
+        if found.state != "open":
+            raise ModelNotLoaded(model.manifest.id, found.reason or "its process could not begin")
+        return found
+
+    def process(self, name: str) -> ModelProcess:
+        """What has become of the process of a model."""
+        record = self._records.get(name)
+        return ModelProcess(state="none") if record is None else _described(record, {})
+
+    def processes(self) -> dict[str, ModelProcess]:
+        """The processes of all models, and the memory that they hold."""
+        on_cards = memory_by_process()
+        return {name: _described(record, on_cards) for name, record in self._records.all().items()}
+
+    def end(self, name: str) -> None:
+        """End what a model's process is working on, with the process."""
+        if record := self._records.get(name):
+            record.process.end(timeout=0)
+
+    def unload(self, name: str) -> None:
+        """Unload a model and see its process end: only then is its memory free, and does a plain load start a new one."""
+        with self._lock(name):
+            self._unload(name)
+
+    def _load(self, model: TritonModel) -> None:
+        if not all(part.exists() for part in ENVIRONMENT):
+            raise EnvironmentGone(model.manifest.id)
+        folder = self._boot.model_repository / model.name
+        if folder.exists():
+            self._unload(model.name)
+        (folder / "1").mkdir(parents=True, exist_ok=True)
+        (folder / "1" / "model.py").write_text(_MODEL_FILE)
+        (folder / "config.pbtxt").write_text(config_pbtxt(model, str(model.package.folder)))
+        started = time.monotonic()
+        try:
+            self._triton.load_model(model_name=model.name)
+        except Exception as error:
+            logger.error("Loading %s failed: %s", model.name, error)
+            raise ModelNotLoaded(model.manifest.id, "Triton could not start its process") from error
+        if self._records.get(model.name) is None:
+            raise ModelNotLoaded(model.manifest.id, "its process could not begin")
+        logger.info("Started %s in %.1f s", model.name, time.monotonic() - started)
 
     def _unload(self, name: str) -> None:
-        """Unload a model and see its process end: only then is its memory free and a plain load starts a new one."""
         self._triton.unload_model(model_name=name)
-        owner = f"model:{name}"
-        if process := self._registry.process(owner):
-            process.end(UNLOAD_PATIENCE)
-            self._registry.forget_process(owner)
+        if record := self._records.get(name):
+            record.process.end(UNLOAD_TIMEOUT)
+            self._records.forget(name)
+
+    @contextlib.contextmanager
+    def _usable_run_dir(self, model: TritonModel) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            logger.exception("The run dir cannot be used")
+            raise RunDirUnusable(model.manifest.id, error.strerror) from error
+
+    @contextlib.contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        """Hold the lock of a model; the system gives it back when this process dies."""
+        self._boot.locks.mkdir(exist_ok=True)
+        with open(self._boot.locks / name, "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _described(record: Record, on_cards: dict[int, int]) -> ModelProcess:
+    if record.problem:
+        return ModelProcess(state="failed", reason=record.problem, code=record.code)
+    if not record.process.is_alive():
+        return ModelProcess(state="ended", reason=record.process.how_it_ended())
+    return ModelProcess(
+        state="open" if record.weight_format else "opening",
+        weight_format=record.weight_format,
+        device=record.device,
+        memory=record.process.memory(),
+        gpu_memory=on_cards.get(record.pid, 0),
+    )

@@ -42,9 +42,17 @@ class Process:
             return "its process was killed, most likely because the machine's memory was full"
         return f"its process crashed ({signal.strsignal(os.WTERMSIG(status))})"
 
-    def end(self, patience: float) -> None:
-        """Wait `patience` seconds for the process to end by itself, then kill it."""
-        if not self._ends_within(patience):
+    def memory(self) -> int:
+        """Bytes of memory that it holds (its resident set); 0 where it has ended."""
+        try:
+            with open(f"/proc/{self.pid}/statm", encoding="ascii") as file:
+                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError):
+            return 0
+
+    def end(self, timeout: float) -> None:
+        """Wait `timeout` seconds for the process to end by itself, then kill it."""
+        if not self._ends_within(timeout):
             try:
                 os.kill(self.pid, signal.SIGKILL)
             except ProcessLookupError:

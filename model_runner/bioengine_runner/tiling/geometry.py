@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from bioengine_contract.axes import IMAGE_AXES
 from bioimageio.core.axis import AxisInfo
 from bioimageio.core.digest_spec import get_member_id
 from bioimageio.spec.model import v0_4, v0_5
-
-from bioengine_runner.store.manifest import IMAGE_AXES
 
 _TYPES_0_4 = {"b": "batch", "c": "channel", "t": "time", "i": "index"}
 

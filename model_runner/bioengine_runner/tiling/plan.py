@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from bioengine_contract.axes import IMAGE_AXES
+
 from bioengine_runner.errors import CannotTile, TileNotPossible, TilesNotPossible, TooManyTiles
-from bioengine_runner.store.manifest import IMAGE_AXES
 from bioengine_runner.tiling.geometry import Follows, Geometry, InputAxis, OutputAxis
 from bioengine_runner.tiling.spans import Span, count_spans, smallest_block, spans, stride_of
 

@@ -15,16 +15,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from bioengine_contract.errors import BioEngineError
 from hypha.core import UserPermission
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bioengine_server.access.errors import WorkspaceDenied
+from bioengine_server.access.caller import token_id
+from bioengine_server.access.errors import AccessDenied, NotLetIn, TokenNeeded, WorkspaceDenied
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
 from bioengine_server.access.tokens import Verifier, is_name
-from bioengine_server.errors import AccessDenied, BioEngineError, NotLetIn, TokenNeeded
-from bioengine_server.service.caller import token_id
 from bioengine_server.web.once import Once
 
 logger = logging.getLogger(__name__)

@@ -2,8 +2,165 @@
 
 from __future__ import annotations
 
-from bioengine_server.errors import BioEngineError, Forbidden
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from bioengine_contract.errors import BioEngineError
+
+from bioengine_server.errors import StackError
+from bioengine_server.limits import SizeLimit
 from bioengine_server.untrusted import quoted
+
+
+class Busy(BioEngineError):
+    code = "busy"
+    status = 429
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"The server is busy: {waiting} requests are waiting already. Try again in a minute.")
+
+
+class TooLarge(BioEngineError):
+    code = "too_large"
+    status = 413
+
+    def __init__(self, size: int, limit: SizeLimit, is_all: bool = True) -> None:
+        """`is_all`: whether `size` is that of all inputs, or of what had come of them."""
+        inputs = f"{size / 1e6:.0f} MB" if is_all else f"more than {size // 1_000_000} MB"
+        super().__init__(
+            f"The inputs are {inputs}, and {limit.whose} at most {limit.bytes / 1e6:.0f} MB in one request. "
+            f"Send the image in parts, or {limit.remedy}."
+        )
+
+
+class Forbidden(BioEngineError):
+    code = "forbidden"
+    status = 403
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"{what} is refused: {reason}")
+
+
+class NoAccess(BioEngineError):
+    """Somebody who may not use the server, or not any more."""
+
+    code = "no_access"
+    status = 401
+
+
+class TokenNeeded(NoAccess):
+    code = "token_needed"
+
+    def __init__(self, sign_of_proxy: str = "") -> None:
+        proxied = f" Programs on its own machine need none; this came through a proxy, by its header {sign_of_proxy}."
+        super().__init__(
+            "This server needs a token: ask its admin for one (`./bioengine token create NAME`), and pass it as `token` to "
+            f"connect_to_server, or over HTTP in the header `Authorization: Bearer <token>`.{proxied if sign_of_proxy else ''}"
+        )
+
+
+class TokenExpired(NoAccess):
+    code = "token_expired"
+
+    def __init__(self, name: str = "", expired: datetime | None = None) -> None:
+        which, when = (f"The token '{name}'" if name else "The token"), (f" on {expired:%Y-%m-%d %H:%M} UTC" if expired else "")
+        super().__init__(f"{which} expired{when}. Ask the server's admin for a new one (`./bioengine token create NAME`).")
+
+
+class TokenRevoked(NoAccess):
+    code = "token_revoked"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"The token '{name}' was revoked by the server's admin and counts no more. Ask for a new one "
+            "(`./bioengine token create NAME`)."
+        )
+
+
+class UnknownToken(NoAccess):
+    code = "unknown_token"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The token is none of this server's any more: it was replaced, or its record is gone. Ask the server's admin for a "
+            "new one (`./bioengine token create NAME`)."
+        )
+
+
+class TokensUnreadable(StackError, NoAccess):
+    code = "tokens_unreadable"
+    status = 401
+
+    def __init__(self, file: Path, reason: str) -> None:
+        super().__init__(
+            f"The tokens in {file.name} of the server's home cannot be read ({reason}), so none counts. The server's admin can "
+            "put the file right, or remove it and make new tokens."
+        )
+
+
+class BadTokenName(BioEngineError):
+    code = "bad_token_name"
+
+    def __init__(self, name: str, longest: int) -> None:
+        super().__init__(
+            f"{name[:80]!r} cannot be a token's name. Expected small letters and digits, with single '-' between them, at most "
+            f"{longest}, such as ada or napari-room-2."
+        )
+
+
+class TokenExists(BioEngineError):
+    code = "token_exists"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"There is a valid token '{name}' already, and it is shown only once. Choose another name, or end the old one first: "
+            f"`./bioengine token revoke {name}`."
+        )
+
+
+class NoSuchToken(BioEngineError):
+    code = "no_such_token"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        have = f"There are: {', '.join(known)}." if known else "There is none; `./bioengine token create NAME` makes one."
+        super().__init__(f"There is no token {name!r} in this home. {have}")
+
+
+class TooManyRequests(BioEngineError):
+    code = "too_many_requests"
+    status = 429
+
+    def __init__(self, limit: int, name: str, has_token: bool) -> None:
+        who = f"The token '{name}' has" if name else "A token has" if has_token else "Clients without a token have, together,"
+        remedy = (
+            "for a token with more --requests" if has_token
+            else "for a token (`./bioengine token create NAME`), or to raise BIOENGINE_ANONYMOUS_REQUESTS"
+        )  # fmt: skip
+        super().__init__(
+            f"{who} {limit} request{'' if limit == 1 else 's'} under way already, and that is the limit. Wait for one to end "
+            f"before the next is sent, or ask the server's admin {remedy}."
+        )
+
+
+class AccessDenied(NoAccess):
+    code = "access_denied"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The token is not valid. Over HTTP, send `Authorization: Bearer <token>` with a token of this server, or no "
+            "such header."
+        )
+
+
+class NotLetIn(BioEngineError):
+    code = "not_let_in"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The token is not valid on this server, or not for the workspace. Connect with a token of this server and the "
+            "workspace that it is for, or with neither."
+        )
 
 
 class HostNotAllowed(BioEngineError):

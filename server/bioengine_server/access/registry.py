@@ -17,16 +17,16 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bioengine_server.errors import (
+from bioengine_server.access.errors import (
     BadTokenName,
     NoSuchToken,
-    StackError,
     TokenExists,
     TokenExpired,
     TokenRevoked,
     TokensUnreadable,
     UnknownToken,
 )
+from bioengine_server.errors import StackError
 from bioengine_server.room import is_full
 from bioengine_server.whole_file import whole_file
 

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import hypha.core.auth
+from bioengine_contract.errors import BioEngineError
 from hypha.core import UserInfo, UserPermission
 from hypha.core.auth import jwt
 
+from bioengine_server.access.caller import TOKEN_ROLE, token_id
+from bioengine_server.access.errors import AccessDenied, TokenExpired
 from bioengine_server.access.registry import Token, TokenRegistry
-from bioengine_server.errors import AccessDenied, BioEngineError, TokenExpired
 from bioengine_server.hub import hypha_parts
-from bioengine_server.service.caller import TOKEN_ROLE, token_id
 
 _NAME = re.compile(r"[A-Za-z0-9_.|-]{1,128}")
 

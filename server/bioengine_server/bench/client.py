@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from bioengine_server.bench import callers
-from bioengine_server.errors import BenchFailed
+from bioengine_server.bench.errors import BenchFailed
 
 _ECHO = "bench-echo"
 _SEEDS = itertools.count()

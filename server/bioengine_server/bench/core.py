@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from bioengine_server.bench.client import Client
+from bioengine_server.bench.errors import BenchFailed
 from bioengine_server.bench.measurement import Measurement, interleaved
 from bioengine_server.bench.stack import LIBRARIES, BenchStack
-from bioengine_server.errors import BenchFailed
 
 # The threads of ONNX Runtime look for work for some 40 ms after a run, and would find the next one of somebody else.
 _REST = 0.1  # seconds

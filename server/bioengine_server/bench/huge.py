@@ -14,9 +14,9 @@ import httpx
 import numpy as np
 
 from bioengine_server.bench.core import check_same
+from bioengine_server.bench.errors import BenchFailed, TooLittleSharedMemory
 from bioengine_server.bench.measurement import Measurement
 from bioengine_server.bench.stack import BenchStack
-from bioengine_server.errors import BenchFailed, TooLittleSharedMemory
 
 _MODEL = "bench-uint16"
 _CLIENT = "/triton"

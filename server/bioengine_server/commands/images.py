@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+from bioengine_contract.errors import BioEngineError
 
 from bioengine_server.commands.shared import HomeOption, console, fail, load_settings, told
-from bioengine_server.errors import BioEngineError
 from bioengine_server.untrusted import shown
 
 if TYPE_CHECKING:

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+from bioengine_contract.axes import BATCH, CHANNEL, SPACE
+from bioengine_contract.errors import BioEngineError
+from bioengine_contract.trust import code_of, trust_entry, usable_weights
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Column, Table
 
@@ -27,14 +30,13 @@ from bioengine_server.commands.shared import (
     safe,
     told,
 )
-from bioengine_server.errors import BioEngineError
 from bioengine_server.store.layout import is_read_only
-from bioengine_server.store.trust import code_of, trust_entry, usable_weights
 from bioengine_server.untrusted import shown
 
 if TYPE_CHECKING:
+    from bioengine_contract.manifest import Axis, Manifest, Tensor
+
     from bioengine_server.store.download import Progress as Report
-    from bioengine_server.store.manifest import Axis, Manifest, Tensor
     from bioengine_server.store.model_store import ModelStore
 
 app = typer.Typer(help="The models of this BioEngine.", no_args_is_help=True)
@@ -49,7 +51,8 @@ def pull(
     offline: OfflineOption = None,
 ) -> None:
     """Download models from the collection."""
-    from bioengine_server.store.layout import check_model_id
+    from bioengine_contract.ids import parse_model_id
+
     from bioengine_server.store.service import StoreService
 
     settings = load_settings(home=home, offline=offline)
@@ -58,7 +61,7 @@ def pull(
     failures = []
     for id in ids:
         try:
-            check_model_id(id)
+            parse_model_id(id)
             with _download_bars() as report:
                 asyncio.run(service.fetch(id, caller=None, progress=report))
         except BioEngineError as error:
@@ -295,10 +298,10 @@ def _in_words(tensor: Tensor) -> str:
 
 
 def _axis_in_words(axis: Axis) -> str:
-    unit = {"space": " pixels", "channel": " channels" if axis.min != 1 else " channel"}.get(axis.type, "")
+    unit = {SPACE: " pixels", CHANNEL: " channels" if axis.min != 1 else " channel"}.get(axis.type, "")
     if axis.reference is not None:
         return f"{axis.id} (goes with {axis.reference.axis} of '{axis.reference.tensor}')"
-    if axis.type == "batch" and axis.step == 1:
+    if axis.type == BATCH and axis.step == 1:
         return f"{axis.id} (any number)"
     if axis.step == 0:
         return f"{axis.id} ({axis.min}{unit})"

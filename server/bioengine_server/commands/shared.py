@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, Optional
 
 import typer
+from bioengine_contract.errors import BioEngineError
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
-from bioengine_server.errors import BioEngineError
 from bioengine_server.settings import Settings
 from bioengine_server.settings_files import FileSettings, read_settings_files
 from bioengine_server.settings_names import PREFIX, TOKEN, remarks

@@ -9,15 +9,16 @@ import subprocess
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
+from bioengine_contract.trust import trust_entry
+
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access, access_of
 from bioengine_server.doctor.finding import Finding
 from bioengine_server.doctor.setup import Setup
-from bioengine_server.errors import StoreError
 from bioengine_server.settings_files import HOME_FILE, read_settings_files
 from bioengine_server.settings_names import remarks
+from bioengine_server.store.errors import StoreError
 from bioengine_server.store.model_store import ModelStore
-from bioengine_server.store.trust import trust_entry
 
 _SERVER = ("bioengine-server", "hypha", "hypha-rpc", "imjoy-rpc", "tritonclient", "bioimageio.spec", "numpy")
 _RUNNER = ("bioengine-runner", "bioimageio.core", "bioimageio.spec", "numpy", "onnxruntime", "onnxruntime-gpu", "torch")

@@ -18,9 +18,9 @@ from bioengine_server.access.origins import parse_origins
 from bioengine_server.access.peers import is_loopback
 from bioengine_server.doctor.finding import Finding
 from bioengine_server.doctor.setup import Setup
-from bioengine_server.errors import PortInUse
 from bioengine_server.home_in_use import server_with_another_home
 from bioengine_server.http_get import WrongEnvironment, get
+from bioengine_server.hub.errors import PortInUse
 from bioengine_server.hub.hypha import listen
 
 _PATIENCE = 5.0  # seconds

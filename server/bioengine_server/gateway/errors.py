@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bioengine_server.errors import BioEngineError
+from bioengine_contract.errors import BioEngineError
+
 from bioengine_server.untrusted import quoted
 
 

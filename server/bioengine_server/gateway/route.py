@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import parse_qs
 
+from bioengine_contract.errors import BioEngineError
 from fastapi import FastAPI
 from hypha.core import UserInfo, UserPermission
 from hypha.core.auth import create_scope, generate_anonymous_user, update_user_scope
@@ -21,9 +22,10 @@ from starlette.routing import Match, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from bioengine_server.access.caller import Caller
 from bioengine_server.access.door import Doorkeeper, is_legacy
-from bioengine_server.access.errors import TooManyHandshakes, WorkspaceDenied
-from bioengine_server.errors import AccessDenied, BioEngineError, NotLetIn, Stopping
+from bioengine_server.access.errors import AccessDenied, NotLetIn, TooManyHandshakes, WorkspaceDenied
+from bioengine_server.dispatch.errors import Stopping
 from bioengine_server.gateway.clients import Client, Clients, end_of_last
 from bioengine_server.gateway.local import LocalServices
 from bioengine_server.gateway.refusal import answer_with
@@ -31,7 +33,6 @@ from bioengine_server.gateway.rpc import LegacyRPC, guard_legacy_rpc
 from bioengine_server.gateway.session import LegacySession
 from bioengine_server.hub.envelope import NotAMessage
 from bioengine_server.limits import SizeLimit
-from bioengine_server.service.caller import Caller
 from bioengine_server.untrusted import quoted
 from bioengine_server.web.once import Once
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgpack
+from bioengine_contract.errors import BioEngineError
+from bioengine_contract.msgpack_scan import TooMuch, check_structure
 
-from bioengine_server.errors import BioEngineError
-from bioengine_server.hub.msgpack_scan import TooMuch, check_structure
 from bioengine_server.untrusted import quoted
 
 # A client may choose these; what else stands in a main part would say who it is.

@@ -14,14 +14,14 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from bioengine_contract.errors import BioEngineError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bioengine_server.access.caller import Caller
 from bioengine_server.access.door import is_legacy
-from bioengine_server.errors import BioEngineError
 from bioengine_server.hub import envelope
 from bioengine_server.hub.relay import Relay, Relays
 from bioengine_server.limits import SizeLimit
-from bioengine_server.service.caller import Caller
 from bioengine_server.untrusted import quoted
 
 logger = logging.getLogger(__name__)

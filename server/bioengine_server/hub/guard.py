@@ -14,13 +14,13 @@ from weakref import WeakValueDictionary
 
 import hypha_rpc.rpc
 import hypha_rpc.websocket_client
+from bioengine_contract import message
 
+from bioengine_server.access.caller import Caller
 from bioengine_server.hub import envelope, names
 from bioengine_server.hub.library import require
 from bioengine_server.hub.uploads import Uploads
 from bioengine_server.limits import SizeLimit
-from bioengine_server.service.caller import Caller
-from bioengine_server.triton import message
 
 _VERSION = "0.21.47"
 _RPC = hypha_rpc.rpc.RPC

@@ -20,9 +20,9 @@ from hypha.server import create_application, get_argparser
 
 from bioengine_server.access.rules import Access
 from bioengine_server.access.tokens import check_scopes, use_secret
-from bioengine_server.errors import PortInUse
 from bioengine_server.hub import hypha_parts
 from bioengine_server.hub.connections import Connections, raise_file_limit
+from bioengine_server.hub.errors import PortInUse
 from bioengine_server.hub.guard import guard_rpc, is_own_end
 from bioengine_server.hub.login import replace_login
 from bioengine_server.hub.protocol import check_uvicorn, protocols

@@ -14,10 +14,10 @@ from typing import Any
 
 from hypha.core import UserInfo, UserPermission
 
+from bioengine_server.access.caller import OWN_USER
 from bioengine_server.hub.guard import client_left
 from bioengine_server.hub.hypha_parts import Method, wrap_manager, wrap_queue
 from bioengine_server.hub.kept import kept_size
-from bioengine_server.service.caller import OWN_USER
 from bioengine_server.untrusted import shown
 
 logger = logging.getLogger(__name__)

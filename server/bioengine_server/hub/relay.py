@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bioengine_server.errors import BioEngineError
+from bioengine_contract.errors import BioEngineError
+
 from bioengine_server.hub import envelope
 from bioengine_server.hub.uploads import Uploads
 from bioengine_server.limits import SizeLimit

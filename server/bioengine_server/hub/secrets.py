@@ -6,7 +6,8 @@ import contextlib
 import secrets
 from pathlib import Path
 
-from bioengine_server.errors import StackError, WeakSecret
+from bioengine_server.errors import StackError
+from bioengine_server.hub.errors import WeakSecret
 from bioengine_server.whole_file import whole_file
 
 JWT_SECRET = "hypha-jwt"

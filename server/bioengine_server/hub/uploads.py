@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bioengine_server.errors import TooLarge
+from bioengine_server.access.errors import TooLarge
 from bioengine_server.limits import SizeLimit
 from bioengine_server.memory import give_back_soon
 

@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from bioengine_contract.ids import RUNNER
 from hypha_rpc.sync import connect_to_server
 
-from bioengine_server.errors import NotConnected, RunFailed
 from bioengine_server.images.address import check_address
 from bioengine_server.images.advice import for_command_line
-from bioengine_server.images.errors import ConnectionLost
+from bioengine_server.images.errors import ConnectionLost, NotConnected, RunFailed
 from bioengine_server.images.model import Model
 from bioengine_server.images.waiting import while_alive
-from bioengine_server.triton.api import ROUTER
 
 # hypha-rpc 0.21 warns of a lost connection also when we hang up ourselves, and prints an error before it raises it.
 for _name in ("RPC", "websocket-client"):
@@ -83,7 +82,7 @@ class ModelClient:
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         def call() -> dict[str, Any]:
-            answer: dict[str, Any] = self._triton.execute(inputs=[request], model_name=ROUTER, serialization="imjoy")
+            answer: dict[str, Any] = self._triton.execute(inputs=[request], model_name=RUNNER, serialization="imjoy")
             return answer
 
         try:

@@ -16,8 +16,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bioengine_server.errors import BioEngineError
+from bioengine_contract.errors import BioEngineError
+
 from bioengine_server.untrusted import shown
+
+
+class NoServer(BioEngineError):
+    code = "no_server"
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            f"No BioEngine answers at {url}. Start one in another terminal with `./bioengine up`, or name another with "
+            "--server-url."
+        )
+
+
+class NotConnected(BioEngineError):
+    code = "not_connected"
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"The server at {url} refused the connection: {reason} Commands take the token from BIOENGINE_TOKEN.")
+
+
+class RunFailed(BioEngineError):
+    """The server's answer to a request that it could not serve."""
+
+    code = "run_failed"
 
 
 class ImageError(BioEngineError):

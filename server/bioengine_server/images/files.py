@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from bioengine_contract.errors import BioEngineError
 from PIL import Image as Pillow
 
-from bioengine_server.errors import BioEngineError
 from bioengine_server.images.errors import UnfitFormat, UnreadableImage, UnwritableImage
 from bioengine_server.images.image import Image
 from bioengine_server.images.png import NotInPng, read_png, write_png

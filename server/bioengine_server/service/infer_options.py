@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from bioengine_server.errors import RefusedArgument
-from bioengine_server.service.run_request import MAX_ID
+from bioengine_contract.ids import TRITON_VERSION
+from bioengine_contract.request import MAX_ID
+
+from bioengine_server.dispatch.errors import RefusedArgument
 from bioengine_server.triton.api import InferOptions
 from bioengine_server.triton.request import MAX_PRIORITY, MAX_SEQUENCE_ID, MAX_TIMEOUT, is_text, is_whole
 
-_VERSION = re.compile(r"[0-9]{1,18}")
+_VERSION = re.compile(TRITON_VERSION)
 _COMPRESSIONS = ("gzip", "deflate")
 _SERIALIZATIONS = ("triton", "imjoy")
 _SHOWN = 60  # characters of a value in an error

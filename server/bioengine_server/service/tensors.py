@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from bioengine_contract import message
+from bioengine_contract.nearest import did_you_mean
 from tritonclient.utils import triton_to_np_dtype
 
-from bioengine_server.errors import RefusedArgument
-from bioengine_server.nearest import did_you_mean
+from bioengine_server.dispatch.errors import RefusedArgument
 from bioengine_server.service.infer_options import shown
-from bioengine_server.triton import message
 from bioengine_server.triton.tensor_bytes import MAX_TEXTS
 
 _MOST_AXES = 32
@@ -55,7 +55,7 @@ def to_triton(inputs: Any, config: dict[str, Any], serialization: str) -> list[t
         )
     given_specs = [spec for spec in specs if spec["name"] in values]
     if serialization == "imjoy":
-        return [(spec["name"], _bytes(message.encode(values[spec["name"]]))) for spec in given_specs]
+        return [(spec["name"], _bytes(_encoded(values[spec["name"]]))) for spec in given_specs]
     for spec in given_specs:
         if spec["data_type"].removeprefix("TYPE_") in ("STRING", "BYTES"):
             _check_texts(spec["name"], values[spec["name"]])
@@ -161,6 +161,14 @@ def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
             iterator.iternext()
 
 
+def _encoded(value: Any) -> bytes:
+    """Raises RefusedArgument for what cannot be sent to a model (a function, an object)."""
+    try:
+        return message.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise RefusedArgument("inputs", f"{error}. Send arrays, strings, numbers, lists and dicts only.") from error
+
+
 def _check_texts(name: str, value: Any) -> None:
     """Before each element becomes an object. Raises RefusedArgument."""
     count, pending = 0, [value]
@@ -183,7 +191,7 @@ def _decoded(array: np.ndarray, serialization: str, decode_json: bool, decode_by
     if array.dtype != np.object_:
         return array
     if serialization == "imjoy":
-        return message.decode_request(array.flat[0])  # a model may answer with what a client sent
+        return message.decode(array.flat[0])  # a model may answer with what a client sent
     if not (decode_json or decode_bytes):
         return list(array.flat)
     return [_text(item, decode_json) for item in array.flat]

@@ -8,19 +8,28 @@ arguments that are refused raise, naming the argument.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
+from bioengine_contract import message
+from bioengine_contract.errors import BadRequest, RequestError
+from bioengine_contract.ids import RUNNER, BadModelId
+from bioengine_contract.nearest import did_you_mean
+from bioengine_contract.package_errors import ModelNotFound
+from bioengine_contract.request import REQUEST_KEYS, RunRequest
+from bioengine_contract.run import failure
+
+from bioengine_server.access.caller import Caller
+from bioengine_server.access.errors import TooLarge
 from bioengine_server.access.rules import Access
-from bioengine_server.errors import Busy, CallerGone, RefusedArgument, Stopping, TooLarge, TritonUnavailable
-from bioengine_server.nearest import did_you_mean
-from bioengine_server.service.admission import Admission
-from bioengine_server.service.caller import Caller
+from bioengine_server.aside import aside
+from bioengine_server.dispatch.dispatcher import Call, Dispatcher
+from bioengine_server.dispatch.errors import ModelNotFetched, RefusedArgument
+from bioengine_server.dispatch.probe import ReservedModel, names_probe
+from bioengine_server.dispatch.progress import Progress
 from bioengine_server.service.infer_options import (
     checked_flag,
     checked_model_name,
@@ -28,50 +37,33 @@ from bioengine_server.service.infer_options import (
     checked_version,
     infer_options,
 )
-from bioengine_server.service.probe import ReservedModel, names_probe
-from bioengine_server.service.progress import Progress
-from bioengine_server.service.run_request import REQUEST_KEYS, RunRequest
-from bioengine_server.service.stored import Call, StoredModels
 from bioengine_server.service.tensors import checked_outputs, from_triton, to_triton
-from bioengine_server.store.service import StoreService
-from bioengine_server.triton import message
-from bioengine_server.triton.api import ROUTER, InferOptions, InferResult, TritonApi, TritonError
-from bioengine_server.triton.router import Router
-
-T = TypeVar("T")
+from bioengine_server.triton.api import InferOptions, InferResult, TritonApi
+from bioengine_server.triton.errors import TritonError
+from bioengine_server.workers.worker import Body
 
 logger = logging.getLogger(__name__)
 
 SERVICE_ID = "triton-client"
 
-_AT_ONCE = 1 << 20  # bytes that are converted without a thread
-
 _NOT_FOR_CLIENTS = ("self", "server_url", "context", "unknown")
-
-RESERVED_ROUTERS = 2  # instances that no admitted request takes: one for questions about models, one for the probe
 
 
 class TritonClient:
-    """The service, in front of one Triton. The same in the server process and in a process of its own."""
+    """The service, in front of a dispatcher and a Triton. The same in the server process and in a process of its own."""
 
-    def __init__(
-        self, router: Router, access: Access, admission: Admission, store: StoreService, public_url: str, files_url: str = ""
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher, triton: TritonApi, access: Access, public_url: str) -> None:
         """
         Args:
-            router: the router of the Triton to use.
+            dispatcher: for models of the store.
+            triton: for other models, which it has.
             access: says who may use it, and how much of it.
-            admission: the door in front of it.
-            store: fetches models that are not stored, into the store that this Triton reads.
             public_url: the Hypha server's URL, which `get_config` tells.
-            files_url: the URL under which `web.model_files` gives the files that descriptions name; empty where it does not.
         """
-        self._router = router
+        self.dispatcher = dispatcher
+        self.triton = triton
         self.access = access
-        self._admission = admission
-        self._stored = StoredModels(router, admission, store)
         self._public_url = public_url
-        self.files_url = files_url
         self._is_connected: Callable[[str, str], bool] | None = None
 
     def watch_clients(self, is_connected: Callable[[str, str], bool]) -> None:
@@ -80,7 +72,7 @@ class TritonClient:
 
     def stop(self) -> None:
         """Answer the requests that run or wait, for there will be no results any more."""
-        self._admission.close()
+        self.dispatcher.queue.close()
 
     def definition(self) -> dict[str, Any]:
         """What is registered with Hypha."""
@@ -144,15 +136,15 @@ class TritonClient:
         `"warnings": [str, ...]` where there is something to say of the values, or `{"success": False, "error": str}`.
 
         Raises NoAccess, TooManyRequests; RefusedArgument; TypeError for an input of a wrong dtype; for models other than the
-        router TritonError, TritonUnavailable, Busy, CallerGone, Stopping, TooLarge.
+        runner TritonError, TritonUnavailable, Busy, CallerGone, Stopping, TooLarge.
         """
         caller = self._caller(context)
         _refuse(server_url, unknown, self.execute)
         checked_serialization(serialization), checked_model_name(model_name)
         json_wanted, text_wanted = checked_flag("decode_json", decode_json), checked_flag("decode_bytes", decode_bytes)
         use_cache, verbose = checked_flag("cache_config", cache_config), checked_flag("verbose", verbose)
-        if model_name == ROUTER and serialization != "imjoy":
-            raise RefusedArgument("serialization", f"{ROUTER!r} takes 'imjoy' only: say serialization=\"imjoy\".")
+        if model_name == RUNNER and serialization != "imjoy":
+            raise RefusedArgument("serialization", f"{RUNNER!r} takes 'imjoy' only: say serialization=\"imjoy\".")
         if names_probe(model_name):
             raise ReservedModel("model_name")
         options = infer_options(
@@ -167,20 +159,21 @@ class TritonClient:
         )
         logger.log(logging.INFO if verbose else logging.DEBUG, "%s runs %.80r", caller, model_name)
         async with self.access.request(caller), Progress(progress) as steps:
-            if model_name == ROUTER:
-                return await self._run_stored_model(inputs, Call(caller, _for_router(options), steps))
+            call = Call(caller, steps)
+            if model_name == RUNNER:
+                return await self._run_stored_model(inputs, call, _for_runner(options))
             config = await self._triton_config(model_name, options.model_version, use_cache=use_cache)
             outputs = checked_outputs(select_outputs, config)
             self.access.check_size(inputs, caller)
-            tensors = await _aside(message.size(inputs), to_triton, inputs, config, serialization)
+            tensors = await aside(message.size(inputs), to_triton, inputs, config, serialization)
 
             async def infer() -> InferResult:
                 steps.tell("running")
-                return await self._router.api.infer(model_name, tensors, outputs, options)
+                return await self.triton.infer(model_name, tensors, outputs, options)
 
-            result = await self._stored.in_place(f"triton:{model_name}", Call(caller, options, steps), infer)
+            result = await self.dispatcher.in_turn(f"triton:{model_name}", call, infer)
             size = message.size(list(result.outputs.values()))
-            outputs_by_name = await _aside(size, from_triton, result.outputs, serialization, json_wanted, text_wanted)
+            outputs_by_name = await aside(size, from_triton, result.outputs, serialization, json_wanted, text_wanted)
             return {**outputs_by_name, "__info__": result.info}
 
     async def get_config(
@@ -204,25 +197,43 @@ class TritonClient:
             config = await self._config(model_name, checked_version(model_version), caller)
             return {**config, "server_url": f"{self._public_url}/triton", "model_name": model_name}
 
-    @property
-    def triton(self) -> TritonApi:
-        """The Triton that this service runs models on."""
-        return self._router.api
+    async def run(self, request: RunRequest, caller: Caller) -> dict[str, Any]:
+        """The result of a request for a stored model that came by Triton's own protocol; what goes wrong is data.
 
-    @contextlib.asynccontextmanager
-    async def admit_for_triton(self, model_name: str, model_id: str, caller: Caller) -> AsyncIterator[str]:
-        """Hold a place for an inference that goes to Triton itself; yields the name of the Triton model, loaded.
+        Raises NoAccess, TooManyRequests, ReservedModel.
+        """
+        async with self.access.request(caller):
+            if request.inputs is not None and names_probe(request.model_id):
+                raise ReservedModel("model_id")
+            return await self.dispatcher.respond(request, Call(caller, Progress(None)))
+
+    async def forward(self, model_name: str, version: str, body: Body, headers: Mapping[str, str], caller: Caller) -> Any:
+        """Triton's answer to an inference request of its own protocol, to be read and released.
 
         Args:
-            model_name: a bioimage.io model's id, the router, or another model of Triton.
-            model_id: for the router, the model that the request is about.
+            model_name: a bioimage.io model's id, or another model of Triton.
+            version: of the Triton model, empty for the newest.
+            body, headers: of the request.
             caller: who asks.
 
-        Raises NoAccess, TooManyRequests, NoSuchModel, ModelNotLoaded, ReservedModel, Busy, TritonUnavailable.
+        Raises NoAccess, TooManyRequests, RequestError, ReservedModel, Busy, TritonError, TritonUnavailable.
         """
         logger.debug("%s infers with %s", caller, model_name)
-        async with self.access.request(caller), self._stored.admitted(model_name, model_id, caller) as name:
-            yield name
+        if names_probe(model_name):
+            raise ReservedModel("model_name")
+        async with self.access.request(caller):
+            call = Call(caller, Progress(None))
+            try:
+                model = self.dispatcher.stored(model_name)
+            except (BadModelId, ModelNotFound):
+                if await self.triton.is_ready(model_name):
+                    suffix = f"/versions/{version}" if version else ""
+                    path = f"/v2/models/{model_name}{suffix}/infer"
+                    return await self.dispatcher.in_turn(
+                        f"triton:{model_name}", call, lambda: self.triton.open("POST", path, body(), dict(headers))
+                    )
+                model = await self.dispatcher.model(model_name, call)
+            return await self.dispatcher.forward(model, call, version, body, headers)
 
     def _caller(self, context: dict[str, Any] | None) -> Caller:
         """The caller; whether it is still there is known of those who are connected to the Hypha of this process.
@@ -235,60 +246,70 @@ class TritonClient:
             return caller
         return replace(caller, connected=lambda: is_connected(caller.workspace, caller.client))
 
-    async def _run_stored_model(self, inputs: Any, call: Call) -> dict[str, Any]:
-        """A request of the router: what goes wrong is data."""
+    async def _run_stored_model(self, inputs: Any, call: Call, options: InferOptions) -> dict[str, Any]:
+        """A request of the model runner: what goes wrong is data."""
         if not isinstance(inputs, (list, tuple)) or len(inputs) != 1 or not isinstance(inputs[0], dict):
             raise RefusedArgument("inputs", 'expected a list with one dict, [{"model_id": "affable-shark", "inputs": [image]}].')
-        request = RunRequest.from_client(inputs[0], self.files_url)
+        try:
+            request = RunRequest.from_client(inputs[0])
+        except BadRequest as error:
+            raise RefusedArgument("inputs", str(error)) from error
+        info = runner_info(options.request_id)
         try:
             self.access.check_size(request.inputs, call.caller)
-            result, info = await self._stored.run(request, call)
-        except (Busy, CallerGone, ReservedModel, Stopping, TooLarge, TritonError, TritonUnavailable) as error:
-            result, info = {"success": False, "error": str(error)}, {"model_name": ROUTER}
-        if result.get("success") is False:
-            logger.info("%s: %.400r", call.caller, result["error"])
-        return {"result": result, "__info__": info}
+        except TooLarge as error:
+            return {"result": failure(error, ""), "__info__": info}
+        return {"result": await self.dispatcher.respond(request, call), "__info__": info}
 
     async def _config(self, model_name: Any, model_version: str, caller: Caller) -> dict[str, Any]:
         """Triton's configuration of a model: of a bioimage.io model, stored or not, or of another model of Triton."""
-        answer, _ = await self._stored.config(model_name, caller)
-        if "config" in answer:
-            return dict(answer["config"])
+        if not isinstance(model_name, str) or model_name == RUNNER:
+            return await self._triton_config(model_name, model_version, use_cache=False)
+        try:
+            return self.dispatcher.stored_config(model_name)
+        except (BadModelId, ModelNotFound) as error:
+            missing = error
+        except RequestError as error:
+            raise RefusedArgument("model_name", str(error)) from error
         try:
             return await self._triton_config(model_name, model_version, use_cache=False)
         except RefusedArgument:
-            if "not_stored" not in answer:
+            if not isinstance(missing, ModelNotFound):
                 raise
-            return await self._stored.config_of_description(answer, caller)
+        try:
+            return await self.dispatcher.config_in_collection(missing, caller)
+        except ModelNotFetched as error:
+            raise RefusedArgument("model_name", str(error)) from error
 
     async def _triton_config(self, model_name: Any, model_version: str, use_cache: bool) -> dict[str, Any]:
         if model_name is None:
-            raise RefusedArgument("model_name", f"it is missing. For bioimage.io models it is {ROUTER!r}.")
+            raise RefusedArgument("model_name", f"it is missing. For bioimage.io models it is {RUNNER!r}.")
         try:
-            return await self._router.api.model_config(model_name, model_version, from_cache=use_cache)
+            return await self.triton.model_config(model_name, model_version, from_cache=use_cache)
         except TritonError as error:
             version = f" with the version {model_version}" if model_version else ""
             raise RefusedArgument(
                 "model_name",
                 f"this server's Triton has no model {model_name!r}{version}. To run a bioimage.io model, "
-                f"name {ROUTER!r} and give the model's id in the inputs.",
+                f"name {RUNNER!r} and give the model's id in the inputs.",
             ) from error
 
 
-async def _aside(size: int, work: Callable[..., T], *arguments: Any) -> T:
-    """`work(*arguments)` on about `size` bytes, without keeping other requests waiting for it."""
-    return work(*arguments) if size < _AT_ONCE else await asyncio.to_thread(work, *arguments)
+def runner_info(request_id: str = "") -> dict[str, Any]:
+    """What Triton would say of a response of its model `bioengine-model-runner`."""
+    outputs = [{"name": "result", "datatype": "BYTES", "shape": [1]}]
+    return {"model_name": RUNNER, "model_version": "1", "outputs": outputs, **({"id": request_id} if request_id else {})}
 
 
-def _for_router(options: InferOptions) -> InferOptions:
-    """What a client may ask for where the router runs a model: its own name for the request. The rest has no meaning there.
+def _for_runner(options: InferOptions) -> InferOptions:
+    """What a client may ask for where a stored model is run: its own name for the request. The rest has no meaning there.
 
     Raises RefusedArgument.
     """
     if options.model_version not in ("", "1"):
         raise RefusedArgument(
             "model_version",
-            f"{ROUTER!r} has the version 1 alone. That of a bioimage.io model goes with its id, as in 'affable-shark/1.1'.",
+            f"{RUNNER!r} has the version 1 alone. That of a bioimage.io model goes with its id, as in 'affable-shark/1.1'.",
         )
     return InferOptions(request_id=options.request_id)
 

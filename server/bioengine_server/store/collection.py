@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from bioengine_server.errors import DownloadFailed, NotAPackage, NotInCollection
 from bioengine_server.settings import Settings
 from bioengine_server.store.description import MAX_SIZE
 from bioengine_server.store.download import Downloader, NotThere
+from bioengine_server.store.errors import DownloadFailed, NotAPackage, NotInCollection
 from bioengine_server.store.reader import apart, look_up, read_raw, search_listing
 from bioengine_server.untrusted import shown
 

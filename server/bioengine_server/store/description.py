@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from bioengine_contract.ids import version_folder
 
-from bioengine_server.errors import StoreError
-from bioengine_server.store import layout
+from bioengine_server.store.errors import StoreError
 from bioengine_server.store.yaml_text import Loader
 from bioengine_server.untrusted import shown
 
@@ -108,10 +108,11 @@ def build(folder: Path, id: str, files: dict[str, str], origin: str) -> dict[str
     for spec in description.inputs:
         if getattr(spec, "output_of", None):
             raise Unreadable(f"its input '{shown(spec.id)}' is the output of another model, which is not supported")  # type: ignore[union-attr]
-    version = layout.version_folder(raw.get("version"))
+    version = version_folder(raw.get("version"))
     manifest = build_manifest(description, raw, id, version, folder, files, origin)
     if (weights := manifest.weights.get("onnx")) is not None:
-        manifest.weights["onnx"] = check_onnx(folder, weights, files, raw)
+        checked = {**manifest.weights, "onnx": check_onnx(folder, weights, files, raw)}
+        manifest = manifest.model_copy(update={"weights": checked})
     return manifest.model_dump(mode="json")
 
 

@@ -27,8 +27,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential
 from yarl import URL
 
-from bioengine_server.errors import DownloadFailed
 from bioengine_server.store.addresses import is_public, numeric_host
+from bioengine_server.store.errors import DownloadFailed
 from bioengine_server.untrusted import shown
 
 logger = logging.getLogger(__name__)

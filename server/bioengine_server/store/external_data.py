@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bioengine_server.errors import StoreError
-from bioengine_server.store.manifest import Weights
+from bioengine_contract.manifest import Weights
+
+from bioengine_server.store.errors import StoreError
 from bioengine_server.store.onnx_files import External, NotOnnx, external_tensors
 from bioengine_server.untrusted import shown
 
@@ -40,7 +41,7 @@ def check_onnx(folder: Path, weights: Weights, files: dict[str, str], raw: dict[
         return weights
     declared = _named_files(raw)
     needed = sorted({_file_of(weights.source, tensor, declared, files, folder) for tensor in tensors})
-    return weights.model_copy(update={"external_data": needed[0] if needed else None, "more_external_data": needed[1:]})
+    return weights.model_copy(update={"external_data": needed[0] if needed else None, "more_external_data": tuple(needed[1:])})
 
 
 def paths_of(file: Path) -> list[str]:

@@ -7,7 +7,7 @@
     <home>/locks/                       who changes the store, who downloads what, which packages under way are somebody's
 
 The locks lie beside the store, not in it: models may read the store, and whoever can open a file can lock it.
-The runner reads the same (`bioengine_runner.store.resolve`); a test holds both to it.
+How it is read stands in `bioengine_contract.store`.
 """
 
 from __future__ import annotations
@@ -16,28 +16,22 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from bioengine_server.errors import BadId, BadModelId, StoreError
+from bioengine_contract.ids import is_storable_id
+from bioengine_contract.removal import remove
+from bioengine_contract.store import ALIASES_FILE
+
 from bioengine_server.private_folder import make_private
-from bioengine_server.removal import remove
+from bioengine_server.store.errors import BadId, StoreError
 from bioengine_server.whole_file import whole_file
 
-ALIASES_FILE = "aliases.json"
 INCOMING = ".incoming-"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_MODEL_ID = re.compile(
-    r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/v?[0-9][A-Za-z0-9._+-]{0,63})?"
-    r"|10\.[0-9]{4,9}/[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[0-9]{1,20})?"
-)
 _PATIENCE = 60.0  # seconds that a change of the store waits for another one
-_ROUTER = "bioengine-model-runner"
-_DOI_PREFIX = re.compile(r"10\.[0-9]{4,9}")
 
 
 class StoreBusy(StoreError):
@@ -49,34 +43,10 @@ class StoreBusy(StoreError):
 
 
 def check_id(id: str) -> str:
-    """`id`, if it can be the name of a folder and of a Triton model of its own. Raises BadId.
-
-    `--` sets a version or weights apart in the name of a Triton model. The first half of a DOI, with a version behind it, would
-    be the whole DOI of another model.
-    """
-    if not _NAME.fullmatch(id) or "--" in id or id.casefold() == _ROUTER or _DOI_PREFIX.fullmatch(id):
+    """`id`, if a stored package may have it. Raises BadId."""
+    if not is_storable_id(id):
         raise BadId(id)
     return id
-
-
-def check_model_id(name: str) -> str:
-    """`name`, if clients may ask for a model by it. Raises BadModelId. The runner's `parse` takes the same."""
-    if not _MODEL_ID.fullmatch(name):
-        raise BadModelId(name)
-    return name
-
-
-def version_folder(version: object) -> str:
-    """A package's version as a folder name; packages without one are `0`."""
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", str(version)) if version is not None else "0"
-    return name if _NAME.fullmatch(name) else "0"
-
-
-def read_aliases(store: Path) -> dict[str, str]:
-    try:
-        return dict(json.loads((store / ALIASES_FILE).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return {}
 
 
 def write_aliases(store: Path, aliases: dict[str, str]) -> None:

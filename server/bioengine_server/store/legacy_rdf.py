@@ -7,18 +7,22 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from bioengine_contract.axes import BATCH, letter_of
 from bioimageio.spec.model import v0_4, v0_5
 
 if TYPE_CHECKING:
-    from bioengine_server.store.manifest import Axis, Tensor
-
-_LETTERS = {"batch": "b", "channel": "c", "time": "t", "index": "i"}
+    from bioengine_contract.manifest import Axis, Tensor
 
 
 def legacy_rdf(
-    description: v0_4.ModelDescr | v0_5.ModelDescr, raw: dict[str, Any], id: str, inputs: list[Tensor], outputs: list[Tensor]
+    description: v0_4.ModelDescr | v0_5.ModelDescr,
+    raw: dict[str, Any],
+    id: str,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
 ) -> dict[str, Any]:
     """`raw`, the rdf.yaml as plain data, with inputs, outputs and test files in the shape of format 0.4.
 
@@ -67,15 +71,15 @@ def _tensor(spec: Any, tensor: Tensor, item: dict[str, Any]) -> dict[str, Any]:
     return legacy
 
 
-def _letters(axes: list[Axis]) -> str:
-    return "".join(_LETTERS.get(axis.type, axis.id[-1]) for axis in axes)
+def _letters(axes: Sequence[Axis]) -> str:
+    return "".join(letter_of(axis.type, axis.id) for axis in axes)
 
 
 def _is_fixed(axis: Axis) -> bool:
-    return axis.reference is None and (axis.step == 0 or axis.type == "batch")
+    return axis.reference is None and (axis.step == 0 or axis.type == BATCH)
 
 
-def _input_shape(axes: list[Axis]) -> Any:
+def _input_shape(axes: Sequence[Axis]) -> Any:
     """The size of each axis, or of all `{min, step}` where one is free."""
     sizes = [axis.min for axis in axes]
     if all(_is_fixed(axis) for axis in axes):
@@ -83,7 +87,7 @@ def _input_shape(axes: list[Axis]) -> Any:
     return {"min": sizes, "step": [0 if _is_fixed(axis) else axis.step for axis in axes]}
 
 
-def _output_shape(axes: list[Axis]) -> Any:
+def _output_shape(axes: Sequence[Axis]) -> Any:
     """The size of each axis, or of all `reference * scale + 2 * offset` where one follows another tensor's."""
     references = [axis.reference for axis in axes if axis.reference is not None]
     if not references:
@@ -94,7 +98,7 @@ def _output_shape(axes: list[Axis]) -> Any:
             scale.append(axis.reference.scale)
             offset.append(axis.reference.offset / 2)
         else:
-            follows = axis.type == "batch"
+            follows = axis.type == BATCH
             scale.append(1.0 if follows else 0.0)
             offset.append(0.0 if follows else axis.min / 2)
     return {"reference_tensor": references[0].tensor, "scale": scale, "offset": offset}

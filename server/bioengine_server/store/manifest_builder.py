@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from bioengine_contract.axes import BATCH, id_of, type_of
+from bioengine_contract.manifest import Axis, Manifest, SizeReference, Tensor, Weights
+from bioengine_contract.weights import RUNNABLE
 from bioimageio.spec.model import v0_4, v0_5
 
 from bioengine_server.store.legacy_rdf import legacy_rdf
-from bioengine_server.store.manifest import RUNNABLE_WEIGHTS, Axis, Manifest, SizeReference, Tensor, Weights
 
 ModelDescription: TypeAlias = v0_4.ModelDescr | v0_5.ModelDescr
-
-_AXIS_NAMES_0_4 = {"b": "batch", "t": "time", "i": "index", "c": "channel"}
-_AXIS_TYPES_0_4 = {"b": "batch", "t": "time", "i": "index", "c": "channel", "z": "space", "y": "space", "x": "space"}
 
 # Triton's names of the dtypes that bioimage.io knows.
 _TRITON_TYPES = {
@@ -46,7 +46,7 @@ def build_manifest(
         files: SHA-256 of each file, by its path within the package.
         origin: where it came from.
     """
-    inputs = [_tensor(spec, {}) for spec in description.inputs]
+    inputs = tuple(_tensor(spec, {}) for spec in description.inputs)
     scales = {
         (spec.id, axis.id): _scale(axis)
         for spec in description.inputs
@@ -54,13 +54,13 @@ def build_manifest(
         for axis in spec.axes
     }
     if isinstance(description, v0_5.ModelDescr):
-        inputs = [_tensor(spec, scales) for spec in description.inputs]
-    outputs = [_tensor(spec, scales) for spec in description.outputs]
+        inputs = tuple(_tensor(spec, scales) for spec in description.inputs)
+    outputs = tuple(_tensor(spec, scales) for spec in description.outputs)
     entries = {name: entry for name, entry in description.weights if entry is not None}
     weights = {
         name: Weights(source=_path(entry.source), sha256=files[_path(entry.source)], external_data=_external_data(entry))
         for name, entry in entries.items()
-        if name in RUNNABLE_WEIGHTS and _path(entry.source) in files
+        if name in RUNNABLE and _path(entry.source) in files
     }
     return Manifest(
         id=id,
@@ -72,7 +72,7 @@ def build_manifest(
         inputs=inputs,
         outputs=outputs,
         weights=weights,
-        unsupported_weights=[name for name in entries if name not in weights],
+        unsupported_weights=tuple(name for name in entries if name not in weights),
         code=_code(description),
         files=files,
         test_inputs=_test_tensors(description, "inputs"),
@@ -95,7 +95,7 @@ def _external_data(entry: Any) -> str | None:
 def _tensor(spec: Any, scales: dict[tuple[str, str], float]) -> Tensor:
     if isinstance(spec, (v0_4.InputTensorDescr, v0_4.OutputTensorDescr)):
         return Tensor(id=str(spec.name), dtype=_dtype(spec), axes=_axes_0_4(spec))
-    axes = [_axis_0_5(axis, scales) for axis in spec.axes]
+    axes = tuple(_axis_0_5(axis, scales) for axis in spec.axes)
     return Tensor(id=str(spec.id), dtype=_dtype(spec), axes=axes, optional=bool(getattr(spec, "optional", False)))
 
 
@@ -111,25 +111,21 @@ def _dtype(spec: Any) -> str:
     return str(spec.dtype)
 
 
-def _axes_0_4(spec: v0_4.InputTensorDescr | v0_4.OutputTensorDescr) -> list[Axis]:
+def _axes_0_4(spec: v0_4.InputTensorDescr | v0_4.OutputTensorDescr) -> tuple[Axis, ...]:
     shape = spec.shape
     axes = []
     for index, letter in enumerate(spec.axes):
         reference = None
         if isinstance(shape, v0_4.ParameterizedInputShape):
             # "The batch dimension can always be increased", says the specification, which wants its step to be 0.
-            smallest, step = int(shape.min[index]), 1 if letter == "b" else int(shape.step[index])
+            smallest, step = int(shape.min[index]), 1 if type_of(letter) == BATCH else int(shape.step[index])
         elif isinstance(shape, v0_4.ImplicitOutputShape):
             # Outputs only; none of them is checked, so what cannot be expressed stays free.
             smallest, step = 1, 1
         else:
             smallest, step = int(shape[index]), 0
-        axes.append(
-            Axis(
-                id=_AXIS_NAMES_0_4.get(letter, letter), type=_AXIS_TYPES_0_4[letter], min=smallest, step=step, reference=reference
-            )
-        )
-    return axes
+        axes.append(Axis(id=id_of(letter), type=type_of(letter), min=smallest, step=step, reference=reference))
+    return tuple(axes)
 
 
 def _axis_0_5(axis: Any, scales: dict[tuple[str, str], float]) -> Axis:
@@ -153,7 +149,7 @@ def _scale(axis: Any) -> float:
     return float(getattr(axis, "scale", 1.0) or 1.0)
 
 
-def _code(description: ModelDescription) -> list[str]:
+def _code(description: ModelDescription) -> tuple[str, ...]:
     """Where the package runs Python of its own even with weights that need none."""
     reasons = []
     steps = [("preprocessing", spec) for spec in description.inputs] + [("postprocessing", spec) for spec in description.outputs]
@@ -161,19 +157,19 @@ def _code(description: ModelDescription) -> list[str]:
         for step in getattr(spec, kind):
             if str(getattr(step, "id", getattr(step, "name", ""))) == "custom":
                 reasons.append(f"custom {kind} of '{getattr(spec, 'id', None) or getattr(spec, 'name', '')}'")
-    return reasons
+    return tuple(reasons)
 
 
-def _test_tensors(description: ModelDescription, kind: Literal["inputs", "outputs"]) -> list[str]:
+def _test_tensors(description: ModelDescription, kind: Literal["inputs", "outputs"]) -> tuple[str, ...]:
     if isinstance(description, v0_4.ModelDescr):
-        return [_path(source) for source in getattr(description, f"test_{kind}")]
-    return [_path(spec.test_tensor.source) for spec in getattr(description, kind) if spec.test_tensor is not None]
+        return tuple(_path(source) for source in getattr(description, f"test_{kind}"))
+    return tuple(_path(spec.test_tensor.source) for spec in getattr(description, kind) if spec.test_tensor is not None)
 
 
-def _triton_config(inputs: list[Tensor], outputs: list[Tensor]) -> dict[str, Any]:
+def _triton_config(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> dict[str, Any]:
     """Triton's model configuration: one dim for each axis of the RDF, batch included, -1 where the size is free."""
 
-    def tensors(specs: list[Tensor]) -> list[dict[str, Any]]:
+    def tensors(specs: Sequence[Tensor]) -> list[dict[str, Any]]:
         return [
             {
                 "name": spec.id,

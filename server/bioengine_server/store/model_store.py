@@ -12,14 +12,16 @@ import errno
 import logging
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bioengine_server.errors import BadId, FileExists, NotAPackage, NotStored, StoreError, StoreNotWritable, StoreReadOnly
+from bioengine_contract.manifest import FILE_NAME, Manifest
+from bioengine_contract.store import ALIASES_FILE, read_aliases
+
 from bioengine_server.store import layout, reader
-from bioengine_server.store.manifest import FILE_NAME, Manifest
+from bioengine_server.store.errors import BadId, FileExists, NotAPackage, NotStored, StoreError, StoreNotWritable, StoreReadOnly
 from bioengine_server.store.names import (
     SHIPPED_PACKAGES,
     NameTaken,
@@ -92,7 +94,7 @@ class ModelStore:
             place = f"{manifest.id}/{manifest.version}"
             with self._writing(source), layout.lock(self.folder):
                 layout.sweep(self.folder)
-                aliases = layout.read_aliases(self.folder)
+                aliases = dict(read_aliases(self.folder))
                 self._check_id(manifest, aliases)
                 if not replace:
                     self._check_meaning(manifest, aliases)
@@ -131,7 +133,7 @@ class ModelStore:
         place = f"{id}/{manifest.version}"
         with self._writing(source), layout.lock(self.folder):
             layout.sweep(self.folder)
-            aliases = layout.read_aliases(self.folder)
+            aliases = dict(read_aliases(self.folder))
             self._check_id(manifest, aliases)
             if place not in aliases:
                 self._put(folder, manifest)
@@ -157,7 +159,7 @@ class ModelStore:
 
     def models(self) -> list[StoredModel]:
         """Every stored package, by id and version."""
-        aliases = layout.read_aliases(self.folder)
+        aliases = dict(read_aliases(self.folder))
         models = []
         for file in sorted(self.folder.glob(f"*/*/{FILE_NAME}")):
             place = file.parent.relative_to(self.folder).as_posix()
@@ -176,7 +178,7 @@ class ModelStore:
         """
         with self._writing(self.folder), layout.lock(self.folder):
             layout.sweep(self.folder)
-            aliases = layout.read_aliases(self.folder)
+            aliases = dict(read_aliases(self.folder))
             places = sorted(set(aliases.values()))
             gone = [place for place in places if place == name or place.split("/")[0] == name]
             if not gone:
@@ -194,7 +196,7 @@ class ModelStore:
 
     def find(self, name: str) -> StoredModel:
         """The package that any of its names means. Raises NotStored."""
-        aliases = layout.read_aliases(self.folder)
+        aliases = dict(read_aliases(self.folder))
         place = aliases.get(name)
         if place is None:
             raise NotStored(name, sorted({place.split("/")[0] for place in aliases.values()}))
@@ -204,7 +206,7 @@ class ModelStore:
     def names(self, model: StoredModel) -> set[str]:
         """Every name of a package."""
         place = _place(model)
-        return {name for name, named in layout.read_aliases(self.folder).items() if named == place}
+        return {name for name, named in read_aliases(self.folder).items() if named == place}
 
     def export(self, model: StoredModel, target: Path) -> None:
         """Write a package as the zip `target`, whole or not at all. Raises FileExists, StoreError.
@@ -251,14 +253,14 @@ class ModelStore:
         None where there is no store.
         """
         with contextlib.suppress(OSError):
-            status = (self.folder / layout.ALIASES_FILE).stat()
+            status = (self.folder / ALIASES_FILE).stat()
             return status.st_ino, status.st_mtime_ns
         return None
 
     def contains(self, name: str) -> bool:
-        return name in layout.read_aliases(self.folder)
+        return name in read_aliases(self.folder)
 
-    def _check_id(self, manifest: Manifest, aliases: dict[str, str]) -> None:
+    def _check_id(self, manifest: Manifest, aliases: Mapping[str, str]) -> None:
         """Raises BadId, ReservedName, NameTaken for an id that no package may have, or not this one."""
         id = layout.check_id(manifest.id)
         if (shipped := shipped_package(id)) is not None and (id != shipped.name or manifest.files != hash_files(shipped)):
@@ -268,7 +270,7 @@ class ModelStore:
         if self._is_triton_model(id):
             raise NameTaken(id, "a Triton model of this server's admin", "Name another with --id ID.")
 
-    def _check_meaning(self, manifest: Manifest, aliases: dict[str, str]) -> None:
+    def _check_meaning(self, manifest: Manifest, aliases: Mapping[str, str]) -> None:
         """Raises NameTaken where the package's names mean something else at present."""
         remedy = "Import it with --replace to have the name mean this package from now on, or under another name with --id ID."
         for name in (f"{manifest.id}/{manifest.version}", manifest.id):
@@ -276,7 +278,7 @@ class ModelStore:
                 differs = "a package with other content" if aliases[name] == name else f"the package {aliases[name]}"
                 raise NameTaken(name, differs, remedy)
 
-    def _is_free(self, name: str, id: str, aliases: dict[str, str]) -> bool:
+    def _is_free(self, name: str, id: str, aliases: Mapping[str, str]) -> bool:
         """Whether `name` may be a further name of the package `id`: it is nobody's, or already a name of this one."""
         return (
             shipped_package(name) is None
@@ -304,7 +306,7 @@ class ModelStore:
 
         `is_there`: whether the id means the shipped package.
         """
-        aliases = layout.read_aliases(self.folder)
+        aliases = dict(read_aliases(self.folder))
         own = aliases[id] if is_there else None
         wrong = {name: place for name, place in aliases.items() if place != own}
         for place in sorted({place for place in wrong.values() if place.split("/")[0].casefold() == id}):
@@ -312,7 +314,7 @@ class ModelStore:
             self.remove(place)
         if any(name.split("/")[0].casefold() == id for name in wrong):
             with self._writing(self.folder), layout.lock(self.folder):
-                aliases = layout.read_aliases(self.folder)
+                aliases = dict(read_aliases(self.folder))
                 left = {name: aliases[name] for name in aliases if aliases[name] == own or name.split("/")[0].casefold() != id}
                 layout.write_aliases(self.folder, left)
 

@@ -7,11 +7,13 @@ is taken where it is free, and by an import of the admin's only.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bioengine_server.errors import StoreError
+from bioengine_contract.ids import is_name, split_doi
+
+from bioengine_server.store.errors import StoreError
 
 _SERVER = Path(__file__).resolve().parents[1]
 
@@ -19,9 +21,6 @@ SHIPPED_PACKAGES = _SERVER / "packages"
 """Packages that come with the project and are in every store, one folder for each id."""
 
 _BENCH_PACKAGES = _SERVER / "bench" / "packages"
-
-_NICKNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_DOI = re.compile(r"(10\.[0-9]{4,9}/[A-Za-z0-9][A-Za-z0-9._-]{0,127})(/[0-9]{1,20})?")
 
 
 class NameTaken(StoreError):
@@ -65,18 +64,18 @@ def claimed_names(raw: dict[str, Any]) -> set[str]:
     config = _bioimageio(raw)
     names = set()
     for candidate in (raw.get("id"), config.get("nickname"), config.get("doi"), deposit.get("doi")):
-        if isinstance(candidate, str) and (found := _DOI.fullmatch(candidate)):
-            names |= {candidate, found[1]}
-        elif isinstance(candidate, str) and _NICKNAME.fullmatch(candidate):
+        if isinstance(candidate, str) and (doi := split_doi(candidate)):
+            names |= {candidate, doi[0]}
+        elif isinstance(candidate, str) and is_name(candidate):
             names.add(candidate)
     return names
 
 
 def is_doi(name: str) -> bool:
-    return _DOI.fullmatch(name) is not None
+    return split_doi(name) is not None
 
 
-def same_but_for_case(name: str, aliases: dict[str, str]) -> str | None:
+def same_but_for_case(name: str, aliases: Mapping[str, str]) -> str | None:
     """Another name of the store that differs from `name` in its case alone: people, and some file systems, take both for one."""
     return next((other for other in aliases if other != name and other.casefold() == name.casefold()), None)
 

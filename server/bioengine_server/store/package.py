@@ -18,10 +18,11 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
-from bioengine_server.errors import NotAPackage
-from bioengine_server.removal import remove
+from bioengine_contract.manifest import FILE_NAME
+from bioengine_contract.removal import remove
+
 from bioengine_server.store.description import MAX_SIZE
-from bioengine_server.store.manifest import FILE_NAME
+from bioengine_server.store.errors import NotAPackage
 from bioengine_server.untrusted import shown
 
 RDF = "rdf.yaml"

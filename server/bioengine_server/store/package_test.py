@@ -9,13 +9,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from bioengine_contract.trust import code_of, usable_weights
+
 from bioengine_server.environments import environment
-from bioengine_server.errors import NotServedHere, StoreNotWritable
+from bioengine_server.store.errors import NotServedHere, StoreNotWritable
 from bioengine_server.store.layout import is_read_only, write_json
 from bioengine_server.store.model_store import StoredModel
 from bioengine_server.store.package import REPORTS
 from bioengine_server.store.package_test_run import TilesOutcome, run_test
-from bioengine_server.store.trust import code_of, usable_weights
 from bioengine_server.untrusted import printable
 
 REPORT_FILE = "test.json"

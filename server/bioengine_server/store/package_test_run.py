@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from bioengine_contract.removal import remove
 from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 
-from bioengine_server.errors import StoreError
-from bioengine_server.removal import remove
+from bioengine_server.store.errors import StoreError
 from bioengine_server.untrusted import printable
 
 _LONGEST = 3600.0  # seconds

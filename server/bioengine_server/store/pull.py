@@ -17,16 +17,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from bioengine_server.errors import DownloadFailed, NotAPackage
+from bioengine_contract.weights import RUN_CODE, RUNNABLE
+
 from bioengine_server.store import layout
 from bioengine_server.store.collection import Collection, Description
 from bioengine_server.store.download import Downloader, NotThere, Progress, nobody
-from bioengine_server.store.manifest import RUNNABLE_WEIGHTS
+from bioengine_server.store.errors import DownloadFailed, NotAPackage
 from bioengine_server.store.model_store import ModelStore, StoredModel
 from bioengine_server.store.named_files import NamedFile, Role, beside, is_url, name_in, named_files, weights_files
 from bioengine_server.store.names import NameTaken, ReservedName, claimed_names, is_doi, proposed_id, shipped_package
 from bioengine_server.store.package import MAX_DEPTH, OURS, RDF
-from bioengine_server.store.trust import CODE_WEIGHTS
 from bioengine_server.store.yaml_text import dumped
 from bioengine_server.untrusted import shown
 
@@ -154,8 +154,8 @@ def _wanted(raw: dict[str, Any]) -> Iterator[tuple[NamedFile, bool]]:
     """
     weights = raw.get("weights")
     entries = {name: entry for name, entry in weights.items() if isinstance(entry, dict)} if isinstance(weights, dict) else {}
-    runnable = [name for name in RUNNABLE_WEIGHTS if isinstance(entries.get(name, {}).get("source"), str)]
-    chosen = [name for name in runnable if name not in CODE_WEIGHTS] or runnable
+    runnable = [name for name in RUNNABLE if isinstance(entries.get(name, {}).get("source"), str)]
+    chosen = [name for name in runnable if name not in RUN_CODE] or runnable
     for name in chosen:
         if not isinstance(entries[name].get("sha256"), str):
             raise NotAPackage(f"The description of {shown(raw.get('name'))!r}", f"it gives no sha256 for its {name} weights")

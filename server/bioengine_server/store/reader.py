@@ -21,10 +21,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bioengine_server.errors import InvalidPackage, NotAPackage
+from bioengine_contract.manifest import Manifest
+
 from bioengine_server.store.description import PackageTooNew
+from bioengine_server.store.errors import InvalidPackage, NotAPackage
 from bioengine_server.store.external_data import RefusedWeights
-from bioengine_server.store.manifest import Manifest
 
 _PROCESSES = 2
 _PATIENCE = 60.0  # seconds for one answer, of which it may compute some

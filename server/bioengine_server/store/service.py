@@ -21,21 +21,22 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 
-from bioengine_server.errors import DownloadFailed, DownloadNotAllowed, Offline, StoreNotWritable
-from bioengine_server.service.caller import Caller
-from bioengine_server.service.lanes import Lane, LaneLimits, SharedWork
+from bioengine_contract.manifest import Manifest
+from bioengine_contract.shown_files import with_addresses
+
+from bioengine_server.access.caller import Caller
+from bioengine_server.access.lanes import Lane, LaneLimits, SharedWork
 from bioengine_server.settings import Settings
 from bioengine_server.store import layout, reader
 from bioengine_server.store.adapt import adapt
 from bioengine_server.store.collection import Collection, Description, Listed
 from bioengine_server.store.download import Downloader, Progress, nobody
-from bioengine_server.store.manifest import Manifest
+from bioengine_server.store.errors import DownloadFailed, DownloadNotAllowed, Offline, StoreNotWritable
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.named_files import beside
 from bioengine_server.store.names import is_doi
 from bioengine_server.store.package import RDF
 from bioengine_server.store.pull import pull
-from bioengine_server.store.shown_files import with_addresses
 from bioengine_server.store.usage import UsageLog
 from bioengine_server.store.yaml_text import dumped
 from bioengine_server.untrusted import shown

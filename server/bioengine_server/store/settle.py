@@ -19,10 +19,12 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
 
-from bioengine_server.errors import StoreError
+from bioengine_contract.manifest import FILE_NAME
+from bioengine_contract.weights import RUNNABLE
+
 from bioengine_server.store import reader
 from bioengine_server.store.adapt import adapt
-from bioengine_server.store.manifest import FILE_NAME, RUNNABLE_WEIGHTS
+from bioengine_server.store.errors import StoreError
 from bioengine_server.store.named_files import NamedFile, Role, beside, is_url, name_in, named_files
 from bioengine_server.store.package import OURS, RDF, REPORTS
 from bioengine_server.store.yaml_text import dumped
@@ -144,7 +146,7 @@ def _lacking(missing: list[NamedFile], raw: dict[str, Any]) -> list[NamedFile]:
     absent = {file.weights for file in by_url if file.weights is not None and file.computes}
     weights = raw.get("weights")
     entries = {name for name, entry in weights.items() if entry is not None} if isinstance(weights, dict) else set()
-    there, runnable = entries - absent, set(RUNNABLE_WEIGHTS)
+    there, runnable = entries - absent, set(RUNNABLE)
     needed: set[str] = set() if there & runnable else absent & runnable or (set() if there else absent)
     return [file for file in missing if file not in by_url or (file.computes and file.weights in needed)]
 

@@ -8,6 +8,8 @@ import logging
 import time
 from pathlib import Path
 
+from bioengine_contract.store import read_aliases
+
 from bioengine_server.store import layout
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class UsageLog:
         try:
             with layout.lock(self._store):
                 uses = {**last_uses(self._store), **new}
-                stored = set(layout.read_aliases(self._store).values())
+                stored = set(read_aliases(self._store).values())
                 document = {place: used.isoformat(timespec="seconds") for place, used in uses.items() if place in stored}
                 layout.write_json(self._store / USAGE_FILE, document)
         except (OSError, layout.StoreBusy) as error:

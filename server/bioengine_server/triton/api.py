@@ -2,62 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import re
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any
 
 import aiohttp
 import numpy as np
 import tritonclient.http as triton_http
+from bioengine_contract import message
+from bioengine_contract.errors import BioEngineError
+from bioengine_contract.ids import RUNNER, is_triton_name
+from bioengine_contract.triton_protocol import SECRET_HEADER
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from bioengine_server.errors import BioEngineError, RefusedArgument, TritonUnavailable
-from bioengine_server.memory import image_passes
-from bioengine_server.triton import message
+from bioengine_server.aside import aside
 from bioengine_server.triton.connection import NO_REDIRECTS, BoundedAnswer, base_url, connector, triton_client
-from bioengine_server.triton.shared import SharedFolder, SharedTensors
-
-T = TypeVar("T")
-
-ROUTER = "bioengine-model-runner"
-SECRET_HEADER = "bioengine-secret"
+from bioengine_server.triton.errors import TritonError, TritonUnavailable
 
 # Long enough for the longest run that the runner allows; the runner ends those that take longer.
 _TIMEOUT_MARGIN = 600.0  # seconds
 
-_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-_DEAD = re.compile(r"Stub process .* is not healthy")
 
 # aiohttp asks for gzip otherwise, and Triton then takes half a second to zip 16 MB.
 _NOT_ZIPPED = {"Accept-Encoding": "identity"}
 
 _STREAMED_AT_ONCE = 1 << 20  # bytes
-_ENCODED_AT_ONCE = 1 << 20  # bytes; a thread for fewer takes longer than they do
 _MOST_CONFIGS = 1024
-
-
-class TritonError(BioEngineError):
-    """Triton answered a request with an error.
-
-    Args:
-        text: what it says.
-        status: the HTTP status.
-    """
-
-    def __init__(self, text: str, status: int) -> None:
-        super().__init__(message.plain_error(text))
-        self.status = status
-        self.process_died = _DEAD.search(text) is not None
-        """Whether a process of the model has ended, which Triton does not start again."""
-
-    @property
-    def is_of_request(self) -> bool:
-        """Whether the request was wrong: whoever sends it again gets the same answer, and nothing is to be repaired."""
-        return 400 <= self.status < 500 and not self.process_died
 
 
 @dataclass(frozen=True)
@@ -85,17 +58,15 @@ class InferResult:
 class TritonApi:
     """One Triton server."""
 
-    def __init__(self, url: str, secret: str, run_timeout: float, shared: SharedTensors = SharedTensors(None)) -> None:
+    def __init__(self, url: str, secret: str, run_timeout: float) -> None:
         """
         Args:
             url: such as http://127.0.0.1:8000 or unix:/path (`bioengine_server.triton.connection`).
             secret: opens the closed APIs.
-            run_timeout: seconds that the runner lets a model run.
-            shared: for tensors by reference.
+            run_timeout: seconds that a model may run.
         """
         self.url = url
         self.run_timeout = run_timeout
-        self._shared = shared
         self._headers = {SECRET_HEADER: secret}
         self._session: aiohttp.ClientSession | None = None
         self._configs: dict[tuple[str, str], dict[str, Any]] = {}
@@ -121,7 +92,7 @@ class TritonApi:
             return False
 
     async def model_config(self, model_name: str, model_version: str = "", from_cache: bool = False) -> dict[str, Any]:
-        """Triton's configuration of a loaded model. Raises TritonError, TritonUnavailable, RefusedArgument.
+        """Triton's configuration of a loaded model. Raises TritonError, TritonUnavailable.
 
         Args:
             model_name, model_version: of the model; "" is the newest version.
@@ -140,16 +111,18 @@ class TritonApi:
         inputs: Sequence[tuple[str, np.ndarray]],
         outputs: Sequence[str] | None = None,
         options: InferOptions = InferOptions(),
+        parameters: Mapping[str, str] = MappingProxyType({}),
     ) -> InferResult:
-        """Run a model. Raises TritonError, TritonUnavailable, RefusedArgument.
+        """Run a model. Raises TritonError, TritonUnavailable.
 
         Args:
             model_name: a loaded model.
             inputs: name and array of each; arrays of objects (bytes) become Triton's BYTES.
             outputs: the outputs wanted, None for all.
             options: the rest of the request.
+            parameters: custom ones of the request.
         """
-        tensors = await _aside(message.size([array for _, array in inputs]), _packed, inputs)
+        tensors = await aside(message.size([array for _, array in inputs]), _packed, inputs)
         wanted = None if outputs is None else [triton_http.InferRequestedOutput(name) for name in outputs]
         result = await self._call(
             self._client.infer(
@@ -164,21 +137,11 @@ class TritonApi:
                 priority=options.priority,
                 timeout=options.timeout,
                 headers=dict(_NOT_ZIPPED),
+                parameters=dict(parameters) or None,
             )
         )
         info = result.get_response()
         return InferResult({item["name"]: result.as_numpy(item["name"]) for item in info["outputs"]}, info)
-
-    async def ask_router(
-        self, request: dict[str, Any], options: InferOptions = InferOptions()
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """One request of the router and its result (`bioengine_runner.router`), with Triton's response info."""
-        with self._shared.folder() as shared:
-            size = message.size(request)
-            data = await _aside(size, _encoded, request, shared)
-            result = await self.infer(ROUTER, [("kwargs", np.array([data], dtype=np.object_))], ["result"], options)
-            answer = result.outputs["result"].flat[0]
-            return await _aside(max(size, len(answer)), message.decode, answer, shared), result.info
 
     async def open(
         self, method: str, path: str, body: AsyncIterator[bytes | bytearray] | None, headers: dict[str, str]
@@ -211,19 +174,19 @@ class TritonApi:
                 raise error.__cause__ from None  # of the body: aiohttp wraps it
             raise TritonUnavailable(type(error).__name__) from error
 
-    async def load_router(self) -> None:
-        """Load the router where Triton has none. Raises TritonError, TritonUnavailable."""
-        await self._call(self._client.load_model(ROUTER, headers=self._headers))
+    async def load_runner(self) -> None:
+        """Load the model runner where Triton has none. Raises TritonError, TritonUnavailable."""
+        await self._call(self._client.load_model(RUNNER, headers=self._headers))
 
-    async def replace_router(self) -> None:
-        """Start new router instances and then end the old ones; those that live go on answering meanwhile.
+    async def replace_runner(self) -> None:
+        """Start new instances of the model runner and then end the old ones; those that live go on answering meanwhile.
 
         A plain load of a loaded model does nothing, so the configuration gets a parameter that differs. To unload first
         would leave a gap of seconds. Raises TritonError (the old ones are still there), TritonUnavailable.
         """
-        config = await self.model_config(ROUTER)
+        config = await self.model_config(RUNNER)
         config.setdefault("parameters", {})["replaced"] = {"string_value": uuid.uuid4().hex}
-        await self._call(self._client.load_model(ROUTER, headers=self._headers, config=json.dumps(config)))
+        await self._call(self._client.load_model(RUNNER, headers=self._headers, config=json.dumps(config)))
 
     async def _call(self, call: Any) -> Any:
         try:
@@ -235,14 +198,6 @@ class TritonApi:
             raise TritonUnavailable(type(error).__name__) from error
 
 
-async def _aside(size: int, work: Callable[..., T], *arguments: Any) -> T:
-    """`work(*arguments)` on about `size` bytes, without keeping other requests waiting for it."""
-    if size < _ENCODED_AT_ONCE:
-        return work(*arguments)
-    image_passes()
-    return await asyncio.to_thread(work, *arguments)
-
-
 def _packed(inputs: Sequence[tuple[str, np.ndarray]]) -> list[triton_http.InferInput]:
     tensors = []
     for name, array in inputs:
@@ -252,12 +207,8 @@ def _packed(inputs: Sequence[tuple[str, np.ndarray]]) -> list[triton_http.InferI
     return tensors
 
 
-def _encoded(request: dict[str, Any], shared: SharedFolder | None) -> bytes:
-    return message.encode(request if shared is None else {**request, "shared": shared.name}, shared)
-
-
 def _checked(model_name: str) -> str:
-    """`model_name`, which becomes a part of a URL. Raises RefusedArgument."""
-    if not isinstance(model_name, str) or not _MODEL_NAME.fullmatch(model_name):
-        raise RefusedArgument("model_name", f"{str(model_name)[:80]!r} is not the name of a model, such as {ROUTER!r}.")
+    """`model_name`, which becomes a part of a URL. Raises TritonError."""
+    if not is_triton_name(model_name):
+        raise TritonError(f"{str(model_name)[:80]!r} is not the name of a model, such as {RUNNER!r}.", 404)
     return model_name

@@ -10,8 +10,7 @@ import os
 from pathlib import Path
 
 import psutil
-
-from bioengine_server.removal import remove
+from bioengine_contract.removal import remove
 
 logger = logging.getLogger(__name__)
 

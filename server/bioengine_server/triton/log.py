@@ -7,7 +7,7 @@ import logging.handlers
 from collections.abc import Iterator
 from pathlib import Path
 
-from bioengine_server.removal import remove
+from bioengine_contract.removal import remove
 
 LONGEST_LINE = 16_384  # bytes
 _AT_ONCE = 65_536  # bytes

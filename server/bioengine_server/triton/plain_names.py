@@ -14,8 +14,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from bioengine_contract.removal import remove
+
 from bioengine_server.private_folder import is_private
-from bioengine_server.removal import remove
 
 _PLAIN = re.compile(r"[A-Za-z0-9/._+@-]+")
 

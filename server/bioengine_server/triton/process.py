@@ -168,7 +168,6 @@ class TritonProcess:
             "TRITON_SECRET": self._secret,
             "SHM_PREFIX": settings.shm_prefix,
             "SHARED_TENSORS": settings.tensor_folder or "",
-            "CONCURRENCY": settings.concurrency,
             "RUN_TIMEOUT": settings.run_timeout,
             "DEBUG": int(settings.debug),
             "TRUSTED_MODELS": settings.trusted_models,

@@ -17,8 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bioengine_server.errors import BioEngineError, Forbidden
-from bioengine_server.nearest import did_you_mean
+from bioengine_contract.errors import BioEngineError
+from bioengine_contract.nearest import did_you_mean
+
+from bioengine_server.access.errors import Forbidden
 from bioengine_server.triton.tensor_bytes import DATATYPES, MAX_ELEMENTS, MAX_TEXTS, Segment, from_json
 
 MAX_HEADER = 1_000_000  # bytes of a header that binary tensors follow

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bioengine_server.errors import BadBody
+from bioengine_server.web.errors import BadBody
 
 DATATYPES: dict[str, int | None] = {
     "BOOL": 1, "UINT8": 1, "UINT16": 2, "UINT32": 4, "UINT64": 8, "INT8": 1, "INT16": 2, "INT32": 4, "INT64": 8,

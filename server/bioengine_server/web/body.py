@@ -11,10 +11,10 @@ from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bioengine_server.errors import BadBody, TooLarge
+from bioengine_server.access.errors import TooLarge
 from bioengine_server.limits import SizeLimit
 from bioengine_server.web.body_memory import BodyMemory, Take
-from bioengine_server.web.errors import BodiesTooLarge
+from bioengine_server.web.errors import BadBody, BodiesTooLarge
 
 _STEP = 1 << 20  # bytes that are unzipped at once
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}

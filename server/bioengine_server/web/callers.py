@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
+from bioengine_server.access.caller import Caller, token_id
 from bioengine_server.access.door import Doorkeeper, bearer
-from bioengine_server.service.caller import Caller, token_id
 
 
 def caller_of(request: Request, keeper: Doorkeeper) -> Caller:

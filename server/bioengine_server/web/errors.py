@@ -2,8 +2,38 @@
 
 from __future__ import annotations
 
-from bioengine_server.errors import BioEngineError, Busy
+from collections.abc import Sequence
+
+from bioengine_contract.errors import BioEngineError
+
+from bioengine_server.access.errors import Busy
 from bioengine_server.untrusted import shown
+
+
+class BadBody(BioEngineError):
+    code = "bad_body"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The body of the request cannot be used: {reason}.")
+
+
+class NoSuchPage(BioEngineError):
+    code = "not_found"
+    status = 404
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"There is nothing at {path[:100]!r} here. Clients use /ws, /public/services/triton-client/execute and "
+            "/triton/v2/...; /health/readiness says whether the server is well."
+        )
+
+
+class WrongMethod(BioEngineError):
+    code = "method_not_allowed"
+    status = 405
+
+    def __init__(self, method: str, path: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"{path} cannot be asked with {method[:20]}. Expected {' or '.join(allowed)}.")
 
 
 class BodiesTooLarge(Busy):

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 
+from bioengine_contract.errors import BioEngineError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bioengine_server.access.door import is_legacy, turn_away
 from bioengine_server.access.errors import CrossSiteRequest, HostNotAllowed, OriginNotAllowed
 from bioengine_server.access.hosts import Hosts
 from bioengine_server.access.origins import Origins
-from bioengine_server.errors import BioEngineError
 from bioengine_server.gateway.route import refuse_page
 from bioengine_server.web.answers import refusal
 from bioengine_server.web.once import Once

@@ -12,21 +12,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+from bioengine_contract.errors import BioEngineError
+from bioengine_contract.ids import NAME
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from bioengine_server.access.door import Doorkeeper
-from bioengine_server.errors import BioEngineError, NoSuchPage, NotStored, WrongMethod
+from bioengine_server.store.errors import NotStored
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.shown_files import shown_files
 from bioengine_server.web.answers import refusal
 from bioengine_server.web.callers import caller_of
-from bioengine_server.web.errors import NoParts
+from bioengine_server.web.errors import NoParts, NoSuchPage, WrongMethod
 
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
-_PATH = re.compile(rf"/models/(?P<place>{_NAME}/{_NAME})/files/(?P<name>[^?#]{{1,4000}})".encode())
+_PATH = re.compile(rf"/models/(?P<place>{NAME}/{NAME})/files/(?P<name>[^?#]{{1,4000}})".encode())
 _READING = ("GET", "HEAD")
 _PICTURES = {
     ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp",

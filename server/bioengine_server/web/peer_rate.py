@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 
+from bioengine_contract.errors import BioEngineError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bioengine_server.errors import BioEngineError, Busy
+from bioengine_server.access.errors import Busy
 from bioengine_server.hub.connections import peer_of
 from bioengine_server.web.answers import refusal
 

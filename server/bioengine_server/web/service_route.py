@@ -18,6 +18,9 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgpack
+from bioengine_contract import message
+from bioengine_contract.errors import BioEngineError
+from bioengine_contract.msgpack_scan import MAX_VALUES
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
@@ -25,15 +28,15 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from bioengine_server.access.door import Doorkeeper
-from bioengine_server.errors import BadBody, BioEngineError, TooLarge, WrongMethod
-from bioengine_server.hub.msgpack_scan import MAX_VALUES
+from bioengine_server.access.errors import TooLarge
+from bioengine_server.aside import aside
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.triton_client import SERVICE_ID, TritonClient
-from bioengine_server.triton import message
 from bioengine_server.web.answers import refusal
 from bioengine_server.web.body import Rest, read
 from bioengine_server.web.body_memory import BodyMemory, Take
 from bioengine_server.web.callers import caller_of
+from bioengine_server.web.errors import BadBody, WrongMethod
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +96,7 @@ def service_routes(keeper: Doorkeeper, service: TritonClient, memory: BodyMemory
                         with _connected(request) as connected:
                             context = replace(caller, connected=connected).to_context()
                             result = await method(**arguments, context=context)
-                            return await _aside(message.size(result), _answer, result, kind)
+                            return await aside(message.size(result), _answer, result, kind)
             except (BioEngineError, TypeError) as error:
                 if not isinstance(error, TooLarge):
                     await body.drain(request.headers, keeper.access.largest)
@@ -136,9 +139,9 @@ async def _arguments(request: Request, rest: Rest, kind: str, limit: SizeLimit, 
         if not body:
             arguments: Any = {}
         elif kind == _MSGPACK:
-            arguments = await _aside(len(body), message.decode_request, memoryview(body))
+            arguments = await aside(len(body), message.decode, memoryview(body))
         elif kind == _JSON:
-            arguments = await _aside(len(body), _json, body)
+            arguments = await aside(len(body), _json, body)
         else:
             raise BadBody(f"its Content-Type is {kind[:40]!r}, expected {_MSGPACK} or {_JSON}")
     except (ValueError, TypeError, KeyError, RecursionError, msgpack.UnpackException) as error:
@@ -166,11 +169,6 @@ def _whole(digits: str) -> int:
     if len(digits) > _MOST_DIGITS:
         raise ValueError(f"it has a number of {len(digits)} digits")
     return int(digits)
-
-
-async def _aside(size: int, work: Callable[..., T], *arguments: Any) -> T:
-    """`work(*arguments)` on about `size` bytes, without keeping other requests waiting for it."""
-    return work(*arguments) if size < _AT_ONCE else await asyncio.to_thread(work, *arguments)
 
 
 def _from_json(value: dict[str, Any]) -> Any:

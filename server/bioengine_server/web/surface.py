@@ -8,14 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from bioengine_contract.errors import BioEngineError
 from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bioengine_server.errors import BioEngineError, NoSuchPage, WrongMethod
 from bioengine_server.service.triton_client import SERVICE_ID
 from bioengine_server.web.answers import refusal
 from bioengine_server.web.body import Rest
+from bioengine_server.web.errors import NoSuchPage, WrongMethod
 
 _WEBSOCKET = "/ws"
 

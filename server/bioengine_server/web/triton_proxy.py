@@ -10,40 +10,48 @@ request of the router is built anew as a whole, as `execute` does it.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
+from bioengine_contract import message
+from bioengine_contract.errors import BadRequest, BioEngineError
+from bioengine_contract.ids import RUNNER, TRITON_NAME, TRITON_VERSION
+from bioengine_contract.request import RunRequest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
+from bioengine_server.access.caller import Caller
 from bioengine_server.access.door import Doorkeeper
-from bioengine_server.errors import BadBody, BioEngineError, Forbidden, NoSuchModel, RefusedArgument, TooLarge, TritonUnavailable
+from bioengine_server.access.errors import Forbidden, TooLarge
+from bioengine_server.aside import aside
+from bioengine_server.dispatch.errors import NoSuchModel, RefusedArgument
 from bioengine_server.limits import SizeLimit
-from bioengine_server.service.caller import Caller
-from bioengine_server.service.run_request import RunRequest
-from bioengine_server.service.triton_client import TritonClient
-from bioengine_server.triton import message
-from bioengine_server.triton.api import ROUTER, TritonApi
-from bioengine_server.triton.request import MAX_HEADER, MAX_JSON, BadInference, InferRequest, Input, parse
+from bioengine_server.service.triton_client import TritonClient, runner_info
+from bioengine_server.triton.api import TritonApi
+from bioengine_server.triton.errors import TritonUnavailable
+from bioengine_server.triton.request import MAX_HEADER, MAX_JSON, BadInference, InferRequest, parse
 from bioengine_server.triton.response import MAX_JSON_RESULT_BYTES, parse_header, with_json
 from bioengine_server.triton.tensor_bytes import counted
 from bioengine_server.web.answers import refusal
 from bioengine_server.web.body import Rest, chunks
 from bioengine_server.web.body_memory import BodyMemory, Take
 from bioengine_server.web.callers import caller_of
+from bioengine_server.web.errors import BadBody
 from bioengine_server.web.received import Received
 
 logger = logging.getLogger(__name__)
 
 _PREFIX = "/triton"
 # Not `stats`, where Triton has its statistics of all models.
-_MODEL = r"/v2/models/(?!stats(?:/|$))(?P<model>[A-Za-z0-9][A-Za-z0-9._-]{0,199})(/versions/(?P<version>[0-9]{1,18}))?"
+_MODEL = rf"/v2/models/(?!stats(?:/|$))(?P<model>{TRITON_NAME})(/versions/(?P<version>{TRITON_VERSION}))?"
 _ALLOWED = [
     ("GET", re.compile(r"/v2"), "server"),
     ("GET", re.compile(r"/v2/health/(live|ready)"), "server"),
@@ -54,9 +62,6 @@ _ALLOWED = [
 ]
 _HEADER_LENGTH = "inference-header-content-length"
 _EXTENSIONS = frozenset(("sequence", "schedule_policy", "model_configuration", "binary_tensor_data", "parameters"))
-_AT_ONCE = 1 << 18  # bytes that are parsed or packed without a thread
-
-T = TypeVar("T")
 
 _KEPT_HEADERS = ("content-type", "content-length", _HEADER_LENGTH)
 
@@ -142,37 +147,37 @@ class _Proxy:
         self, request: Request, stream: AsyncIterator[bytes], model: str, version: str, caller: Caller, take: Take
     ) -> Response:
         header, rest = await _read_header(request, stream, take)
-        asked = await _aside(len(header), parse, header, _HEADER_LENGTH in request.headers)
+        asked = await aside(len(header), parse, header, _HEADER_LENGTH in request.headers)
         if asked.streamed and len(header) > MAX_HEADER:
             raise BadInference(f"its header has {len(header)} bytes beside binary tensors, expected at most {MAX_HEADER}")
         _check_length(request, asked, len(header), self._keeper.access.size_limit(caller))
         tensors = counted(_joined(rest, stream), asked.streamed)
-        suffix = f"/versions/{version}" if version else ""
         # All of it before a place of the model is taken: who sends slowly keeps nobody waiting.
+        if model == RUNNER:
+            return await self._run(asked, await _run_request(asked, tensors, take), caller)
         with Received(self._folder) as received:
-            model_id = ""
-            if model == ROUTER:
-                run, asked = await _for_router(asked, tensors, take, self._service.files_url)
-                model_id = run.model_id
-            else:
-                await received.take(tensors)
-            answer = await self._result(asked, received, model, model_id, suffix, caller)
+            await received.take(tensors)
+            packed, made = asked.header(), asked.from_json
+            headers = {
+                _HEADER_LENGTH: str(len(packed)),
+                "content-type": "application/octet-stream",
+                "content-length": str(len(packed) + len(made) + received.size),
+            }
+            # Triton answers when the model has run; to send the answer, however slowly it is read, takes no place.
+            answer = await self._service.forward(model, version, partial(_body, [packed, made], received), headers, caller)
         return await _with_json(answer, asked) if asked.has_json else _TritonAnswer(answer)
 
-    async def _result(
-        self, asked: InferRequest, received: Received, model: str, model_id: str, suffix: str, caller: Caller
-    ) -> aiohttp.ClientResponse:
-        """Triton's answer to a request all of which is here."""
-        packed, made = asked.header(), asked.from_json
-        headers = {
-            _HEADER_LENGTH: str(len(packed)),
-            "content-type": "application/octet-stream",
-            "content-length": str(len(packed) + len(made) + received.size),
-        }
-        async with self._service.admit_for_triton(model, model_id, caller) as name:
-            # Triton answers when the model has run; to send the answer, however slowly it is read, takes no place.
-            path = f"/v2/models/{name}{suffix}/infer"
-            return await self._api.open("POST", path, _body([packed, made], received), headers)
+    async def _run(self, asked: InferRequest, request: RunRequest, caller: Caller) -> Response:
+        """The answer to a request of the model runner, which the server gives itself."""
+        result = await self._service.run(request, caller)
+        content = await aside(message.size(result), _as_bytes_tensor, result)
+        output = {"name": "result", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(content)}}
+        document = {**runner_info(asked.id), "outputs": [output]}
+        if asked.wants_json("result"):
+            return Response(with_json(document, content, asked.wants_json)[0], media_type="application/json")
+        header = json.dumps(document, separators=(",", ":")).encode()
+        headers = {_HEADER_LENGTH: str(len(header))}
+        return Response(header + content, media_type="application/octet-stream", headers=headers)
 
 
 class _TritonAnswer(StreamingResponse):
@@ -202,7 +207,7 @@ async def _with_json(answer: aiohttp.ClientResponse, asked: InferRequest) -> Res
         raise TritonUnavailable(type(error).__name__) from error
     finally:
         answer.close() if not answer.content.at_eof() else answer.release()
-    header, binary = await _aside(len(content), with_json, document, content, asked.wants_json)
+    header, binary = await aside(len(content), with_json, document, content, asked.wants_json)
     if all(asked.wants_json(output["name"]) for output in document.get("outputs", [])):
         return Response(header, media_type="application/json")
     return Response(header + binary, media_type="application/octet-stream", headers={_HEADER_LENGTH: str(len(header))})
@@ -260,42 +265,35 @@ def _check_length(request: Request, asked: InferRequest, header: int, limit: Siz
         raise TooLarge(size, limit)
 
 
-async def _for_router(
-    asked: InferRequest, tensors: AsyncIterator[bytes | bytearray], take: Take, files_url: str
-) -> tuple[RunRequest, InferRequest]:
-    """A request of the router, all of it read and built anew: what it is about, and as Triton gets it.
-
-    Raises BadInference, BadBody, BodiesTooLarge, RefusedArgument.
-    """
+async def _run_request(asked: InferRequest, tensors: AsyncIterator[bytes | bytearray], take: Take) -> RunRequest:
+    """What a request of the model runner is about, all of it read. Raises BadInference, BadBody, BodiesTooLarge."""
     if [(tensor.name, tensor.datatype) for tensor in asked.inputs] != [("kwargs", "BYTES")] or asked.inputs[0].segment.texts != 1:
-        raise BadInference(f"{ROUTER} takes one input, `kwargs`, of the datatype BYTES with one element")
+        raise BadInference(f"{RUNNER} takes one input, `kwargs`, of the datatype BYTES with one element")
+    if [output.name for output in asked.outputs] not in ([], ["result"]):
+        raise BadInference(f"{RUNNER} has one output, `result`")
     content = bytearray(asked.from_json)
     async for part in tensors:
         take(len(part))
         content += part
-    run, data = await _aside(len(content), _run_request, content, files_url)
-    shape = asked.inputs[0].shape
-    parameters = {key: value for key, value in asked.parameters.items() if key == "binary_data_output"}
-    return run, InferRequest((Input("kwargs", "BYTES", shape, len(data), data),), asked.outputs, asked.id, parameters)
+    return await aside(len(content), _decoded, content)
 
 
-def _run_request(content: bytearray, files_url: str) -> tuple[RunRequest, bytes]:
-    """The request in an element of BYTES, and another such element with it, built anew. Raises BadBody, RefusedArgument."""
+def _decoded(content: bytearray) -> RunRequest:
+    """The request in an element of BYTES. Raises BadBody."""
     try:
-        value = message.decode_request(memoryview(content)[4:])
+        value = message.decode(memoryview(content)[4:])
     except Exception as error:  # whatever MessagePack makes of a hostile body
         raise BadBody("`kwargs` is not a MessagePack of a dict") from error
     try:
-        run = RunRequest.from_client(value, files_url)
-    except RefusedArgument as error:
-        raise BadBody(f"`kwargs` is not a dict with model_id and inputs: {error.advice.rstrip('.')}") from error
-    data = message.encode(run.to_router())
-    return run, len(data).to_bytes(4, "little") + data
+        return RunRequest.from_client(value)
+    except BadRequest as error:
+        raise BadBody(f"`kwargs` is not a dict with model_id and inputs: {str(error).rstrip('.')}") from error
 
 
-async def _aside(size: int, work: Callable[..., T], *arguments: Any) -> T:
-    """`work(*arguments)` on so many bytes, without keeping other requests waiting for it."""
-    return work(*arguments) if size < _AT_ONCE else await asyncio.to_thread(work, *arguments)
+def _as_bytes_tensor(result: dict[str, Any]) -> bytes:
+    """An element of BYTES with a result in it."""
+    data = message.encode(result)
+    return len(data).to_bytes(4, "little") + data
 
 
 async def _joined(first: bytes, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -12,8 +12,8 @@ from bioengine_server.access.door import Doorkeeper
 from bioengine_server.access.peers import gateway
 from bioengine_server.access.registry import Token, TokenRegistry
 from bioengine_server.access.rules import Access
-from bioengine_server.errors import TokenNeeded, TokenRevoked, TooLarge, TooManyRequests
-from bioengine_server.service.caller import OWN_USER, Caller
+from bioengine_server.access.errors import TokenNeeded, TokenRevoked, TooLarge, TooManyRequests
+from bioengine_server.access.caller import OWN_USER, Caller
 from bioengine_server.settings import Settings
 
 ANONYMOUS = Caller("anonymouz-x", "ws-x", "client")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from bioengine_server.errors import Busy
-from bioengine_server.service.admission import Admission
+from bioengine_server.access.errors import Busy
+from bioengine_server.dispatch.queue import Admission
 
 
 async def hold(admission: Admission, model: str, release: asyncio.Event, entered: list[str]) -> None:

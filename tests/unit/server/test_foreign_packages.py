@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from bioengine_server.errors import InvalidPackage, NotAPackage
+from bioengine_server.store.errors import InvalidPackage, NotAPackage
 from bioengine_server.store.description import PackageTooNew
 from bioengine_server.store.external_data import check_onnx
 from bioengine_server.store.manifest import Weights

@@ -9,7 +9,7 @@ from typing import Any
 
 import hypha_rpc.rpc
 import pytest
-from bioengine_server.errors import RefusedArgument
+from bioengine_server.dispatch.errors import RefusedArgument
 from bioengine_server.gateway.local import LocalServices
 from bioengine_server.hub.guard import hide_tracebacks
 from bioengine_server.hub.hypha import listen

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bioengine_server.errors import BioEngineError
+from bioengine_contract.errors import BioEngineError
 from bioengine_server.images.errors import NoFormat, NoName, OutputIsInput, SameOutput, WrongImageCount, WrongKind
 from bioengine_server.images.model import Model, TensorAxes
 from bioengine_server.images.plan import check_batch, plan_runs

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from bioengine_server.errors import BadId, InvalidPackage, NotAPackage, StoreError, StoreNotWritable
+from bioengine_server.store.errors import BadId, InvalidPackage, NotAPackage, StoreError, StoreNotWritable
 from bioengine_server.store.model_store import ModelStore
 
 ID = "conscientious-seashell"

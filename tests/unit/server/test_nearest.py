@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bioengine_server.errors import RefusedArgument
+from bioengine_server.dispatch.errors import RefusedArgument
 from bioengine_server.nearest import did_you_mean, nearest
 from bioengine_server.service.run_request import REQUEST_KEYS, RunRequest
 from bioengine_server.service.tensors import to_triton

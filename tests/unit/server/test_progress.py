@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from bioengine_server.errors import RefusedArgument
-from bioengine_server.service.progress import Progress
+from bioengine_server.dispatch.errors import RefusedArgument
+from bioengine_server.dispatch.progress import Progress
 
 
 async def test_events_come_in_order_before_the_end() -> None:

@@ -11,16 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from bioengine_server.errors import (
-    BadModelId,
-    DownloadFailed,
-    DownloadNotAllowed,
-    NotAPackage,
-    NotInCollection,
-    Offline,
-    StoreNotWritable,
-)
-from bioengine_server.service.caller import Caller
+from bioengine_contract.ids import BadModelId
+from bioengine_server.store.errors import DownloadFailed, DownloadNotAllowed, NotAPackage, NotInCollection, Offline, StoreNotWritable
+from bioengine_server.access.caller import Caller
 from bioengine_server.store.layout import check_model_id
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.service import StoreService

@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bioengine_server.errors import BioEngineError, NoServer, TokenNeeded
+from bioengine_contract.errors import BioEngineError
+from bioengine_server.access.errors import TokenNeeded
+from bioengine_server.images.errors import NoServer
 from bioengine_server.http_get import WrongEnvironment
 from bioengine_server.images.address import check_address
 from bioengine_server.images.advice import for_command_line

@@ -1,0 +1,113 @@
+"""`model.json`: all that is known of a package without opening it with bioimageio.
+
+Written once, at import, by the server's store (`bioengine_server.store.manifest_builder`); read by everybody.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from bioengine_contract.axes import BATCH
+
+FILE_NAME = "model.json"
+RDF = "rdf.yaml"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class SizeReference(_Frozen):
+    """A size that follows another input's axis: size = of that axis * scale + offset (pixels)."""
+
+    tensor: str
+    axis: str
+    scale: float
+    offset: int
+
+
+class Axis(_Frozen):
+    """One axis of a tensor. Sizes in pixels (samples, channels): `min` + n * `step`; step 0: exactly `min`."""
+
+    id: str
+    type: str
+    min: int
+    step: int
+    reference: SizeReference | None = None
+
+    def describe(self) -> str:
+        """Its name and sizes, for a person: "y: 64 + n*16"."""
+        if self.reference is not None:
+            return f"{self.id}: as {self.reference.axis} of '{self.reference.tensor}'"
+        if self.type == BATCH:
+            return f"{self.id}: any"
+        if self.step == 0:
+            return f"{self.id}: {self.min}"
+        if self.step == 1:
+            return f"{self.id}: {self.min} or more"
+        return f"{self.id}: {self.min} + n*{self.step}"
+
+
+class Tensor(_Frozen):
+    """An input or output of the model. `optional`: an input that a request may leave out."""
+
+    id: str
+    dtype: str
+    axes: tuple[Axis, ...]
+    optional: bool = False
+
+    def describe_axes(self) -> str:
+        return ", ".join(axis.describe() for axis in self.axes)
+
+    @property
+    def batch_axis(self) -> int | None:
+        return next((index for index, axis in enumerate(self.axes) if axis.type == BATCH), None)
+
+    @property
+    def sample(self) -> Tensor:
+        """The same without its batch axis."""
+        return self.model_copy(update={"axes": tuple(axis for axis in self.axes if axis.type != BATCH)})
+
+
+class Weights(_Frozen):
+    """Weights of one format: the file, by its path within the package, its SHA-256, and the files of its tensors if not in it."""
+
+    source: str
+    sha256: str
+    external_data: str | None = None
+    more_external_data: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (self.source, *filter(None, (self.external_data, *self.more_external_data)))
+
+
+class Manifest(_Frozen):
+    """The content of `model.json`."""
+
+    format: Literal[1] = 1
+    id: str
+    version: str
+    name: str
+    imported: datetime.datetime
+    origin: str
+    """Where it came from: a file, or the URL of its description."""
+    size: int
+    """Bytes of the whole package."""
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    weights: dict[str, Weights]
+    """Those that can be run, some of them only where the admin trusts the package, in the order of the description."""
+    unsupported_weights: tuple[str, ...]
+    code: tuple[str, ...]
+    """Python of its own that the package would run with weights of any format; empty for most."""
+    files: dict[str, str]
+    """SHA-256 of every file at import."""
+    test_inputs: tuple[str, ...] = ()
+    test_outputs: tuple[str, ...] = ()
+    triton_config: dict[str, Any]
+    rdf: dict[str, Any]
+    """The description in the 0.4 shape that older clients read."""

@@ -1,0 +1,62 @@
+"""What a server asks of `bioengine-model-runner` in its Triton beside runs: to load models, to end them, and to say what lives.
+
+An operation is a request with the key `operation`, and an answer is a dict; both in the encoding of `message`. What goes wrong
+comes back as `{"error": message, "code": code}`.
+
+    {"operation": "load", "package": "<id>/<version>", "name": ..., "weight_formats": [...], "fingerprint": ...}
+        begins to load a model, unless that has happened -> its process
+    {"operation": "process", "name": ...}   -> its process
+    {"operation": "unload", "name": ...}    -> {}, when its process has ended and its memory is free
+    {"operation": "end", "name": ...}       -> {}, when its process has been killed
+    {"operation": "report"}                 -> a report
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+
+class Load(BaseModel):
+    """Begin to load a package as a model of Triton."""
+
+    operation: Literal["load"] = "load"
+    package: str
+    """Its key, `<id>/<version>`."""
+    name: str
+    """Of the Triton model."""
+    weight_formats: list[str]
+    """Those that may be opened, the first choice first."""
+    fingerprint: str
+    """Of the package; another one means that it was imported again since it was loaded."""
+
+
+class ModelProcess(BaseModel):
+    """The process of a model, as the runner sees it."""
+
+    state: Literal["none", "opening", "open", "failed", "ended"]
+    """`none`: there is no process. `failed`: it lives and cannot run its model. `ended`: it has died."""
+    reason: str = ""
+    """Of `failed` the message for users; of `ended` what is known of it, as the second half of a sentence."""
+    code: str = ""
+    """Of the error that `failed` stands for."""
+    weight_format: str = ""
+    """What it has opened."""
+    device: str = ""
+    """Where it computes, such as "cpu" or "cuda:0"."""
+    memory: int = 0
+    """Bytes of the host's memory that it holds (its resident set)."""
+    gpu_memory: int = 0
+    """Bytes of the cards' memory that it holds, as NVIDIA's driver says; 0 where it does not say."""
+
+
+class Report(BaseModel):
+    """What lives in a Triton."""
+
+    boot: str
+    """Differs after each start of Triton."""
+    dead_instances: list[str]
+    """Instances of the runner itself whose processes have died."""
+    models: dict[str, ModelProcess]
+    """By the names of Triton models."""

@@ -1,0 +1,120 @@
+"""A request to run a stored model: the dict that clients send, and the keys that it may have.
+
+    {"model_id": str, "inputs": [array, ...], "weight_format": str, "axes": str, "tile": int, "return_rdf": any}
+
+What is built of it has nothing but the keys that are known, and of what is no array only as much as an error message shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bioengine_contract.errors import BadRequest
+from bioengine_contract.nearest import did_you_mean
+
+_OPTIONS = ("weight_format", "axes", "tile", "return_rdf")
+REQUEST_KEYS = ("model_id", "inputs", *_OPTIONS)
+
+MAX_INPUTS = 64
+MAX_AXES = 64
+MAX_ID = 300  # characters
+MAX_SHOWN = 80  # characters of what is wrong in any case
+
+
+class UnknownKey(BadRequest):
+    code = "unknown_key"
+
+    def __init__(self, key: object) -> None:
+        meant = did_you_mean(key, REQUEST_KEYS) if isinstance(key, str) else ""
+        super().__init__(f"the request has the unknown key {_shown(key)!r}.{meant} Known are {', '.join(REQUEST_KEYS)}.")
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A request whose parts have types and sizes that can be worked with; whether they fit the model is seen later."""
+
+    model_id: str
+    inputs: Any
+    """None: only the description is asked for."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """`weight_format`, `axes`, `tile` and `return_rdf`, where they were given."""
+
+    @classmethod
+    def from_client(cls, value: Any) -> RunRequest:
+        """The request in `value`, which may be anything. Raises BadRequest."""
+        if not isinstance(value, dict):
+            raise BadRequest(f"the request is a {type(value).__name__}, expected a dict with model_id and inputs.")
+        for key in value:
+            if key not in REQUEST_KEYS:
+                raise UnknownKey(key)
+        options = {key: _option(key, value[key]) for key in _OPTIONS if key in value}
+        return cls(_model_id(value.get("model_id")), _inputs(value.get("inputs")), options)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it asks for nothing beside the model's outputs."""
+        return not self.options
+
+
+def _model_id(value: Any) -> str:
+    """The id; what cannot be one becomes a text that is none either, for the error to show."""
+    if not isinstance(value, str):
+        return f"({_shown(value)})"
+    return value if len(value) <= MAX_ID else f"{value[:MAX_SHOWN]}…"
+
+
+def _inputs(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return np.zeros(0, np.uint8)  # not a list, which is all that is said of it
+    if not isinstance(value, (list, tuple)):
+        return {} if isinstance(value, dict) else _shown(value)
+    if len(value) > MAX_INPUTS:
+        raise BadRequest(
+            f"the request has {len(value)} inputs, and no model has more than {MAX_INPUTS}. Send one array for each input."
+        )
+    return [_input(item) for item in value]
+
+
+def _input(value: Any) -> Any:
+    """An array, or a list of arrays; of anything else what an error shows."""
+    if isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, (list, tuple)) and value and all(isinstance(part, np.ndarray) for part in value):
+        return list(value)
+    return _shown(value)
+
+
+def _option(key: str, value: Any) -> Any:
+    if key == "return_rdf":
+        return True  # asked for by presence
+    if key == "axes" and isinstance(value, (list, tuple)):
+        if len(value) > MAX_AXES:
+            raise BadRequest(f"`axes` has {len(value)} entries, expected a string such as 'yx' for each input.")
+        return [_shown(item) for item in value]
+    if key == "tile" and isinstance(value, dict):
+        if len(value) > MAX_AXES or not all(isinstance(axis, str) and not axis.startswith("_") for axis in value):
+            raise BadRequest('`tile` is a dict that has no sizes by axis, such as {"y": 256, "x": 256}.')
+        return {_shown(axis): _shown(size) for axis, size in dict.items(value)}
+    return _shown(value)
+
+
+def _shown(value: Any) -> Any:
+    """A number or a short text as it is, of anything else a short text or a list of such."""
+    if isinstance(value, np.generic) and not isinstance(value, np.void):
+        value = value.item()
+    if value is None or isinstance(value, (bool, float)):
+        return value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else "a number of more than 64 bits"
+    if isinstance(value, (str, bytes)):
+        return value[:MAX_SHOWN]
+    if isinstance(value, (list, tuple)):
+        return [item if isinstance(item, (bool, int, float)) and abs(item) < 2**63 else "…" for item in value[:4]]
+    if isinstance(value, dict):
+        return {}
+    if callable(value):
+        raise BadRequest(f"a {type(value).__name__} cannot be sent. Send arrays, strings, numbers, lists and dicts only.")
+    return f"a {type(value).__name__}"

@@ -1,0 +1,111 @@
+"""A package as a model of Triton: its name, the weights that it may open, and its configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bioengine_contract.axes import BATCH
+from bioengine_contract.ids import triton_name
+from bioengine_contract.manifest import Manifest
+from bioengine_contract.package import Package
+from bioengine_contract.package_errors import NoWeightsWork, WeightsNotAvailable
+from bioengine_contract.trust import check_trust, unusable_weights, usable_weights
+from bioengine_contract.weights import RUNNABLE
+
+# More samples than any request has: Triton refuses larger batches.
+_ANY_BATCH = 1 << 24
+
+
+@dataclass(frozen=True)
+class TritonModel:
+    """A package and the weights that its process may open. `weight_formats`: of several, the first that can be opened.
+
+    `name` is a pure function of id, version and weights.
+    """
+
+    name: str
+    package: Package
+    weight_formats: tuple[str, ...]
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.package.manifest
+
+
+def triton_model(package: Package, weight_format: object = None, trusted: frozenset[str] = frozenset()) -> TritonModel:
+    """The Triton model for a package.
+
+    Args:
+        package: of the store.
+        weight_format: what the client has asked for, and then nothing else is opened; None: whatever can be.
+        trusted: the entries of BIOENGINE_TRUSTED_MODELS.
+
+    Raises PackageRunsCode, WeightsNotAvailable, NoWeightsWork.
+    """
+    manifest = package.manifest
+    runnable = [name for name in RUNNABLE if name in manifest.weights]
+    usable = formats = usable_weights(manifest, trusted)
+    if isinstance(weight_format, str) and weight_format in runnable:
+        check_trust(manifest, weight_format, trusted)
+        formats = [weight_format]
+    elif weight_format is not None:
+        raise WeightsNotAvailable(manifest.id, weight_format, usable)
+    elif not usable:
+        if manifest.code and runnable:
+            check_trust(manifest, runnable[0], trusted)
+        raise NoWeightsWork(manifest.id, unusable_weights(manifest, trusted))
+    name = triton_name(package.key, package.is_default, only=formats[0] if formats != usable else "")
+    return TritonModel(name, package, tuple(formats))
+
+
+def is_batched(manifest: Manifest) -> bool:
+    """Whether Triton may give the model several requests at a time: the batch comes first, and its size is free."""
+    return all(spec.axes[0].type == BATCH and spec.axes[0].step > 0 for spec in manifest.inputs) and all(
+        spec.axes[0].type == BATCH for spec in manifest.outputs
+    )
+
+
+def config_pbtxt(model: TritonModel, package_folder: str) -> str:
+    """The model's config.pbtxt. `package_folder`: where Triton's processes find the package."""
+    parameters = {
+        "package": package_folder,
+        "weight_formats": ",".join(model.weight_formats),
+        "fingerprint": model.package.fingerprint,
+    }
+    return render_config(model.manifest.triton_config, parameters, is_batched(model.manifest))
+
+
+def render_config(config: dict[str, Any], parameters: dict[str, str], batches: bool) -> str:
+    """Triton's text form of a configuration.
+
+    Args:
+        config: as the manifest has it.
+        parameters: for the model's process.
+        batches: whether Triton may join requests.
+    """
+    lines = [f"backend: {json.dumps(config['backend'])}", f"max_batch_size: {_ANY_BATCH if batches else 0}"]
+    for kind in ("input", "output"):
+        lines += _tensors(kind, config[kind], batches)
+    if batches:
+        # Without a delay: what has come while the model worked is given to it together.
+        lines.append("dynamic_batching { }")
+    for key, value in parameters.items():
+        lines.append(f"parameters {{ key: {json.dumps(key)} value {{ string_value: {json.dumps(value)} }} }}")
+    # The Python backend's own processes; which device a model computes on is bioimageio.core's choice.
+    lines.append("instance_group { count: 1 kind: KIND_CPU }")
+    return "\n".join(lines) + "\n"
+
+
+def _tensors(kind: str, tensors: Sequence[dict[str, Any]], batches: bool) -> list[str]:
+    lines = []
+    for tensor in tensors:
+        # Any size: the model's process pads and cuts images. Triton leaves the batch out of the dims where it batches.
+        dims = ", ".join(["-1"] * (len(tensor["dims"]) - batches))
+        optional = "optional: true " if tensor.get("optional") else ""
+        lines.append(
+            f"{kind} {{ name: {json.dumps(tensor['name'])} data_type: {tensor['data_type']} dims: [ {dims} ] {optional}}}"
+        )
+    return lines

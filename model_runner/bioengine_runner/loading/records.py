@@ -1,0 +1,98 @@
+"""Which processes serve this Triton, and what came of them: one small file for each, in the run dir.
+
+    processes/models/<Triton model>.json        a model's process
+    processes/instances/<instance>.json         an instance of the runner itself
+
+Each process writes its own, whole or not at all. It names pid and start time, so that a dead process is known as dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bioengine_runner.loading.processes import Process
+from bioengine_runner.rundir import Boot
+
+MODELS, INSTANCES = "models", "instances"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a process says of itself."""
+
+    pid: int
+    started: int
+    fingerprint: str = ""
+    """Of the package that a model's process was started for."""
+    weight_format: str = ""
+    """What it has opened; empty before."""
+    device: str = ""
+    problem: str = ""
+    """Why it can open nothing, for users."""
+    code: str = ""
+    """Of that error."""
+
+    @property
+    def process(self) -> Process:
+        return Process(self.pid, self.started)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it lives, and has opened its package or still may."""
+        return not self.problem and self.process.is_alive()
+
+
+class Records:
+    """The records of one kind, of one start of Triton."""
+
+    def __init__(self, boot: Boot, kind: str) -> None:
+        self._folder = boot.processes / kind
+
+    def begin(self, name: str, fingerprint: str = "") -> Record:
+        """Have this process serve `name` from now on. Raises OSError."""
+        process = Process.current()
+        record = Record(process.pid, process.started, fingerprint)
+        self._write(name, record)
+        return record
+
+    def opened(self, name: str, record: Record, weight_format: str, device: str) -> None:
+        """The process can run its model. Raises OSError."""
+        self._write(name, replace(record, weight_format=weight_format, device=device))
+
+    def failed(self, name: str, record: Record, problem: str, code: str) -> None:
+        """The process lives and cannot run its model. Raises OSError."""
+        self._write(name, replace(record, problem=problem, code=code))
+
+    def get(self, name: str) -> Record | None:
+        """Raises OSError, but for a file that is not there."""
+        try:
+            return Record(**_read(self._folder / f"{name}.json"))
+        except FileNotFoundError:
+            return None
+
+    def forget(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            (self._folder / f"{name}.json").unlink()
+
+    def all(self) -> dict[str, Record]:
+        """By name. Raises OSError."""
+        found = {file.stem: self.get(file.stem) for file in self._folder.glob("*.json")}
+        return {name: record for name, record in found.items() if record is not None}
+
+    def _write(self, name: str, record: Record) -> None:
+        beside = self._folder / f".{name}.{os.getpid()}"
+        try:
+            beside.write_text(json.dumps(asdict(record)), encoding="utf-8")
+            os.replace(beside, self._folder / f"{name}.json")
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text(encoding="utf-8")))

@@ -1,1 +1,0 @@
-"""The request and the result of the router."""

@@ -1,1 +1,0 @@
-"""The model store, as the runner reads it."""

@@ -1,0 +1,187 @@
+"""A bounded number of places, shared fairly between callers: who asks for much waits behind his own requests, not before others'.
+
+Requests that run no model go this way: questions about models, descriptions from the collection, downloads. What runs a model
+is admitted by `admission`, for each model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from bioengine_contract.errors import BioEngineError
+
+from bioengine_server.access.caller import Caller
+from bioengine_server.access.errors import Busy
+
+
+class OwnRequestsWait(Busy):
+    """Of one caller alone: the others are served meanwhile."""
+
+    def __init__(self, waiting: int) -> None:
+        BioEngineError.__init__(
+            self, f"{waiting} of your requests are waiting already, and that is the limit. Wait for one to end before the next."
+        )
+
+
+@dataclass(frozen=True)
+class LaneLimits:
+    """How much of a lane there is, and how much of it one caller may have."""
+
+    places: int
+    """Requests at work at once."""
+    queue: int
+    """Requests that may wait, in all."""
+    caller_places: int
+    caller_queue: int
+    anonymous_places: int
+    """Places that all callers without a token may have together: each of their connections has a new name."""
+    patience: float
+    """Seconds that a request may wait."""
+
+
+class Lane:
+    """Places for which callers wait in turn: the next free place goes to the caller who was served longest ago."""
+
+    def __init__(self, limits: LaneLimits) -> None:
+        self._limits = limits
+        self._held: Counter[str] = Counter()
+        self._anonymous_held = 0
+        # Callers who wait, the one whose turn is next first, each with his requests in order.
+        self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a place."""
+        return sum(len(queue) for queue in self._queues.values())
+
+    async def enter(self, caller: Caller | None) -> Place:
+        """Wait for a place, which its holder gives back by `leave`. Raises Busy.
+
+        Args:
+            caller: who asks; None for the server's admin.
+        """
+        key, anonymous = _key(caller), caller is not None and not caller.token
+        queue = self._queues.get(key, deque())
+        if self.waiting >= self._limits.queue:
+            raise Busy(self.waiting)
+        if len(queue) >= self._limits.caller_queue:
+            raise OwnRequestsWait(len(queue))
+        waiting = _Waiting(asyncio.get_running_loop().create_future(), anonymous)
+        self._queues.setdefault(key, queue).append(waiting)
+        self._hand_out()
+        try:
+            async with asyncio.timeout(self._limits.patience):
+                return await asyncio.shield(waiting.place)
+        except BaseException as error:
+            self._give_up(key, waiting)
+            if isinstance(error, TimeoutError):
+                raise Busy(self.waiting) from None
+            raise
+
+    @contextlib.asynccontextmanager
+    async def place(self, caller: Caller | None) -> AsyncIterator[None]:
+        """Hold a place. Raises Busy."""
+        place = await self.enter(caller)
+        try:
+            yield
+        finally:
+            place.leave()
+
+    def _hand_out(self) -> None:
+        """Give free places to those who wait for them."""
+        while self._held.total() < self._limits.places:
+            key = next((key for key, queue in self._queues.items() if self._may_have_one(key, queue[0])), None)
+            if key is None:
+                return
+            waiting = self._queues[key].popleft()
+            self._queues.move_to_end(key)
+            if not self._queues[key]:
+                del self._queues[key]
+            self._held[key] += 1
+            self._anonymous_held += waiting.anonymous
+            waiting.place.set_result(Place(self, key, waiting.anonymous))
+
+    def _may_have_one(self, key: str, waiting: _Waiting) -> bool:
+        if waiting.anonymous and self._anonymous_held >= self._limits.anonymous_places:
+            return False
+        return self._held[key] < self._limits.caller_places
+
+    def _give_up(self, key: str, waiting: _Waiting) -> None:
+        if waiting.place.done():
+            waiting.place.result().leave()
+            return
+        waiting.place.cancel()
+        self._queues[key].remove(waiting)
+        if not self._queues[key]:
+            del self._queues[key]
+
+    def _leave(self, place: Place) -> None:
+        self._held[place.key] -= 1
+        if not self._held[place.key]:
+            del self._held[place.key]
+        self._anonymous_held -= place.anonymous
+        self._hand_out()
+
+
+@dataclass(eq=False)
+class _Waiting:
+    place: asyncio.Future[Place]
+    anonymous: bool
+
+
+class Place:
+    """A place in a lane."""
+
+    def __init__(self, lane: Lane, key: str, anonymous: bool) -> None:
+        self._lane: Lane | None = lane
+        self.key = key
+        self.anonymous = anonymous
+
+    def leave(self) -> None:
+        """Give it back; once is enough."""
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            lane._leave(self)
+
+
+class SharedWork:
+    """Work in a lane, done once for all who ask for the same meanwhile; it goes on when one of them gives up."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._under_way: dict[Hashable, asyncio.Task[Any]] = {}
+
+    async def once(self, key: Hashable, caller: Caller | None, work: Callable[[], Awaitable[Any]]) -> Any:
+        """The result of `work`. Raises Busy, and what `work` raises.
+
+        Args:
+            key: names the work; whoever finds it under way takes no place of the lane.
+            caller: who asks.
+            work: to be done where it is not under way.
+        """
+        if key not in self._under_way:
+            place = await self._lane.enter(caller)
+            if key in self._under_way:
+                place.leave()  # somebody else's turn came first
+            else:
+                self._begin(key, place, work)
+        return await asyncio.shield(self._under_way[key])
+
+    def _begin(self, key: Hashable, place: Place, work: Callable[[], Awaitable[Any]]) -> None:
+        def end(ended: asyncio.Task[Any]) -> None:
+            del self._under_way[key]
+            place.leave()
+            if not ended.cancelled():
+                ended.exception()  # seen, also where all who asked have gone
+
+        self._under_way[key] = task = asyncio.ensure_future(work())
+        task.add_done_callback(end)
+
+
+def _key(caller: Caller | None) -> str:
+    return "admin" if caller is None else caller.key

@@ -1,0 +1,162 @@
+"""Whose turn it is: how many requests run at once, in all and for one model; the others wait here.
+
+A free place goes to the caller who was served longest ago: whoever sends much waits behind his own requests, not before others'.
+The requests of one caller run in the order in which they came. Only some may run of one model, so that a slow or stuck one never
+takes all places.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from bioengine_server.access.errors import Busy
+from bioengine_server.dispatch.errors import Stopping
+
+T = TypeVar("T")
+OnMove = Callable[[int], None]
+
+
+def _unmoved(position: int) -> None:
+    pass
+
+
+class Queue:
+    """The queue in front of the workers."""
+
+    def __init__(self, total: int, per_model: int, size: int) -> None:
+        """
+        Args:
+            total: requests that may run at once.
+            per_model: of one model.
+            size: requests that may wait.
+        """
+        self._total = total
+        self._per_model = per_model
+        self.size = size
+        self._waiting: list[_Ticket] = []
+        self._running: Counter[str] = Counter()
+        self._served: dict[str, int] = {}
+        self._turns = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = asyncio.Event()
+
+    def close(self) -> None:
+        """Have all who wait, for a place or for what runs in theirs, told that nothing more comes."""
+        self._closed.set()
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a place."""
+        return len(self._waiting)
+
+    @contextlib.asynccontextmanager
+    async def place(self, model: str, caller: str = "", on_move: OnMove = _unmoved) -> AsyncIterator[None]:
+        """Hold a place for a request of `model`. Raises Busy.
+
+        Args:
+            model: names the model.
+            caller: names who asks.
+            on_move: told the request's position in the queue whenever that changes: 1 is next, 0 need not wait.
+        """
+        of_model = self._running[model] + sum(ticket.model == model for ticket in self._waiting)
+        # Half of the queue at most for one model, so that a stuck one leaves room to wait for the others.
+        if self.waiting >= self.size or of_model >= max(self.size // 2, self._per_model):
+            raise Busy(self.waiting)
+        ticket = _Ticket(model, caller, on_move, asyncio.get_running_loop().create_future())
+        self._waiting.append(ticket)
+        self._hand_out()
+        try:
+            await asyncio.shield(ticket.turn)
+            yield
+        finally:
+            self._leave(ticket)
+
+    async def run(self, model: str, work: Callable[[], Awaitable[T]], caller: str = "", on_move: OnMove = _unmoved) -> T:
+        """`await work()` in a place of `model`. Raises Busy, Stopping, and what `work` raises.
+
+        A caller who is cancelled leaves the queue; work that has begun holds its place until it ends, as Triton goes on with it.
+        """
+        begun = asyncio.Event()
+
+        async def in_place() -> T:
+            async with self.place(model, caller, on_move):
+                begun.set()
+                return await work()
+
+        task = asyncio.create_task(in_place())
+        closed = asyncio.create_task(self._closed.wait())
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        try:
+            await asyncio.wait({task, closed}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise Stopping
+        finally:
+            closed.cancel()
+            if not begun.is_set():
+                task.cancel()
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, also where its caller has gone
+
+    def _hand_out(self) -> None:
+        """Give free places to those whose turn it is, and tell the others where they stand."""
+        while (ticket := next(filter(self._may_run, self._in_turn()), None)) is not None:
+            self._waiting.remove(ticket)
+            self._running[ticket.model] += 1
+            self._turns += 1
+            self._served[ticket.caller] = self._turns
+            ticket.has_place = True
+            ticket.tell(0)
+            ticket.turn.set_result(None)
+        ahead: Counter[str] = Counter()
+        for ticket in self._in_turn():
+            ahead[ticket.model] += 1
+            ticket.tell(ahead[ticket.model])
+        if not self._waiting and not self._running.total():
+            self._served.clear()
+
+    def _may_run(self, ticket: _Ticket) -> bool:
+        return self._running.total() < self._total and self._running[ticket.model] < self._per_model
+
+    def _in_turn(self) -> list[_Ticket]:
+        """Who waits, the next one first: each caller's first request, then each one's second, and so on."""
+        counts: Counter[str] = Counter()
+        rounds: dict[int, int] = {}
+        for ticket in self._waiting:
+            rounds[id(ticket)] = counts[ticket.caller]
+            counts[ticket.caller] += 1
+        return sorted(self._waiting, key=lambda ticket: (rounds[id(ticket)], self._served.get(ticket.caller, 0)))
+
+    def _leave(self, ticket: _Ticket) -> None:
+        if ticket.has_place:
+            self._running[ticket.model] -= 1
+            if not self._running[ticket.model]:
+                del self._running[ticket.model]
+        else:
+            self._waiting.remove(ticket)
+            ticket.turn.cancel()
+        self._hand_out()
+
+
+@dataclass(eq=False)
+class _Ticket:
+    model: str
+    caller: str
+    on_move: OnMove
+    turn: asyncio.Future[None]
+    has_place: bool = False
+    position: int = field(default=-1)
+
+    def tell(self, position: int) -> None:
+        if position != self.position:
+            self.position = position
+            self.on_move(position)

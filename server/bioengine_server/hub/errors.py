@@ -1,0 +1,22 @@
+"""What keeps Hypha from starting."""
+
+from __future__ import annotations
+
+from bioengine_server.errors import StackError
+
+
+class PortInUse(StackError):
+    code = "port_in_use"
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        super().__init__(
+            f"Cannot listen on {host}:{port} ({reason}). "
+            "Another program has this port, perhaps another BioEngine. End it, or choose another with --port NUMBER."
+        )
+
+
+class WeakSecret(StackError):
+    code = "weak_secret"
+
+    def __init__(self, name: str, reason: str, remedy: str) -> None:
+        super().__init__(f"{name} {reason}. Expected a secret of at least 32 characters that nobody can guess. {remedy}")

@@ -1,0 +1,43 @@
+"""What can be wrong with Triton."""
+
+from __future__ import annotations
+
+from bioengine_contract.errors import BioEngineError, unmark
+
+from bioengine_server.triton.text import plain_error, process_died, text_of
+
+
+class TritonUnavailable(BioEngineError):
+    code = "inference_server_unavailable"
+    status = 503
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"The inference server did not answer ({reason}). It is being restarted if it belongs to this BioEngine: "
+            "try again in a few seconds. If it lasts, ask the server's admin to look at its log."
+        )
+
+
+class TritonError(BioEngineError):
+    """Triton answered a request with an error.
+
+    Args:
+        text: what it says.
+        status: the HTTP status.
+    """
+
+    code = "inference_failed"
+
+    def __init__(self, text: str, status: int) -> None:
+        self.own_error = unmark(text)
+        """The model runner's own error, where it is one."""
+        self.text = text_of(text)
+        super().__init__(str(self.own_error or plain_error(self.text)))
+        self.status = status  # type: ignore[misc]  # of this one alone
+        self.process_died = process_died(self.text)
+        """Whether a process of the model has ended, which Triton does not start again."""
+
+    @property
+    def is_of_request(self) -> bool:
+        """Whether the request was wrong: whoever sends it again gets the same answer, and nothing is to be repaired."""
+        return 400 <= self.status < 500 and not self.process_died

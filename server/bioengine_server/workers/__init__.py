@@ -1,0 +1,1 @@
+"""Where models run: a Triton as the dispatcher sees it."""

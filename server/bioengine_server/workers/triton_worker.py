@@ -1,0 +1,135 @@
+"""A Triton, with its model runner, as a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import aiohttp
+import numpy as np
+from bioengine_contract.errors import RemoteError
+from bioengine_contract.model_errors import ModelFailed, ModelNotLoaded
+from bioengine_contract.operations import Load, ModelProcess, Report
+from bioengine_contract.shared_tensors import SharedFolder, SharedInputs, SharedTensors, output_file
+from bioengine_contract.triton_model import TritonModel
+
+from bioengine_server.aside import aside
+from bioengine_server.triton.api import TritonApi
+from bioengine_server.triton.errors import TritonError
+from bioengine_server.triton.runner import Runner
+from bioengine_server.triton.text import model_is_gone
+from bioengine_server.workers.worker import Body, ModelGone, Opened
+
+# Loads that Triton's model runner begins at once; one more of its instances is free for short questions meanwhile.
+_LOADS = 2
+
+# Between two questions for a model that is being loaded; the first ones come quickly, since some models open at once.
+_FIRST_LOOK, _LAST_LOOK = 0.02, 0.25  # seconds
+
+
+class TritonWorker:
+    """A `Worker`."""
+
+    def __init__(self, runner: Runner, shared: SharedTensors) -> None:
+        """
+        Args:
+            runner: of the Triton.
+            shared: for tensors by reference.
+        """
+        self._runner = runner
+        self._api: TritonApi = runner.api
+        self._shared = shared
+        self._loads = asyncio.Semaphore(_LOADS)
+
+    async def load(self, model: TritonModel) -> Opened:
+        id, name, limit = model.manifest.id, model.name, self._api.run_timeout
+        request = Load(
+            package=str(model.package.key),
+            name=name,
+            weight_formats=list(model.weight_formats),
+            fingerprint=model.package.fingerprint,
+        )
+        async with self._loads:
+            process = await self._process(request.model_dump())
+        deadline, interval = time.monotonic() + limit, _FIRST_LOOK
+        while process.state == "opening":
+            if time.monotonic() > deadline:
+                await self.end(name)
+                raise ModelNotLoaded(id, f"it was not open after {limit:g} s")
+            await asyncio.sleep(interval)
+            interval = min(interval * 1.2, _LAST_LOOK)
+            process = await self._process({"operation": "process", "name": name})
+        if process.state == "failed":
+            raise RemoteError(process.reason, process.code)
+        if process.state != "open":
+            raise ModelNotLoaded(id, process.reason or "its process could not begin")
+        return Opened(process.weight_format, process.device)
+
+    async def unload(self, name: str) -> None:
+        async with self._loads:
+            await self._runner.ask({"operation": "unload", "name": name})
+
+    async def end(self, name: str) -> None:
+        await self._runner.ask({"operation": "end", "name": name})
+
+    async def infer(
+        self, model: TritonModel, arrays: Sequence[np.ndarray | None], parameters: Mapping[str, str]
+    ) -> list[np.ndarray]:
+        names = [spec.id for spec in model.manifest.outputs]
+        size = sum(array.nbytes for array in arrays if array is not None)
+        with self._shared.folder() as folder:
+            shared = await aside(size, SharedInputs, folder, arrays)
+            inputs = [(spec.id, array) for spec, array in zip(model.manifest.inputs, shared.arrays) if array is not None]
+            try:
+                result = await self._api.infer(model.name, inputs, names, parameters={**parameters, **shared.parameters})
+            except TritonError as error:
+                raise await self._explained(error, model) from error
+            outputs = [result.outputs[name] for name in names]
+            if folder is None:
+                return outputs
+            return await asyncio.to_thread(_read, folder, outputs) if _has_shared(folder, outputs) else outputs
+
+    async def forward(self, model: TritonModel, version: str, body: Body, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        suffix = f"/versions/{version}" if version else ""
+        try:
+            return await self._api.open("POST", f"/v2/models/{model.name}{suffix}/infer", body(), dict(headers))
+        except TritonError as error:
+            raise await self._explained(error, model) from error
+
+    async def report(self) -> Report:
+        return await self._runner.report()
+
+    async def wait_until_ready(self) -> None:
+        await self._runner.wait_until_ready()
+
+    async def _process(self, operation: dict[str, Any]) -> ModelProcess:
+        return ModelProcess.model_validate(await self._runner.ask(operation))
+
+    async def _explained(self, error: TritonError, model: TritonModel) -> Exception:
+        """What an error of Triton's about a model means: one of the request, or that its process is gone."""
+        if error.own_error is not None:
+            return error.own_error
+        is_gone = model_is_gone(error.text)
+        if error.is_of_request and not is_gone:
+            return error
+        process = await self._process({"operation": "process", "name": model.name})
+        if process.state == "open" and not is_gone and not error.process_died:
+            return ModelFailed(model.manifest.id, "it gave no reason; the server's log has more")
+        return ModelGone(process.reason or "its process has ended")
+
+
+def _has_shared(folder: SharedFolder, outputs: Sequence[np.ndarray]) -> bool:
+    return any(folder.has(output_file(number)) for number in range(len(outputs)))
+
+
+def _read(folder: SharedFolder, outputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The outputs, those that are shared from their files. Raises TritonError for a file that is none of the model's."""
+    try:
+        return [
+            folder.read(output_file(number)) if folder.has(output_file(number)) else output
+            for number, output in enumerate(outputs)
+        ]
+    except (ValueError, OSError) as error:
+        raise TritonError(f"a shared output cannot be read ({error})", 500) from error

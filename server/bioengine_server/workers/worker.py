@@ -1,0 +1,70 @@
+"""A worker: a Triton that runs models, wherever it is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from bioengine_contract.operations import Report
+from bioengine_contract.triton_model import TritonModel
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What the process of a loaded model has opened, and where it computes, such as "onnx" and "cuda:0"."""
+
+    weight_format: str
+    device: str
+
+
+class ModelGone(Exception):
+    """The process of a model has ended, or its Triton has it no more. `reason`: as the second half of a sentence."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+Body = Callable[[], AsyncIterator[bytes | bytearray]]
+"""Makes the body of a request anew for each time that it is sent."""
+
+
+class Worker(Protocol):
+    """What the dispatcher asks of a worker. All of it raises TritonUnavailable where the worker does not answer."""
+
+    async def load(self, model: TritonModel) -> Opened:
+        """Have a model loaded, with the content that its package has now. Raises RequestError."""
+
+    async def unload(self, name: str) -> None:
+        """Unload a model; its memory is free then."""
+
+    async def end(self, name: str) -> None:
+        """Kill the process of a model, whatever it is working on."""
+
+    async def infer(
+        self, model: TritonModel, arrays: Sequence[np.ndarray | None], parameters: Mapping[str, str]
+    ) -> list[np.ndarray]:
+        """The outputs of a loaded model. Raises RequestError, ModelGone.
+
+        Args:
+            model: the model.
+            arrays: one for each input, as the model takes them; None for an optional one that is left out.
+            parameters: of the inference request.
+        """
+
+    async def forward(self, model: TritonModel, version: str, body: Body, headers: Mapping[str, str]) -> Any:
+        """Triton's answer to an inference request of its own protocol, to be read and released. Raises RequestError, ModelGone.
+
+        Args:
+            model: a loaded model.
+            version: of the Triton model, empty for the newest.
+            body, headers: of the HTTP request.
+        """
+
+    async def report(self) -> Report:
+        """What lives there, and what it holds."""
+
+    async def wait_until_ready(self) -> None:
+        """Wait for a worker that is starting again."""
