@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import httpx
 
 from bioengine_server.errors import StackError
-from bioengine_server.http_get import get
+from bioengine_server.network.http_get import get
 from bioengine_server.settings import Settings
 
 _START_TIMEOUT = 180.0  # seconds

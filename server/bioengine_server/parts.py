@@ -13,17 +13,15 @@ from bioengine_server.errors import StackError
 from bioengine_server.room import lack_of_room
 from bioengine_server.settings import Settings
 from bioengine_server.triton.plain_names import PlainNames
+from bioengine_server.triton.process import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
-"""The Triton model of the router, as it comes."""
-
-_LEAST_RUN_DIR = 16 << 20  # bytes: the log, the registry of models, Hypha's database
+_LEAST_RUN_DIR = 16 << 20  # bytes: the log, the records of processes, Hypha's database
 _LEAST_SHARED_MEMORY = 16 << 20  # bytes: Triton's own for the process of a model, and small images
 _SHARED_MEMORY = Path("/dev/shm")
 
 # In the folder of a start of Triton (`bioengine_runner.rundir`).
-_FOLDERS_OF_BOOT = ("models", "locks", "empty", "home", "tmp")
-_FILES_OF_BOOT = ("processes", "router/bioengine-model-runner/config.pbtxt")
+_FOLDERS_OF_BOOT = ("models", "locks", "processes", "empty", "home", "tmp")
+_FILES_OF_BOOT = ("runner/bioengine-model-runner/config.pbtxt",)
 _ENVIRONMENTS = {
     "runner": ("bin/python", "pyvenv.cfg", "lib/python*/site-packages/bioimageio"),
     "triton": ("bin/tritonserver", "backends/python/triton_python_backend_stub"),

@@ -16,8 +16,8 @@ from bioengine_contract.trust import parse_trusted
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bioengine_server.access.hosts import EVERY_ADDRESS, parse_hosts
-from bioengine_server.access.origins import DEFAULT_ORIGINS, parse_origins
+from bioengine_server.network.hosts import EVERY_ADDRESS, Hosts, parse_hosts
+from bioengine_server.network.origins import DEFAULT_ORIGINS, parse_origins
 
 
 class Settings(BaseSettings):
@@ -242,6 +242,10 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """Where a client on this machine, or in this container, finds the server."""
         return self._url_at(self.bind_address)
+
+    def known_hosts(self) -> Hosts:
+        """The names that this server answers to."""
+        return Hosts(self.told_url, self.host, self.bind_address, self.allow_hosts, is_in_container=bool(self.listen))
 
     @property
     def told_url(self) -> str:

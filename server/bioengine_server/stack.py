@@ -19,7 +19,6 @@ from typing import Any
 from bioengine_contract.shared_tensors import SharedTensors
 from hypha.core.store import RedisStore
 
-from bioengine_server.access.door import Doorkeeper
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
 from bioengine_server.dispatch.dispatcher import Dispatcher
@@ -28,9 +27,12 @@ from bioengine_server.fresh import keep_fresh, locked
 from bioengine_server.gateway.route import LegacyGateway
 from bioengine_server.health import Liveness, Readiness, add_health_routes
 from bioengine_server.home_in_use import announced
-from bioengine_server.hub.guard import guard_rpc, hide_tracebacks
-from bioengine_server.hub.hypha import HttpServer, create_hypha, hypha_store, listen, share_service
-from bioengine_server.hub.secrets import JWT_SECRET, checked_secret, home_secret, kept_secret, new_secret
+from bioengine_server.http.routes import add_web
+from bioengine_server.http.server import HttpServer, listen
+from bioengine_server.hypha.application import create_hypha, hypha_store, share_service
+from bioengine_server.hypha.authenticator import Authenticator
+from bioengine_server.hypha.rpc_limits import guard_rpc, hide_tracebacks
+from bioengine_server.hypha.secrets import JWT_SECRET, checked_secret, home_secret, kept_secret, new_secret
 from bioengine_server.memory import leave_what_is_there
 from bioengine_server.parts import check_room, what_is_missing
 from bioengine_server.private_folder import make_private
@@ -44,7 +46,6 @@ from bioengine_server.triton.plain_names import PlainNames
 from bioengine_server.triton.process import TritonProcess
 from bioengine_server.triton.restart import ask_for_restart
 from bioengine_server.triton.runner import Runner, Watcher
-from bioengine_server.web.routes import add_web
 from bioengine_server.workers.triton_worker import TritonWorker
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             registry = TokenRegistry(settings.home)
             access = Access(settings, registry)
             app = create_hypha(settings, access, home_secret(settings.home, JWT_SECRET))
-            keeper = Doorkeeper(access, registry)
+            keeper = Authenticator(access, registry)
             await keeper.verifier.replace_hyphas()
             names = PlainNames(settings.plain_names)
             readiness = Readiness(partial(what_is_missing, settings, names))

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 
 import pytest
 from bioengine_server.access.errors import TooLarge
-from bioengine_server.web.errors import BadBody
+from bioengine_server.access.errors import BadBody
 from bioengine_server.limits import SizeLimit
-from bioengine_server.web import body as bodies
-from bioengine_server.web.answers import refusal
-from bioengine_server.web.body import Rest, read
-from bioengine_server.web.body_memory import BodyMemory
-from bioengine_server.web.errors import BodiesTooLarge
-from bioengine_server.web.surface import Surface
+from bioengine_server.http import body as bodies
+from bioengine_server.http.error_responses import refusal
+from bioengine_server.http.body import Rest, read
+from bioengine_server.http.body_memory import BodyMemory
+from bioengine_server.http.errors import BodiesTooLarge
+from bioengine_server.http.allowed_routes import Surface
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive
 

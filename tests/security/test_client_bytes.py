@@ -9,8 +9,8 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
-from bioengine_server.hub.envelope import NotAMessage, checked
-from bioengine_server.hub.msgpack_scan import check_structure
+from bioengine_server.hypha.envelope import NotAMessage, checked
+from bioengine_server.hypha.msgpack_scan import check_structure
 from bioengine_server.service.tensors import from_triton
 from bioengine_server.triton import message
 

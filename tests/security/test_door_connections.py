@@ -14,9 +14,9 @@ import psutil
 import pytest
 import uvicorn
 from bioengine_server.errors import StackError
-from bioengine_server.hub import protocol
-from bioengine_server.hub.connections import Connections, peer_of, raise_file_limit
-from bioengine_server.web.headers import SAFE_HEADERS
+from bioengine_server.http import protocol
+from bioengine_server.http.connections import Connections, peer_of, raise_file_limit
+from bioengine_server.http.security_headers import SAFE_HEADERS
 from hypha_rpc.sync import connect_to_server
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send

@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 from bioengine_server.access import hosts as hosts_module
-from bioengine_server.access.errors import HostNotAllowed, OriginNotAllowed
-from bioengine_server.access.hosts import Hosts
-from bioengine_server.access.origins import PUBLISHED, Origins
+from bioengine_server.network.errors import HostNotAllowed, OriginNotAllowed
+from bioengine_server.network.hosts import Hosts
+from bioengine_server.network.origins import PUBLISHED, Origins
 from bioengine_server.settings import Settings
-from bioengine_server.web.gate import Gate
-from bioengine_server.web.headers import SAFE_HEADERS, SafeAnswers
+from bioengine_server.http.host_and_origin import Gate
+from bioengine_server.http.security_headers import SAFE_HEADERS, SafeAnswers
 from pydantic import ValidationError
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -57,18 +57,18 @@ STRANGERS = [
 @pytest.mark.parametrize("host", LOOPBACK)
 def test_loopback_is_always_known(host: str) -> None:
     for settings in (Settings(), Settings(host="0.0.0.0"), Settings(allow_hosts="bioengine.lab")):
-        assert is_known(Hosts(settings), host)
+        assert is_known(settings.known_hosts(), host)
 
 
 @pytest.mark.parametrize("host", STRANGERS)
 def test_others_are_not_however_they_are_spelled(host: str) -> None:
     for settings in (Settings(), Settings(host="0.0.0.0"), Settings(allow_hosts="bioengine.lab, *.lab2.example")):
-        assert not is_known(Hosts(settings), host)
+        assert not is_known(settings.known_hosts(), host)
 
 
 def test_exactly_one_host_is_named() -> None:
     for values in ((), ("localhost", "localhost"), ("localhost", "evil.example"), ("evil.example", "localhost")):
-        assert not is_known(Hosts(Settings(allow_hosts="*")), *values)
+        assert not is_known(Settings(allow_hosts="*").known_hosts(), *values)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_exactly_one_host_is_named() -> None:
     ids=["loopback", "an address", "a name", "every address", "container", "public URL", "list", "all"],
 )
 def test_which_names_a_server_has(settings: Settings, known: Sequence[str], unknown: Sequence[str]) -> None:
-    hosts = Hosts(settings)
+    hosts = settings.known_hosts()
     assert [host for host in known if not is_known(hosts, host)] == []
     assert [host for host in unknown if is_known(hosts, host)] == []
 
@@ -187,7 +187,7 @@ class Served:
     def __init__(self, **settings: Any) -> None:
         chosen = Settings(**settings)
         self.passed = 0
-        self.app = SafeAnswers(Gate(self._answer, Hosts(chosen), Origins(chosen.allow_origins, chosen.told_url)))
+        self.app = SafeAnswers(Gate(self._answer, chosen.known_hosts(), Origins(chosen.allow_origins, chosen.told_url)))
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.passed += 1

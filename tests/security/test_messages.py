@@ -9,8 +9,8 @@ import hypha_rpc.rpc
 import imjoy_rpc.hypha.rpc
 import msgpack
 import pytest
-from bioengine_server.hub import envelope, library, msgpack_scan, names
-from bioengine_server.hub.envelope import MessageRefused, NotAMessage, checked, refusal
+from bioengine_server.hypha import envelope, library, msgpack_scan, names
+from bioengine_server.hypha.envelope import MessageRefused, NotAMessage, checked, refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -291,7 +291,7 @@ def test_a_name_leads_to_what_was_offered_under_it() -> None:
 
 def test_both_libraries_look_names_up_this_way(tmp_path: Any) -> None:
     from bioengine_server.gateway.rpc import guard_legacy_rpc
-    from bioengine_server.hub.guard import guard_rpc
+    from bioengine_server.hypha.rpc_limits import guard_rpc
 
     guard_rpc(lambda caller: None)  # type: ignore[arg-type,return-value]
     guard_legacy_rpc()

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
-from bioengine_server.hub.hypha import create_hypha, hypha_store
-from bioengine_server.hub.hypha_parts import manager_of
-from bioengine_server.hub.secrets import new_secret
+from bioengine_server.hypha.application import create_hypha, hypha_store
+from bioengine_server.hypha.hypha_parts import manager_of
+from bioengine_server.hypha.secrets import new_secret
 from bioengine_server.service.registration import LocalRegistration
 from bioengine_server.settings import Settings
 
@@ -75,7 +75,7 @@ def ends_of(store: Any, client: str) -> list[Any]:
     """The RPC ends of a client in the public workspace."""
     import gc
 
-    from bioengine_server.hub.guard import _GuardedRPC
+    from bioengine_server.hypha.rpc_limits import _GuardedRPC
 
     found = [thing for thing in gc.get_objects() if isinstance(thing, _GuardedRPC)]
     return [end for end in found if end._client_id == client and end._local_workspace == "public"]
@@ -110,7 +110,7 @@ async def test_a_manager_that_is_gone_is_told_of(kept: Kept) -> None:
 LOSING = """
 import asyncio, os, sys
 from bioengine_server import stack
-from bioengine_server.hub.hypha_parts import manager_of
+from bioengine_server.hypha.hypha_parts import manager_of
 
 made = stack._local_registration
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from bioengine_server.triton import leftovers
+from bioengine_server.triton import orphans as leftovers
 from bioengine_server.triton.group import end_remembered, remember
 from bioengine_server.triton.log import LONGEST_LINE, LogFile, lines
 

@@ -9,8 +9,8 @@ import numpy as np
 import psutil
 import pytest
 import requests
-from bioengine_server.triton.request import BadInference, parse
-from bioengine_server.triton.response import MAX_JSON_RESULT, parse_header, with_json
+from bioengine_server.http.triton_request import BadInference, parse
+from bioengine_server.http.triton_response import MAX_JSON_RESULT, parse_header, with_json
 
 from tests.stack.harness import Stack
 

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from bioengine_server.web.errors import BadBody
-from bioengine_server.triton.tensor_bytes import Segment, counted
-from bioengine_server.web import received
-from bioengine_server.web.received import Received
+from bioengine_server.access.errors import BadBody
+from bioengine_server.http.triton_tensors import Segment, counted
+from bioengine_server.http import received_body as received
+from bioengine_server.http.received_body import Received
 
 from tests.security.witness import Witness
 

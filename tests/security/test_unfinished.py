@@ -14,16 +14,16 @@ from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
 from bioengine_server.gateway import route
 from bioengine_server.gateway.route import LegacyGateway
-from bioengine_server.hub import hypha_parts, protocol
-from bioengine_server.hub.connections import Connections
-from bioengine_server.hub.hypha import create_hypha
-from bioengine_server.hub.library import LibraryChanged
-from bioengine_server.hub.secrets import new_secret
+from bioengine_server.hypha import hypha_parts, protocol
+from bioengine_server.http.connections import Connections
+from bioengine_server.hypha.application import create_hypha
+from bioengine_server.library import LibraryChanged
+from bioengine_server.hypha.secrets import new_secret
 from bioengine_server.settings import Settings
-from bioengine_server.web import once, patience
-from bioengine_server.web.headers import SAFE_HEADERS
-from bioengine_server.web.once import Once, OnceFilter
-from bioengine_server.web.patience import Patience
+from bioengine_server.http import once, patience
+from bioengine_server.http.security_headers import SAFE_HEADERS
+from bioengine_server.log_once import Once, OnceFilter
+from bioengine_server.http.stall_timeout import Patience
 from fastapi import FastAPI
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send

@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 from bioengine_server.bench.stack import stack_memory
 from bioengine_server.settings import Settings
-from bioengine_server.triton.leftovers import processes_of, processes_of_model
+from bioengine_server.triton.orphans import processes_of, processes_of_model
 from hypha_rpc.sync import connect_to_server
 
 ROOT = Path(__file__).resolve().parents[2]

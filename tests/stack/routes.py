@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bioengine_server.access.door import Doorkeeper
+from bioengine_server.hypha.authenticator import Authenticator
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
 from bioengine_server.health import Liveness, Readiness, add_health_routes
-from bioengine_server.hub.hypha import HttpServer, create_hypha, listen
-from bioengine_server.hub.ports import free_ports
-from bioengine_server.hub.secrets import new_secret
+from bioengine_server.hypha.application import HttpServer, create_hypha, listen
+from bioengine_server.network.ports import free_ports
+from bioengine_server.hypha.secrets import new_secret
 from bioengine_server.settings import Settings
-from bioengine_server.web.routes import add_web
+from bioengine_server.http.routes import add_web
 
 
 def routes_below(routes: Any, prefix: str = "") -> Iterator[dict[str, Any]]:
@@ -39,7 +39,7 @@ async def main(home: Path, file: Path) -> None:
     (port,) = free_ports(1)
     settings = Settings(home=home, port=port, run_dir=home)
     registry = TokenRegistry(home)
-    keeper = Doorkeeper(Access(settings, registry), registry)
+    keeper = Authenticator(Access(settings, registry), registry)
     app = create_hypha(settings, keeper.access, new_secret())
     add_health_routes(app, Readiness(), Liveness(), "name")
     with contextlib.closing(listen(settings.host, port)) as listener:

@@ -1,4 +1,4 @@
-"""What is refused at the server's entrance, before anything else looks at it."""
+"""What is refused before anything else looks at it: for who asks, how often, and how much it is."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from bioengine_contract.errors import BioEngineError
 
 from bioengine_server.errors import StackError
 from bioengine_server.limits import SizeLimit
+from bioengine_server.network.errors import Forbidden
 from bioengine_server.untrusted import quoted
 
 
@@ -32,14 +33,6 @@ class TooLarge(BioEngineError):
             f"The inputs are {inputs}, and {limit.whose} at most {limit.bytes / 1e6:.0f} MB in one request. "
             f"Send the image in parts, or {limit.remedy}."
         )
-
-
-class Forbidden(BioEngineError):
-    code = "forbidden"
-    status = 403
-
-    def __init__(self, what: str, reason: str) -> None:
-        super().__init__(f"{what} is refused: {reason}")
 
 
 class NoAccess(BioEngineError):
@@ -163,38 +156,6 @@ class NotLetIn(BioEngineError):
         )
 
 
-class HostNotAllowed(BioEngineError):
-    """The Host header does not name this server: a web page may have had its own name point here (DNS rebinding)."""
-
-    def __init__(self, host: str | None) -> None:
-        name = "The request has no valid Host header" if host is None else f"This server is not known as {quoted(host)}"
-        super().__init__(
-            f"{name}. Use the address that its admin gave you, or ask the admin to add the name to BIOENGINE_ALLOW_HOSTS."
-        )
-
-
-class OriginNotAllowed(Forbidden):
-    """A web page of an origin that may not use the server."""
-
-    def __init__(self, origin: str) -> None:
-        BioEngineError.__init__(
-            self,
-            f"Web pages of the origin {quoted(origin)} may not use this server. Its admin can allow them with the setting "
-            "BIOENGINE_ALLOW_ORIGINS.",
-        )
-
-
-class CrossSiteRequest(Forbidden):
-    """A request that a browser sends for a page of another site without saying which, such as for an image."""
-
-    def __init__(self) -> None:
-        BioEngineError.__init__(
-            self,
-            "A web page of another site asked for this without an Origin header. Pages that BIOENGINE_ALLOW_ORIGINS allows use "
-            "fetch() in its mode 'cors'.",
-        )
-
-
 class WorkspaceDenied(Forbidden):
     """A client names a workspace that it has no permission for."""
 
@@ -211,3 +172,10 @@ class TooManyHandshakes(BioEngineError):
 
     def __init__(self) -> None:
         super().__init__("The server is busy: too many clients connect at once. Try again in a minute.")
+
+
+class BadBody(BioEngineError):
+    code = "bad_body"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The body of the request cannot be used: {reason}.")

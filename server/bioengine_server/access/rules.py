@@ -15,9 +15,9 @@ from bioengine_contract import message
 
 from bioengine_server.access.caller import OWN_USER, Caller
 from bioengine_server.access.errors import TokenNeeded, TooLarge, TooManyRequests
-from bioengine_server.access.peers import gateway, is_loopback
 from bioengine_server.access.registry import Token, TokenRegistry
 from bioengine_server.limits import SizeLimit
+from bioengine_server.network.peers import gateway, is_loopback
 from bioengine_server.settings import Settings
 
 # Headers that proxies add. Whoever sends one without a proxy is asked for a token, no more.

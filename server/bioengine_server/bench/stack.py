@@ -13,12 +13,12 @@ from pathlib import Path
 import psutil
 
 from bioengine_server.bench.client import Client
-from bioengine_server.hub.ports import free_ports
+from bioengine_server.network.ports import free_ports
 from bioengine_server.own_server import own_server
 from bioengine_server.settings import Settings
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.triton.connection import socket_url
-from bioengine_server.triton.leftovers import processes_of, processes_of_model
+from bioengine_server.triton.orphans import processes_of, processes_of_model
 
 LIBRARIES = ("imjoy-rpc", "hypha-rpc")
 

@@ -43,8 +43,8 @@ def create(
     home: HomeOption = None,
 ) -> None:
     """Make a token and print it, this once; nothing else goes to stdout."""
-    from bioengine_server.access.tokens import sign, use_secret
-    from bioengine_server.hub.secrets import JWT_SECRET, home_secret
+    from bioengine_server.hypha.secrets import JWT_SECRET, home_secret
+    from bioengine_server.hypha.tokens import sign, use_secret
 
     settings = load_home_settings(home=home)
     keep_files_private()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bioengine_server.hub.ports import free_ports
 from bioengine_server.images.address import check_address
 from bioengine_server.images.errors import NotABioEngine
+from bioengine_server.network.ports import free_ports
 from bioengine_server.own_server import own_server, why_not_ready
 from bioengine_server.settings import Settings
 

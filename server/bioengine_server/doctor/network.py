@@ -13,15 +13,14 @@ import psutil
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from bioengine_server.access.hosts import Hosts
-from bioengine_server.access.origins import parse_origins
-from bioengine_server.access.peers import is_loopback
 from bioengine_server.doctor.finding import Finding
 from bioengine_server.doctor.setup import Setup
 from bioengine_server.home_in_use import server_with_another_home
-from bioengine_server.http_get import WrongEnvironment, get
-from bioengine_server.hub.errors import PortInUse
-from bioengine_server.hub.hypha import listen
+from bioengine_server.http.server import listen
+from bioengine_server.network.errors import PortInUse
+from bioengine_server.network.http_get import WrongEnvironment, get
+from bioengine_server.network.origins import parse_origins
+from bioengine_server.network.peers import is_loopback
 
 _PATIENCE = 5.0  # seconds
 _EXPIRES_SOON = datetime.timedelta(days=21)
@@ -43,7 +42,7 @@ def port(setup: Setup) -> Iterator[Finding]:
 
 def names(setup: Setup) -> Iterator[Finding]:
     """By which names the server is reached: others are refused."""
-    hosts = Hosts(setup.settings)
+    hosts = setup.settings.known_hosts()
     listed = ", ".join(dict.fromkeys(["localhost", *hosts.names]))
     if hosts.takes_all:
         advice = "Name those that clients use in BIOENGINE_ALLOW_HOSTS: web pages can reach this server by DNS rebinding."

@@ -12,7 +12,7 @@ from pathlib import Path
 from bioengine_server.doctor.finding import Finding, Verdict
 from bioengine_server.doctor.setup import Setup
 from bioengine_server.other_users import other_users
-from bioengine_server.triton.leftovers import processes_of
+from bioengine_server.triton.orphans import processes_of
 
 _PATIENCE = 60.0  # seconds
 _FILTERED = "2"  # /proc/<pid>/status: a seccomp filter is in force

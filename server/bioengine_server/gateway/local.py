@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from bioengine_server.hub.guard import told_error
+from bioengine_server.hypha.rpc_limits import told_error
 
 Method = Callable[..., Awaitable[Any]]
 

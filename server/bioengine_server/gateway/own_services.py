@@ -16,8 +16,8 @@ from typing import Any
 from bioengine_server.gateway.local import LocalServices
 from bioengine_server.gateway.rpc import LegacyRPC
 from bioengine_server.gateway.wrap import in_name_of_callers, parts_of, plain
-from bioengine_server.hub.kept import kept_size
-from bioengine_server.hub.reach import LARGEST_SERVICE
+from bioengine_server.hypha.isolation import LARGEST_SERVICE
+from bioengine_server.hypha.message_memory import kept_size
 from bioengine_server.untrusted import shown
 
 logger = logging.getLogger(__name__)

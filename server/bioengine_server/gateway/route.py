@@ -23,7 +23,6 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bioengine_server.access.caller import Caller
-from bioengine_server.access.door import Doorkeeper, is_legacy
 from bioengine_server.access.errors import AccessDenied, NotLetIn, TooManyHandshakes, WorkspaceDenied
 from bioengine_server.dispatch.errors import Stopping
 from bioengine_server.gateway.clients import Client, Clients, end_of_last
@@ -31,10 +30,11 @@ from bioengine_server.gateway.local import LocalServices
 from bioengine_server.gateway.refusal import answer_with
 from bioengine_server.gateway.rpc import LegacyRPC, guard_legacy_rpc
 from bioengine_server.gateway.session import LegacySession
-from bioengine_server.hub.envelope import NotAMessage
+from bioengine_server.hypha.authenticator import Authenticator, is_legacy
+from bioengine_server.hypha.envelope import NotAMessage
 from bioengine_server.limits import SizeLimit
+from bioengine_server.log_once import Once
 from bioengine_server.untrusted import quoted
-from bioengine_server.web.once import Once
 
 logger = logging.getLogger(__name__)
 _once = Once()
@@ -67,7 +67,7 @@ class LegacyRoute(WebSocketRoute):
 class LegacyGateway:
     """Lets imjoy-rpc clients in on `/ws`. `local`: services that they call directly."""
 
-    def __init__(self, app: FastAPI, store: Callable[[], RedisStore], keeper: Doorkeeper) -> None:
+    def __init__(self, app: FastAPI, store: Callable[[], RedisStore], keeper: Authenticator) -> None:
         """
         Args:
             app: Hypha's application.

@@ -20,10 +20,10 @@ from imjoy_rpc.hypha.utils import FuturePromise
 
 from bioengine_server.gateway.errors import ClientLeft
 from bioengine_server.gateway.wrap import caller
-from bioengine_server.hub import envelope, names
-from bioengine_server.hub.guard import bare_errors, check_arrays, told_error, without_context
-from bioengine_server.hub.library import require
-from bioengine_server.hub.uploads import Uploads
+from bioengine_server.hypha import envelope, function_names
+from bioengine_server.hypha.rpc_limits import bare_errors, check_arrays, told_error, without_context
+from bioengine_server.hypha.uploads import Uploads
+from bioengine_server.library import require
 from bioengine_server.limits import SizeLimit
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ _CHUNKS_IN_FLIGHT = 8
 def guard_legacy_rpc() -> None:
     """Have every end of imjoy-rpc look names up among what was offered alone. Raises LibraryChanged."""
     require("imjoy-rpc", _VERSION, _PARTS)
-    imjoy_rpc.hypha.rpc.index_object = names.find
+    imjoy_rpc.hypha.rpc.index_object = function_names.find
     imjoy_rpc.hypha.rpc.FuturePromise = _Promise
     # It writes a traceback for each message that names nothing, as any client may send.
     imjoy_rpc.hypha.rpc.logger.setLevel(logging.CRITICAL)
@@ -150,7 +150,7 @@ class LegacyRPC(RPC):
     def _is_session(self, name: str) -> bool:
         """Whether a session of this end is open; else the library would make one of that name."""
         try:
-            return isinstance(names.find(self._object_store, name), dict)
+            return isinstance(function_names.find(self._object_store, name), dict)
         except KeyError:
             return False
 

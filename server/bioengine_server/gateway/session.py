@@ -11,14 +11,14 @@ from hypha.core import UserInfo
 from hypha.core.auth import generate_auth_token
 from hypha.core.store import RedisStore
 
-from bioengine_server.access.tokens import is_name
 from bioengine_server.gateway.clients import Client
 from bioengine_server.gateway.local import LocalServices
 from bioengine_server.gateway.newest import Newest
 from bioengine_server.gateway.own_services import OwnServices
 from bioengine_server.gateway.rpc import LegacyRPC
 from bioengine_server.gateway.wrap import plain, unannotated
-from bioengine_server.hub.kept import kept_size
+from bioengine_server.hypha.message_memory import kept_size
+from bioengine_server.hypha.tokens import is_name
 
 logger = logging.getLogger(__name__)
 

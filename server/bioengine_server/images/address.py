@@ -8,8 +8,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from bioengine_server.http_get import get
 from bioengine_server.images.errors import BadServerUrl, NoServer, NotABioEngine, UntrustedCertificate, WrongProtocol
+from bioengine_server.network.http_get import get
 from bioengine_server.untrusted import shown
 
 _TIMEOUT = 10.0  # seconds

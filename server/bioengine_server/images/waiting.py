@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import httpx
 
-from bioengine_server.http_get import WrongEnvironment, get
 from bioengine_server.images.errors import ConnectionLost
+from bioengine_server.network.http_get import WrongEnvironment, get
 
 Result = TypeVar("Result")
 

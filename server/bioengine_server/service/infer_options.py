@@ -9,8 +9,7 @@ from bioengine_contract.ids import TRITON_VERSION
 from bioengine_contract.request import MAX_ID
 
 from bioengine_server.dispatch.errors import RefusedArgument
-from bioengine_server.triton.api import InferOptions
-from bioengine_server.triton.request import MAX_PRIORITY, MAX_SEQUENCE_ID, MAX_TIMEOUT, is_text, is_whole
+from bioengine_server.triton.infer_options import MAX_PRIORITY, MAX_SEQUENCE_ID, MAX_TIMEOUT, InferOptions, is_text, is_whole
 
 _VERSION = re.compile(TRITON_VERSION)
 _COMPRESSIONS = ("gzip", "deflate")

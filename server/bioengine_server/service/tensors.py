@@ -13,7 +13,7 @@ from tritonclient.utils import triton_to_np_dtype
 
 from bioengine_server.dispatch.errors import RefusedArgument
 from bioengine_server.service.infer_options import shown
-from bioengine_server.triton.tensor_bytes import MAX_TEXTS
+from bioengine_server.triton.infer_options import MAX_TEXTS
 
 _MOST_AXES = 32
 _BLOCK = 131_072  # values

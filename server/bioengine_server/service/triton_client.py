@@ -38,8 +38,9 @@ from bioengine_server.service.infer_options import (
     infer_options,
 )
 from bioengine_server.service.tensors import checked_outputs, from_triton, to_triton
-from bioengine_server.triton.api import InferOptions, InferResult, TritonApi
+from bioengine_server.triton.api import InferResult, TritonApi
 from bioengine_server.triton.errors import TritonError
+from bioengine_server.triton.infer_options import InferOptions
 from bioengine_server.workers.worker import Body
 
 logger = logging.getLogger(__name__)

@@ -21,6 +21,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from bioengine_server.aside import aside
 from bioengine_server.triton.connection import NO_REDIRECTS, BoundedAnswer, base_url, connector, triton_client
 from bioengine_server.triton.errors import TritonError, TritonUnavailable
+from bioengine_server.triton.infer_options import InferOptions
 
 # Long enough for the longest run that the runner allows; the runner ends those that take longer.
 _TIMEOUT_MARGIN = 600.0  # seconds
@@ -31,20 +32,6 @@ _NOT_ZIPPED = {"Accept-Encoding": "identity"}
 
 _STREAMED_AT_ONCE = 1 << 20  # bytes
 _MOST_CONFIGS = 1024
-
-
-@dataclass(frozen=True)
-class InferOptions:
-    """What Triton is asked for besides the inputs, named as in its inference request (a client's: `service.infer_options`)."""
-
-    model_version: str = ""
-    request_id: str = ""
-    sequence_id: int | str = 0
-    sequence_start: bool = False
-    sequence_end: bool = False
-    priority: int = 0
-    timeout: int | None = None
-    """Microseconds that the request may wait in Triton's queue."""
 
 
 @dataclass(frozen=True)

@@ -12,20 +12,23 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from bioengine_server.environments import environment
 from bioengine_server.errors import StackError
-from bioengine_server.hub.ports import free_ports
-from bioengine_server.parts import REPOSITORY
+from bioengine_server.network.ports import free_ports
 from bioengine_server.private_folder import make_private
 from bioengine_server.settings import Settings
 from bioengine_server.triton.connection import socket_url
 from bioengine_server.triton.group import end_remembered, remember
-from bioengine_server.triton.leftovers import sweep
 from bioengine_server.triton.log import LogFile, lines
+from bioengine_server.triton.orphans import sweep
 from bioengine_server.triton.plain_names import PlainNames
 
 logger = logging.getLogger(__name__)
+
+REPOSITORY = Path(__file__).resolve().parents[3] / "model_repository"
+"""Triton's model `bioengine-model-runner`, as it comes."""
 
 # Triton waits 3 s for requests in flight (and always as long after a model process was killed).
 _END_PATIENCE = 5.0  # seconds

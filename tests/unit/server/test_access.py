@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bioengine_server.access.door import Doorkeeper
-from bioengine_server.access.peers import gateway
+from bioengine_server.hypha.authenticator import Authenticator
+from bioengine_server.network.peers import gateway
 from bioengine_server.access.registry import Token, TokenRegistry
 from bioengine_server.access.rules import Access
 from bioengine_server.access.errors import TokenNeeded, TokenRevoked, TooLarge, TooManyRequests
@@ -69,9 +69,9 @@ def test_who_is_refused_for_a_proxy_is_told_of_it(tmp_path: Path) -> None:
     registry = TokenRegistry(tmp_path)
     proxied = {"type": "http", "client": ("127.0.0.1", 5), "headers": [(b"via", b"1.1 lab")]}
     with pytest.raises(TokenNeeded, match=r"needs a token: .*came through a proxy, by its header Via\.$"):
-        Doorkeeper(access(tmp_path), registry).admit(proxied, None)
+        Authenticator(access(tmp_path), registry).admit(proxied, None)
     with pytest.raises(TokenNeeded) as caught:
-        Doorkeeper(access(tmp_path, access="token"), registry).admit(proxied, None)
+        Authenticator(access(tmp_path, access="token"), registry).admit(proxied, None)
     assert "proxy" not in str(caught.value), "nobody would be let in without one there"
 
 

@@ -8,7 +8,7 @@ import pytest
 from bioengine_server.gateway.clients import Client, Clients
 from bioengine_server.gateway.errors import ClientIdTaken
 from bioengine_server.gateway.route import _is_bound
-from bioengine_server.hub import hypha_parts
+from bioengine_server.hypha import hypha_parts
 from hypha.core.auth import parse_scope
 
 from tests.unit.server.legacy import Connection

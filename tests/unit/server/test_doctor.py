@@ -19,7 +19,7 @@ from bioengine_server.doctor import gpu, installation, machine, network
 from bioengine_server.doctor.examine import EXAMINATIONS, examine
 from bioengine_server.doctor.finding import Finding
 from bioengine_server.doctor.setup import Setup
-from bioengine_server.hub.secrets import home_secret
+from bioengine_server.hypha.secrets import home_secret
 from bioengine_server.settings import Settings
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.names import SHIPPED_PACKAGES

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from bioengine_server.hub.frames import CheckedFrames
+from bioengine_server.hypha.frames import CheckedFrames
 from bioengine_server.limits import SizeLimit
 from starlette.types import Message, Receive, Scope, Send
 

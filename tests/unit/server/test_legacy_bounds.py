@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bioengine_server.gateway.newest import Newest
-from bioengine_server.hub.kept import kept_size
+from bioengine_server.hypha.message_memory import kept_size
 
 from tests.unit.server.legacy import Connection
 

@@ -12,13 +12,13 @@ from urllib.parse import quote, unquote
 import httpx
 import pytest
 import yaml
-from bioengine_server.access.door import Doorkeeper
+from bioengine_server.hypha.authenticator import Authenticator
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
 from bioengine_server.settings import Settings
 from bioengine_server.store.model_store import ModelStore, StoredModel
 from bioengine_server.store.shown_files import shown_files, with_addresses
-from bioengine_server.web.model_files import ModelFilesRoute
+from bioengine_server.http.model_files import ModelFilesRoute
 from starlette.applications import Starlette
 
 FILES = "/models/otter/1.0.0/files"
@@ -62,7 +62,7 @@ def model(packages: Path, tmp_path: Path) -> StoredModel:
 async def client(model: StoredModel, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     settings = Settings(home=tmp_path / "home")
     registry = TokenRegistry(settings.home)
-    route = ModelFilesRoute(Doorkeeper(Access(settings, registry), registry), ModelStore(settings.store))
+    route = ModelFilesRoute(Authenticator(Access(settings, registry), registry), ModelStore(settings.store))
     app = Starlette(routes=[route])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as running:
         yield running
@@ -101,7 +101,7 @@ async def test_there_is_one_way_to_a_file(model: StoredModel, tmp_path: Path, pa
     """Whatever the path says, in the bytes that came."""
     settings = Settings(home=tmp_path / "home")
     registry = TokenRegistry(settings.home)
-    app = Starlette(routes=[ModelFilesRoute(Doorkeeper(Access(settings, registry), registry), ModelStore(settings.store))])
+    app = Starlette(routes=[ModelFilesRoute(Authenticator(Access(settings, registry), registry), ModelStore(settings.store))])
     sent: list[Any] = []
     scope = {
         "type": "http", "method": "GET", "path": unquote(path), "raw_path": path.encode(), "query_string": b"", "headers": [],

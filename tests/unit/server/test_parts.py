@@ -14,12 +14,12 @@ import pytest
 from bioengine_server.access.errors import TooLarge
 from bioengine_server.dispatch.errors import RefusedArgument
 from bioengine_server.errors import StackError, UnsafeFolder
-from bioengine_server.hub.errors import WeakSecret
+from bioengine_server.hypha.errors import WeakSecret
 from bioengine_server.gateway.wrap import plain
-from bioengine_server.hub import guard
-from bioengine_server.hub.guard import _last_message, hide_tracebacks
-from bioengine_server.hub.secrets import checked_secret, home_secret, new_secret
-from bioengine_server.hub.uploads import Uploads
+from bioengine_server.hypha import rpc_limits as guard
+from bioengine_server.hypha.rpc_limits import _last_message, hide_tracebacks
+from bioengine_server.hypha.secrets import checked_secret, home_secret, new_secret
+from bioengine_server.hypha.uploads import Uploads
 from bioengine_server.limits import SizeLimit
 from bioengine_server.access.caller import Caller
 from bioengine_server.service.infer_options import infer_options

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from bioengine_server.web import peer_rate
-from bioengine_server.web.peer_rate import PeerRate
+from bioengine_server.http import peer_rate
+from bioengine_server.http.peer_rate import PeerRate
 from starlette.responses import PlainTextResponse
 
 

@@ -19,7 +19,7 @@ import pytest
 from bioengine_contract.errors import BioEngineError
 from bioengine_server.access.errors import TokenNeeded
 from bioengine_server.images.errors import NoServer
-from bioengine_server.http_get import WrongEnvironment
+from bioengine_server.network.http_get import WrongEnvironment
 from bioengine_server.images.address import check_address
 from bioengine_server.images.advice import for_command_line
 from bioengine_server.images.errors import BadServerUrl, ConnectionLost, NotABioEngine, UntrustedCertificate, WrongProtocol

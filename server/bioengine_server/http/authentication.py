@@ -1,0 +1,159 @@
+"""Authentication middleware: rejects clients without a valid token where one is required.
+
+HTTP             401 with the reason
+hypha-rpc        its first message names the token; it is told the reason and closed, also when the token dies later
+imjoy-rpc        is the gateway's, which asks the same `Authenticator`, and tells the reason in its way
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from bioengine_contract.errors import BioEngineError
+from hypha.core import UserPermission
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bioengine_server.access.errors import AccessDenied, NotLetIn, WorkspaceDenied
+from bioengine_server.hypha.authenticator import Authenticator, bearer, is_legacy
+from bioengine_server.hypha.tokens import is_name
+from bioengine_server.log_once import Once
+
+logger = logging.getLogger(__name__)
+_once = Once()
+
+_WEBSOCKET = "/ws"
+_OPEN_TO_ALL = (
+    "/health/liveness",
+    "/health/readiness",
+    "/public/services",
+    "/public/services/",
+    "/public/services/triton-client",
+)
+_POLICY_VIOLATION = 1008  # RFC 6455, 7.4.1
+_MAX_FIRST = 20_000  # characters of a first message, with its token
+_MAX_REASON = 120  # bytes of a close frame's reason
+
+
+class AuthenticationMiddleware:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, keeper: Authenticator) -> None:
+        self._app = app
+        self._keeper = keeper
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket" and scope["path"] == _WEBSOCKET and not is_legacy(scope):
+            await self._websocket(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        if scope["path"] not in _OPEN_TO_ALL and self._keeper.needs_token(scope):
+            try:
+                self._keeper.admit(scope, bearer(headers))
+            except BioEngineError as error:
+                from bioengine_server.http.body import Rest
+                from bioengine_server.http.error_responses import refusal
+
+                await Rest(receive).drain(headers, self._keeper.access.largest)
+                await refusal(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A connection of Hypha's own clients. When it has been closed here, Hypha hears that its client has gone."""
+        is_first, closed = True, False
+        closing: set[asyncio.Future[None]] = set()
+
+        def close(error: BioEngineError) -> None:
+            nonlocal closed
+            closed = True
+            closing.add(asyncio.ensure_future(_close(send, error)))
+
+        async def receive_checked() -> Message:
+            nonlocal is_first
+            event = await receive()
+            if is_first and event["type"] == "websocket.receive":
+                is_first = False
+                try:
+                    first = _FirstMessage.read(event)
+                    user = self._keeper.admit(scope, first.token)
+                    first.check_workspace(user)
+                except BioEngineError as error:
+                    if _once.allows(str(error)):
+                        logger.info("Refused a client: %s", error)
+                    reason = NotLetIn() if isinstance(error, AccessDenied) else error
+                    await _tell(send, reason)
+                    close(reason)
+                else:
+                    life.enter_context(self._keeper.connected(user, close))
+            return {"type": "websocket.disconnect", "code": _POLICY_VIOLATION} if closed else event
+
+        async def send_while_open(event: Message) -> None:
+            if not closed:
+                await send(event)
+
+        with contextlib.ExitStack() as life:
+            try:
+                await self._app(scope, receive_checked, send_while_open)
+            finally:
+                if closing:
+                    await asyncio.wait(closing)
+
+
+async def turn_away(send: Send, error: BioEngineError) -> None:
+    """Tell a client of Hypha's own, whose websocket has just been accepted, why it is refused; and close."""
+    await _tell(send, error)
+    await _close(send, error)
+
+
+@dataclass(frozen=True)
+class _FirstMessage:
+    """What a hypha-rpc client says of itself, as Hypha will read it."""
+
+    workspace: str | None
+    token: str | None
+
+    @classmethod
+    def read(cls, event: Message) -> _FirstMessage:
+        """Raises AccessDenied, NotLetIn."""
+        text = event.get("text") or ""
+        try:
+            said = json.loads(text) if len(text) <= _MAX_FIRST else None
+        except (ValueError, RecursionError):
+            said = None
+        if not isinstance(said, dict) or not is_name(said.get("client_id")):
+            raise NotLetIn
+        workspace, token = said.get("workspace"), said.get("reconnection_token") or said.get("token")
+        if workspace is not None and not is_name(workspace):
+            raise NotLetIn
+        if token is not None and not isinstance(token, str):
+            raise AccessDenied
+        return cls(workspace, token)
+
+    def check_workspace(self, user: Any) -> None:
+        """Hypha would make an entry for whichever workspace is named. Raises WorkspaceDenied."""
+        if not self.workspace or (user is not None and user.scope.current_workspace):
+            return  # none, or the one of a token, which Hypha compares
+        if user is None or not user.check_permission(self.workspace, UserPermission.read):
+            raise WorkspaceDenied(self.workspace)
+
+
+async def _tell(send: Send, error: BioEngineError) -> None:
+    with contextlib.suppress(RuntimeError):  # the client has gone
+        await send({"type": "websocket.send", "text": json.dumps({"type": "error", "message": str(error)})})
+
+
+async def _close(send: Send, error: Exception) -> None:
+    reason = str(error).encode()[:_MAX_REASON].decode(errors="ignore")
+    with contextlib.suppress(RuntimeError):  # the client has gone
+        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": reason})

@@ -1,0 +1,181 @@
+"""Bodies of requests: bounded, and unzipped within the same bound, before memory is taken."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import zlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bioengine_server.access.errors import BadBody, TooLarge
+from bioengine_server.http.body_memory import BodyMemory, Take
+from bioengine_server.http.errors import BodiesTooLarge
+from bioengine_server.limits import SizeLimit
+
+_STEP = 1 << 20  # bytes that are unzipped at once
+_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+# Images of noise shrink to a half, and empty ones a thousandfold. Beyond this size a body that shrinks so much is taken for an
+# attack: its sender spends a thousandth of what it costs here.
+_ANY_RATIO = 64 << 20  # bytes, unzipped
+_LARGEST_RATIO = 200
+
+# What is read of a request that is refused, beside the limit of its size.
+_DRAIN_SECONDS = 10.0
+_DRAIN_BYTES = 128 << 20
+
+
+async def chunks(headers: Headers, receive: Receive, limit: SizeLimit) -> AsyncIterator[bytes]:
+    """The body of a request as it comes, unzipped, within `limit`. Raises TooLarge, BadBody.
+
+    A body of a thousand times its size, unzipped, costs no more than the limit, and others are served while it is unzipped.
+    """
+    encoding = headers.get("content-encoding", "").strip().lower() or "identity"
+    if encoding not in ("identity", *_WINDOWS):
+        raise BadBody(f"its Content-Encoding {encoding[:40]!r} is not gzip, deflate or identity")
+    length = headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limit.bytes:
+        raise TooLarge(int(length), limit)
+    unzip = None if encoding == "identity" else _Unzip(encoding)
+    received = size = 0
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise BadBody("the client went away")
+        more = message.get("more_body", False)
+        data = message.get("body", b"")
+        received += len(data)
+        if received > limit.bytes:
+            raise TooLarge(received, limit, is_all=False)
+        if unzip is None:
+            if data:
+                yield data
+            continue
+        for plain in unzip.feed(data):
+            size += len(plain)
+            if size > limit.bytes:
+                raise TooLarge(size, limit, is_all=False)
+            if size > _ANY_RATIO and size > _LARGEST_RATIO * unzip.used:
+                raise BadBody(f"it is more than {_LARGEST_RATIO} times as large, unzipped; send it without Content-Encoding")
+            yield plain
+            await asyncio.sleep(0)
+    if unzip is not None and received and not unzip.is_complete:
+        raise BadBody("it was cut off on its way; send it once more")
+
+
+class _Unzip:
+    """One stream of zlib."""
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding
+        self._stream = zlib.decompressobj(_WINDOWS[encoding])
+        self.used = 0  # bytes of what came
+
+    @property
+    def is_complete(self) -> bool:
+        return self._stream.eof
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """What `data` is unzipped, in pieces. Raises BadBody."""
+        is_more = bool(data)
+        while is_more:
+            if self._stream.eof:
+                raise BadBody(
+                    f"there is something after the end of what is {self._encoding}; send it as one {self._encoding} stream"
+                )
+            try:
+                plain = self._stream.decompress(data, _STEP)
+            except zlib.error as error:
+                raise BadBody(
+                    f"it is not {self._encoding}, as its Content-Encoding says ({error}); leave that header out"
+                ) from error
+            before = len(data)
+            data = self._stream.unconsumed_tail or self._stream.unused_data
+            self.used += before - len(data)
+            is_more = bool(data) or (len(plain) == _STEP and not self._stream.eof)
+            if plain:
+                yield plain
+
+
+async def read(headers: Headers, receive: Receive, limit: SizeLimit, take: Take) -> bytearray:
+    """All of a body, whose bytes are counted by `take` before they are kept. Raises TooLarge, BadBody, BodiesTooLarge."""
+    body = bytearray()
+    async for chunk in chunks(headers, receive, limit):
+        take(len(chunk))
+        body += chunk
+    return body
+
+
+class Rest:
+    """A request's `receive` that knows whether more of the body is to come."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._more = True
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._more = message["type"] == "http.request" and message.get("more_body", False)
+        return message
+
+    async def drain(self, headers: Headers, most: int) -> None:
+        """Take what is left before a refusal: many clients read an answer only when they have sent everything.
+
+        Not for ever, though: a client that goes on sending for longer than ten seconds may miss the answer.
+
+        Args:
+            headers: of the request.
+            most: bytes, of which no more are waited for.
+        """
+        most = min(most, _DRAIN_BYTES)
+        length = headers.get("content-length", "")
+        size = int(length) if length.isdecimal() else 0
+        taken = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while self._more and max(size, taken) <= most:
+                    taken += len((await self()).get("body", b""))
+
+
+class BoundedBodies:
+    """Middleware for routes that are not ours: they get bodies within the limit, unzipped."""
+
+    def __init__(self, app: ASGIApp, limit: SizeLimit, own: Sequence[BaseRoute], memory: BodyMemory) -> None:
+        """
+        Args:
+            app: what gets the bodies.
+            limit: of one, unzipped.
+            own: our routes, which see to it themselves; some as the body comes, without having all of it.
+            memory: of all bodies.
+        """
+        self._app = app
+        self._limit = limit
+        self._own = own
+        self._memory = memory
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        bodiless = scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS")
+        if bodiless or any(route.matches(scope)[0] is Match.FULL for route in self._own):
+            await self._app(scope, receive, send)
+            return
+        with self._memory.share() as take:
+            try:
+                body = await read(Headers(scope=scope), receive, self._limit, take)
+            except (TooLarge, BadBody, BodiesTooLarge) as error:
+                from bioengine_server.http.error_responses import refusal
+
+                await refusal(error)(scope, receive, send)
+                return
+            kept = [(name, value) for name, value in scope["headers"] if name not in (b"content-encoding", b"content-length")]
+            scope = {**scope, "headers": [*kept, (b"content-length", str(len(body)).encode())]}
+            parts: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+            async def once() -> Message:
+                return parts.pop() if parts else await receive()
+
+            await self._app(scope, once, send)

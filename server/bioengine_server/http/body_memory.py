@@ -1,0 +1,43 @@
+"""How much memory the bodies of all requests together may take."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
+from bioengine_server.http.errors import BodiesTooLarge
+
+Take = Callable[[int], None]
+"""Counts so many more bytes of a body. Raises BodiesTooLarge."""
+
+
+class BodyMemory:
+    """Bytes of bodies that are held in memory at the moment, by all requests."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.taken = 0
+
+    @classmethod
+    def beside(cls, largest: int) -> BodyMemory:
+        """Room for two of the largest requests, but for no more than half of the machine's memory; for one in any case."""
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return cls(max(largest, min(2 * largest, machine // 2)))
+
+    @contextlib.contextmanager
+    def share(self) -> Iterator[Take]:
+        """What one request takes, until the end of the context."""
+        own = 0
+
+        def take(size: int) -> None:
+            nonlocal own
+            if self.taken + size > self._most:
+                raise BodiesTooLarge(self._most)
+            own += size
+            self.taken += size
+
+        try:
+            yield take
+        finally:
+            self.taken -= own

@@ -1,0 +1,47 @@
+"""What is refused of plain HTTP alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bioengine_contract.errors import BioEngineError
+
+from bioengine_server.access.errors import Busy
+from bioengine_server.untrusted import shown
+
+
+class NoSuchPage(BioEngineError):
+    code = "not_found"
+    status = 404
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"There is nothing at {path[:100]!r} here. Clients use /ws, /public/services/triton-client/execute and "
+            "/triton/v2/...; /health/readiness says whether the server is well."
+        )
+
+
+class WrongMethod(BioEngineError):
+    code = "method_not_allowed"
+    status = 405
+
+    def __init__(self, method: str, path: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"{path} cannot be asked with {method[:20]}. Expected {' or '.join(allowed)}.")
+
+
+class BodiesTooLarge(Busy):
+    """The bodies of all requests under way would not fit into the memory that is meant for them."""
+
+    def __init__(self, most: int) -> None:
+        Exception.__init__(
+            self,
+            f"The server is busy: the requests under way have {most / 1e6:.0f} MB together already, and that is the limit. "
+            "Try again in a few seconds.",
+        )
+
+
+class NoParts(BioEngineError):
+    """A part of a file is asked for that is given as a whole."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{shown(path)} is not given in parts. Ask for the whole file, without a Range.")

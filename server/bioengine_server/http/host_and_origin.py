@@ -1,0 +1,109 @@
+"""The first thing that every request and websocket meets: is it meant for this server, and may the page that sends it do so?
+
+Host      one of the server's names, or 421: a page whose name was made to point here (DNS rebinding) has another
+Origin    where there is one, allowed, or 403: a stranger's page cannot drive somebody's server, not even by "simple"
+          requests, which browsers send without asking first
+"""
+
+from __future__ import annotations
+
+import logging
+
+from bioengine_contract.errors import BioEngineError
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from bioengine_server.gateway.route import refuse_page
+from bioengine_server.http.authentication import turn_away
+from bioengine_server.http.error_responses import refusal
+from bioengine_server.hypha.authenticator import is_legacy
+from bioengine_server.log_once import Once
+from bioengine_server.network.errors import CrossSiteRequest, HostNotAllowed, OriginNotAllowed
+from bioengine_server.network.hosts import Hosts
+from bioengine_server.network.origins import Origins
+
+logger = logging.getLogger(__name__)
+
+_WEBSOCKET = "/ws"
+_OTHER_SITES = (b"cross-site", b"same-site")
+
+# What a link on a page of anybody may lead to, since to look at it changes nothing.
+_DOCUMENTS = ("/health/liveness", "/health/readiness", "/public/services", "/public/services/", "/public/services/triton-client")
+
+
+class Gate:
+    """ASGI middleware, outermost but for what is added to answers."""
+
+    def __init__(self, app: ASGIApp, hosts: Hosts, origins: Origins) -> None:
+        """
+        Args:
+            app: everything.
+            hosts: names of the server.
+            origins: pages that may use it.
+        """
+        self._app = app
+        self._hosts = hosts
+        self._origins = origins
+        self._once = Once()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._check(scope)
+        except (HostNotAllowed, OriginNotAllowed, CrossSiteRequest) as error:
+            if self._once.allows(str(error)):
+                logger.info("Refused: %s", error)
+            if scope["type"] == "websocket":
+                await _refuse_websocket(error, scope, receive, send)
+            else:
+                await refusal(error)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        """Raises HostNotAllowed, OriginNotAllowed, CrossSiteRequest."""
+        server = scope.get("server") or ("", 0)
+        host = self._hosts.check(_values(scope, b"host"), str(server[0]))
+        origins = _values(scope, b"origin")
+        self._origins.check(origins, host)
+        sites = _values(scope, b"sec-fetch-site")
+        if not origins and any(site in _OTHER_SITES for site in sites) and not self._origins.takes_all:
+            if not _is_link_to_document(scope):
+                raise CrossSiteRequest
+
+
+async def _refuse_websocket(error: BioEngineError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse the handshake with 403; tell a page of another origin why, in the way of its library.
+
+    Browsers keep from their pages why a handshake failed, and imjoy-rpc 0.5.9 then waits for ever. So the connection of such a
+    page is taken, told the reason, and leads nowhere.
+    """
+    if isinstance(error, OriginNotAllowed) and scope["path"] == _WEBSOCKET:
+        if is_legacy(scope):
+            await refuse_page(error, scope, receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.accept"})
+            await turn_away(send, error)
+    elif "websocket.http.response" in scope.get("extensions", {}):
+        answer = refusal(error)
+        answer.status_code = 403  # imjoy-rpc gives up at this one, and tries again for ever at others
+        await answer(scope, receive, send)
+    else:
+        await send({"type": "websocket.close", "code": 1008})
+
+
+def _is_link_to_document(scope: Scope) -> bool:
+    """Whether somebody has followed a link, in a window of its own, to what only says something."""
+    return (
+        scope["type"] == "http"
+        and scope["method"] in ("GET", "HEAD")
+        and scope["path"] in _DOCUMENTS
+        and _values(scope, b"sec-fetch-mode") == [b"navigate"]
+        and _values(scope, b"sec-fetch-dest") == [b"document"]
+    )
+
+
+def _values(scope: Scope, name: bytes) -> list[bytes]:
+    return [value for key, value in scope["headers"] if key.lower() == name]

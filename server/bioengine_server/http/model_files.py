@@ -1,0 +1,112 @@
+"""`/models/<id>/<version>/files/<name>`: files that show and test a stored model, to read; their addresses stand in the `rdf`.
+
+Who may ask is decided before (`access.door`, `web.gate`). Only what a description names to be shown is there, as data: a browser
+runs none of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+from bioengine_contract.errors import BioEngineError
+from bioengine_contract.ids import NAME
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
+
+from bioengine_server.http.callers import caller_of
+from bioengine_server.http.error_responses import refusal
+from bioengine_server.http.errors import NoParts, NoSuchPage, WrongMethod
+from bioengine_server.hypha.authenticator import Authenticator
+from bioengine_server.store.errors import NotStored
+from bioengine_server.store.model_store import ModelStore
+from bioengine_server.store.shown_files import shown_files
+
+_PATH = re.compile(rf"/models/(?P<place>{NAME}/{NAME})/files/(?P<name>[^?#]{{1,4000}})".encode())
+_READING = ("GET", "HEAD")
+_PICTURES = {
+    ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp",
+    ".bmp": "image/bmp", ".tif": "image/tiff", ".tiff": "image/tiff",
+}  # fmt: skip
+_TEXTS = {".md": "text/markdown", ".txt": "text/plain", ".csv": "text/csv"}
+_DATA = "application/octet-stream"  # and so is what a browser would run, HTML and SVG
+_TENSOR = ".npy"
+
+
+class ModelFilesRoute(Route):
+    """Takes every path that begins like these, spelled without detours."""
+
+    def __init__(self, keeper: Authenticator, store: ModelStore) -> None:
+        """
+        Args:
+            keeper: says who asks.
+            store: of this server's models.
+        """
+        super().__init__("/models/{path:path}", _Files(keeper, store).answer, include_in_schema=False)
+        self.methods = None  # every one comes here, to be refused with a reason
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] == "http" and _PATH.fullmatch(_raw_path(scope)):
+            return Match.FULL, {"endpoint": self.endpoint, "path_params": {}}
+        return Match.NONE, {}
+
+
+class _Files:
+    def __init__(self, keeper: Authenticator, store: ModelStore) -> None:
+        self._keeper = keeper
+        self._store = store
+
+    async def answer(self, request: Request) -> Response:
+        try:
+            if request.method not in _READING:
+                raise WrongMethod(request.method, request.url.path, _READING)
+            async with self._keeper.access.request(caller_of(request, self._keeper)):
+                file = await asyncio.to_thread(self._find, request.scope)
+            if file is None:
+                raise NoSuchPage(request.url.path)
+            kind = file.suffix.lower()
+            # Some pages read the first bytes of a tensor alone, and then all numbers the wrong way round; told that there are
+            # no parts, they read the whole and are right.
+            if kind == _TENSOR and "range" in request.headers:
+                raise NoParts(request.url.path)
+            return _WholeFile(file, media_type=_media_type(kind), headers=_headers(kind))
+        except BioEngineError as error:
+            return refusal(error)
+
+    def _find(self, scope: Scope) -> Path | None:
+        """The file that a path names, if it is one to be shown."""
+        found = _PATH.fullmatch(_raw_path(scope))
+        assert found is not None
+        try:
+            model = self._store.find(found["place"].decode())
+            name = unquote_to_bytes(found["name"]).decode()
+        except (NotStored, OSError, ValueError):
+            return None
+        file = model.folder / name if name in shown_files(model.manifest) else None
+        return file if file is not None and file.is_file() and not file.is_symlink() else None
+
+
+class _WholeFile(FileResponse):
+    """A file in one piece, whatever part of it is asked for."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(name, value) for name, value in scope["headers"] if name.lower() not in (b"range", b"if-range")]
+        await super().__call__({**scope, "headers": headers}, receive, send)
+
+
+def _media_type(kind: str) -> str:
+    return _PICTURES.get(kind) or _TEXTS.get(kind) or _DATA
+
+
+def _headers(kind: str) -> Mapping[str, str]:
+    how = "inline" if kind in _PICTURES else "attachment"
+    return {"accept-ranges": "none", "cache-control": "no-cache", "content-disposition": how}
+
+
+def _raw_path(scope: Scope) -> bytes:
+    return bytes(scope.get("raw_path", b"").partition(b"?")[0])

@@ -1,0 +1,190 @@
+"""`triton-client` over plain HTTP: `/public/services/triton-client/{execute,get_config}`.
+
+Before Hypha's own routes of the same paths, which know no bounds and answer wrong arguments with 500. Arguments are MessagePack
+or JSON, gzipped or not, or, for GET, the query; the answer has the type of the request. Arrays are
+`{"_rtype": "ndarray", "_rvalue": bytes, "_rshape", "_rdtype"}`; in JSON `_rvalue` is base64.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import msgpack
+from bioengine_contract import message
+from bioengine_contract.errors import BioEngineError
+from bioengine_contract.msgpack_scan import MAX_VALUES
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
+
+from bioengine_server.access.errors import BadBody, TooLarge
+from bioengine_server.aside import aside
+from bioengine_server.http.body import Rest, read
+from bioengine_server.http.body_memory import BodyMemory, Take
+from bioengine_server.http.callers import caller_of
+from bioengine_server.http.error_responses import refusal
+from bioengine_server.http.errors import WrongMethod
+from bioengine_server.hypha.authenticator import Authenticator
+from bioengine_server.limits import SizeLimit
+from bioengine_server.service.triton_client import SERVICE_ID, TritonClient
+
+logger = logging.getLogger(__name__)
+
+_MSGPACK, _JSON = "application/msgpack", "application/json"
+_SERVICES = "/public/services"
+_MAX_JSON = SizeLimit(64_000_000, "a request in JSON may have", f"send MessagePack, with the Content-Type {_MSGPACK}")
+_MOST_DIGITS = 1000
+_AT_ONCE = 1 << 20  # bytes that are packed or unpacked without a thread
+
+T = TypeVar("T")
+_EXPECTED = 'send one object that has the arguments by name, such as {"model_name": "bioengine-model-runner", "inputs": []}'
+
+
+class _EveryMethodRoute(Route):
+    """Takes requests of every method: Hypha's own route would take those that are left, and answer errors with 500."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child = super().matches(scope)
+        return (Match.NONE if match is Match.NONE else Match.FULL), child
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] in (self.methods or ()):
+            await self.app(scope, receive, send)
+        else:
+            error = WrongMethod(scope["method"], scope["path"], sorted(self.methods or ()))
+            await refusal(error)(scope, receive, send)
+
+
+def services_route(app: FastAPI) -> Route:
+    """The list of public services in its other spelling, which Hypha would redirect to the one that it knows."""
+
+    class SameList:
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await app.router({**scope, "path": f"{_SERVICES}/", "raw_path": f"{_SERVICES}/".encode()}, receive, send)
+
+    return Route(_SERVICES, SameList(), methods=["GET"])
+
+
+def service_routes(keeper: Authenticator, service: TritonClient, memory: BodyMemory) -> list[Route]:
+    """Answer calls of the service.
+
+    Args:
+        keeper: says who calls.
+        service: to call.
+        memory: for bodies.
+    """
+
+    def endpoint(method: Callable[..., Any]) -> Callable[[Request], Any]:
+        async def call(request: Request) -> Response:
+            kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
+            body = Rest(request.receive)
+            try:
+                # Counted from here on: who may send one request has the server hold one body.
+                async with keeper.access.request(caller_of(request, keeper)) as caller:
+                    with memory.share() as take:
+                        arguments = await _arguments(request, body, kind, keeper.access.size_limit(caller), take)
+                        with _connected(request) as connected:
+                            context = replace(caller, connected=connected).to_context()
+                            result = await method(**arguments, context=context)
+                            return await aside(message.size(result), _answer, result, kind)
+            except (BioEngineError, TypeError) as error:
+                if not isinstance(error, TooLarge):
+                    await body.drain(request.headers, keeper.access.largest)
+                return refusal(error)
+            except Exception:
+                logger.exception("A call over HTTP failed")
+                return refusal(RuntimeError())
+
+        return call
+
+    return [
+        _EveryMethodRoute(f"{_SERVICES}/{SERVICE_ID}/{method.__name__}", endpoint(method), methods=verbs)
+        for method, verbs in ((service.execute, ["POST"]), (service.get_config, ["GET", "POST"]))
+    ]
+
+
+@contextlib.contextmanager
+def _connected(request: Request) -> Iterator[Callable[[], bool]]:
+    """Whether the client of a request, whose body has been read, is still there."""
+
+    async def wait_until_gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    gone = asyncio.ensure_future(wait_until_gone())
+    try:
+        yield lambda: not gone.done()
+    finally:
+        gone.cancel()
+
+
+async def _arguments(request: Request, rest: Rest, kind: str, limit: SizeLimit, take: Take) -> dict[str, Any]:
+    """The keyword arguments in a request. Raises BadBody, TooLarge, BodiesTooLarge."""
+    if kind == _JSON and limit.bytes > _MAX_JSON.bytes:
+        limit = _MAX_JSON
+    body = await read(request.headers, rest, limit, take)
+    if request.method == "GET":
+        return dict(request.query_params)
+    try:
+        if not body:
+            arguments: Any = {}
+        elif kind == _MSGPACK:
+            arguments = await aside(len(body), message.decode, memoryview(body))
+        elif kind == _JSON:
+            arguments = await aside(len(body), _json, body)
+        else:
+            raise BadBody(f"its Content-Type is {kind[:40]!r}, expected {_MSGPACK} or {_JSON}")
+    except (ValueError, TypeError, KeyError, RecursionError, msgpack.UnpackException) as error:
+        reason = str(error)[:200] or type(error).__name__
+        raise BadBody(f"it cannot be read as {kind} ({reason}); {_EXPECTED}") from error
+    if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
+        raise BadBody(f"it is no object with arguments; {_EXPECTED}")
+    return {key: value for key, value in arguments.items() if key != "context"}
+
+
+def _answer(result: Any, kind: str) -> Response:
+    if kind == _MSGPACK:
+        return Response(message.encode(result), media_type=_MSGPACK)
+    return Response(json.dumps(_finite(result), default=_to_json, allow_nan=False), media_type=_JSON)
+
+
+def _json(body: bytearray) -> Any:
+    """What a body of JSON says, if it does not take many times its own memory. Raises ValueError and what `_from_json` does."""
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_VALUES:
+        raise ValueError(f"it has more than {MAX_VALUES} values; send numbers as arrays")
+    return json.loads(body, object_hook=_from_json, parse_int=_whole)
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"it has a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _from_json(value: dict[str, Any]) -> Any:
+    if value.get("_rtype") == "ndarray" and isinstance(value.get("_rvalue"), str):
+        value = {**value, "_rvalue": base64.b64decode(value["_rvalue"], validate=True)}
+    return message.restore(value)
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for numbers that JSON does not have, which a model's own output may hold."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _to_json(value: Any) -> Any:
+    return base64.b64encode(value).decode() if isinstance(value, (bytes, memoryview)) else message.represent(value)

@@ -1,0 +1,334 @@
+"""`/triton/*`: Triton for the clients of its own protocol, behind an allow-list.
+
+    path -> allowed? -> caller -> counted -> header parsed -> tensors received -> admitted -> loaded -> to Triton, and back
+
+Health, metadata, configuration and inference; nothing else. The header that Triton gets is written anew from what was parsed
+(`triton.request`), and Triton gets nothing of a request before all of it is here and its tensors are what that header says. A
+request of the router is built anew as a whole, as `execute` does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from bioengine_contract import message
+from bioengine_contract.errors import BadRequest, BioEngineError
+from bioengine_contract.ids import RUNNER, TRITON_NAME, TRITON_VERSION
+from bioengine_contract.request import RunRequest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
+
+from bioengine_server.access.caller import Caller
+from bioengine_server.access.errors import BadBody, TooLarge
+from bioengine_server.aside import aside
+from bioengine_server.dispatch.errors import NoSuchModel, RefusedArgument
+from bioengine_server.http.body import Rest, chunks
+from bioengine_server.http.body_memory import BodyMemory, Take
+from bioengine_server.http.callers import caller_of
+from bioengine_server.http.error_responses import refusal
+from bioengine_server.http.received_body import Received
+from bioengine_server.http.triton_request import MAX_HEADER, MAX_JSON, BadInference, InferRequest, parse
+from bioengine_server.http.triton_response import MAX_JSON_RESULT_BYTES, parse_header, with_json
+from bioengine_server.http.triton_tensors import counted
+from bioengine_server.hypha.authenticator import Authenticator
+from bioengine_server.limits import SizeLimit
+from bioengine_server.network.errors import Forbidden
+from bioengine_server.service.triton_client import TritonClient, runner_info
+from bioengine_server.triton.api import TritonApi
+from bioengine_server.triton.errors import TritonUnavailable
+
+logger = logging.getLogger(__name__)
+
+_PREFIX = "/triton"
+# Not `stats`, where Triton has its statistics of all models.
+_MODEL = rf"/v2/models/(?!stats(?:/|$))(?P<model>{TRITON_NAME})(/versions/(?P<version>{TRITON_VERSION}))?"
+_ALLOWED = [
+    ("GET", re.compile(r"/v2"), "server"),
+    ("GET", re.compile(r"/v2/health/(live|ready)"), "server"),
+    ("GET", re.compile(_MODEL), "metadata"),
+    ("GET", re.compile(_MODEL + "/ready"), "ready"),
+    ("GET", re.compile(_MODEL + "/config"), "config"),
+    ("POST", re.compile(_MODEL + "/infer"), "infer"),
+]
+_HEADER_LENGTH = "inference-header-content-length"
+_EXTENSIONS = frozenset(("sequence", "schedule_policy", "model_configuration", "binary_tensor_data", "parameters"))
+
+_KEPT_HEADERS = ("content-type", "content-length", _HEADER_LENGTH)
+
+
+class TritonProxyRoute(Route):
+    """Takes every path that begins with `/triton`, in whatever spelling, so that nothing slips past to other routes."""
+
+    def __init__(self, keeper: Authenticator, service: TritonClient, memory: BodyMemory, folder: Path) -> None:
+        """
+        Args:
+            keeper: says who asks.
+            service: admits requests and loads models.
+            memory: for what is not kept in a file.
+            folder: where large bodies are kept until they are complete.
+        """
+        super().__init__(_PREFIX, _Proxy(keeper, service, memory, folder).answer, include_in_schema=False)
+        self.methods = None  # every one comes here, to be refused with a reason
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] == "http" and re.match(r"/[/.]*triton(?![\w-])", scope["path"], re.IGNORECASE):
+            return Match.FULL, {"endpoint": self.endpoint, "path_params": {}}
+        return Match.NONE, {}
+
+
+class _Proxy:
+    def __init__(self, keeper: Authenticator, service: TritonClient, memory: BodyMemory, folder: Path) -> None:
+        self._memory = memory
+        self._keeper = keeper
+        self._service = service
+        self._folder = folder
+
+    @property
+    def _api(self) -> TritonApi:
+        return self._service.triton
+
+    async def answer(self, request: Request) -> Response:
+        body = Rest(request.receive)
+        try:
+            kind, model, version, path = _allowed(request)
+            caller = caller_of(request, self._keeper)
+            if path == "/v2":
+                return await self._about()
+            if kind == "server":
+                return _TritonAnswer(await self._api.open("GET", path, None, {}))
+            if kind == "infer":
+                async with self._keeper.access.request(caller) as counted:
+                    stream = chunks(request.headers, body, self._keeper.access.size_limit(caller))
+                    with self._memory.share() as take:
+                        return await self._infer(request, stream, model, version, counted, take)
+            config = await self._config(model, version, caller)
+            if kind == "config":
+                return JSONResponse(config)
+            return JSONResponse(_metadata(config)) if kind == "metadata" else Response(status_code=200)
+        except BioEngineError as error:
+            if not isinstance(error, TooLarge):
+                await body.drain(request.headers, self._keeper.access.largest)
+            return refusal(error)
+        except Exception:
+            logger.exception("A request for Triton failed")
+            return refusal(RuntimeError())
+
+    async def _about(self) -> Response:
+        """Triton's metadata of itself: no extensions that are closed here, and no version, which says which holes it has."""
+        answer = await self._api.open("GET", "/v2", None, {})
+        try:
+            about = await answer.json(content_type=None)
+        except (ValueError, aiohttp.ClientError):
+            about = {}
+        finally:
+            answer.release()
+        about = about if isinstance(about, dict) else {}
+        open_here = [name for name in about.get("extensions", []) if name in _EXTENSIONS]
+        return JSONResponse({"name": about.get("name", ""), "extensions": open_here, "version": ""}, status_code=answer.status)
+
+    async def _config(self, model: str, version: str, caller: Any) -> dict[str, Any]:
+        try:
+            config = await self._service.get_config(model, version, context=caller.to_context())
+        except RefusedArgument as error:
+            raise NoSuchModel(error.advice) from error
+        return {key: value for key, value in config.items() if key not in ("server_url", "model_name")}
+
+    async def _infer(
+        self, request: Request, stream: AsyncIterator[bytes], model: str, version: str, caller: Caller, take: Take
+    ) -> Response:
+        header, rest = await _read_header(request, stream, take)
+        asked = await aside(len(header), parse, header, _HEADER_LENGTH in request.headers)
+        if asked.streamed and len(header) > MAX_HEADER:
+            raise BadInference(f"its header has {len(header)} bytes beside binary tensors, expected at most {MAX_HEADER}")
+        _check_length(request, asked, len(header), self._keeper.access.size_limit(caller))
+        tensors = counted(_joined(rest, stream), asked.streamed)
+        # All of it before a place of the model is taken: who sends slowly keeps nobody waiting.
+        if model == RUNNER:
+            return await self._run(asked, await _run_request(asked, tensors, take), caller)
+        with Received(self._folder) as received:
+            await received.take(tensors)
+            packed, made = asked.header(), asked.from_json
+            headers = {
+                _HEADER_LENGTH: str(len(packed)),
+                "content-type": "application/octet-stream",
+                "content-length": str(len(packed) + len(made) + received.size),
+            }
+            # Triton answers when the model has run; to send the answer, however slowly it is read, takes no place.
+            answer = await self._service.forward(model, version, partial(_body, [packed, made], received), headers, caller)
+        return await _with_json(answer, asked) if asked.has_json else _TritonAnswer(answer)
+
+    async def _run(self, asked: InferRequest, request: RunRequest, caller: Caller) -> Response:
+        """The answer to a request of the model runner, which the server gives itself."""
+        result = await self._service.run(request, caller)
+        content = await aside(message.size(result), _as_bytes_tensor, result)
+        output = {"name": "result", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(content)}}
+        document = {**runner_info(asked.id), "outputs": [output]}
+        if asked.wants_json("result"):
+            return Response(with_json(document, content, asked.wants_json)[0], media_type="application/json")
+        header = json.dumps(document, separators=(",", ":")).encode()
+        headers = {_HEADER_LENGTH: str(len(header))}
+        return Response(header + content, media_type="application/octet-stream", headers=headers)
+
+
+class _TritonAnswer(StreamingResponse):
+    """An answer of Triton, passed on as it comes."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        kept = {name: answer.headers[name] for name in _KEPT_HEADERS if name in answer.headers}
+        super().__init__(answer.content.iter_chunked(1 << 18), status_code=answer.status, headers=kept)
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._answer.release()
+
+
+async def _with_json(answer: aiohttp.ClientResponse, asked: InferRequest) -> Response:
+    """A result of Triton with those outputs as JSON that are wanted so. Raises BadInference, TritonUnavailable."""
+    try:
+        length = int(answer.headers.get(_HEADER_LENGTH, answer.headers.get("content-length", "")))
+        document = parse_header(await answer.content.readexactly(length), asked.wants_json)
+        if int(answer.headers.get("content-length", "0")) - length > MAX_JSON_RESULT_BYTES:
+            raise BadInference("its result is too large for one with JSON in it: ask for binary_data of all outputs")
+        content = await answer.content.read()
+    except (aiohttp.ClientError, asyncio.IncompleteReadError, OSError, TimeoutError) as error:
+        raise TritonUnavailable(type(error).__name__) from error
+    finally:
+        answer.close() if not answer.content.at_eof() else answer.release()
+    header, binary = await aside(len(content), with_json, document, content, asked.wants_json)
+    if all(asked.wants_json(output["name"]) for output in document.get("outputs", [])):
+        return Response(header, media_type="application/json")
+    return Response(header + binary, media_type="application/octet-stream", headers={_HEADER_LENGTH: str(len(header))})
+
+
+def _allowed(request: Request) -> tuple[str, str, str, str]:
+    """Kind, model, version and Triton's path of a request. Raises Forbidden.
+
+    Judged by the bytes that came, before anything is decoded or made shorter.
+    """
+    raw = request.scope.get("raw_path", b"").decode("latin-1").partition("?")[0]
+    path = raw.removeprefix(_PREFIX)
+    for method, pattern, kind in _ALLOWED:
+        found = pattern.fullmatch(path) if raw.startswith(_PREFIX + "/") else None
+        if found and request.method == method:
+            groups = found.groupdict()
+            return kind, groups.get("model") or "", groups.get("version") or "", path
+    raise Forbidden(
+        f"{request.method} {raw[:100]}",
+        "here clients can ask for the health of the server and of models, for metadata and configuration of models, and infer. "
+        "Spell the path plainly, such as /triton/v2/models/affable-shark/infer.",
+    )
+
+
+async def _read_header(request: Request, stream: AsyncIterator[bytes], take: Take) -> tuple[bytes, bytes]:
+    """The JSON header of an inference request, and what came of the body after it. Raises BadBody, BodiesTooLarge."""
+    given = request.headers.get(_HEADER_LENGTH)
+    if given is not None and (not given.isdecimal() or not given.isascii() or len(given) > 18 or int(given) > MAX_JSON):
+        raise BadBody(f"Inference-Header-Content-Length is {given[:40]!r}, expected a number up to {MAX_JSON}")
+    data = bytearray()
+    async for chunk in stream:
+        take(len(chunk))
+        data += chunk
+        if given is not None and len(data) >= int(given):
+            break
+        if given is None and len(data) > MAX_JSON:
+            raise BadBody(f"it is JSON of more than {MAX_JSON // 1_000_000} MB; send tensors as binary data after it")
+    length = len(data) if given is None else int(given)
+    if len(data) < length:
+        raise BadBody(f"it ends within its JSON header, which has {length} bytes, as Inference-Header-Content-Length says")
+    return bytes(data[:length]), bytes(data[length:])
+
+
+def _check_length(request: Request, asked: InferRequest, header: int, limit: SizeLimit) -> None:
+    """Refuse a request of another length than its header says before anything of it goes on. Raises BadBody, TooLarge.
+
+    Where the length is not known beforehand, it shows on the way.
+    """
+    size = header + sum(segment.size for segment in asked.streamed)
+    zipped = request.headers.get("content-encoding", "identity").strip().lower() not in ("identity", "")
+    given = request.headers.get("content-length", "")
+    if not zipped and given.isdecimal() and int(given) != size:
+        raise BadBody(f"it has {given[:20]} bytes, and its header and its tensors, as the header has them, {size}")
+    if size > limit.bytes:
+        raise TooLarge(size, limit)
+
+
+async def _run_request(asked: InferRequest, tensors: AsyncIterator[bytes | bytearray], take: Take) -> RunRequest:
+    """What a request of the model runner is about, all of it read. Raises BadInference, BadBody, BodiesTooLarge."""
+    if [(tensor.name, tensor.datatype) for tensor in asked.inputs] != [("kwargs", "BYTES")] or asked.inputs[0].segment.texts != 1:
+        raise BadInference(f"{RUNNER} takes one input, `kwargs`, of the datatype BYTES with one element")
+    if [output.name for output in asked.outputs] not in ([], ["result"]):
+        raise BadInference(f"{RUNNER} has one output, `result`")
+    content = bytearray(asked.from_json)
+    async for part in tensors:
+        take(len(part))
+        content += part
+    return await aside(len(content), _decoded, content)
+
+
+def _decoded(content: bytearray) -> RunRequest:
+    """The request in an element of BYTES. Raises BadBody."""
+    try:
+        value = message.decode(memoryview(content)[4:])
+    except Exception as error:  # whatever MessagePack makes of a hostile body
+        raise BadBody("`kwargs` is not a MessagePack of a dict") from error
+    try:
+        return RunRequest.from_client(value)
+    except BadRequest as error:
+        raise BadBody(f"`kwargs` is not a dict with model_id and inputs: {str(error).rstrip('.')}") from error
+
+
+def _as_bytes_tensor(result: dict[str, Any]) -> bytes:
+    """An element of BYTES with a result in it."""
+    data = message.encode(result)
+    return len(data).to_bytes(4, "little") + data
+
+
+async def _joined(first: bytes, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if first:
+        yield first
+    async for chunk in stream:
+        yield chunk
+
+
+async def _body(first: list[bytes], received: Received) -> AsyncIterator[bytes]:
+    for own in filter(None, first):
+        yield own
+    async for part in received.read():
+        yield part
+
+
+def _metadata(config: dict[str, Any]) -> dict[str, Any]:
+    """Triton's metadata of a model, from its configuration."""
+
+    def tensors(specs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        batch = [-1] if config.get("max_batch_size") else []
+        names = {"TYPE_STRING": "BYTES"}
+        return [
+            {
+                "name": spec["name"],
+                "datatype": names.get(spec["data_type"], spec["data_type"].removeprefix("TYPE_")),
+                "shape": [*batch, *(int(size) for size in spec["dims"])],
+            }
+            for spec in specs
+        ]
+
+    return {
+        "name": config["name"],
+        "versions": ["1"],
+        "platform": config.get("backend", ""),
+        "inputs": tensors(config["input"]),
+        "outputs": tensors(config["output"]),
+    }

@@ -1,0 +1,90 @@
+"""Hypha's own ASGI application, in this process, with our limits.
+
+Hypha's command has no flags for what matters here: with the default message limit a client that sends a few large images is
+thrown out.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from fastapi import FastAPI
+from hypha.core.store import RedisStore
+from hypha.server import create_application, get_argparser
+
+from bioengine_server.access.rules import Access
+from bioengine_server.hypha import hypha_parts
+from bioengine_server.hypha.isolation import confine_clients
+from bioengine_server.hypha.login import replace_login
+from bioengine_server.hypha.rpc_limits import guard_rpc, is_own_end
+from bioengine_server.hypha.tokens import check_scopes, use_secret
+from bioengine_server.settings import Settings
+
+# Messages in a second, and in a burst, that one client may send: an image of 1 GB is 4,000 messages.
+_MESSAGE_RATE = 20_000
+_MESSAGE_BURST = 200_000
+
+_MOST_SERVICES = 100  # that one client may offer; Hypha keeps all of each in memory
+
+
+def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI:
+    """Hypha's ASGI application; its store is `app.state.store` and is ready when the application has started.
+
+    Raises LibraryChanged.
+    """
+    hypha_parts.require_parts()
+    hypha_parts.use_rpc(guard_rpc(access.size_limit))
+    hypha_parts.know_who_is_there()
+    hypha_parts.keep_first_client(is_own_end)
+    replace_login()
+    confine_clients()
+    check_scopes()
+    hypha_parts.hide_version()
+    hypha_parts.hide_prints()
+    os.environ.update(
+        HYPHA_WS_MSG_RATE_LIMIT=str(_MESSAGE_RATE),
+        HYPHA_WS_MSG_BURST_LIMIT=str(_MESSAGE_BURST),
+        HYPHA_MAX_SERVICES_PER_CLIENT=str(_MOST_SERVICES),
+    )
+    use_secret(jwt_secret)
+    database = settings.node_folder / "hypha.sqlite"
+    database.unlink(missing_ok=True)  # event logs and the like, of one run only
+    arguments = get_argparser().parse_args(
+        [
+            f"--host={settings.bind_address}",
+            f"--port={settings.port}",
+            f"--public-base-url={settings.told_url}",
+            f"--database-uri=sqlite+aiosqlite:///{database}",
+            "--disable-agent-skills",
+        ]
+    )
+    app: FastAPI = create_application(arguments)
+    hypha_parts.drop_rate_limit(app)
+    return app
+
+
+def hypha_store(app: FastAPI) -> RedisStore:
+    store: RedisStore = app.state.store
+    return store
+
+
+def share_service(store: RedisStore, service_id: str) -> None:
+    """Let the ids that clients of the public server ask for mean the public service, where they name nothing else.
+
+    These are the bare `service_id`, which Hypha 0.21 looks up in the client's own workspace only (anonymous users have one each),
+    and that of an old web page.
+    """
+    manager: Any = hypha_parts.manager_of(store)
+    find = manager.get_service_info
+    shared = (service_id, f"public/workspace-manager:{service_id}")
+
+    async def find_or_shared(service_id_asked: str, config: dict[str, Any] | None = None, context: Any = None) -> Any:
+        try:
+            return await find(service_id_asked, config, context=context)
+        except KeyError:
+            if service_id_asked not in shared:
+                raise
+            return await find(f"public/{service_id}", config, context=context)
+
+    manager.get_service_info = find_or_shared

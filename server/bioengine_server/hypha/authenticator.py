@@ -1,0 +1,98 @@
+"""Who has connected, by the token that he came with: for all ways into the server.
+
+HTTP             `Authorization: Bearer`
+hypha-rpc        its first message names the token
+imjoy-rpc        names the token in the address
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from bioengine_contract.errors import BioEngineError
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from bioengine_server.access.caller import token_id
+from bioengine_server.access.errors import AccessDenied, TokenNeeded
+from bioengine_server.access.registry import TokenRegistry
+from bioengine_server.access.rules import Access
+from bioengine_server.hypha.tokens import Verifier
+
+logger = logging.getLogger(__name__)
+
+_CHECK_INTERVAL = 1.0  # seconds
+
+
+class Authenticator:
+    """Decides about tokens, and remembers which connections came with which."""
+
+    def __init__(self, access: Access, registry: TokenRegistry) -> None:
+        self.access = access
+        self.verifier = Verifier(registry)
+        self._registry = registry
+        self._open: list[tuple[str, Callable[[BioEngineError], None]]] = []
+
+    def admit(self, scope: Scope, token: str | None) -> Any:
+        """The user of a token, None without one.
+
+        Args:
+            scope: of the connection or request.
+            token: that it came with.
+
+        Raises TokenNeeded where one that counts is needed; AccessDenied, UnknownToken, TokenRevoked, TokenExpired.
+        """
+        user = self.verifier.user_of(token) if token else None
+        if self.needs_token(scope) and not (user and token_id(user.roles)):
+            raise TokenNeeded(self.access.sign_of_proxy(Headers(scope=scope).keys()))
+        return user
+
+    def needs_token(self, scope: Scope) -> bool:
+        """Whether whoever comes this way needs one."""
+        peer = scope.get("client") or ("", 0)
+        return self.access.needs_token(Headers(scope=scope).keys(), str(peer[0]))
+
+    @contextlib.contextmanager
+    def connected(self, user: Any, on_death: Callable[[BioEngineError], None]) -> Iterator[None]:
+        """Have `on_death` called with the reason, once, when the token of a user dies while the context is open."""
+        token = token_id(user.roles) if user else ""
+        entry = (token, on_death)
+        if token:
+            self._open.append(entry)
+        try:
+            yield
+        finally:
+            if entry in self._open:
+                self._open.remove(entry)
+
+    async def watch(self) -> None:
+        """Look after connections whose token may die, until cancelled."""
+        while True:
+            await asyncio.sleep(_CHECK_INTERVAL)
+            for entry in list(self._open):
+                token, on_death = entry
+                try:
+                    self._registry.checked(token)
+                except BioEngineError as error:
+                    logger.info("A client is sent away: %s", error)
+                    self._open.remove(entry)
+                    on_death(error)
+
+
+def is_legacy(scope: Scope) -> bool:
+    """Whether a websocket is of an imjoy-rpc client. Hypha's own clients name themselves in their first message."""
+    return b"client_id=" in scope.get("query_string", b"")
+
+
+def bearer(headers: Headers) -> str | None:
+    """The token in `Authorization: Bearer`; None without that header. Raises AccessDenied for any other content of it."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if not scheme:
+        return None
+    if scheme.lower() != "bearer" or not token.strip():
+        raise AccessDenied
+    return token.strip()

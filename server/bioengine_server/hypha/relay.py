@@ -1,0 +1,116 @@
+"""Messages that clients send each other in chunks, put together on their way: a receiver's library believes them as they are.
+
+    create -> set | append, ... -> process: the whole is checked (hub.envelope), and then the receiver is told to take it
+
+The chunks go on to the receiver as they come. It is the last step that counts, and that is held back from what says too much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bioengine_contract.errors import BioEngineError
+
+from bioengine_server.hypha import envelope
+from bioengine_server.hypha.uploads import Uploads
+from bioengine_server.limits import SizeLimit
+
+_CACHE = "services.built-in.message_cache."
+_MOST_CHUNKS = 1_000_000
+
+
+class Relays:
+    """Of all clients: a message belongs to the one who has begun it."""
+
+    def __init__(self, is_own: Callable[[str], bool]) -> None:
+        self.is_own = is_own
+        self.owners: dict[tuple[str, str], str] = {}
+
+    def of(self, sender: str, limit: SizeLimit) -> Relay:
+        """The messages of one client, `<workspace>/<client id>`; `limit`: of all unfinished ones together."""
+        return Relay(self, sender, limit)
+
+
+class Relay:
+    """The unfinished messages of one client to other clients."""
+
+    def __init__(self, relays: Relays, sender: str, limit: SizeLimit) -> None:
+        self._relays = relays
+        self._limit = limit
+        self._sender = sender
+        self._chunks: dict[tuple[str, str], dict[int, bytes]] = {}
+        self._uploads = Uploads(self._forget)
+
+    def passed(self, message: envelope.Message) -> envelope.Message:
+        """A message of this client as it goes on. Raises MessageRefused."""
+        method, target = str(message.main["method"]), self._target(message.main["to"])
+        if not method.startswith(_CACHE) or self._relays.is_own(target):
+            return message
+        step, args = method.removeprefix(_CACHE), message.body.get("args") or []
+        try:
+            self._take(step, target, args, bool(message.body.get("with_kwargs")))
+        except envelope.MessageRefused as error:
+            error.message = message.main
+            raise
+        except (BioEngineError, ValueError, TypeError, KeyError) as error:
+            problem = f"its chunks cannot be taken ({str(error) or type(error).__name__})"
+            raise envelope.MessageRefused(problem, "Begin the message again.", message.main) from error
+        if step != "create":
+            return message
+        # The receiver is to begin anew as well, whatever it still has under that key.
+        args = [args[0], bool(args[1]) if len(args) > 1 else False, True]
+        return envelope.Message(message.main, {**message.body, "args": args}, b"")
+
+    def end(self) -> None:
+        """The client has gone."""
+        self._uploads.end()
+
+    def _target(self, to: str) -> str:
+        return to if "/" in to else f"{self._sender.partition('/')[0]}/{to}"
+
+    def _take(self, step: str, target: str, args: list[Any], with_kwargs: bool) -> None:
+        if with_kwargs or not args or not isinstance(args[0], str):
+            raise envelope.MessageRefused(
+                "a step of a message in chunks has no key", "Give its arguments in order, the key first."
+            )
+        key = (target, args[0])
+        if step == "create":
+            if self._relays.owners.get(key, self._sender) != self._sender:
+                raise ValueError("The message needs a key of its own.")
+            self._uploads.open(self._sender, _name(key), self._limit)
+            self._relays.owners[key], self._chunks[key] = self._sender, {}
+        elif step == "append":
+            self._add(key, len(self._chunks.get(key, ())), args[1])
+        elif step == "set":
+            self._add(key, args[1], args[2])
+        elif step == "process":
+            self._uploads.checked(self._sender, _name(key))
+            chunks = self._chunks[key]
+            try:
+                envelope.checked(b"".join(chunks[index] for index in range(len(chunks))), self._sender)
+            except envelope.NotAMessage as error:
+                raise ValueError(str(error)) from error
+            finally:
+                self._uploads.close(_name(key))
+        elif step == "remove":
+            self._uploads.checked(self._sender, _name(key))
+            self._uploads.close(_name(key))
+        else:
+            raise KeyError(step[:40])
+
+    def _add(self, key: tuple[str, str], index: Any, data: Any) -> None:
+        if type(index) is not int or not 0 <= index < _MOST_CHUNKS:
+            raise ValueError("A chunk's number is a small whole one.")
+        self._uploads.grow(self._sender, _name(key), data)
+        self._chunks[key][index] = data
+
+    def _forget(self, name: str) -> None:
+        target, _, key = name.partition("\n")
+        self._chunks.pop((target, key), None)
+        if self._relays.owners.get((target, key)) == self._sender:
+            del self._relays.owners[target, key]
+
+
+def _name(key: tuple[str, str]) -> str:
+    return "\n".join(key)

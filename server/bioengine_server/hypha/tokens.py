@@ -1,0 +1,118 @@
+"""Tokens as clients have them: Hypha's own, signed with the home's secret, each with the id of its record as a role.
+
+Hypha hands roles on to whatever it makes of a token, for reconnections and by `generate_token`. So all of these are known as the
+one token that they come from, and die with it; what an anonymous client has made for itself has no such role, and counts as none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import hypha.core.auth
+from bioengine_contract.errors import BioEngineError
+from hypha.core import UserInfo, UserPermission
+from hypha.core.auth import jwt
+
+from bioengine_server.access.caller import TOKEN_ROLE, token_id
+from bioengine_server.access.errors import AccessDenied, TokenExpired
+from bioengine_server.access.registry import Token, TokenRegistry
+from bioengine_server.hypha import hypha_parts
+
+_NAME = re.compile(r"[A-Za-z0-9_.|-]{1,128}")
+
+# What Hypha signs with; others that it would take are of an account service on the internet.
+_ALGORITHM = "HS256"
+
+
+def use_secret(secret: str) -> None:
+    """Sign and verify with a home's secret from now on."""
+    hypha_parts.use_secret(secret)
+
+
+def sign(token: Token) -> str:
+    """The token that its holder gets."""
+    user = UserInfo(
+        id=f"token-{token.name}",
+        is_anonymous=False,
+        email=None,
+        parent=None,
+        roles=[f"{TOKEN_ROLE}{token.id}"],
+        scope=_registration_scope() if token.registration else _own_scope(token),
+        expires_at=None,
+    )
+    seconds = int((token.expires - token.created).total_seconds())
+    return str(asyncio.run(hypha.core.auth.generate_auth_token(user, seconds)))
+
+
+def _own_scope(token: Token) -> Any:
+    return hypha.core.auth.create_scope({f"ws-user-token-{token.name}": UserPermission.admin})
+
+
+def _registration_scope() -> Any:
+    return hypha.core.auth.create_scope({"public": UserPermission.read_write}, current_workspace="public")
+
+
+def check_scopes() -> None:
+    """Have Hypha sign no token whose scope says more than it means.
+
+    Hypha 0.21 joins names that clients choose (their own, further scopes) with spaces to a text that it reads back as grants.
+    """
+
+    def checked(generate: Callable[[Any], str]) -> Callable[[Any], str]:
+        def generate_checked(scope: Any) -> str:
+            names = [*scope.workspaces, *filter(None, (scope.client_id, scope.current_workspace))]
+            if scope.extra_scopes or not all(map(is_name, names)):
+                raise PermissionError("A token names one workspace and one client, in letters, digits, '-', '_', '.' and '|'.")
+            return str(generate(scope))
+
+        return generate_checked
+
+    hypha_parts.wrap_scope(checked)
+
+
+def is_name(value: object) -> bool:
+    """Whether `value` can be a client's or workspace's name."""
+    return isinstance(value, str) and bool(_NAME.fullmatch(value))
+
+
+class Verifier:
+    """Says who has a token, for Hypha and for ourselves."""
+
+    def __init__(self, registry: TokenRegistry) -> None:
+        self._registry = registry
+
+    async def replace_hyphas(self) -> None:
+        """Have Hypha ask us about every token."""
+        await hypha_parts.use_verifier(self.user_of)
+
+    def user_of(self, token: Any) -> UserInfo:
+        """The user of a token. Raises AccessDenied, UnknownToken, TokenRevoked, TokenExpired."""
+        try:
+            if jwt.get_unverified_header(token).get("alg") != _ALGORITHM:
+                raise AccessDenied
+            user = hypha_parts.parse_token(token)
+        except BioEngineError:
+            raise
+        except Exception as error:  # whatever Hypha and its library raise for a token
+            raise self._reason(token, error) from error
+        if id := token_id(user.roles):
+            self._registry.checked(id)
+        return user
+
+    def _reason(self, token: Any, error: Exception) -> BioEngineError:
+        """Hypha looks at the date when the signature has turned out to be right."""
+        if isinstance(error.__cause__, jwt.ExpiredSignatureError):
+            try:
+                claims = jwt.get_unverified_claims(token)
+            except jwt.JWTError:
+                return AccessDenied()
+            known = self._registry.find(token_id(_roles(claims)))
+            return TokenExpired(known.name, known.expires) if known else TokenExpired()
+        return AccessDenied()
+
+
+def _roles(claims: dict[str, Any]) -> Iterable[str]:
+    return next((value for key, value in claims.items() if key.endswith("roles") and isinstance(value, list)), [])

@@ -1,0 +1,58 @@
+"""What is refused for where it comes from, or what it is meant for."""
+
+from __future__ import annotations
+
+from bioengine_contract.errors import BioEngineError
+
+from bioengine_server.errors import StackError
+from bioengine_server.untrusted import quoted
+
+
+class Forbidden(BioEngineError):
+    code = "forbidden"
+    status = 403
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"{what} is refused: {reason}")
+
+
+class HostNotAllowed(BioEngineError):
+    """The Host header does not name this server: a web page may have had its own name point here (DNS rebinding)."""
+
+    def __init__(self, host: str | None) -> None:
+        name = "The request has no valid Host header" if host is None else f"This server is not known as {quoted(host)}"
+        super().__init__(
+            f"{name}. Use the address that its admin gave you, or ask the admin to add the name to BIOENGINE_ALLOW_HOSTS."
+        )
+
+
+class OriginNotAllowed(Forbidden):
+    """A web page of an origin that may not use the server."""
+
+    def __init__(self, origin: str) -> None:
+        BioEngineError.__init__(
+            self,
+            f"Web pages of the origin {quoted(origin)} may not use this server. Its admin can allow them with the setting "
+            "BIOENGINE_ALLOW_ORIGINS.",
+        )
+
+
+class CrossSiteRequest(Forbidden):
+    """A request that a browser sends for a page of another site without saying which, such as for an image."""
+
+    def __init__(self) -> None:
+        BioEngineError.__init__(
+            self,
+            "A web page of another site asked for this without an Origin header. Pages that BIOENGINE_ALLOW_ORIGINS allows use "
+            "fetch() in its mode 'cors'.",
+        )
+
+
+class PortInUse(StackError):
+    code = "port_in_use"
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        super().__init__(
+            f"Cannot listen on {host}:{port} ({reason}). "
+            "Another program has this port, perhaps another BioEngine. End it, or choose another with --port NUMBER."
+        )
