@@ -6,6 +6,7 @@ Written once, at import, by the server's store (`bioengine_server.store.manifest
 from __future__ import annotations
 
 import datetime
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -16,12 +17,9 @@ FILE_NAME = "model.json"
 RDF = "rdf.yaml"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class SizeReference(_Frozen):
-    """A size that follows another input's axis: size = of that axis * scale + offset (pixels)."""
+@dataclass(frozen=True)
+class SizeReference:
+    """A size that follows an axis of another tensor, mostly an input: size = of that axis * scale + offset (pixels)."""
 
     tensor: str
     axis: str
@@ -29,14 +27,19 @@ class SizeReference(_Frozen):
     offset: int
 
 
-class Axis(_Frozen):
-    """One axis of a tensor. Sizes in pixels (samples, channels): `min` + n * `step`; step 0: exactly `min`."""
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a tensor. Sizes in pixels (samples, channels): `min` + n * `step`; step 0: exactly `min`.
+
+    `halo`: of an output, the pixels at either end that the border of an image, or of a tile, spoils.
+    """
 
     id: str
     type: str
     min: int
     step: int
     reference: SizeReference | None = None
+    halo: int = 0
 
     def describe(self) -> str:
         """Its name and sizes, for a person: "y: 64 + n*16"."""
@@ -51,7 +54,8 @@ class Axis(_Frozen):
         return f"{self.id}: {self.min} + n*{self.step}"
 
 
-class Tensor(_Frozen):
+@dataclass(frozen=True)
+class Tensor:
     """An input or output of the model. `optional`: an input that a request may leave out."""
 
     id: str
@@ -69,10 +73,11 @@ class Tensor(_Frozen):
     @property
     def sample(self) -> Tensor:
         """The same without its batch axis."""
-        return self.model_copy(update={"axes": tuple(axis for axis in self.axes if axis.type != BATCH)})
+        return replace(self, axes=tuple(axis for axis in self.axes if axis.type != BATCH))
 
 
-class Weights(_Frozen):
+@dataclass(frozen=True)
+class Weights:
     """Weights of one format: the file, by its path within the package, its SHA-256, and the files of its tensors if not in it."""
 
     source: str
@@ -85,10 +90,13 @@ class Weights(_Frozen):
         return (self.source, *filter(None, (self.external_data, *self.more_external_data)))
 
 
-class Manifest(_Frozen):
+class Manifest(BaseModel):
     """The content of `model.json`."""
 
-    format: Literal[1] = 1
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[2] = 2
+    """1, of earlier versions, has no halo, and no sizes of outputs in format 0.4; the store writes such a one anew."""
     id: str
     version: str
     name: str

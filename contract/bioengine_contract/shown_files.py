@@ -34,10 +34,14 @@ def with_addresses(rdf: dict[str, Any], address_of: Callable[[str], str]) -> dic
         rdf: the description.
         address_of: the URL of a file by its path within the package.
     """
-    lists = {key: [address_of(source) for source in sources_of(rdf.get(key))] for key in LISTS if rdf.get(key) is not None}
+
+    def address(source: str) -> str:
+        return source if "://" in source else address_of(source)
+
+    lists = {key: [address(source) for source in sources_of(rdf.get(key))] for key in LISTS if rdf.get(key) is not None}
     for kind in ("inputs", "outputs"):
         lists[f"sample_{kind}"] = lists.get(f"sample_{kind}") or lists.get(f"test_{kind}", [])
-    documentation = [address_of(source) for source in sources_of([rdf.get("documentation")])]
+    documentation = [address(source) for source in sources_of([rdf.get("documentation")])]
     return {**rdf, **lists, **({"documentation": documentation[0]} if documentation else {})}
 
 

@@ -39,6 +39,8 @@ class WeightsDamaged(WeightsError):
 
 
 class WeightsNotOpened(WeightsError):
+    code = "weights_not_opened"
+
     def __init__(self, model_id: str, weight_format: str, file: str, problem: str) -> None:
         super().__init__(
             f"The {weight_format} weights of model '{model_id}' ({file}) cannot be opened: {problem}. "

@@ -18,11 +18,12 @@ import numpy as np
 from bioengine_contract.axes import IMAGE_AXES
 from bioengine_contract.errors import RequestError
 from bioengine_contract.manifest import RDF
+from bioengine_contract.manifest import Tensor as TensorDescription
 from bioengine_contract.package import Package
 from bioengine_contract.package_errors import PackageUnreadable
 from bioimageio.core import Sample, Tensor
-from bioimageio.core.axis import AxisInfo
-from bioimageio.core.digest_spec import get_member_id
+from bioimageio.core.axis import AxisId
+from bioimageio.core.common import MemberId
 from bioimageio.spec import InvalidDescr, load_description
 from bioimageio.spec.model import v0_4, v0_5
 
@@ -66,9 +67,9 @@ class Pipeline:
         """Open the package and its weights. Raises PackageUnreadable, and what `open_weights` raises."""
         self._manifest = manifest = package.manifest
         description = _open(package)
-        self._inputs = [(get_member_id(spec), [AxisInfo.create(axis).id for axis in spec.axes]) for spec in description.inputs]
-        self._outputs = [(get_member_id(spec), [AxisInfo.create(axis).id for axis in spec.axes]) for spec in description.outputs]
-        self._geometry = geometry(description)
+        self._inputs = [_member(spec) for spec in manifest.inputs]
+        self._outputs = [_member(spec) for spec in manifest.outputs]
+        self._geometry = geometry(manifest)
         self._planner = Planner(manifest.id, self._geometry)
         self._bytes_per_pixel: float | None = None
         self.opened = open_weights(package, description, weight_formats, boot)
@@ -228,6 +229,11 @@ class Pipeline:
         measured = max(peak.bytes / pixels, _LEAST_BYTES_PER_PIXEL) if peak.bytes else _BYTES_PER_PIXEL
         logger.info("%s: takes %.0f bytes of memory for a pixel", self._manifest.id, measured)
         return measured
+
+
+def _member(spec: TensorDescription) -> tuple[MemberId, list[AxisId]]:
+    """A tensor and its axes as bioimageio.core calls them."""
+    return MemberId(spec.id), [AxisId(axis.id) for axis in spec.axes]
 
 
 def _name_inputs(adapter: Any, ids: list[str]) -> None:

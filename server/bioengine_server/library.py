@@ -17,6 +17,8 @@ from bioengine_server.errors import StackError
 
 
 class LibraryChanged(StackError):
+    code = "library_changed"
+
     def __init__(self, library: str, expected: str, found: str, names: list[str]) -> None:
         differs = f", and differs in {', '.join(names[:5])}" if names else ""
         super().__init__(

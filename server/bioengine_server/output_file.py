@@ -20,6 +20,8 @@ _SHOWN_FILES = 5
 class OutputExists(BioEngineError):
     """Files that are there already, and that nobody asked to replace."""
 
+    code = "output_exists"
+
     def __init__(self, files: list[Path]) -> None:
         names = ", ".join(shown(file, 300) for file in files[:_SHOWN_FILES])
         more = f" and {len(files) - _SHOWN_FILES} more" if len(files) > _SHOWN_FILES else ""
@@ -29,6 +31,8 @@ class OutputExists(BioEngineError):
 
 class OutputNotPossible(BioEngineError):
     """A place where nothing can be written, whatever it would be."""
+
+    code = "output_not_possible"
 
     def __init__(self, file: Path, reason: str) -> None:
         super().__init__(f"{shown(file, 300)} cannot be written: {reason}. Nothing was run.")

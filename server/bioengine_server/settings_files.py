@@ -32,6 +32,8 @@ _QUOTED = re.compile(r"""(["'])(.*?)\1\s*(?:#.*)?""")
 class SettingsFileRefused(StackError):
     """A settings file cannot be used; the message says why, and what to do."""
 
+    code = "settings_file_refused"
+
 
 @dataclass(frozen=True)
 class SettingsFile:

@@ -25,8 +25,8 @@ from bioengine_server.dispatch.dispatcher import Dispatcher
 from bioengine_server.errors import HomeInUse, StackError, UnsafeFolder
 from bioengine_server.fresh import keep_fresh, locked
 from bioengine_server.gateway.route import LegacyGateway
-from bioengine_server.health import Liveness, Readiness, add_health_routes
 from bioengine_server.home_in_use import announced
+from bioengine_server.http.health import Health
 from bioengine_server.http.routes import add_web
 from bioengine_server.http.server import HttpServer, listen
 from bioengine_server.hypha.application import create_hypha, hypha_store, share_service
@@ -36,6 +36,7 @@ from bioengine_server.hypha.secrets import JWT_SECRET, checked_secret, home_secr
 from bioengine_server.memory import leave_what_is_there
 from bioengine_server.parts import check_room, what_is_missing
 from bioengine_server.private_folder import make_private
+from bioengine_server.readiness import Liveness, Readiness
 from bioengine_server.service.registration import LocalRegistration, Registration
 from bioengine_server.service.triton_client import SERVICE_ID, TritonClient
 from bioengine_server.settings import Settings
@@ -79,12 +80,11 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             await keeper.verifier.replace_hyphas()
             names = PlainNames(settings.plain_names)
             readiness = Readiness(partial(what_is_missing, settings, names))
-            add_health_routes(app, readiness, liveness, name)
             gateway = LegacyGateway(app, lambda: hypha_store(app), keeper)
             service = None
             if settings.triton != "none":
                 service = await parts.enter_async_context(_service_on_triton(settings, names, access, stop, readiness, on_start))
-            served = add_web(app, settings, keeper, service)
+            served = add_web(app, settings, keeper, Health(readiness, liveness, name), service)
             on_start(f"Hypha on {settings.told_url}")
             server = HttpServer(served, listener, settings.peer_connections)
             parts.push_async_callback(server.stop)
@@ -248,7 +248,9 @@ def external_secret(settings: Settings) -> str:
 
 def install_shipped_models(settings: Settings) -> None:
     """Have the models that come with the project in the store: the readiness probe's, and one for a first result."""
-    ModelStore(settings.store).install_shipped()
+    store = ModelStore(settings.store)
+    store.renew_manifests()
+    store.install_shipped()
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from bioengine_server.hypha.application import HttpServer, listen
+from bioengine_server.http.server import HttpServer, listen
 from starlette.types import ASGIApp
 
 from tests.stack.harness import free_port

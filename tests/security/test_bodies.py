@@ -10,17 +10,18 @@ import zlib
 from collections.abc import Sequence
 
 import pytest
-from bioengine_server.access.errors import TooLarge
-from bioengine_server.access.errors import BadBody
-from bioengine_server.limits import SizeLimit
+from bioengine_server.access.errors import BadBody, TooLarge
 from bioengine_server.http import body as bodies
-from bioengine_server.http.error_responses import refusal
+from bioengine_server.http.allowed_routes import AllowedRoutes
 from bioengine_server.http.body import Rest, read
 from bioengine_server.http.body_memory import BodyMemory
+from bioengine_server.http.error_responses import refusal
 from bioengine_server.http.errors import BodiesTooLarge
-from bioengine_server.http.allowed_routes import Surface
+from bioengine_server.limits import SizeLimit
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive
+
+from tests.unit.server.tables import table
 
 MB = 1 << 20
 ROOM = SizeLimit(1000 * MB)
@@ -138,7 +139,7 @@ async def test_a_body_where_nothing_reads_one_is_405(path: str, method: str) -> 
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "headers": []}
-    await Surface(app, [], 4 * MB)(scope, sending([bytes(MB)] * 3), send)
+    await AllowedRoutes(app, table(), 4 * MB)(scope, sending([bytes(MB)] * 3), send)
     assert sent[0]["status"] == 405 and b"Expected GET or HEAD or OPTIONS" in sent[1]["body"]
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
+from bioengine_contract import message
+from bioengine_contract.msgpack_scan import check_structure
 from bioengine_server.hypha.envelope import NotAMessage, checked
-from bioengine_server.hypha.msgpack_scan import check_structure
 from bioengine_server.service.tensors import from_triton
-from bioengine_server.triton import message
 
 HEAD = msgpack.packb({"type": "method", "from": "alice", "to": "*/manager", "method": "services.default.echo"})
 MANY = b"\xdf" + struct.pack(">I", 200_000) + b"".join(msgpack.packb(msgpack.Timestamp(n)) + b"\0" for n in range(200_000))
@@ -32,7 +32,7 @@ ODD: dict[str, bytes] = {
 @pytest.mark.parametrize("data", ODD.values(), ids=ODD)
 def test_keys_that_are_no_strings_and_types_of_ones_own_are_refused(data: bytes) -> None:
     with pytest.raises((ValueError, TypeError)):
-        message.decode_request(data)
+        message.decode(data)
     with pytest.raises((ValueError, TypeError)):
         from_triton({"result": np.array([data], np.object_)}, "imjoy", False, False)
 
@@ -53,7 +53,7 @@ def test_extensions_of_every_format_are_refused(size: int) -> None:
 def test_what_would_take_long_is_refused_at_once(data: bytes) -> None:
     """200,000 timestamps as keys, which could all have one hash; lists that say that they are long, each within the other."""
     calls: list[Any] = [
-        lambda: message.decode_request(data),
+        lambda: message.decode(data),
         lambda: checked(HEAD + b"\x81\xa4args\x91" + data, "ws-user-a/alice"),
     ]
     for call in calls:

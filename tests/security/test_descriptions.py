@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bioengine_server.store.errors import InvalidPackage, NotAPackage, StoreError
 from bioengine_server.store import reader
+from bioengine_server.store.errors import InvalidPackage, NotAPackage, StoreError
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.untrusted import shown
 

@@ -8,16 +8,18 @@ from typing import Any
 
 import httpx
 import pytest
-from bioengine_server.access import hosts as hosts_module
+from bioengine_server.http.host_and_origin import HostAndOrigin
+from bioengine_server.http.security_headers import SAFE_HEADERS, SafeAnswers
+from bioengine_server.network import hosts as hosts_module
 from bioengine_server.network.errors import HostNotAllowed, OriginNotAllowed
 from bioengine_server.network.hosts import Hosts
 from bioengine_server.network.origins import PUBLISHED, Origins
 from bioengine_server.settings import Settings
-from bioengine_server.http.host_and_origin import Gate
-from bioengine_server.http.security_headers import SAFE_HEADERS, SafeAnswers
 from pydantic import ValidationError
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
+
+from tests.unit.server.tables import table
 
 HERE = "192.168.7.5"
 """The address that connections come to."""
@@ -187,7 +189,8 @@ class Served:
     def __init__(self, **settings: Any) -> None:
         chosen = Settings(**settings)
         self.passed = 0
-        self.app = SafeAnswers(Gate(self._answer, chosen.known_hosts(), Origins(chosen.allow_origins, chosen.told_url)))
+        origins = Origins(chosen.allow_origins, chosen.told_url)
+        self.app = SafeAnswers(HostAndOrigin(self._answer, chosen.known_hosts(), origins, table(chosen)))
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.passed += 1

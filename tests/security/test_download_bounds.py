@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from bioengine_server.store.errors import DownloadFailed, NotAPackage
 from bioengine_server.store.download import Downloader
+from bioengine_server.store.errors import DownloadFailed, NotAPackage
 from bioengine_server.store.pull import _in_time
 from bioengine_server.store.service import StoreService
 from yarl import URL

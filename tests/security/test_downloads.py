@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from bioengine_server.store.errors import DownloadFailed, StoreError
 from bioengine_server.access.caller import Caller
 from bioengine_server.settings import Settings
 from bioengine_server.store import download
 from bioengine_server.store.addresses import is_public, numeric_host
 from bioengine_server.store.download import Downloader
+from bioengine_server.store.errors import DownloadFailed, StoreError
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.names import NameTaken, ReservedName
 from bioengine_server.store.service import StoreService

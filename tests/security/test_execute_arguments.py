@@ -8,11 +8,11 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
+from bioengine_contract import message
+from bioengine_contract.request import RunRequest
 from bioengine_server.dispatch.errors import RefusedArgument
 from bioengine_server.service.infer_options import checked_version, infer_options
-from bioengine_server.service.run_request import RunRequest
 from bioengine_server.service.tensors import checked_outputs, to_triton
-from bioengine_server.triton import message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -148,7 +148,7 @@ def test_what_clients_ask_of_the_router_stays() -> None:
 def test_messagepack_takes_no_multiple_of_its_memory(data: bytes) -> None:
     tracemalloc.start()
     try:
-        message.decode_request(data)
+        message.decode(data)
     except (ValueError, TypeError, msgpack.UnpackException):
         pass
     else:

@@ -10,19 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bioengine_server.access.errors import Busy
-from bioengine_server.store.errors import NotInCollection
-from bioengine_server.triton.errors import TritonUnavailable
-from bioengine_server.dispatch.queue import Admission
 from bioengine_server.access.caller import OWN_USER, Caller
+from bioengine_server.access.errors import Busy
 from bioengine_server.access.lanes import Lane, LaneLimits, OwnRequestsWait, SharedWork
 from bioengine_server.dispatch.probe import PROBE_MODEL, ProbeLane, probe_image
-from bioengine_server.service.stored import StoredModels
 from bioengine_server.settings import Settings
+from bioengine_server.store.errors import NotInCollection
 from bioengine_server.store.service import StoreService
-from bioengine_server.triton.api import InferOptions
-from bioengine_server.triton.errors import TritonError
-from bioengine_server.triton.runner import Router, Watcher
 
 from tests.mirror import Mirror, drip
 
@@ -162,92 +156,21 @@ async def test_a_thousand_downloads_of_one_client_are_few_at_once(tmp_path: Path
     assert len(running) == 2 + 16 + 2
 
 
-class Api:
-    """Stands in for Triton's API, which a test cannot make fail at will: answers of the router in turn."""
+class Model:
+    """Stands in for the probe's model: notes what it is run on, and how often at once."""
 
-    def __init__(self, *answers: Any, delay: float = 0) -> None:
-        self.answers = list(answers)
-        self.asked: list[dict[str, Any]] = []
-        self.replaced = 0
+    def __init__(self, delay: float = 0) -> None:
         self.delay = delay
-        self.at_once, self.most_at_once = 0, 0
-        self.has_router = self.lives = True
+        self.images: list[np.ndarray] = []
+        self.at_once = self.most_at_once = 0
 
-    async def ask_router(self, request: dict[str, Any], options: InferOptions = InferOptions()) -> Any:
-        self.asked.append(request)
+    async def run(self, image: np.ndarray) -> dict[str, Any]:
+        self.images.append(image)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         await asyncio.sleep(self.delay)
         self.at_once -= 1
-        answer = self.answers.pop(0) if self.answers else ({"success": True}, {})
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    async def is_ready(self, _: str) -> bool:
-        return self.has_router
-
-    async def is_live(self) -> bool:
-        return self.lives
-
-    async def load_router(self) -> None:
-        self.has_router = True
-
-    async def replace_router(self) -> None:
-        self.replaced += 1
-
-
-DEAD = TritonError("Failed to process the request(s) for model instance 'x', message: Stub process 'x' is not healthy.", 500)
-
-
-async def test_questions_of_one_client_do_not_hold_the_others_up(tmp_path: Path) -> None:
-    api = Api(delay=0.01)
-    stored = StoredModels(Router(api, Watcher()), Admission(14, 4, 256), StoreService(Settings(home=tmp_path)))  # type: ignore[arg-type]
-    greedy = [asyncio.create_task(stored.question("resolve", f"id-{n}", anonymous("greedy"))) for n in range(1000)]
-    await asyncio.sleep(0.03)
-    started = time.monotonic()
-    await stored.question("config", "affable-shark", anonymous("honest"))
-    assert time.monotonic() - started < 0.3
-    assert sum(task.done() and isinstance(task.exception(), Busy) for task in greedy) > 800
-    await asyncio.gather(*greedy, return_exceptions=True)
-    assert api.most_at_once == 1, "questions take the one router that is theirs"
-    api.asked.clear()
-    await asyncio.gather(*(stored.question("resolve", "affable-shark", anonymous("batch")) for _ in range(500)))
-    assert len(api.asked) == 1, "the same question of many requests is asked once"
-
-
-@pytest.mark.parametrize("status", [400, 404, 413])
-async def test_what_triton_refuses_repairs_nothing(status: int) -> None:
-    api = Api(*[TritonError("unexpected shape for input 'kwargs'", status)] * 20)
-    router = Router(api, Watcher())  # type: ignore[arg-type]
-    for _ in range(20):
-        with pytest.raises(TritonError, match="unexpected shape"):
-            await router.ask({"model_id": "x"})
-    assert api.replaced == 0 and len(api.asked) == 20
-
-
-async def test_a_dead_instance_is_replaced_and_the_request_answered() -> None:
-    api = Api(DEAD)
-    assert (await Router(api, Watcher()).ask({"model_id": "x"}))[0]["success"]  # type: ignore[arg-type]
-    assert api.replaced == 1
-
-
-async def test_a_failure_while_all_instances_live_repairs_nothing() -> None:
-    api = Api(TritonError("no room in shared memory", 500), ({"dead_routers": []}, {}))
-    assert (await Router(api, Watcher()).ask({"model_id": "x"}))[0]["success"]  # type: ignore[arg-type]
-    assert api.replaced == 0 and api.asked[1] == {"operation": "status"}
-
-
-async def test_requests_cause_few_repairs_and_the_watch_goes_on() -> None:
-    api = Api(*[DEAD] * 1000)
-    router = Router(api, Watcher())  # type: ignore[arg-type]
-    for _ in range(30):
-        with pytest.raises(TritonUnavailable):
-            await router.ask({"model_id": "x"})
-    assert api.replaced == 20
-    api.answers = [({"dead_routers": ["x"]}, {})]
-    await router.check()
-    assert api.replaced == 21
+        return {"success": True}
 
 
 ROOT = Caller(OWN_USER, "public", "readiness-probe")
@@ -266,23 +189,22 @@ ROOT = Caller(OWN_USER, "public", "readiness-probe")
     ],
 )
 def test_nothing_but_the_servers_own_call_is_its_probe(model_id: str, inputs: Any, caller: Caller) -> None:
-    lane = ProbeLane(Router(Api(), Watcher()))  # type: ignore[arg-type]
+    lane = ProbeLane(Model().run)
     assert lane.is_asked(PROBE_MODEL, [probe_image()], ROOT)
     assert not lane.is_asked(model_id, inputs, caller)
 
 
 async def test_who_pretends_to_be_the_server_gets_nothing_into_the_probes_lane_and_delays_nobody() -> None:
-    api = Api(delay=0.05)
-    lane = ProbeLane(Router(api, Watcher()))  # type: ignore[arg-type]
+    model = Model(delay=0.05)
+    lane = ProbeLane(model.run)
     flood = [asyncio.create_task(lane.run()) for _ in range(1000)]
     await asyncio.sleep(0.01)
     started = time.monotonic()
     await lane.run()
     assert time.monotonic() - started < 1
     await asyncio.gather(*flood)
-    assert api.most_at_once == 1 and len(api.asked) <= 3
-    for asked in api.asked:
-        assert set(asked) == {"model_id", "inputs"} and np.array_equal(asked["inputs"][0], probe_image())
+    assert model.most_at_once == 1 and len(model.images) <= 3
+    assert all(np.array_equal(image, probe_image()) for image in model.images)
 
 
 async def test_names_that_the_collection_does_not_have_leave_nothing_in_the_store(packages: Path, tmp_path: Path) -> None:
@@ -308,15 +230,3 @@ async def test_a_description_that_does_not_come_holds_nobody_up(
         assert time.monotonic() - started < 5
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
     assert all("had not come after 6 s" in str(outcome) for outcome in outcomes), outcomes[0]
-
-
-async def test_a_triton_that_has_started_without_its_router_is_told_to_load_it() -> None:
-    """As where one of the router's instances fails at the start; one that is away is not."""
-    api = Api()
-    api.has_router = False
-    await Router(api, Watcher()).check()  # type: ignore[arg-type]
-    assert api.has_router
-    api.has_router = api.lives = False
-    with pytest.raises(TritonUnavailable):
-        await Router(api, Watcher()).check()  # type: ignore[arg-type]
-    assert not api.has_router

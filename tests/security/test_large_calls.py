@@ -8,14 +8,13 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
-from bioengine_server.access.errors import TooLarge
+from bioengine_server.access.errors import BadBody, TooLarge
 from bioengine_server.dispatch.errors import RefusedArgument
-from bioengine_server.access.errors import BadBody
-from bioengine_server.limits import SizeLimit
-from bioengine_server.service.tensors import to_triton
-from bioengine_server.http.triton_tensors import MAX_TEXTS
 from bioengine_server.http import service_route
 from bioengine_server.http.body import Rest
+from bioengine_server.limits import SizeLimit
+from bioengine_server.service.tensors import to_triton
+from bioengine_server.triton.infer_options import MAX_TEXTS
 from starlette.requests import Request
 
 TEXTS = {"name": "m", "input": [{"name": "text", "data_type": "TYPE_STRING"}], "output": []}

@@ -9,7 +9,9 @@ import hypha_rpc.rpc
 import imjoy_rpc.hypha.rpc
 import msgpack
 import pytest
-from bioengine_server.hypha import envelope, library, msgpack_scan, names
+from bioengine_contract import msgpack_scan
+from bioengine_server import library
+from bioengine_server.hypha import envelope, function_names
 from bioengine_server.hypha.envelope import MessageRefused, NotAMessage, checked, refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -281,12 +283,12 @@ STORE = {
 )  # fmt: skip
 def test_a_name_leads_to_nothing_that_was_not_offered_under_it(name: str) -> None:
     with pytest.raises(KeyError):
-        names.find(STORE, name)
+        function_names.find(STORE, name)
 
 
 def test_a_name_leads_to_what_was_offered_under_it() -> None:
     for name in ("services.svc.call", "services.svc.list.0", "session.resolve"):
-        assert names.find(STORE, name) is print
+        assert function_names.find(STORE, name) is print
 
 
 def test_both_libraries_look_names_up_this_way(tmp_path: Any) -> None:
@@ -295,13 +297,17 @@ def test_both_libraries_look_names_up_this_way(tmp_path: Any) -> None:
 
     guard_rpc(lambda caller: None)  # type: ignore[arg-type,return-value]
     guard_legacy_rpc()
-    assert hypha_rpc.rpc.index_object is names.find and imjoy_rpc.hypha.rpc.index_object is names.find
+    assert hypha_rpc.rpc.index_object is function_names.find and imjoy_rpc.hypha.rpc.index_object is function_names.find
 
 
 def test_a_library_that_is_not_the_one_that_was_looked_at_is_refused() -> None:
-    known = {"find": (names.find, library.digest_of(names.find))}
+    known = {"find": (function_names.find, library.digest_of(function_names.find))}
     library.require("hypha-rpc", "0.21.47", known)
-    for version, parts in (("0.21.46", known), ("0.21.47", {"find": (names.find, "0" * 12)}), ("0.21.47", {"find": (None, "")})):
+    for version, parts in (
+        ("0.21.46", known),
+        ("0.21.47", {"find": (function_names.find, "0" * 12)}),
+        ("0.21.47", {"find": (None, "")}),
+    ):
         with pytest.raises(library.LibraryChanged, match="needs hypha-rpc") as refused:
             library.require("hypha-rpc", version, parts)
         assert "`./bioengine setup --again`" in str(refused.value)

@@ -10,11 +10,11 @@ import msgpack
 import numpy as np
 import pytest
 import requests
-from bioengine_server.dispatch.errors import RefusedArgument
-from bioengine_server.service.infer_options import checked_flag, checked_model_name, checked_serialization, infer_options
 from bioengine_server.access.lanes import _key
-from bioengine_server.service.tensors import checked_outputs
+from bioengine_server.dispatch.errors import RefusedArgument
 from bioengine_server.http.callers import caller_of
+from bioengine_server.service.infer_options import checked_flag, checked_model_name, checked_serialization, infer_options
+from bioengine_server.service.tensors import checked_outputs
 from starlette.requests import Request
 
 from tests.stack.harness import ROUTER, Stack

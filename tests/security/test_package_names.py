@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from bioengine_server.store.errors import NotAPackage
 from bioengine_server.store import layout
 from bioengine_server.store.adapt import adapt
 from bioengine_server.store.description import MAX_SIZE
+from bioengine_server.store.errors import NotAPackage
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.package import MAX_DEPTH, OURS
 from bioengine_server.store.pull import _local_name

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bioengine_server.store.errors import BadId, NotAPackage
 from bioengine_server.settings import Settings
 from bioengine_server.stack import install_shipped_models
 from bioengine_server.store import reader
+from bioengine_server.store.errors import BadId, NotAPackage
 from bioengine_server.store.external_data import RefusedWeights
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.names import SHIPPED_PACKAGES, NameTaken, ReservedName

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from bioengine_server.triton.errors import TritonUnavailable
 from bioengine_server.triton import connection
 from bioengine_server.triton.api import TritonApi
+from bioengine_server.triton.errors import TritonUnavailable
 
 from tests.security.answering import answering
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from bioengine_contract.errors import BioEngineError
-from bioengine_server.network.errors import Forbidden
 from bioengine_server.access.errors import BadBody
 from bioengine_server.http.triton_request import BadInference, parse
-from bioengine_server.http.triton_tensors import DATATYPES, MAX_TEXTS, Segment, counted
+from bioengine_server.http.triton_tensors import DATATYPES, Segment, counted
+from bioengine_server.network.errors import Forbidden
+from bioengine_server.triton.infer_options import MAX_TEXTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.http import InferInput, InferRequestedOutput

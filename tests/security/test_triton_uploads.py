@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from bioengine_server.access.errors import BadBody
-from bioengine_server.http.triton_tensors import Segment, counted
 from bioengine_server.http import received_body as received
 from bioengine_server.http.received_body import Received
+from bioengine_server.http.triton_tensors import Segment, counted
 
 from tests.security.witness import Witness
 

@@ -9,21 +9,22 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from bioengine_server import log_once
 from bioengine_server.access.errors import TooManyHandshakes
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
 from bioengine_server.gateway import route
 from bioengine_server.gateway.route import LegacyGateway
-from bioengine_server.hypha import hypha_parts, protocol
+from bioengine_server.http import protocol, stall_timeout
 from bioengine_server.http.connections import Connections
-from bioengine_server.hypha.application import create_hypha
-from bioengine_server.library import LibraryChanged
-from bioengine_server.hypha.secrets import new_secret
-from bioengine_server.settings import Settings
-from bioengine_server.http import once, patience
 from bioengine_server.http.security_headers import SAFE_HEADERS
+from bioengine_server.http.stall_timeout import StallTimeout
+from bioengine_server.hypha import hypha_parts
+from bioengine_server.hypha.application import create_hypha
+from bioengine_server.hypha.secrets import new_secret
+from bioengine_server.library import LibraryChanged
 from bioengine_server.log_once import Once, OnceFilter
-from bioengine_server.http.stall_timeout import Patience
+from bioengine_server.settings import Settings
 from fastapi import FastAPI
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -179,7 +180,7 @@ def test_what_has_not_moved_for_a_while_makes_room(monkeypatch: pytest.MonkeyPat
 
 async def test_a_body_has_a_least_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then is no progress; a slow client that sends on is waited for."""
-    monkeypatch.setattr(patience, "_LEAST_RATE", 1000)
+    monkeypatch.setattr(stall_timeout, "_MIN_RATE", 1000)
     took: dict[int, tuple[float, bool]] = {}
 
     async def reading(scope: Scope, receive: Receive, send: Send) -> None:
@@ -195,7 +196,7 @@ async def test_a_body_has_a_least_rate(monkeypatch: pytest.MonkeyPatch) -> None:
             await asyncio.sleep(0.02)
             return {"type": "http.request", "body": bytes(size), "more_body": True}
 
-        await Patience(reading, 0.3)({"type": "http", "size": size}, receive, send)
+        await StallTimeout(reading, 0.3)({"type": "http", "size": size}, receive, send)
 
     await asyncio.gather(measure(1), measure(100))
     assert took[1][0] < 0.6 and not took[1][1] and took[100][1]
@@ -206,8 +207,8 @@ def test_a_line_is_written_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(time, "monotonic", lambda: now)
     lines = Once()
     assert [lines.allows("a"), lines.allows("a"), lines.allows("b")] == [True, False, True]
-    assert sum(lines.allows(f"line {number}") for number in range(1000)) == once._MOST - 2
-    now = once._WHILE + 1
+    assert sum(lines.allows(f"line {number}") for number in range(1000)) == log_once._MOST - 2
+    now = log_once._WHILE + 1
     assert lines.allows("a")
 
 

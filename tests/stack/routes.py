@@ -13,15 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bioengine_server.hypha.authenticator import Authenticator
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
-from bioengine_server.health import Liveness, Readiness, add_health_routes
-from bioengine_server.hypha.application import HttpServer, create_hypha, listen
-from bioengine_server.network.ports import free_ports
-from bioengine_server.hypha.secrets import new_secret
-from bioengine_server.settings import Settings
+from bioengine_server.http.health import Health
 from bioengine_server.http.routes import add_web
+from bioengine_server.http.server import HttpServer, listen
+from bioengine_server.hypha.application import create_hypha
+from bioengine_server.hypha.authenticator import Authenticator
+from bioengine_server.hypha.secrets import new_secret
+from bioengine_server.network.ports import free_ports
+from bioengine_server.readiness import Liveness, Readiness
+from bioengine_server.settings import Settings
 
 
 def routes_below(routes: Any, prefix: str = "") -> Iterator[dict[str, Any]]:
@@ -41,9 +43,9 @@ async def main(home: Path, file: Path) -> None:
     registry = TokenRegistry(home)
     keeper = Authenticator(Access(settings, registry), registry)
     app = create_hypha(settings, keeper.access, new_secret())
-    add_health_routes(app, Readiness(), Liveness(), "name")
+    health = Health(Readiness(), Liveness(), "name")
     with contextlib.closing(listen(settings.host, port)) as listener:
-        server = HttpServer(add_web(app, settings, keeper, None), listener, settings.peer_connections)
+        server = HttpServer(add_web(app, settings, keeper, health, None), listener, settings.peer_connections)
         await server.start()  # Hypha adds most of its routes when it starts
         file.write_text(json.dumps(list(routes_below(app.routes))))
         await server.stop()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from bioengine_server.bench import huge
-from bioengine_server.bench.stack import bench_stack
 from bioengine_server.bench.errors import TooLittleSharedMemory
+from bioengine_server.bench.stack import bench_stack
 from bioengine_server.settings import Settings
 
 from tests.stack.harness import ENVIRONMENTS, bioengine

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bioengine_contract.trust import trust_entry
 from bioengine_server.store.model_store import ModelStore
-from bioengine_server.store.trust import trust_entry
 
 from tests.stack.harness import ENVIRONMENTS, Stack, build_packages, example_input, example_output, fill_home, get, wait_for
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import requests
 import tritonclient.http as triton_http
+from bioengine_contract import message
 from bioengine_server.store.model_store import ModelStore
-from bioengine_server.triton import message
 
 from tests.stack.harness import ROUTER, Client, Stack, build_packages, example_input, example_output, python, wait_for
 
@@ -242,9 +242,9 @@ EVERY_MODEL = """
 import sys, json
 from pathlib import Path
 import numpy as np
-from bioengine_runner.errors import WrongAxes
-from bioengine_runner.store.resolve import resolve
-from bioengine_runner.tensors.fit import fit_inputs
+from bioengine_contract.tensors.errors import WrongAxes
+from bioengine_contract.store import resolve
+from bioengine_contract.tensors.fit import fit_inputs
 
 store, tried = Path(sys.argv[1]), []
 for id in sorted(folder.name for folder in store.iterdir() if folder.is_dir()):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bioengine_server.store.manifest import Axis, Manifest
+from bioengine_contract.manifest import Axis, Manifest
 from bioengine_server.store.model_store import ModelStore
 
 from tests.stack.harness import ZOO, Client, Stack, example_output

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton_http
+from bioengine_contract import message
 from bioengine_server.settings import Settings
-from bioengine_server.triton import message
 
 from tests.stack.harness import ROUTER, Client, Stack
 

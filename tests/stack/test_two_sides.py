@@ -1,4 +1,4 @@
-"""The server's and the runner's code of what they share, held against each other: model.json, messages, names."""
+"""What the server and the model runner do together, beside what is in the contract that both import."""
 
 from __future__ import annotations
 
@@ -7,19 +7,12 @@ import os
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pytest
-from bioengine_server.store import trust
-from bioengine_server.store.manifest import RUNNABLE_WEIGHTS
-from bioengine_server.store.model_store import ModelStore
-from bioengine_server.triton import api, message, shared
+from bioengine_contract.store import resolve
+from bioengine_contract.trust import trust_entry
 from bioengine_server.triton.restart import ask_for_restart
 
 from tests.stack.harness import ENVIRONMENTS, ROOT, python
-
-KEYS = ("id", "version", "inputs", "outputs", "weights", "unsupported_weights", "code", "files", "triton_config", "rdf")
 
 
 def in_runner(code: str, data: bytes = b"") -> bytes:
@@ -41,47 +34,23 @@ def test_the_runner_s_environment_has_what_the_commands_about_models_import(fill
         assert done.returncode == 0, done.stderr
 
 
-def test_the_runner_reads_what_the_store_writes(filled_home: Path) -> None:
+def test_the_runner_resolves_what_the_server_resolves(filled_home: Path) -> None:
+    """With the NumPy of either environment, from the same store."""
+    store = filled_home / "models"
     code = f"""
-import dataclasses, json
+import json
 from pathlib import Path
-from bioengine_runner.store.resolve import resolve
-store = Path({str(filled_home / "models")!r})
-names = json.loads((store / "aliases.json").read_text())
-print(json.dumps({{name: dataclasses.asdict(resolve(store, name)) for name in names}}, default=str))
+from bioengine_contract.store import read_aliases, resolve
+from bioengine_contract.triton_model import triton_model
+store = Path({str(store)!r})
+packages = [(name, resolve(store, name)) for name in read_aliases(store)]
+print(json.dumps({{name: [str(package.key), package.fingerprint, trust_entry(package.manifest)] for name, package in packages}}))
 """
-    read: dict[str, Any] = json.loads(in_runner(code))
-    models = ModelStore(filled_home / "models").models()
-    assert models
-    for model in models:
-        written = model.manifest.model_dump(mode="json")
-        for name in (model.manifest.id, f"{model.manifest.id}/{model.manifest.version}"):
-            for key in KEYS:
-                assert read[name][key] == written[key], (name, key)
-    assert read["10.5281/zenodo.1234567"]["id"] == "conscientious-seashell"
-
-
-@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "float32", "float64"])
-def test_messages_are_read_alike(dtype: str) -> None:
-    array = (np.arange(24).reshape(2, 3, 4) % 2).astype(dtype)
-    request = {"model_id": "x", "inputs": [array, [array, None, "text"]], "return_rdf": False}
-    code = (
-        "import sys; from bioengine_runner.request import message;"
-        "sys.stdout.buffer.write(message.encode(message.decode(sys.stdin.buffer.read())))"
-    )
-    answer = message.decode(in_runner(code, message.encode(request)))
-    assert answer["model_id"] == "x" and answer["return_rdf"] is False and answer["inputs"][1][1:] == [None, "text"]
-    for restored in (answer["inputs"][0], answer["inputs"][1][0]):
-        assert restored.dtype == array.dtype
-        np.testing.assert_array_equal(restored, array)
-
-
-def test_names_and_sizes_that_both_use() -> None:
-    code = (
-        "from bioengine_runner import launch; from bioengine_runner.request import shared;"
-        "print(launch.ROUTER, launch.SECRET_HEADER, shared.LEAST_BYTES)"
-    )
-    assert in_runner(code).decode().split() == [api.ROUTER, api.SECRET_HEADER, str(shared.LEAST_BYTES)]
+    found: dict[str, list[str]] = json.loads(in_runner(code))
+    assert found and found["10.5281/zenodo.1234567"][0].startswith("conscientious-seashell/")
+    for name, read in found.items():
+        package = resolve(store, name)
+        assert read == [str(package.key), package.fingerprint, trust_entry(package.manifest)]
 
 
 def test_the_restart_that_the_server_asks_for_is_the_one_that_the_runner_sees(tmp_path: Path) -> None:
@@ -98,21 +67,3 @@ time.sleep(60)
     assert watched.poll() is None
     ask_for_restart(tmp_path / "secret")
     assert watched.wait(30) == -signal.SIGKILL
-
-
-def test_whom_the_admin_trusts(filled_home: Path) -> None:
-    """The entry that `models show` prints is the one that the runner takes, and both refuse what is none."""
-    code = f"""
-from pathlib import Path
-from bioengine_runner.store import trust
-from bioengine_runner.loading.triton_model import RUNNABLE_WEIGHTS
-from bioengine_runner.store.resolve import resolve
-print(trust.trust_entry(resolve(Path({str(filled_home / "models")!r}), "custom-crab")), *RUNNABLE_WEIGHTS, *trust.CODE_WEIGHTS)
-trust.parse_trusted("a@1")
-"""
-    process = subprocess.run([python("runner"), "-c", code], capture_output=True, text=True)
-    crab = ModelStore(filled_home / "models").find("custom-crab").manifest
-    assert process.stdout.split() == [trust.trust_entry(crab), *RUNNABLE_WEIGHTS, *trust.CODE_WEIGHTS]
-    with pytest.raises(ValueError) as error:
-        trust.parse_trusted("a@1")
-    assert process.stderr.strip().endswith(str(error.value))

@@ -11,7 +11,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
-from bioengine_server.triton import message
+from bioengine_contract import message
 
 from tests.stack.harness import ROUTER, Stack, snail, wait_for
 from tests.stack.raw import RawClient

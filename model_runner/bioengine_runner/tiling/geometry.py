@@ -1,4 +1,4 @@
-"""Which sizes a model takes along each axis, and how its outputs follow its inputs; formats 0.4 and 0.5 alike.
+"""Which sizes a model takes along each axis, and how its outputs follow its inputs, for tiles.
 
 Sizes in pixels. An output axis follows an input axis: `size = input size * scale + offset`.
 """
@@ -6,17 +6,15 @@ Sizes in pixels. An output axis follows an input axis: `size = input size * scal
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 from bioengine_contract.axes import IMAGE_AXES
-from bioimageio.core.axis import AxisInfo
-from bioimageio.core.digest_spec import get_member_id
-from bioimageio.spec.model import v0_4, v0_5
+from bioengine_contract.manifest import Axis, Manifest, SizeReference
 
-_TYPES_0_4 = {"b": "batch", "c": "channel", "t": "time", "i": "index"}
+# Scales are quotients of small numbers; as floats they are not, quite.
+_MAX_DENOMINATOR = 4096
 
 
 @dataclass(frozen=True)
@@ -71,83 +69,33 @@ class Geometry:
     outputs: dict[str, tuple[OutputAxis, ...]]
 
 
-def geometry(description: v0_4.ModelDescr | v0_5.ModelDescr) -> Geometry:
-    """The geometry of a described model."""
-    if isinstance(description, v0_4.ModelDescr):
-        inputs = {str(get_member_id(spec)): _inputs_0_4(spec) for spec in description.inputs}
-        outputs = {str(get_member_id(spec)): _outputs_0_4(spec, inputs) for spec in description.outputs}
-    else:
-        scales = {
-            (str(spec.id), str(axis.id)): _fraction(getattr(axis, "scale", 1))
-            for spec in description.inputs
-            for axis in spec.axes
-        }
-        inputs = {str(spec.id): tuple(_input_0_5(axis, scales) for axis in spec.axes) for spec in description.inputs}
-        outputs = {str(spec.id): tuple(_output_0_5(axis, scales, inputs) for axis in spec.axes) for spec in description.outputs}
+def geometry(manifest: Manifest) -> Geometry:
+    """The geometry of a model."""
+    axes = {spec.id: {axis.id for axis in spec.axes} for spec in manifest.inputs}
+    inputs = {spec.id: tuple(_input(axis, axes) for axis in spec.axes) for spec in manifest.inputs}
+    outputs = {spec.id: tuple(_output(axis, axes, inputs) for axis in spec.axes) for spec in manifest.outputs}
     return Geometry(inputs, outputs)
 
 
-def _fraction(value: Any) -> Fraction:
-    return Fraction(value or 1).limit_denominator(64)
+def _input(axis: Axis, known: Mapping[str, set[str]]) -> InputAxis:
+    return InputAxis(axis.id, axis.type, axis.min, axis.step, _follows(axis.reference, known))
 
 
-def _input_0_5(axis: Any, scales: dict[tuple[str, str], Fraction]) -> InputAxis:
-    size = axis.size
-    if size is None:
-        return InputAxis(str(axis.id), axis.type, 1, 1)
-    if isinstance(size, v0_5.ParameterizedSize):
-        return InputAxis(str(axis.id), axis.type, int(size.min), int(size.step))
-    if isinstance(size, v0_5.SizeReference):
-        return InputAxis(str(axis.id), axis.type, 1, 1, _reference_0_5(axis, scales))
-    return InputAxis(str(axis.id), axis.type, int(size), 0)
+def _output(axis: Axis, known: Mapping[str, set[str]], inputs: Mapping[str, tuple[InputAxis, ...]]) -> OutputAxis:
+    follows = _follows(axis.reference, known)
+    if axis.reference is None and axis.step == 0 and axis.type in IMAGE_AXES:
+        follows = _fixed(axis.id, axis.min, inputs)
+    return OutputAxis(axis.id, axis.type, follows, axis.halo)
 
 
-def _output_0_5(axis: Any, scales: dict[tuple[str, str], Fraction], inputs: dict[str, tuple[InputAxis, ...]]) -> OutputAxis:
-    follows = None
-    if isinstance(axis.size, v0_5.SizeReference):
-        follows = _reference_0_5(axis, scales)
-    elif axis.type in IMAGE_AXES and isinstance(axis.size, int):
-        follows = _fixed(str(axis.id), axis.size, inputs)
-    return OutputAxis(str(axis.id), axis.type, follows, int(getattr(axis, "halo", 0) or 0))
-
-
-def _reference_0_5(axis: Any, scales: dict[tuple[str, str], Fraction]) -> Follows | None:
-    tensor, source = str(axis.size.tensor_id), str(axis.size.axis_id)
-    if (tensor, source) not in scales:  # of another output
+def _follows(reference: SizeReference | None, known: Mapping[str, set[str]]) -> Follows | None:
+    if reference is None or reference.axis not in known.get(reference.tensor, ()):  # of another output
         return None
-    return Follows(tensor, source, scales[tensor, source] / _fraction(getattr(axis, "scale", 1)), int(axis.size.offset))
+    scale = Fraction(reference.scale).limit_denominator(_MAX_DENOMINATOR)
+    return Follows(reference.tensor, reference.axis, scale, reference.offset)
 
 
-def _inputs_0_4(spec: v0_4.InputTensorDescr) -> tuple[InputAxis, ...]:
-    axes = []
-    for index, letter in enumerate(spec.axes):
-        if isinstance(spec.shape, v0_4.ParameterizedInputShape):
-            smallest, step = int(spec.shape.min[index]), int(spec.shape.step[index])
-            if letter == "b":  # of a free shape, any number of samples
-                smallest, step = 1, 1
-        else:
-            smallest, step = int(spec.shape[index]), 0
-        axes.append(InputAxis(str(AxisInfo.create(letter).id), _TYPES_0_4.get(letter, "space"), smallest, step))
-    return tuple(axes)
-
-
-def _outputs_0_4(spec: v0_4.OutputTensorDescr, inputs: dict[str, tuple[InputAxis, ...]]) -> tuple[OutputAxis, ...]:
-    halo: Sequence[int] = spec.halo or [0] * len(spec.axes)
-    axes = []
-    for index, letter in enumerate(spec.axes):
-        id, type = str(AxisInfo.create(letter).id), _TYPES_0_4.get(letter, "space")
-        follows = None
-        if type in IMAGE_AXES and isinstance(spec.shape, v0_4.ImplicitOutputShape):
-            tensor, scale = str(spec.shape.reference_tensor), spec.shape.scale[index]
-            if scale and any(axis.id == id for axis in inputs.get(tensor, ())):
-                follows = Follows(tensor, id, _fraction(scale), round(2 * spec.shape.offset[index]))
-        elif type in IMAGE_AXES:
-            follows = _fixed(id, int(spec.shape[index]), inputs)  # type: ignore[index]
-        axes.append(OutputAxis(id, type, follows, int(halo[index])))
-    return tuple(axes)
-
-
-def _fixed(id: str, size: int, inputs: dict[str, tuple[InputAxis, ...]]) -> Follows | None:
+def _fixed(id: str, size: int, inputs: Mapping[str, tuple[InputAxis, ...]]) -> Follows | None:
     """What an output axis of one size follows: the axis of the same name of an input that has one size, too."""
     for tensor, axes in inputs.items():
         for axis in axes:

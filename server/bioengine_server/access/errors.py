@@ -159,6 +159,8 @@ class NotLetIn(BioEngineError):
 class WorkspaceDenied(Forbidden):
     """A client names a workspace that it has no permission for."""
 
+    code = "workspace_denied"
+
     def __init__(self, workspace: str) -> None:
         BioEngineError.__init__(
             self,
@@ -169,6 +171,8 @@ class WorkspaceDenied(Forbidden):
 
 class TooManyHandshakes(BioEngineError):
     """More clients connect at once than the server can let in."""
+
+    code = "too_many_handshakes"
 
     def __init__(self) -> None:
         super().__init__("The server is busy: too many clients connect at once. Try again in a minute.")

@@ -22,6 +22,8 @@ from bioengine_server.access.errors import Busy
 class OwnRequestsWait(Busy):
     """Of one caller alone: the others are served meanwhile."""
 
+    code = "own_requests_wait"
+
     def __init__(self, waiting: int) -> None:
         BioEngineError.__init__(
             self, f"{waiting} of your requests are waiting already, and that is the limit. Wait for one to end before the next."

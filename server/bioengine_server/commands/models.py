@@ -234,7 +234,9 @@ def _store(home: Path | None) -> ModelStore:
     from bioengine_server.store.model_store import ModelStore
 
     settings = load_home_settings(home=home)
-    return ModelStore(settings.store, settings.max_package_size, settings.triton_models)
+    store = ModelStore(settings.store, settings.max_package_size, settings.triton_models)
+    store.renew_manifests()
+    return store
 
 
 def _store_to_change(home: Path | None) -> ModelStore:

@@ -147,7 +147,7 @@ class Dispatcher:
                 raise CallerGone(call.caller)
             return await work()
 
-        return await self.queue.run(model, if_wanted, call.caller.key, call.steps.queued)
+        return await self.queue.run(model, if_wanted, call.steps.queued, call.caller.key)
 
     async def _package(self, model_id: str, call: Call) -> Package:
         """The package that an id names, which is downloaded where it is not stored. Raises RequestError, Busy."""

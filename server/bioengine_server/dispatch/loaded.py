@@ -82,7 +82,7 @@ class LoadedModels:
 
         Raises RequestError: why it cannot be loaded, ModelProcessDied, RunTookTooLong, and what `work` raises; TritonUnavailable.
         """
-        reason = ""
+        reason, generation = "", -1
         for is_last in (False, True):
             try:
                 state = await self._ensure(model)
@@ -103,6 +103,7 @@ class LoadedModels:
                 if is_last:
                     raise
                 await self._worker.wait_until_ready()
+                self._lost(model, generation)  # to load a model that is there takes nothing
                 self.learn(await self._worker.report())
             except ModelGone as error:
                 logger.warning("%s: %s", model.name, error)
@@ -112,11 +113,11 @@ class LoadedModels:
 
     def learn(self, report: Report) -> None:
         """Take what a worker reports: models whose processes have ended are not loaded any more."""
-        if report.boot != self._boot:
-            # Another Triton, without the models of the one before; or this server is another one.
-            self._boot = report.boot
+        if self._boot not in ("", report.boot):
+            # Another Triton, without the models of the one before.
             for state in self._models.values():
                 state.opened = None
+        self._boot = report.boot
         for name, process in report.models.items():
             if process.state in ("ended", "failed") and (known := self._models.get(name)) is not None:
                 if not known.loading.locked():

@@ -29,6 +29,8 @@ _RUN_TIMEOUT = 60.0  # seconds; longer than the readiness probe waits, which the
 class ReservedModel(RefusedArgument):
     """A client wants to run the model that is the server's own."""
 
+    code = "reserved_model"
+
     def __init__(self, argument: str) -> None:
         super().__init__(
             argument,

@@ -55,13 +55,13 @@ class Queue:
         return len(self._waiting)
 
     @contextlib.asynccontextmanager
-    async def place(self, model: str, caller: str = "", on_move: OnMove = _unmoved) -> AsyncIterator[None]:
+    async def place(self, model: str, on_move: OnMove = _unmoved, caller: str = "") -> AsyncIterator[None]:
         """Hold a place for a request of `model`. Raises Busy.
 
         Args:
             model: names the model.
-            caller: names who asks.
             on_move: told the request's position in the queue whenever that changes: 1 is next, 0 need not wait.
+            caller: names who asks.
         """
         of_model = self._running[model] + sum(ticket.model == model for ticket in self._waiting)
         # Half of the queue at most for one model, so that a stuck one leaves room to wait for the others.
@@ -76,7 +76,7 @@ class Queue:
         finally:
             self._leave(ticket)
 
-    async def run(self, model: str, work: Callable[[], Awaitable[T]], caller: str = "", on_move: OnMove = _unmoved) -> T:
+    async def run(self, model: str, work: Callable[[], Awaitable[T]], on_move: OnMove = _unmoved, caller: str = "") -> T:
         """`await work()` in a place of `model`. Raises Busy, Stopping, and what `work` raises.
 
         A caller who is cancelled leaves the queue; work that has begun holds its place until it ends, as Triton goes on with it.
@@ -84,7 +84,7 @@ class Queue:
         begun = asyncio.Event()
 
         async def in_place() -> T:
-            async with self.place(model, caller, on_move):
+            async with self.place(model, on_move, caller):
                 begun.set()
                 return await work()
 

@@ -14,12 +14,16 @@ class ClientLeft(BioEngineError):
         client: `<workspace>/<client id>`.
     """
 
+    code = "client_left"
+
     def __init__(self, client: str) -> None:
         super().__init__(f"The client {quoted(client)} has left. Look for its service again when it is back.")
 
 
 class ClientIdTaken(BioEngineError):
     """Another client of the same workspace is connected under this id, and answers."""
+
+    code = "client_id_taken"
 
     def __init__(self, client_id: str) -> None:
         super().__init__(

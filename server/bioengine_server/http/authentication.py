@@ -20,6 +20,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bioengine_server.access.errors import AccessDenied, NotLetIn, WorkspaceDenied
+from bioengine_server.http.route_table import RouteTable
 from bioengine_server.hypha.authenticator import Authenticator, bearer, is_legacy
 from bioengine_server.hypha.tokens import is_name
 from bioengine_server.log_once import Once
@@ -28,13 +29,6 @@ logger = logging.getLogger(__name__)
 _once = Once()
 
 _WEBSOCKET = "/ws"
-_OPEN_TO_ALL = (
-    "/health/liveness",
-    "/health/readiness",
-    "/public/services",
-    "/public/services/",
-    "/public/services/triton-client",
-)
 _POLICY_VIOLATION = 1008  # RFC 6455, 7.4.1
 _MAX_FIRST = 20_000  # characters of a first message, with its token
 _MAX_REASON = 120  # bytes of a close frame's reason
@@ -43,9 +37,10 @@ _MAX_REASON = 120  # bytes of a close frame's reason
 class AuthenticationMiddleware:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, keeper: Authenticator) -> None:
+    def __init__(self, app: ASGIApp, keeper: Authenticator, table: RouteTable) -> None:
         self._app = app
         self._keeper = keeper
+        self._table = table
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -57,7 +52,8 @@ class AuthenticationMiddleware:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        if scope["path"] not in _OPEN_TO_ALL and self._keeper.needs_token(scope):
+        entry = self._table.find(scope)
+        if not (entry is not None and entry.is_open) and self._keeper.needs_token(scope):
             try:
                 self._keeper.admit(scope, bearer(headers))
             except BioEngineError as error:

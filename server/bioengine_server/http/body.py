@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import zlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 
 from starlette.datastructures import Headers
-from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bioengine_server.access.errors import BadBody, TooLarge
 from bioengine_server.http.body_memory import BodyMemory, Take
+from bioengine_server.http.error_responses import refusal
 from bioengine_server.http.errors import BodiesTooLarge
+from bioengine_server.http.route_table import GET, RouteTable
 from bioengine_server.limits import SizeLimit
 
 _STEP = 1 << 20  # bytes that are unzipped at once
@@ -145,30 +146,28 @@ class Rest:
 class BoundedBodies:
     """Middleware for routes that are not ours: they get bodies within the limit, unzipped."""
 
-    def __init__(self, app: ASGIApp, limit: SizeLimit, own: Sequence[BaseRoute], memory: BodyMemory) -> None:
+    def __init__(self, app: ASGIApp, limit: SizeLimit, table: RouteTable, memory: BodyMemory) -> None:
         """
         Args:
             app: what gets the bodies.
             limit: of one, unzipped.
-            own: our routes, which see to it themselves; some as the body comes, without having all of it.
+            table: its addresses that are answered here see to it themselves; some as the body comes, without having all of it.
             memory: of all bodies.
         """
         self._app = app
         self._limit = limit
-        self._own = own
+        self._table = table
         self._memory = memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        bodiless = scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS")
-        if bodiless or any(route.matches(scope)[0] is Match.FULL for route in self._own):
+        entry = None if scope["type"] != "http" or scope["method"] in GET else self._table.find(scope)
+        if entry is None or entry.handler is not None:
             await self._app(scope, receive, send)
             return
         with self._memory.share() as take:
             try:
                 body = await read(Headers(scope=scope), receive, self._limit, take)
             except (TooLarge, BadBody, BodiesTooLarge) as error:
-                from bioengine_server.http.error_responses import refusal
-
                 await refusal(error)(scope, receive, send)
                 return
             kept = [(name, value) for name, value in scope["headers"] if name not in (b"content-encoding", b"content-length")]

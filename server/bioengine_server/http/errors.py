@@ -32,6 +32,8 @@ class WrongMethod(BioEngineError):
 class BodiesTooLarge(Busy):
     """The bodies of all requests under way would not fit into the memory that is meant for them."""
 
+    code = "bodies_too_large"
+
     def __init__(self, most: int) -> None:
         Exception.__init__(
             self,
@@ -42,6 +44,9 @@ class BodiesTooLarge(Busy):
 
 class NoParts(BioEngineError):
     """A part of a file is asked for that is given as a whole."""
+
+    code = "no_parts"
+    status = 416
 
     def __init__(self, path: str) -> None:
         super().__init__(f"{shown(path)} is not given in parts. Ask for the whole file, without a Range.")

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bioengine_server.gateway.route import refuse_page
 from bioengine_server.http.authentication import turn_away
 from bioengine_server.http.error_responses import refusal
+from bioengine_server.http.route_table import RouteTable
 from bioengine_server.hypha.authenticator import is_legacy
 from bioengine_server.log_once import Once
 from bioengine_server.network.errors import CrossSiteRequest, HostNotAllowed, OriginNotAllowed
@@ -26,23 +27,22 @@ logger = logging.getLogger(__name__)
 _WEBSOCKET = "/ws"
 _OTHER_SITES = (b"cross-site", b"same-site")
 
-# What a link on a page of anybody may lead to, since to look at it changes nothing.
-_DOCUMENTS = ("/health/liveness", "/health/readiness", "/public/services", "/public/services/", "/public/services/triton-client")
 
-
-class Gate:
+class HostAndOrigin:
     """ASGI middleware, outermost but for what is added to answers."""
 
-    def __init__(self, app: ASGIApp, hosts: Hosts, origins: Origins) -> None:
+    def __init__(self, app: ASGIApp, hosts: Hosts, origins: Origins, table: RouteTable) -> None:
         """
         Args:
             app: everything.
             hosts: names of the server.
             origins: pages that may use it.
+            table: says what a link on a page of anybody may lead to.
         """
         self._app = app
         self._hosts = hosts
         self._origins = origins
+        self._table = table
         self._once = Once()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,8 +69,20 @@ class Gate:
         self._origins.check(origins, host)
         sites = _values(scope, b"sec-fetch-site")
         if not origins and any(site in _OTHER_SITES for site in sites) and not self._origins.takes_all:
-            if not _is_link_to_document(scope):
+            if not self._is_link_to_document(scope):
                 raise CrossSiteRequest
+
+    def _is_link_to_document(self, scope: Scope) -> bool:
+        """Whether somebody has followed a link, in a window of its own, to what only says something."""
+        entry = self._table.find(scope)
+        return (
+            scope["type"] == "http"
+            and scope["method"] in ("GET", "HEAD")
+            and entry is not None
+            and entry.is_document
+            and _values(scope, b"sec-fetch-mode") == [b"navigate"]
+            and _values(scope, b"sec-fetch-dest") == [b"document"]
+        )
 
 
 async def _refuse_websocket(error: BioEngineError, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,17 +104,6 @@ async def _refuse_websocket(error: BioEngineError, scope: Scope, receive: Receiv
         await answer(scope, receive, send)
     else:
         await send({"type": "websocket.close", "code": 1008})
-
-
-def _is_link_to_document(scope: Scope) -> bool:
-    """Whether somebody has followed a link, in a window of its own, to what only says something."""
-    return (
-        scope["type"] == "http"
-        and scope["method"] in ("GET", "HEAD")
-        and scope["path"] in _DOCUMENTS
-        and _values(scope, b"sec-fetch-mode") == [b"navigate"]
-        and _values(scope, b"sec-fetch-dest") == [b"document"]
-    )
 
 
 def _values(scope: Scope, name: bytes) -> list[bytes]:

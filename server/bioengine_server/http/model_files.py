@@ -16,19 +16,18 @@ from bioengine_contract.errors import BioEngineError
 from bioengine_contract.ids import NAME
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from bioengine_server.http.callers import caller_of
 from bioengine_server.http.error_responses import refusal
-from bioengine_server.http.errors import NoParts, NoSuchPage, WrongMethod
+from bioengine_server.http.errors import NoParts, NoSuchPage
+from bioengine_server.http.route_table import raw_path
 from bioengine_server.hypha.authenticator import Authenticator
 from bioengine_server.store.errors import NotStored
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.shown_files import shown_files
 
-_PATH = re.compile(rf"/models/(?P<place>{NAME}/{NAME})/files/(?P<name>[^?#]{{1,4000}})".encode())
-_READING = ("GET", "HEAD")
+_PATH = rf"/models/(?P<place>{NAME}/{NAME})/files/(?P<name>[^?#]{{1,4000}})"
 _PICTURES = {
     ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp",
     ".bmp": "image/bmp", ".tif": "image/tiff", ".tiff": "image/tiff",
@@ -38,8 +37,10 @@ _DATA = "application/octet-stream"  # and so is what a browser would run, HTML a
 _TENSOR = ".npy"
 
 
-class ModelFilesRoute(Route):
-    """Takes every path that begins like these, spelled without detours."""
+class ModelFiles:
+    """Answers for them, spelled without detours."""
+
+    path = _PATH
 
     def __init__(self, keeper: Authenticator, store: ModelStore) -> None:
         """
@@ -47,24 +48,11 @@ class ModelFilesRoute(Route):
             keeper: says who asks.
             store: of this server's models.
         """
-        super().__init__("/models/{path:path}", _Files(keeper, store).answer, include_in_schema=False)
-        self.methods = None  # every one comes here, to be refused with a reason
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if scope["type"] == "http" and _PATH.fullmatch(_raw_path(scope)):
-            return Match.FULL, {"endpoint": self.endpoint, "path_params": {}}
-        return Match.NONE, {}
-
-
-class _Files:
-    def __init__(self, keeper: Authenticator, store: ModelStore) -> None:
         self._keeper = keeper
         self._store = store
 
     async def answer(self, request: Request) -> Response:
         try:
-            if request.method not in _READING:
-                raise WrongMethod(request.method, request.url.path, _READING)
             async with self._keeper.access.request(caller_of(request, self._keeper)):
                 file = await asyncio.to_thread(self._find, request.scope)
             if file is None:
@@ -80,10 +68,10 @@ class _Files:
 
     def _find(self, scope: Scope) -> Path | None:
         """The file that a path names, if it is one to be shown."""
-        found = _PATH.fullmatch(_raw_path(scope))
+        found = re.fullmatch(_PATH, raw_path(scope))
         assert found is not None
         try:
-            model = self._store.find(found["place"].decode())
+            model = self._store.find(found["place"])
             name = unquote_to_bytes(found["name"]).decode()
         except (NotStored, OSError, ValueError):
             return None
@@ -106,7 +94,3 @@ def _media_type(kind: str) -> str:
 def _headers(kind: str) -> Mapping[str, str]:
     how = "inline" if kind in _PICTURES else "attachment"
     return {"accept-ranges": "none", "cache-control": "no-cache", "content-disposition": how}
-
-
-def _raw_path(scope: Scope) -> bytes:
-    return bytes(scope.get("raw_path", b"").partition(b"?")[0])

@@ -24,6 +24,8 @@ _FREE = "/health/"
 
 
 class TooFast(Busy):
+    code = "too_many_requests_per_second"
+
     def __init__(self, limit: int) -> None:
         BioEngineError.__init__(
             self,

@@ -1,23 +1,24 @@
-"""Put what is answered over plain HTTP before and around Hypha's own application."""
+"""All addresses of the server in one table, and what every request passes on its way to them."""
 
 from __future__ import annotations
 
 from fastapi import FastAPI
-from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from bioengine_server.http.allowed_routes import Surface
+from bioengine_server.http.allowed_routes import AllowedRoutes
 from bioengine_server.http.authentication import AuthenticationMiddleware
 from bioengine_server.http.body import BoundedBodies
 from bioengine_server.http.body_memory import BodyMemory
 from bioengine_server.http.cors import answer_pages
-from bioengine_server.http.host_and_origin import Gate
-from bioengine_server.http.model_files import ModelFilesRoute
+from bioengine_server.http.health import Health
+from bioengine_server.http.host_and_origin import HostAndOrigin
+from bioengine_server.http.model_files import ModelFiles
 from bioengine_server.http.peer_rate import PeerRate
+from bioengine_server.http.route_table import ANY, GET, Entry, RouteTable
 from bioengine_server.http.security_headers import SafeAnswers
-from bioengine_server.http.service_route import service_routes, services_route
-from bioengine_server.http.stall_timeout import Patience
-from bioengine_server.http.triton_proxy import TritonProxyRoute
+from bioengine_server.http.service_route import SERVICES, ServiceCalls, services_list
+from bioengine_server.http.stall_timeout import StallTimeout
+from bioengine_server.http.triton_proxy import TritonProxy
 from bioengine_server.hypha.application import hypha_store
 from bioengine_server.hypha.authenticator import Authenticator
 from bioengine_server.hypha.frames import CheckedFrames
@@ -25,29 +26,59 @@ from bioengine_server.hypha.hypha_parts import is_connected
 from bioengine_server.hypha.rpc_limits import is_own_end
 from bioengine_server.limits import SizeLimit
 from bioengine_server.network.origins import Origins
-from bioengine_server.service.triton_client import TritonClient
+from bioengine_server.service.triton_client import SERVICE_ID, TritonClient
 from bioengine_server.settings import Settings
 from bioengine_server.store.model_store import ModelStore
 
 
-def add_web(app: FastAPI, settings: Settings, keeper: Authenticator, service: TritonClient | None) -> ASGIApp:
+def route_table(
+    app: FastAPI, settings: Settings, keeper: Authenticator, health: Health, service: TritonClient | None, memory: BodyMemory
+) -> RouteTable:
+    """The addresses of a server.
+
+    Args:
+        app: Hypha's application.
+        settings: of the server.
+        keeper: says who asks.
+        health: says how the server is.
+        service: the service in this process; None: it is elsewhere, and Hypha hands its calls on.
+        memory: of all bodies together.
+    """
+    service_path = f"{SERVICES}/{SERVICE_ID}"
+    calls = None if service is None else ServiceCalls(keeper, service, memory)
+    execute, get_config = (None, None) if calls is None else (calls.execute, calls.get_config)
+    entries = [
+        Entry("/ws", ANY, is_websocket=True),
+        Entry("/health/liveness", GET, health.alive, is_open=True, is_document=True),
+        Entry("/health/readiness", GET, health.ready, is_open=True, is_document=True),
+        Entry(SERVICES, GET, services_list(app), is_open=True, is_document=True),
+        Entry(f"{SERVICES}/", GET, is_open=True, is_document=True),
+        Entry(service_path, GET, is_open=True, is_document=True),
+        Entry(f"{service_path}/execute", ("POST",), execute, has_body=True),
+        Entry(f"{service_path}/get_config", ("GET", "POST"), get_config, has_body=True),
+    ]
+    if service is not None:
+        triton, files = TritonProxy(keeper, service, memory, settings.node_folder), ModelFiles(keeper, ModelStore(settings.store))
+        entries += [
+            Entry(TritonProxy.path, ANY, triton.answer, has_body=True, any_spelling=True),
+            Entry(ModelFiles.path, ("GET", "HEAD"), files.answer, is_encoded=True),
+        ]
+    return RouteTable(entries)
+
+
+def add_web(app: FastAPI, settings: Settings, keeper: Authenticator, health: Health, service: TritonClient | None) -> ASGIApp:
     """Add routes and middleware; what is to be served is returned.
 
     Args:
         app: Hypha's application, not started yet.
         settings: of the server.
         keeper: says who is let in.
+        health: says how the server is.
         service: the service in this process, if it is here.
     """
     memory = BodyMemory.beside(settings.max_request_size)
-    own: list[BaseRoute] = [services_route(app)]
-    triton: list[BaseRoute] = []
-    files: list[BaseRoute] = []
-    if service is not None:
-        triton = [TritonProxyRoute(keeper, service, memory, settings.node_folder)]
-        files = [ModelFilesRoute(keeper, ModelStore(settings.store))]
-        own += [*triton, *service_routes(keeper, service, memory)]
-    app.router.routes[:0] = [*own, *files]
+    table = route_table(app, settings, keeper, health, service, memory)
+    app.router.routes[:0] = table.routes()
     # The last that is added sees a request first.
     app.add_middleware(
         CheckedFrames,
@@ -55,10 +86,10 @@ def add_web(app: FastAPI, settings: Settings, keeper: Authenticator, service: Tr
         is_own=is_own_end,
         is_connected=lambda id: is_connected(hypha_store(app), id),
     )
-    app.add_middleware(BoundedBodies, limit=SizeLimit(settings.max_request_size), own=own, memory=memory)
-    app.add_middleware(AuthenticationMiddleware, keeper=keeper)
-    app.add_middleware(Surface, own=[*triton, *files], most=settings.max_request_size)
-    app.add_middleware(Patience, seconds=settings.client_timeout)
+    app.add_middleware(BoundedBodies, limit=SizeLimit(settings.max_request_size), table=table, memory=memory)
+    app.add_middleware(AuthenticationMiddleware, keeper=keeper, table=table)
+    app.add_middleware(AllowedRoutes, table=table, most=settings.max_request_size)
+    app.add_middleware(StallTimeout, seconds=settings.client_timeout)
     app.add_middleware(PeerRate, limit=settings.peer_requests)
     origins = Origins(settings.allow_origins, settings.told_url)
-    return SafeAnswers(Gate(answer_pages(app, origins), settings.known_hosts(), origins))
+    return SafeAnswers(HostAndOrigin(answer_pages(app, origins), settings.known_hosts(), origins, table))

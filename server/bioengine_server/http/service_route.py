@@ -24,7 +24,6 @@ from bioengine_contract.msgpack_scan import MAX_VALUES
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from bioengine_server.access.errors import BadBody, TooLarge
@@ -33,84 +32,73 @@ from bioengine_server.http.body import Rest, read
 from bioengine_server.http.body_memory import BodyMemory, Take
 from bioengine_server.http.callers import caller_of
 from bioengine_server.http.error_responses import refusal
-from bioengine_server.http.errors import WrongMethod
 from bioengine_server.hypha.authenticator import Authenticator
 from bioengine_server.limits import SizeLimit
-from bioengine_server.service.triton_client import SERVICE_ID, TritonClient
+from bioengine_server.service.triton_client import TritonClient
 
 logger = logging.getLogger(__name__)
 
 _MSGPACK, _JSON = "application/msgpack", "application/json"
-_SERVICES = "/public/services"
+SERVICES = "/public/services"
 _MAX_JSON = SizeLimit(64_000_000, "a request in JSON may have", f"send MessagePack, with the Content-Type {_MSGPACK}")
 _MOST_DIGITS = 1000
-_AT_ONCE = 1 << 20  # bytes that are packed or unpacked without a thread
 
 T = TypeVar("T")
 _EXPECTED = 'send one object that has the arguments by name, such as {"model_name": "bioengine-model-runner", "inputs": []}'
 
 
-class _EveryMethodRoute(Route):
-    """Takes requests of every method: Hypha's own route would take those that are left, and answer errors with 500."""
+def services_list(app: FastAPI) -> Callable[[Request], Any]:
+    """The list of public services in the spelling that Hypha would redirect to the one that it knows."""
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        match, child = super().matches(scope)
-        return (Match.NONE if match is Match.NONE else Match.FULL), child
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] in (self.methods or ()):
-            await self.app(scope, receive, send)
-        else:
-            error = WrongMethod(scope["method"], scope["path"], sorted(self.methods or ()))
-            await refusal(error)(scope, receive, send)
-
-
-def services_route(app: FastAPI) -> Route:
-    """The list of public services in its other spelling, which Hypha would redirect to the one that it knows."""
-
-    class SameList:
+    class SameList(Response):
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            await app.router({**scope, "path": f"{_SERVICES}/", "raw_path": f"{_SERVICES}/".encode()}, receive, send)
+            await app.router({**scope, "path": f"{SERVICES}/", "raw_path": f"{SERVICES}/".encode()}, receive, send)
 
-    return Route(_SERVICES, SameList(), methods=["GET"])
+    async def answer(_: Request) -> Response:
+        return SameList()
+
+    return answer
 
 
-def service_routes(keeper: Authenticator, service: TritonClient, memory: BodyMemory) -> list[Route]:
-    """Answer calls of the service.
+class ServiceCalls:
+    """Answers calls of the service's methods."""
 
-    Args:
-        keeper: says who calls.
-        service: to call.
-        memory: for bodies.
-    """
+    def __init__(self, keeper: Authenticator, service: TritonClient, memory: BodyMemory) -> None:
+        """
+        Args:
+            keeper: says who calls.
+            service: to call.
+            memory: for bodies.
+        """
+        self._keeper = keeper
+        self._service = service
+        self._memory = memory
 
-    def endpoint(method: Callable[..., Any]) -> Callable[[Request], Any]:
-        async def call(request: Request) -> Response:
-            kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
-            body = Rest(request.receive)
-            try:
-                # Counted from here on: who may send one request has the server hold one body.
-                async with keeper.access.request(caller_of(request, keeper)) as caller:
-                    with memory.share() as take:
-                        arguments = await _arguments(request, body, kind, keeper.access.size_limit(caller), take)
-                        with _connected(request) as connected:
-                            context = replace(caller, connected=connected).to_context()
-                            result = await method(**arguments, context=context)
-                            return await aside(message.size(result), _answer, result, kind)
-            except (BioEngineError, TypeError) as error:
-                if not isinstance(error, TooLarge):
-                    await body.drain(request.headers, keeper.access.largest)
-                return refusal(error)
-            except Exception:
-                logger.exception("A call over HTTP failed")
-                return refusal(RuntimeError())
+    async def execute(self, request: Request) -> Response:
+        return await self._call(self._service.execute, request)
 
-        return call
+    async def get_config(self, request: Request) -> Response:
+        return await self._call(self._service.get_config, request)
 
-    return [
-        _EveryMethodRoute(f"{_SERVICES}/{SERVICE_ID}/{method.__name__}", endpoint(method), methods=verbs)
-        for method, verbs in ((service.execute, ["POST"]), (service.get_config, ["GET", "POST"]))
-    ]
+    async def _call(self, method: Callable[..., Any], request: Request) -> Response:
+        kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
+        body, access = Rest(request.receive), self._keeper.access
+        try:
+            # Counted from here on: who may send one request has the server hold one body.
+            async with access.request(caller_of(request, self._keeper)) as caller:
+                with self._memory.share() as take:
+                    arguments = await _arguments(request, body, kind, access.size_limit(caller), take)
+                    with _connected(request) as connected:
+                        context = replace(caller, connected=connected).to_context()
+                        result = await method(**arguments, context=context)
+                        return await aside(message.size(result), _answer, result, kind)
+        except (BioEngineError, TypeError) as error:
+            if not isinstance(error, TooLarge):
+                await body.drain(request.headers, access.largest)
+            return refusal(error)
+        except Exception:
+            logger.exception("A call over HTTP failed")
+            return refusal(RuntimeError())
 
 
 @contextlib.contextmanager

@@ -10,10 +10,10 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_LEAST_RATE = 10_000  # bytes a second, of a body, on the average; beyond what a client may be silent for
+_MIN_RATE = 10_000  # bytes a second, of a body, on the average; beyond what a client may be silent for
 
 
-class Patience:
+class StallTimeout:
     """ASGI middleware that takes a client which is silent amid its request, or takes nothing of the answer, for gone."""
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
@@ -34,7 +34,7 @@ class Patience:
                 return await receive()
             begun = time.monotonic()
             try:
-                async with asyncio.timeout(max(0.0, min(self._seconds, self._seconds + taken / _LEAST_RATE - waited))):
+                async with asyncio.timeout(max(0.0, min(self._seconds, self._seconds + taken / _MIN_RATE - waited))):
                     message = await receive()
             except TimeoutError:
                 message = {"type": "http.disconnect"}

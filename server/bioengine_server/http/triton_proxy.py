@@ -25,7 +25,6 @@ from bioengine_contract.ids import RUNNER, TRITON_NAME, TRITON_VERSION
 from bioengine_contract.request import RunRequest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from bioengine_server.access.caller import Caller
@@ -37,6 +36,7 @@ from bioengine_server.http.body_memory import BodyMemory, Take
 from bioengine_server.http.callers import caller_of
 from bioengine_server.http.error_responses import refusal
 from bioengine_server.http.received_body import Received
+from bioengine_server.http.route_table import raw_path
 from bioengine_server.http.triton_request import MAX_HEADER, MAX_JSON, BadInference, InferRequest, parse
 from bioengine_server.http.triton_response import MAX_JSON_RESULT_BYTES, parse_header, with_json
 from bioengine_server.http.triton_tensors import counted
@@ -66,8 +66,10 @@ _EXTENSIONS = frozenset(("sequence", "schedule_policy", "model_configuration", "
 _KEPT_HEADERS = ("content-type", "content-length", _HEADER_LENGTH)
 
 
-class TritonProxyRoute(Route):
-    """Takes every path that begins with `/triton`, in whatever spelling, so that nothing slips past to other routes."""
+class TritonProxy:
+    """Answers every path that begins with `/triton`, in whatever spelling, so that nothing slips past to other routes."""
+
+    path = r"/[/.]*triton(?![\w-])"
 
     def __init__(self, keeper: Authenticator, service: TritonClient, memory: BodyMemory, folder: Path) -> None:
         """
@@ -77,17 +79,6 @@ class TritonProxyRoute(Route):
             memory: for what is not kept in a file.
             folder: where large bodies are kept until they are complete.
         """
-        super().__init__(_PREFIX, _Proxy(keeper, service, memory, folder).answer, include_in_schema=False)
-        self.methods = None  # every one comes here, to be refused with a reason
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if scope["type"] == "http" and re.match(r"/[/.]*triton(?![\w-])", scope["path"], re.IGNORECASE):
-            return Match.FULL, {"endpoint": self.endpoint, "path_params": {}}
-        return Match.NONE, {}
-
-
-class _Proxy:
-    def __init__(self, keeper: Authenticator, service: TritonClient, memory: BodyMemory, folder: Path) -> None:
         self._memory = memory
         self._keeper = keeper
         self._service = service
@@ -218,7 +209,7 @@ def _allowed(request: Request) -> tuple[str, str, str, str]:
 
     Judged by the bytes that came, before anything is decoded or made shorter.
     """
-    raw = request.scope.get("raw_path", b"").decode("latin-1").partition("?")[0]
+    raw = raw_path(request.scope)
     path = raw.removeprefix(_PREFIX)
     for method, pattern, kind in _ALLOWED:
         found = pattern.fullmatch(path) if raw.startswith(_PREFIX + "/") else None

@@ -43,6 +43,8 @@ _PARAMETERS = frozenset((*_REQUEST_PARAMETERS, *_INPUT_PARAMETERS, *_OUTPUT_PARA
 class BadInference(BioEngineError):
     """A request for Triton that is not what its protocol has."""
 
+    code = "bad_inference"
+
     def __init__(self, reason: str) -> None:
         super().__init__(f"The inference request cannot be used: {reason}.")
 

@@ -58,6 +58,8 @@ class NotAMessage(BioEngineError):
         problem: such as "is not MessagePack".
     """
 
+    code = "not_a_message"
+
     def __init__(self, problem: str) -> None:
         super().__init__(f"The frame {problem}.")
 
@@ -70,6 +72,8 @@ class MessageRefused(BioEngineError):
         expected: what it may say, and what to do.
         message: its main part, for the answer.
     """
+
+    code = "message_refused"
 
     def __init__(self, problem: str, expected: str, message: dict[str, Any] | None = None) -> None:
         super().__init__(f"The message is refused: {problem}. {expected}")

@@ -260,10 +260,14 @@ def _session_at(store: Any, name: str) -> Any:
         return None
 
 
+# Before the name of a class of ours.
+_OWN_MODULE = re.compile(r"^bioengine_(?:server|contract)\.(?:\w+\.)*(?=[A-Z])")
+
+
 def _last_message(traceback: str) -> str:
     """The exception's own lines at the end of a formatted traceback, which may be indented, too."""
     message = _TRACEBACK_FRAME.split(traceback.strip())[-1]
-    return message.removeprefix("bioengine_server.errors.")
+    return _OWN_MODULE.sub("", message)
 
 
 def _bare_error(error: Exception) -> dict[str, str]:

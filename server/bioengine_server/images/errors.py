@@ -47,13 +47,19 @@ class RunFailed(BioEngineError):
 class ImageError(BioEngineError):
     """Something about an image file."""
 
+    code = "image_error"
+
 
 class UnreadableImage(ImageError):
+    code = "unreadable_image"
+
     def __init__(self, file: Path, reason: str) -> None:
         super().__init__(f"The image {shown(file, 300)} cannot be read: {reason}.")
 
 
 class UnwritableImage(ImageError):
+    code = "unwritable_image"
+
     def __init__(self, file: Path, reason: str) -> None:
         super().__init__(f"The result {shown(file, 300)} cannot be written: {reason}.")
         self.reason = reason
@@ -62,9 +68,13 @@ class UnwritableImage(ImageError):
 class UnfitFormat(UnwritableImage):
     """A result that this kind of file does not hold, or that its encoder cannot write."""
 
+    code = "unfit_format"
+
 
 class NoFormat(ImageError):
     """An output whose name has a suffix that is no format of ours."""
+
+    code = "no_format"
 
     def __init__(self, output: Path, formats: Sequence[str]) -> None:
         super().__init__(
@@ -76,6 +86,8 @@ class NoFormat(ImageError):
 class WrongKind(ImageError):
     """An output of the model that a file of this kind cannot hold."""
 
+    code = "wrong_kind"
+
     def __init__(self, file: Path, output: str, axes: str, reason: str, formats: Sequence[str]) -> None:
         super().__init__(
             f"{shown(file, 300)} cannot hold the output '{shown(output)}' of the model (axes {axes}): {reason}. Nothing was run. "
@@ -85,6 +97,8 @@ class WrongKind(ImageError):
 
 class NoName(ImageError):
     """An output that ends where its format, or the name before it, is missing."""
+
+    code = "no_name"
 
     def __init__(self, output: Path) -> None:
         lacks = "no format behind its dot" if output.name.endswith(".") else "a format and no name"
@@ -97,6 +111,8 @@ class NoName(ImageError):
 
 class SameOutput(ImageError):
     """`images`: of the runs, or of the one run whose outputs would be one file."""
+
+    code = "same_output"
 
     def __init__(self, file: Path, images: Sequence[str]) -> None:
         if len(images) == 1:
@@ -116,6 +132,8 @@ def _listed(images: Sequence[str]) -> str:
 
 
 class OutputIsInput(ImageError):
+    code = "output_is_input"
+
     def __init__(self, file: Path, image: Path) -> None:
         same = "is one of the images" if file == image else f"is the same file as the image {shown(image, 300)}"
         super().__init__(f"The output {shown(file, 300)} {same}, and an image is never overwritten. Name another output with -o.")
@@ -123,6 +141,8 @@ class OutputIsInput(ImageError):
 
 class WrongAxesCount(ImageError):
     """A list of axes that is not one of as many as there are images."""
+
+    code = "wrong_axes_count"
 
     def __init__(self, axes: str, images: Sequence[str]) -> None:
         many = "one image" if len(images) == 1 else f"{len(images)} images"
@@ -142,6 +162,8 @@ class UnclearAxes(ImageError):
     """`hint`: axes with which it works, and what they mean; None where there are none. `colours`: whether the last axis is
     probably one of colours.
     """
+
+    code = "unclear_axes"
 
     def __init__(
         self,
@@ -171,6 +193,8 @@ class UnclearAxes(ImageError):
 
 
 class WrongChannels(ImageError):
+    code = "wrong_channels"
+
     def __init__(self, channels: int, wanted: int, axes: str, hint: tuple[str, str] | None, name: str = "") -> None:
         advice = f", or use --axes {hint[0]}{hint[1]}" if hint else ""
         many = "channel" if wanted == 1 else "channels"
@@ -182,6 +206,8 @@ class WrongChannels(ImageError):
 
 class WrongValues(ImageError):
     """Values that the model's dtype does not have. `others`: how many of them are NaN or infinite."""
+
+    code = "wrong_values"
 
     def __init__(
         self, dtype: str, low: float, high: float, others: int, wanted: str, limits: tuple[int, int], name: str = ""
@@ -198,6 +224,8 @@ class WrongValues(ImageError):
 class WrongImageCount(ImageError):
     """`needed`, `optional`: names of the model's inputs. `is_folder`: whether there may be several runs."""
 
+    code = "wrong_image_count"
+
     def __init__(self, given: int, needed: Sequence[str], optional: Sequence[str], output: Path, is_folder: bool) -> None:
         names = shown(", ".join(needed), 300)
         if optional:
@@ -212,6 +240,8 @@ class WrongImageCount(ImageError):
 
 
 class BadServerUrl(BioEngineError):
+    code = "bad_server_url"
+
     def __init__(self, url: str, reason: str, likely: str = "") -> None:
         instead = f"Write {shown(likely, 200)}" if likely else "Expected a URL such as http://127.0.0.1:9520"
         super().__init__(f"{shown(url, 200)!r} is not the URL of a server: {reason}. {instead}.")
@@ -219,6 +249,8 @@ class BadServerUrl(BioEngineError):
 
 class WrongProtocol(BioEngineError):
     """A server that speaks http where https was asked for, or the other way round."""
+
+    code = "wrong_protocol"
 
     def __init__(self, url: str, right: str) -> None:
         wanted, spoken = urlsplit(url).scheme, urlsplit(right).scheme
@@ -228,6 +260,8 @@ class WrongProtocol(BioEngineError):
 
 
 class UntrustedCertificate(BioEngineError):
+    code = "untrusted_certificate"
+
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(
             f"The certificate of {shown(url, 200)} is not one that this machine trusts ({shown(reason, 200)}). Use the name that "
@@ -237,6 +271,8 @@ class UntrustedCertificate(BioEngineError):
 
 
 class NotABioEngine(BioEngineError):
+    code = "not_a_bio_engine"
+
     def __init__(self, url: str, what: str) -> None:
         super().__init__(
             f"What answers at {shown(url, 200)} is no BioEngine that can be used: {what}. Name the server's own URL with "
@@ -245,6 +281,8 @@ class NotABioEngine(BioEngineError):
 
 
 class ConnectionLost(BioEngineError):
+    code = "connection_lost"
+
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(
             f"The server at {shown(url, 200)} did not answer any more ({shown(reason, 200)}). See whether it runs, then run this "

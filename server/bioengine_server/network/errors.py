@@ -19,6 +19,9 @@ class Forbidden(BioEngineError):
 class HostNotAllowed(BioEngineError):
     """The Host header does not name this server: a web page may have had its own name point here (DNS rebinding)."""
 
+    code = "host_not_allowed"
+    status = 421
+
     def __init__(self, host: str | None) -> None:
         name = "The request has no valid Host header" if host is None else f"This server is not known as {quoted(host)}"
         super().__init__(
@@ -28,6 +31,8 @@ class HostNotAllowed(BioEngineError):
 
 class OriginNotAllowed(Forbidden):
     """A web page of an origin that may not use the server."""
+
+    code = "origin_not_allowed"
 
     def __init__(self, origin: str) -> None:
         BioEngineError.__init__(
@@ -39,6 +44,8 @@ class OriginNotAllowed(Forbidden):
 
 class CrossSiteRequest(Forbidden):
     """A request that a browser sends for a page of another site without saying which, such as for an image."""
+
+    code = "cross_site_request"
 
     def __init__(self) -> None:
         BioEngineError.__init__(

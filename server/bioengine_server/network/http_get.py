@@ -17,6 +17,8 @@ _REMEDY = "Name one that begins with http://, or unset it"
 class WrongEnvironment(BioEngineError):
     """A variable with which no server can be asked anything."""
 
+    code = "wrong_environment"
+
     def __init__(self, variable: str, what: str, remedy: str) -> None:
         super().__init__(f"No server can be reached with this environment: {variable} {what}. {remedy}.")
 

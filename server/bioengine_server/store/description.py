@@ -37,6 +37,8 @@ class TooNew(Invalid):
 
 
 class PackageTooNew(StoreError):
+    code = "package_too_new"
+
     def __init__(self, source: Path | str, reason: str) -> None:
         super().__init__(
             f"This server is older than the package {shown(source, 300)}, so nothing was imported: {reason}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +18,8 @@ class BadWeights(Exception):
 
 
 class RefusedWeights(StoreError):
+    code = "refused_weights"
+
     def __init__(self, source: Path | str, reason: str) -> None:
         super().__init__(f"The package {shown(source, 300)} was not imported: {reason}")
 
@@ -41,7 +44,7 @@ def check_onnx(folder: Path, weights: Weights, files: dict[str, str], raw: dict[
         return weights
     declared = _named_files(raw)
     needed = sorted({_file_of(weights.source, tensor, declared, files, folder) for tensor in tensors})
-    return weights.model_copy(update={"external_data": needed[0] if needed else None, "more_external_data": tuple(needed[1:])})
+    return replace(weights, external_data=needed[0] if needed else None, more_external_data=tuple(needed[1:]))
 
 
 def paths_of(file: Path) -> list[str]:

@@ -35,6 +35,8 @@ _PATIENCE = 60.0  # seconds that a change of the store waits for another one
 
 
 class StoreBusy(StoreError):
+    code = "store_busy"
+
     def __init__(self, store: Path, patience: float) -> None:
         super().__init__(
             f"Another process has been changing the model store {store} for more than {patience:.0f} s, so nothing was changed. "

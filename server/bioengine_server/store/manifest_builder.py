@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from bioengine_contract.axes import BATCH, id_of, type_of
+from bioengine_contract.axes import BATCH, IMAGE_AXES, id_of, type_of
 from bioengine_contract.manifest import Axis, Manifest, SizeReference, Tensor, Weights
 from bioengine_contract.weights import RUNNABLE
 from bioimageio.spec.model import v0_4, v0_5
@@ -112,20 +112,23 @@ def _dtype(spec: Any) -> str:
 
 
 def _axes_0_4(spec: v0_4.InputTensorDescr | v0_4.OutputTensorDescr) -> tuple[Axis, ...]:
-    shape = spec.shape
-    axes = []
-    for index, letter in enumerate(spec.axes):
-        reference = None
-        if isinstance(shape, v0_4.ParameterizedInputShape):
-            # "The batch dimension can always be increased", says the specification, which wants its step to be 0.
-            smallest, step = int(shape.min[index]), 1 if type_of(letter) == BATCH else int(shape.step[index])
-        elif isinstance(shape, v0_4.ImplicitOutputShape):
-            # Outputs only; none of them is checked, so what cannot be expressed stays free.
-            smallest, step = 1, 1
-        else:
-            smallest, step = int(shape[index]), 0
-        axes.append(Axis(id=id_of(letter), type=type_of(letter), min=smallest, step=step, reference=reference))
-    return tuple(axes)
+    halo: Sequence[int] = getattr(spec, "halo", None) or [0] * len(spec.axes)
+    return tuple(_axis_0_4(spec.shape, index, letter, int(halo[index])) for index, letter in enumerate(spec.axes))
+
+
+def _axis_0_4(shape: Any, index: int, letter: str, halo: int) -> Axis:
+    id, type, reference = id_of(letter), type_of(letter), None
+    if isinstance(shape, v0_4.ParameterizedInputShape):
+        # "The batch dimension can always be increased", says the specification, which wants its step to be 0.
+        smallest, step = int(shape.min[index]), 1 if type == BATCH else int(shape.step[index])
+    elif isinstance(shape, v0_4.ImplicitOutputShape):
+        smallest, step = 1, 1
+        # A scale of 0 says the size by the offset alone; of what is no image, no size is asked for.
+        if type in IMAGE_AXES and (scale := shape.scale[index]):
+            reference = SizeReference(str(shape.reference_tensor), id, float(scale), round(2 * shape.offset[index]))
+    else:
+        smallest, step = int(shape[index]), 0
+    return Axis(id, type, smallest, step, reference, halo)
 
 
 def _axis_0_5(axis: Any, scales: dict[tuple[str, str], float]) -> Axis:
@@ -136,13 +139,13 @@ def _axis_0_5(axis: Any, scales: dict[tuple[str, str], float]) -> Axis:
         smallest, step, reference = size.min, size.step, None
     elif isinstance(size, v0_5.SizeReference):
         scale = scales.get((str(size.tensor_id), str(size.axis_id)), 1.0) / _scale(axis)
-        reference = SizeReference(tensor=str(size.tensor_id), axis=str(size.axis_id), scale=scale, offset=size.offset)
+        reference = SizeReference(str(size.tensor_id), str(size.axis_id), scale, int(size.offset))
         smallest, step = 1, 1
     elif isinstance(size, v0_5.DataDependentSize):
         smallest, step, reference = size.min, 1, None
     else:
         smallest, step, reference = int(size), 0, None
-    return Axis(id=str(axis.id), type=axis.type, min=smallest, step=step, reference=reference)
+    return Axis(str(axis.id), axis.type, smallest, step, reference, int(getattr(axis, "halo", 0) or 0))
 
 
 def _scale(axis: Any) -> float:

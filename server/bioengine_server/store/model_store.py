@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import json
 import logging
 import os
 import zipfile
@@ -156,6 +157,17 @@ class ModelStore:
             self._remove_impostors(package.name, is_there)
             if not is_there:
                 self.import_package(package, package.name, replace=True)
+
+    def renew_manifests(self) -> None:
+        """Write the manifests of an earlier version anew, from the packages as they are; what cannot be read stays as it is."""
+        for file in sorted(self.folder.glob(f"*/*/{FILE_NAME}")):
+            with contextlib.suppress(OSError, ValueError, KeyError, StoreError):
+                old = json.loads(file.read_text(encoding="utf-8"))
+                if old["format"] == 1:
+                    read = reader.read_package(old["origin"], file.parent, old["id"], old["files"])
+                    kept = {"imported": old["imported"], "version": old["version"]}
+                    layout.write_json(file, {**read.model_dump(mode="json"), **kept})
+                    logger.info("The manifest of %s was written anew", file.parent.relative_to(self.folder))
 
     def models(self) -> list[StoredModel]:
         """Every stored package, by id and version."""

@@ -26,12 +26,16 @@ _BENCH_PACKAGES = _SERVER / "bench" / "packages"
 class NameTaken(StoreError):
     """A name that means something else already."""
 
+    code = "name_taken"
+
     def __init__(self, name: str, means: str, remedy: str) -> None:
         super().__init__(f"The name {name!r} means {means}, so nothing was changed. {remedy}")
 
 
 class ReservedName(StoreError):
     """The name of a model that comes with the project."""
+
+    code = "reserved_name"
 
     def __init__(self, name: str) -> None:
         super().__init__(

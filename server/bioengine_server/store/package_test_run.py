@@ -48,6 +48,8 @@ _Report = TypeAdapter(dict[str, WeightsOutcome])
 
 
 class BadReport(StoreError):
+    code = "bad_report"
+
     def __init__(self, id: str, reason: str) -> None:
         super().__init__(
             f"The test of {id} wrote a report that cannot be used: it {reason}. Expected report.json, a file of at most "

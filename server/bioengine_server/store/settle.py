@@ -41,6 +41,8 @@ class FilesMissing(StoreError):
     `others`: by source, files that have the name of one, and not the SHA-256 that the description gives.
     """
 
+    code = "files_missing"
+
     def __init__(
         self, source: Path | str, missing: list[NamedFile], has: Iterable[str], others: Mapping[str, str] = MappingProxyType({})
     ) -> None:

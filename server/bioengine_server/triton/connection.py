@@ -100,6 +100,8 @@ def is_triton(connection: socket.socket) -> bool:
 
 
 class ClientChanged(StackError):
+    code = "client_changed"
+
     def __init__(self) -> None:
         super().__init__(
             "The installed tritonclient keeps its connections elsewhere than this server knows, and so cannot guard them. "

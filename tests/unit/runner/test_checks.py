@@ -77,8 +77,8 @@ def test_the_secret_in_a_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_settings_that_cannot_be_used_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BIOENGINE_CONCURRENCY", "many")
+    monkeypatch.setenv("BIOENGINE_RUN_TIMEOUT", "long")
     with pytest.raises(StartError) as error:
         launch.read_settings()
-    assert "BIOENGINE_CONCURRENCY" in str(error.value) and "BIOENGINE_STORE" in str(error.value)
+    assert "BIOENGINE_RUN_TIMEOUT" in str(error.value) and "BIOENGINE_STORE" in str(error.value)
     assert len(str(error.value).splitlines()) == 1

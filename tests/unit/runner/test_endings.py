@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pydantic
 import pytest
-from bioengine_runner.errors import RequestError
-from bioengine_runner.loading.loader import Loader
+from bioengine_contract.errors import RequestError
+from bioengine_contract.triton_model import TritonModel
+from bioengine_runner.loading.loader import _MODEL_FILE, Loader
 from bioengine_runner.loading.processes import Process, _state
-from bioengine_runner.loading.registry import Registry
-from bioengine_runner.loading.triton_model import _MODEL_FILE, TritonModel
+from bioengine_runner.loading.records import MODELS
 from bioengine_runner.reasons import in_short
 from bioengine_runner.rundir import Boot
-from bioengine_runner.store.manifest import Manifest
+
+from tests.unit.contract.packages import package
 
 
 def ended(program: str) -> tuple[Process, subprocess.Popen[bytes]]:
@@ -109,10 +110,10 @@ class Triton:
     def load_model(self, model_name: str) -> None:
         program = (
             "import sys, time; from pathlib import Path\n"
-            "from bioengine_runner.loading.registry import Registry; from bioengine_runner.rundir import Boot\n"
-            "Registry(Boot(Path(sys.argv[1]), Path(), 1, False)).record_process(sys.argv[2]); print(flush=True); time.sleep(3600)"
+            "from bioengine_runner.loading.records import MODELS, Records; from bioengine_runner.rundir import Boot\n"
+            "Records(Boot(Path(sys.argv[1]), Path(), 1, False), MODELS).begin(sys.argv[2]); print(flush=True); time.sleep(3600)"
         )
-        command = [sys.executable, "-c", program, str(self._boot.folder), f"model:{model_name}"]
+        command = [sys.executable, "-c", program, str(self._boot.folder), model_name]
         self.processes.append(subprocess.Popen(command, stdout=subprocess.PIPE))
         assert self.processes[-1].stdout is not None
         self.processes[-1].stdout.readline()
@@ -124,10 +125,9 @@ class Triton:
 def test_a_model_that_never_opens_is_ended(tmp_path: Path) -> None:
     boot = Boot(tmp_path, tmp_path, run_timeout=0.5, debug=False)
     boot.model_repository.mkdir()
-    Registry.create(boot)
+    (boot.processes / MODELS).mkdir(parents=True)
     triton = Triton(boot)
-    tensor = {"input": [], "output": [], "backend": "python"}
-    manifest = Manifest(tmp_path, "1", "hanging-hare", "1.0.0", True, (), (), {}, (), (), {}, tensor, {})
+    hare = package(id="hanging-hare", triton_config={"input": [], "output": [], "backend": "python"})
     with pytest.raises(RequestError, match=r"'hanging-hare' could not be loaded: it was not open after 0\.5 s"):
-        Loader(boot, Registry(boot), triton).ensure(TritonModel("hanging-hare", manifest, ("onnx",)))
+        Loader(boot, triton).ensure(TritonModel("hanging-hare", hare, ("onnx",)))
     assert triton.processes[0].wait(10) == -signal.SIGKILL

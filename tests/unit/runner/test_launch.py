@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from pathlib import Path
 
-from bioengine_runner.launch import ROUTER, own_links, prepare
-from bioengine_runner.loading.registry import Registry
+from bioengine_contract.ids import RUNNER
+from bioengine_runner.launch import own_links, prepare
+from bioengine_runner.loading.records import INSTANCES, MODELS, Records
 from bioengine_runner.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -26,8 +26,7 @@ def test_models_may_read_the_links_only_in_a_folder_of_our_own(tmp_path: Path) -
         assert own_links(own) == ()
 
 
-def test_the_registry_is_there_before_any_router_opens_it(tmp_path: Path) -> None:
-    """All open it at once: where the first would have to make it, others find it locked, and Triton has no router at all."""
+def test_what_the_processes_share_is_there_before_triton(tmp_path: Path) -> None:
     settings = Settings(
         tritonserver=tmp_path / "tritonserver",
         backends=tmp_path,
@@ -38,8 +37,6 @@ def test_the_registry_is_there_before_any_router_opens_it(tmp_path: Path) -> Non
         shm_prefix="x",
     )
     boot = prepare(settings)
-    assert (boot.router_repository / ROUTER / "config.pbtxt").is_file()
-    with sqlite3.connect(boot.registry) as other:
-        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        other.execute("BEGIN IMMEDIATE")  # somebody writes, and all others open and read all the same
-        assert Registry(boot).processes("router") == {}
+    assert (boot.runner_repository / RUNNER / "config.pbtxt").is_file()
+    assert Records(boot, MODELS).all() == Records(boot, INSTANCES).all() == {}
+    assert Records(boot, INSTANCES).begin("one").is_usable

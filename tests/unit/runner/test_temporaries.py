@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from bioengine_runner.errors import LossyCast
-from bioengine_runner.store.manifest import Axis, Tensor
-from bioengine_runner.tensors.blocks import blocks
-from bioengine_runner.tensors.cast import cast
-from bioengine_runner.tensors.finite import is_finite, warnings_of_inputs
+from bioengine_contract.manifest import Axis, Tensor
+from bioengine_contract.tensors.blocks import blocks
+from bioengine_contract.tensors.cast import cast
+from bioengine_contract.tensors.errors import LossyCast
+from bioengine_contract.tensors.finite import is_finite, warnings_of_inputs
 
 _BYTES = 64_000_000
 _LEAST = 16_000_000

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from bioengine_contract.tensors.finite import is_finite, warnings_of_inputs, warnings_of_outputs
 from bioengine_runner.errors import CannotTile, TilesNotPossible, WrongOutputs
 from bioengine_runner.inference import Pipeline
 from bioengine_runner.processing import StepError
 from bioengine_runner.reasons import in_short
 from bioengine_runner.rundir import Boot
-from bioengine_runner.store.manifest import Manifest, Tensor, Weights
-from bioengine_runner.tensors.finite import is_finite, warnings_of_inputs, warnings_of_outputs
 from bioengine_runner.tiling.geometry import Geometry, InputAxis, OutputAxis
 from bioengine_runner.tiling.plan import Planner
 
 from tests.packages import requests
+from tests.unit.runner.stored import stored
 
 
 def test_what_is_not_finite_is_counted() -> None:
@@ -52,14 +50,7 @@ def test_large_numbers_are_finite(dtype: str) -> None:
 
 def pipeline(folder: Path, build: Callable[[Path], None], id: str, weight_format: str) -> Pipeline:
     build(folder)
-    source = {"onnx": "weights.onnx", "torchscript": "weights.pt"}[weight_format]
-    values: dict[str, Any] = {
-        "folder": folder / id, "fingerprint": "1", "id": id, "version": "1", "is_default": True, "outputs": (),
-        "inputs": (Tensor("image", "float32", ()),), "weights": {weight_format: Weights(source, "")}, "unsupported_weights": (),
-        "code": (), "files": {}, "triton_config": {}, "rdf": {},
-    }  # fmt: skip
-    sha256 = hashlib.sha256((folder / id / source).read_bytes()).hexdigest()
-    package = Manifest(**{**values, "weights": {weight_format: Weights(source, sha256)}, "files": {source: sha256}})
+    package = stored(folder / id, id)
     return Pipeline(package, [weight_format], Boot(folder, folder, run_timeout=1, debug=False, accelerator="cpu"))
 
 

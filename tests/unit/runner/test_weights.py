@@ -13,26 +13,20 @@ import onnx
 import pytest
 import torch
 import yaml
-from bioengine_runner.errors import (
-    NoGpu,
-    NoWeightsWork,
-    PackageRunsCode,
-    PackageUnreadable,
-    WeightsDamaged,
-    WeightsError,
-    WeightsNotAvailable,
-    WeightsNotOpened,
-)
+from bioengine_contract.manifest import Weights
+from bioengine_contract.package import Package
+from bioengine_contract.package_errors import NoWeightsWork, PackageRunsCode, PackageUnreadable, WeightsNotAvailable
+from bioengine_contract.triton_model import triton_model
+from bioengine_contract.trust import parse_trusted, trust_entry
+from bioengine_runner.errors import NoGpu, WeightsDamaged, WeightsError, WeightsNotOpened
 from bioengine_runner.inference import Pipeline
-from bioengine_runner.loading.triton_model import triton_model
 from bioengine_runner.rundir import Boot
-from bioengine_runner.store.manifest import Manifest, Tensor, Weights
-from bioengine_runner.store.trust import parse_trusted, trust_entry
-from bioengine_runner.store.verify import verify_package
+from bioengine_runner.verify import verify_package
 from bioengine_runner.weights import attempts, gpus
 
 from tests.packages import usual
 from tests.packages.sizes import normalized
+from tests.unit.runner.stored import stored
 
 BOTH = ["onnx", "torchscript"]
 
@@ -49,23 +43,16 @@ def sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def stored(folder: Path, id: str, weights: dict[str, str], **changes: Any) -> Manifest:
-    """A package of the tests as the store would have it: with the hashes of its files now."""
-    files = {file.name: sha256(file) for file in (folder / id).iterdir()}
-    values: dict[str, Any] = {
-        "folder": folder / id, "fingerprint": "1", "id": id, "version": "1.0.0", "is_default": True, "inputs": (), "outputs": (),
-        "weights": {name: Weights(source, files[source]) for name, source in weights.items()},
-        "unsupported_weights": (), "code": (), "files": files, "triton_config": {}, "rdf": {},
-    }  # fmt: skip
-    return Manifest(**{**values, **changes})
+def seashell(folder: Path, **changes: Any) -> Package:
+    return stored(folder / "conscientious-seashell", "conscientious-seashell", **changes)
 
 
-def seashell(folder: Path, **changes: Any) -> Manifest:
-    return stored(folder, "conscientious-seashell", {"onnx": "weights.onnx", "torchscript": "weights.pt"}, **changes)
+def stork(folder: Path) -> Package:
+    return stored(folder / "state-dict-stork", "state-dict-stork")
 
 
-def stork(folder: Path) -> Manifest:
-    return stored(folder, "state-dict-stork", {"pytorch_state_dict": "weights.pt"})
+def changed(package: Package, **changes: Any) -> Package:
+    return replace(package, manifest=package.manifest.model_copy(update=changes))
 
 
 def boot(tmp_path: Path, accelerator: str = "cpu", *trusted: str) -> Boot:
@@ -133,7 +120,7 @@ def test_tensors_in_several_files_that_are_declared_as_attachments(
     rdf["weights"]["onnx"]["sha256"] = sha256(place / "weights.onnx")
     rdf["attachments"] = [{"source": "kernel"}, {"source": "one"}]
     (place / "rdf.yaml").write_text(yaml.safe_dump(rdf))
-    package = replace(
+    package = changed(
         seashell(folder), weights={"onnx": Weights("weights.onnx", sha256(place / "weights.onnx"), "kernel", ["one"])}
     )
     monkeypatch.chdir(tmp_path)
@@ -151,7 +138,7 @@ def test_tensors_beside_an_onnx_file_are_read_and_verified(folder: Path, tmp_pat
     rdf = yaml.safe_load((place / "rdf.yaml").read_text())
     rdf["weights"]["onnx"] |= {"sha256": sha256(place / "weights.onnx"), "external_data": {"source": "tensors.data"}}
     (place / "rdf.yaml").write_text(yaml.safe_dump(rdf))
-    package = replace(seashell(folder), weights={"onnx": Weights("weights.onnx", "", "tensors.data")})
+    package = changed(seashell(folder), weights={"onnx": Weights("weights.onnx", "", "tensors.data")})
     assert Pipeline(package, ["onnx"], boot(tmp_path)).opened.weight_format == "onnx"
     (place / "tensors.data").write_bytes(b"\0" * (place / "tensors.data").stat().st_size)
     with pytest.raises(WeightsDamaged, match=r"tensors\.data"):
@@ -173,7 +160,7 @@ def test_when_none_can_be_opened_each_has_its_reason(folder: Path, tmp_path: Pat
 
 def test_state_dicts_and_code_need_trust(folder: Path) -> None:
     package = stork(folder)
-    trusted = frozenset({trust_entry(package)})
+    trusted = frozenset({trust_entry(package.manifest)})
     with pytest.raises(NoWeightsWork, match="pytorch_state_dict: runs code of the package; the admin has to trust it"):
         triton_model(package)
     with pytest.raises(PackageRunsCode, match=r"not trusted it\. .*models show state-dict-stork.*BIOENGINE_TRUSTED_MODELS"):
@@ -183,14 +170,14 @@ def test_state_dicts_and_code_need_trust(folder: Path) -> None:
     for weight_format in (None, "onnx", "torchscript"):
         with pytest.raises(PackageRunsCode, match="custom postprocessing"):
             triton_model(both, weight_format, trusted)
-    assert triton_model(both, None, frozenset({trust_entry(both)})).weight_formats == ("onnx", "torchscript")
+    assert triton_model(both, None, frozenset({trust_entry(both.manifest)})).weight_formats == ("onnx", "torchscript")
     with pytest.raises(WeightsNotAvailable, match="'keras_hdf5'"):
         triton_model(both, "keras_hdf5")
 
 
 def test_other_content_is_not_trusted(folder: Path) -> None:
     package = stork(folder)
-    trusted = frozenset({trust_entry(package)})
+    trusted = frozenset({trust_entry(package.manifest)})
     for name in ("network.py", "weights.pt", "rdf.yaml"):
         file = package.folder / name
         content = file.read_bytes()
@@ -199,12 +186,12 @@ def test_other_content_is_not_trusted(folder: Path) -> None:
             triton_model(stork(folder), "pytorch_state_dict", trusted)
         file.write_bytes(content)
     (package.folder / "more.py").touch()
-    assert trust_entry(stork(folder)) not in trusted
+    assert trust_entry(stork(folder).manifest) not in trusted
 
 
 def test_trusted_state_dicts_run_and_files_changed_after_the_import_do_not(folder: Path, tmp_path: Path) -> None:
     package = stork(folder)
-    here = boot(tmp_path, "cpu", trust_entry(package))
+    here = boot(tmp_path, "cpu", trust_entry(package.manifest))
     assert Pipeline(package, ["pytorch_state_dict"], here).opened.device == "cpu"
     verify_package(package, ["pytorch_state_dict"])
     (package.folder / "network.py").write_text("raise SystemExit('changed')")
@@ -213,8 +200,8 @@ def test_trusted_state_dicts_run_and_files_changed_after_the_import_do_not(folde
 
 
 def test_code_of_a_package_gets_whole_images_though_the_weights_get_tiles(folder: Path, tmp_path: Path) -> None:
-    package = stored(folder, "custom-crab", {"onnx": "weights.onnx"}, code=("custom postprocessing of 'out'",))
-    pipeline = Pipeline(package, ["onnx"], boot(tmp_path, "cpu", trust_entry(package)))
+    package = stored(folder / "custom-crab", "custom-crab", code=("custom postprocessing of 'out'",))
+    pipeline = Pipeline(package, ["onnx"], boot(tmp_path, "cpu", trust_entry(package.manifest)))
     image, expected = (np.load(package.folder / f"test_{kind}put.npy") for kind in ("in", "out"))
     for tile in (None, {"y": 8, "x": 8}):
         np.testing.assert_allclose(pipeline.predict([image], tile)[0], expected, rtol=1e-6)
@@ -223,7 +210,7 @@ def test_code_of_a_package_gets_whole_images_though_the_weights_get_tiles(folder
 def test_memory_is_measured_of_models_that_take_integers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Their weights take floats: what the preprocessing makes of the integers."""
     normalized(tmp_path, "shorts", "uint16")
-    package = stored(tmp_path, "shorts", {"onnx": "weights.onnx"}, inputs=(Tensor("image", "uint16", ()),))
+    package = stored(tmp_path / "shorts", "shorts")
     pipeline = Pipeline(package, ["onnx"], boot(tmp_path, "cpu"))
     image = np.random.default_rng(1).integers(0, 2**16, (1, 1, 1056, 1056), np.uint16)
     assert pipeline.predict([image])[0].shape == image.shape
@@ -247,7 +234,7 @@ def test_no_code_comes_out_of_weight_files(folder: Path, tmp_path: Path, id: str
         torch.save({"weight": Evil(mark)}, file) if how == "torch.save" else pickle.dump(Evil(mark), file)
     package, name = (stork(folder), "pytorch_state_dict") if id == "state-dict-stork" else (seashell(folder), "torchscript")
     with pytest.raises(WeightsError):
-        Pipeline(package, [name], boot(tmp_path, "cpu", trust_entry(package)))
+        Pipeline(package, [name], boot(tmp_path, "cpu", trust_entry(package.manifest)))
     assert not mark.exists()
 
 

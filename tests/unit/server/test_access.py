@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bioengine_server.hypha.authenticator import Authenticator
-from bioengine_server.network.peers import gateway
+from bioengine_server.access.caller import OWN_USER, Caller
+from bioengine_server.access.errors import TokenNeeded, TokenRevoked, TooLarge, TooManyRequests
 from bioengine_server.access.registry import Token, TokenRegistry
 from bioengine_server.access.rules import Access
-from bioengine_server.access.errors import TokenNeeded, TokenRevoked, TooLarge, TooManyRequests
-from bioengine_server.access.caller import OWN_USER, Caller
+from bioengine_server.hypha.authenticator import Authenticator
+from bioengine_server.network.peers import gateway
 from bioengine_server.settings import Settings
 
 ANONYMOUS = Caller("anonymouz-x", "ws-x", "client")

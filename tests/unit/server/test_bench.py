@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from bioengine_server.bench.client import Client
 from bioengine_server.bench.core import check_same
+from bioengine_server.bench.errors import BenchFailed
 from bioengine_server.bench.floor import echo_server
 from bioengine_server.bench.measurement import Measurement, interleaved
 from bioengine_server.bench.report import as_json, summary, table
-from bioengine_server.bench.errors import BenchFailed
 from rich.console import Console
 
 FLOOR = Measurement("floor", "ms", (10.0, 20.0, 40.0))

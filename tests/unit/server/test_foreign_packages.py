@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
-from bioengine_server.store.errors import InvalidPackage, NotAPackage
+from bioengine_contract.manifest import Weights
 from bioengine_server.store.description import PackageTooNew
+from bioengine_server.store.errors import InvalidPackage, NotAPackage
 from bioengine_server.store.external_data import check_onnx
-from bioengine_server.store.manifest import Weights
 from bioengine_server.store.model_store import ModelStore, StoredModel
 from bioengine_server.store.package import copy_package, hash_files
 from bioengine_server.store.settle import FilesMissing, settle
@@ -71,7 +71,7 @@ def assert_whole(model: StoredModel, package: Path) -> None:
     assert not isinstance(found, InvalidDescr), found
     weights = model.manifest.weights["onnx"]
     assert (model.folder / weights.source).read_bytes() == (package / "weights.onnx").read_bytes()
-    assert model.manifest.unsupported_weights == []
+    assert model.manifest.unsupported_weights == ()
 
 
 def test_a_zip_of_the_finder(make: Callable[..., Path], store: ModelStore, packages: Path) -> None:
@@ -233,7 +233,7 @@ def test_sources_that_are_urls_or_of_the_author_s_disk(make: Callable[..., Path]
         rdf["covers"] = ["https://example.com/cover.png"]
 
     model = store.import_package(make(change=change))
-    assert model.manifest.test_inputs == ["test_input.npy"] and model.manifest.test_outputs == ["test_output.npy"]
+    assert model.manifest.test_inputs == ("test_input.npy",) and model.manifest.test_outputs == ("test_output.npy",)
     assert description(model)["documentation"] == "README.md"
     assert description(model)["covers"] == ["https://example.com/cover.png"], "what does not lie beside it may stay where it is"
     assert model.manifest.weights["onnx"].source == "weights.onnx"
@@ -290,7 +290,7 @@ def test_weights_that_are_null(make: Callable[..., Path], store: ModelStore, id:
         rdf["weights"] |= {"torchscript": None, "keras_hdf5": None, "pytorch_state_dict": None}
 
     manifest = store.import_package(make(id, change=change)).manifest
-    assert list(manifest.weights) == ["onnx"] and manifest.unsupported_weights == []
+    assert list(manifest.weights) == ["onnx"] and manifest.unsupported_weights == ()
     assert list(manifest.rdf["weights"]) == ["onnx"], "of which clients read the sources"
 
 
@@ -330,7 +330,7 @@ def test_weights_by_url_beside_those_that_are_there(make: Callable[..., Path], s
         rdf["weights"]["torchscript"] = {"source": "https://example.com/w.pt", "sha256": "0" * 64, "pytorch_version": "2.0"}
 
     manifest = store.import_package(make(change=change)).manifest
-    assert list(manifest.weights) == ["onnx"] and manifest.unsupported_weights == ["torchscript"]
+    assert list(manifest.weights) == ["onnx"] and manifest.unsupported_weights == ("torchscript",)
 
 
 def test_long_names_of_tensors(make: Callable[..., Path], store: ModelStore) -> None:

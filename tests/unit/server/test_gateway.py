@@ -11,8 +11,8 @@ import hypha_rpc.rpc
 import pytest
 from bioengine_server.dispatch.errors import RefusedArgument
 from bioengine_server.gateway.local import LocalServices
+from bioengine_server.http.server import listen
 from bioengine_server.hypha.rpc_limits import hide_tracebacks
-from bioengine_server.hypha.application import listen
 from bioengine_server.network.ports import free_ports
 
 CONTEXT = {"user": {"id": "anonymouz-x"}, "ws": "ws-x", "from": "ws-x/client"}

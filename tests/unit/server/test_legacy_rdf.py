@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 import pytest
 import yaml
-from bioengine_server.store.manifest import Manifest
+from bioengine_contract.manifest import Manifest
 from bioengine_server.store.model_store import ModelStore
 from bioimageio.spec.model import v0_4
 

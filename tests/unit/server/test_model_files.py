@@ -12,14 +12,18 @@ from urllib.parse import quote, unquote
 import httpx
 import pytest
 import yaml
-from bioengine_server.hypha.authenticator import Authenticator
+from bioengine_contract.shown_files import with_addresses
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
+from bioengine_server.http.allowed_routes import AllowedRoutes
+from bioengine_server.http.model_files import ModelFiles
+from bioengine_server.http.route_table import Entry, RouteTable
+from bioengine_server.hypha.authenticator import Authenticator
 from bioengine_server.settings import Settings
 from bioengine_server.store.model_store import ModelStore, StoredModel
-from bioengine_server.store.shown_files import shown_files, with_addresses
-from bioengine_server.http.model_files import ModelFilesRoute
+from bioengine_server.store.shown_files import shown_files
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 FILES = "/models/otter/1.0.0/files"
 SHOWN = {
@@ -58,12 +62,18 @@ def model(packages: Path, tmp_path: Path) -> StoredModel:
     return stored
 
 
+def served(home: Path) -> ASGIApp:
+    """The files of the models of a home, and nothing else."""
+    settings = Settings(home=home)
+    registry = TokenRegistry(settings.home)
+    files = ModelFiles(Authenticator(Access(settings, registry), registry), ModelStore(settings.store))
+    table = RouteTable([Entry(ModelFiles.path, ("GET", "HEAD"), files.answer, is_encoded=True)])
+    return AllowedRoutes(Starlette(routes=list(table.routes())), table, 1_000_000)
+
+
 @pytest.fixture
 async def client(model: StoredModel, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    settings = Settings(home=tmp_path / "home")
-    registry = TokenRegistry(settings.home)
-    route = ModelFilesRoute(Authenticator(Access(settings, registry), registry), ModelStore(settings.store))
-    app = Starlette(routes=[route])
+    app = served(tmp_path / "home")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as running:
         yield running
 
@@ -99,9 +109,7 @@ async def test_nothing_else_is_given(client: httpx.AsyncClient, model: StoredMod
 )  # fmt: skip
 async def test_there_is_one_way_to_a_file(model: StoredModel, tmp_path: Path, path: str) -> None:
     """Whatever the path says, in the bytes that came."""
-    settings = Settings(home=tmp_path / "home")
-    registry = TokenRegistry(settings.home)
-    app = Starlette(routes=[ModelFilesRoute(Authenticator(Access(settings, registry), registry), ModelStore(settings.store))])
+    app = served(tmp_path / "home")
     sent: list[Any] = []
     scope = {
         "type": "http", "method": "GET", "path": unquote(path), "raw_path": path.encode(), "query_string": b"", "headers": [],

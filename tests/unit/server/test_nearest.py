@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bioengine_contract.errors import BadRequest
+from bioengine_contract.nearest import did_you_mean, nearest
+from bioengine_contract.request import REQUEST_KEYS, RunRequest
 from bioengine_server.dispatch.errors import RefusedArgument
-from bioengine_server.nearest import did_you_mean, nearest
-from bioengine_server.service.run_request import REQUEST_KEYS, RunRequest
 from bioengine_server.service.tensors import to_triton
 from bioengine_server.service.triton_client import TritonClient, _refuse
 
@@ -40,13 +41,13 @@ OPTIONAL = {
     ],
 )
 def test_the_nearest_key_is_named(wrong: str, right: str) -> None:
-    with pytest.raises(RefusedArgument, match=rf"unknown key '{wrong}'\. Did you mean '{right}'\? Known are model_id, inputs"):
+    with pytest.raises(BadRequest, match=rf"unknown key '{wrong}'\. Did you mean '{right}'\? Known are model_id, inputs"):
         RunRequest.from_client({"model_id": "x", wrong: "y"})
 
 
 @pytest.mark.parametrize("far", ["zzz", "x" * 100_000, "", 5, None, (1, 2)])
 def test_no_key_is_near(far: Any) -> None:
-    with pytest.raises(RefusedArgument, match="unknown key") as error:
+    with pytest.raises(BadRequest, match="unknown key") as error:
         RunRequest.from_client({"model_id": "x", far: "y"})
     assert "Did you mean" not in str(error.value) and len(str(error.value)) < 300
     assert nearest(str(far), REQUEST_KEYS) is None and did_you_mean(str(far), REQUEST_KEYS) == ""

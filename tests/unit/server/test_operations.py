@@ -72,10 +72,9 @@ def running(tmp_path: Path) -> Settings:
     for name in ("runner", "triton"):
         (tmp_path / "environments" / name).symlink_to(ENVIRONMENTS / name)
     boot = tmp_path / "run" / "boot-1"
-    for folder in ("models", "locks", "empty", "home", "tmp", "router/bioengine-model-runner"):
+    for folder in ("models", "locks", "empty", "home", "tmp", "processes", "runner/bioengine-model-runner"):
         (boot / folder).mkdir(parents=True)
-    for file in ("registry.sqlite", "router/bioengine-model-runner/config.pbtxt"):
-        (boot / file).touch()
+    (boot / "runner/bioengine-model-runner/config.pbtxt").touch()
     return settings
 
 
@@ -85,7 +84,7 @@ def running(tmp_path: Path) -> Settings:
         ("home/models", "the model store in the home (BIOENGINE_HOME) is gone"),
         ("run", "the run dir (BIOENGINE_RUN_DIR) was removed"),
         ("run/boot-1", "the run dir (BIOENGINE_RUN_DIR) lacks models"),
-        ("run/boot-1/registry.sqlite", "lacks registry.sqlite"),
+        ("run/boot-1/processes", "lacks processes"),
         ("environments/runner", "the environment 'runner' (BIOENGINE_ENVIRONMENTS) lacks bin/python"),
         ("environments/triton", "the environment 'triton' (BIOENGINE_ENVIRONMENTS) lacks bin/tritonserver"),
     ],

@@ -11,22 +11,22 @@ from typing import Any
 import hypha_rpc.rpc
 import numpy as np
 import pytest
+from bioengine_contract import message
+from bioengine_server.access.caller import Caller
 from bioengine_server.access.errors import TooLarge
 from bioengine_server.dispatch.errors import RefusedArgument
 from bioengine_server.errors import StackError, UnsafeFolder
-from bioengine_server.hypha.errors import WeakSecret
 from bioengine_server.gateway.wrap import plain
 from bioengine_server.hypha import rpc_limits as guard
+from bioengine_server.hypha.errors import WeakSecret
 from bioengine_server.hypha.rpc_limits import _last_message, hide_tracebacks
 from bioengine_server.hypha.secrets import checked_secret, home_secret, new_secret
 from bioengine_server.hypha.uploads import Uploads
 from bioengine_server.limits import SizeLimit
-from bioengine_server.access.caller import Caller
 from bioengine_server.service.infer_options import infer_options
 from bioengine_server.service.tensors import from_triton, to_triton
 from bioengine_server.settings import Settings
 from bioengine_server.stack import external_secret, own_home
-from bioengine_server.triton import message
 from pydantic import SecretStr
 
 CONFIG = {
@@ -92,10 +92,12 @@ def test_options_that_are_refused_are_named(name: str, value: Any) -> None:
 
 
 def test_what_cannot_be_sent_is_refused() -> None:
-    with pytest.raises(RefusedArgument, match="'inputs' is refused"):
-        message.encode({"inputs": [lambda: 1]})
-    with pytest.raises(RefusedArgument):
-        message.encode({"inputs": [np.array([object()])]})
+    config = {"name": "model", "input": [{"name": "kwargs", "data_type": "TYPE_STRING"}]}
+    for value in (lambda: 1, np.array([object()])):
+        with pytest.raises(RefusedArgument, match="'inputs' is refused"):
+            to_triton([{"inputs": [value]}], config, "imjoy")
+        with pytest.raises(TypeError, match="cannot be sent"):
+            message.encode({"inputs": [value]})
 
 
 def test_the_size_of_inputs_counts_arrays_wherever_they_are() -> None:

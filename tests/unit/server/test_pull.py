@@ -11,13 +11,19 @@ from typing import Any
 
 import pytest
 import yaml
-from bioengine_contract.ids import BadModelId
-from bioengine_server.store.errors import DownloadFailed, DownloadNotAllowed, NotAPackage, NotInCollection, Offline, StoreNotWritable
+from bioengine_contract.ids import BadModelId, parse_model_id
+from bioengine_contract.trust import code_of, trust_entry, usable_weights
 from bioengine_server.access.caller import Caller
-from bioengine_server.store.layout import check_model_id
+from bioengine_server.store.errors import (
+    DownloadFailed,
+    DownloadNotAllowed,
+    NotAPackage,
+    NotInCollection,
+    Offline,
+    StoreNotWritable,
+)
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.service import StoreService
-from bioengine_server.store.trust import code_of, trust_entry, usable_weights
 
 from tests.mirror import Mirror, cut, drip, endless, once, redirect, status, wrong
 
@@ -56,7 +62,7 @@ async def test_a_package_is_downloaded_with_what_runs_it(mirror: Mirror, tmp_pat
     await StoreService(config).fetch(ID, ANONYMOUS, progress=lambda *report: seen.append(report))
     model = ModelStore(config.store).find(ID)
     assert set(model.manifest.weights) == {"onnx", "torchscript"}
-    assert model.manifest.unsupported_weights == ["tensorflow_js"] and mirror.count("weights.zip") == 0
+    assert model.manifest.unsupported_weights == ("tensorflow_js",) and mirror.count("weights.zip") == 0
     for file in ("weights.onnx", "weights.pt", "test_input.npy", "test_output.npy"):
         original = mirror.packages / ID / file
         if original.exists():
@@ -105,7 +111,7 @@ async def test_a_state_dict_beside_other_weights_is_not_downloaded(mirror: Mirro
     edit_rdf(mirror, lambda rdf: rdf["weights"].update(pytorch_state_dict={**stork, "source": "state.pt"}))
     config = mirror.settings(tmp_path / "home")
     await StoreService(config).fetch(ID, ANONYMOUS)
-    assert ModelStore(config.store).find(ID).manifest.unsupported_weights == ["pytorch_state_dict"]
+    assert ModelStore(config.store).find(ID).manifest.unsupported_weights == ("pytorch_state_dict",)
     assert mirror.count("state.pt") == mirror.count("network.py") == 0
 
 
@@ -140,7 +146,7 @@ async def test_what_is_downloaded_is_exported_whole(mirror: Mirror, tmp_path: Pa
     description.write_text(description.read_text().replace(f"{mirror.url}/artifacts/{ID}/files/paper.pdf", "paper.pdf"))
     store.export(store.find(ID), tmp_path / "out.zip")
     manifest = ModelStore(tmp_path / "other").import_package(tmp_path / "out.zip").manifest
-    assert set(manifest.weights) == {"onnx", "torchscript"} and manifest.unsupported_weights == []
+    assert set(manifest.weights) == {"onnx", "torchscript"} and manifest.unsupported_weights == ()
 
 
 async def test_tensors_of_onnx_among_the_attachments_are_downloaded(mirror: Mirror, tmp_path: Path) -> None:
@@ -324,7 +330,7 @@ async def test_search(mirror: Mirror, tmp_path: Path) -> None:
 @pytest.mark.parametrize("id", ["x/draft", "huggingface/a/b", "../x", "http://x", "", "a b", "x/staged/1"])
 def test_what_is_not_asked_for(id: str) -> None:
     with pytest.raises(BadModelId):
-        check_model_id(id)
+        parse_model_id(id)
 
 
 async def test_a_store_that_cannot_be_written(mirror: Mirror, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ async def test_files_of_one_name_at_several_urls(mirror: Mirror, tmp_path: Path)
     assert {name: (model.folder / entry.source).read_bytes() for name, entry in weights.items()} == {
         "onnx": original["weights.onnx"], "torchscript": original["weights.pt"]
     }  # fmt: skip
-    assert model.manifest.unsupported_weights == ["keras_hdf5", "pytorch_state_dict"]
+    assert model.manifest.unsupported_weights == ("keras_hdf5", "pytorch_state_dict")
     assert (weights["onnx"].source, weights["torchscript"].source) == ("weights.onnx", "weights-2.pt")
     assert rdf["documentation"] == "README.md" and (model.folder / "README.md").read_bytes() == original["README.md"]
     assert rdf["covers"] == [f"{files}/a/cover.png", f"{files}/cover.png"]

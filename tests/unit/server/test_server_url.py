@@ -18,12 +18,18 @@ from pathlib import Path
 import pytest
 from bioengine_contract.errors import BioEngineError
 from bioengine_server.access.errors import TokenNeeded
-from bioengine_server.images.errors import NoServer
-from bioengine_server.network.http_get import WrongEnvironment
 from bioengine_server.images.address import check_address
 from bioengine_server.images.advice import for_command_line
-from bioengine_server.images.errors import BadServerUrl, ConnectionLost, NotABioEngine, UntrustedCertificate, WrongProtocol
+from bioengine_server.images.errors import (
+    BadServerUrl,
+    ConnectionLost,
+    NoServer,
+    NotABioEngine,
+    UntrustedCertificate,
+    WrongProtocol,
+)
 from bioengine_server.images.waiting import while_alive
+from bioengine_server.network.http_get import WrongEnvironment
 from bioengine_server.own_server import why_not_ready
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization

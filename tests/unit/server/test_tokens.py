@@ -11,11 +11,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from bioengine_server.access.registry import Token, TokenRegistry
-from bioengine_server.hypha.tokens import Verifier, sign, use_secret
-from bioengine_server.access.errors import AccessDenied, BadTokenName, NoSuchToken, TokenExists, TokenExpired, TokenRevoked, TokensUnreadable, UnknownToken
-from bioengine_server.hypha.secrets import new_secret
 from bioengine_server.access.caller import token_id
+from bioengine_server.access.errors import (
+    AccessDenied,
+    BadTokenName,
+    NoSuchToken,
+    TokenExists,
+    TokenExpired,
+    TokenRevoked,
+    TokensUnreadable,
+    UnknownToken,
+)
+from bioengine_server.access.registry import Token, TokenRegistry
+from bioengine_server.hypha.secrets import new_secret
+from bioengine_server.hypha.tokens import Verifier, sign, use_secret
 from hypha.core import UserInfo
 from hypha.core.auth import create_scope, generate_anonymous_user, generate_auth_token
 

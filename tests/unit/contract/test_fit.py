@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from bioengine_runner.errors import BadAxes, BadRequest, BadTile, LossyCast, NotAnArray, WrongAxes, WrongInputCount, WrongSize
-from bioengine_runner.store.manifest import Axis, Manifest, SizeReference, Tensor
-from bioengine_runner.tensors.fit import check_shapes, fit_inputs, fit_tile
+from bioengine_contract.errors import BadRequest
+from bioengine_contract.manifest import Axis, Manifest, SizeReference, Tensor
+from bioengine_contract.tensors.errors import BadAxes, BadTile, LossyCast, NotAnArray, WrongAxes, WrongInputCount, WrongSize
+from bioengine_contract.tensors.fit import check_shapes, fit_inputs, fit_tile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+
+from tests.unit.contract.packages import manifest
 
 BATCH, CHANNEL = Axis("batch", "batch", 1, 1), Axis("channel", "channel", 2, 0)
 
@@ -21,10 +22,7 @@ def spec(dtype: str = "float32", **more: int) -> Tensor:
 
 
 def model(*specs: Tensor) -> Manifest:
-    return Manifest(
-        folder=Path("/store/x/1"), fingerprint="1", id="affable-shark", version="1.0", is_default=True, inputs=specs,
-        outputs=(), weights={}, unsupported_weights=(), code=(), files={}, triton_config={}, rdf={},
-    )  # fmt: skip
+    return manifest(*specs)
 
 
 def image(dtype: str = "float32", shape: tuple[int, ...] = (1, 2, 8, 12)) -> np.ndarray:

@@ -1,26 +1,28 @@
-"""Tensors by reference, on the server's side."""
+"""Tensors by reference, on both sides."""
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bioengine_server.triton import message, shared
-from bioengine_server.triton.shared import SharedTensors
+from bioengine_contract import shared_tensors
+from bioengine_contract.shared_tensors import SharedFolder, SharedInputs, SharedTensors, opened_folder, placeholder
 
-from tests.unit.server.test_removal import deepen
+from tests.unit.contract.test_removal import deepen
 
 
 def test_a_folder_lasts_as_long_as_its_request(tmp_path: Path) -> None:
     with SharedTensors(tmp_path).folder() as one, SharedTensors(tmp_path).folder() as other:
         assert one is not None and other is not None and one.name != other.name
         assert (tmp_path / one.name).stat().st_mode & 0o777 == 0o700
-        name = one.write(np.arange(100_000.0))
-        read = one.read(name, [100, 1000])
-        assert one.write(np.arange(10.0)) is None
+        assert one.write(np.arange(100_000.0).reshape(100, 1000), "input-0")
+        read = one.read("input-0")
+        assert not one.write(np.arange(10.0), "input-1")
     assert list(tmp_path.iterdir()) == []
     assert read[99, 999] == 99_999  # outlives its file
 
@@ -31,7 +33,8 @@ def test_arrays_come_back(tmp_path: Path, is_own: bool, dtype: str) -> None:
     array = (np.arange(600_000).reshape(3, 200, 1000) % 2).astype(dtype)
     with SharedTensors(tmp_path, is_own).folder() as folder:
         for given in (array, np.asfortranarray(array)):
-            back = folder.read(folder.write(given), array.shape)
+            assert folder.write(given, "input-0")
+            back = folder.read("input-0")
             assert back.dtype == array.dtype
             np.testing.assert_array_equal(back, array)
 
@@ -52,7 +55,7 @@ def test_what_a_model_puts_in_place_of_a_file_is_refused(tmp_path: Path) -> None
         open_before = len(os.listdir("/proc/self/fd"))
         for number in range(7):
             with pytest.raises((ValueError, OSError)):
-                folder.read(f"output-{number}", [1])
+                folder.read(f"output-{number}")
         assert len(os.listdir("/proc/self/fd")) == open_before
     assert list(tmp_path.iterdir()) == []
 
@@ -61,23 +64,24 @@ def test_a_file_that_is_cut_off_ends_nobody(tmp_path: Path) -> None:
     """Of what is mapped, a read after it was cut off would end this process."""
     with SharedTensors(tmp_path).folder() as folder:
         array = np.arange(100_000.0)
-        file = tmp_path / folder.name / folder.write(array)
-        back = folder.read(file.name, array.shape)
+        assert folder.write(array, "output-0")
+        file = tmp_path / folder.name / "output-0"
+        back = folder.read(file.name)
         os.truncate(file, 0)
         np.testing.assert_array_equal(back, array)
         with pytest.raises(ValueError, match=r"magic|EOF"):
-            folder.read(file.name, array.shape)
+            folder.read(file.name)
 
 
 def test_files_of_a_request_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "_MOST_BYTES", 2_000_000)
+    monkeypatch.setattr(shared_tensors, "_MAX_BYTES", 2_000_000)
     with SharedTensors(tmp_path).folder() as folder:
         array = np.arange(100_000.0)
-        name = folder.write(array)
-        folder.read(name, array.shape)
-        folder.read(name, array.shape)
+        assert folder.write(array, "output-0")
+        folder.read("output-0")
+        folder.read("output-0")
         with pytest.raises(ValueError, match="too large"):
-            folder.read(name, array.shape)
+            folder.read("output-0")
 
 
 def test_a_link_in_place_of_a_folder_leads_nowhere(tmp_path: Path) -> None:
@@ -87,8 +91,8 @@ def test_a_link_in_place_of_a_folder_leads_nowhere(tmp_path: Path) -> None:
     with SharedTensors(root).folder() as folder:
         (root / folder.name).rename(tmp_path / "moved")
         (root / folder.name).symlink_to(elsewhere)
-        assert folder.write(np.arange(100_000.0)) == "sent-1"
-        assert (tmp_path / "moved" / "sent-1").exists()
+        assert folder.write(np.arange(100_000.0), "input-0")
+        assert (tmp_path / "moved" / "input-0").exists()
     root.rmdir()
     root.symlink_to(elsewhere)
     with SharedTensors(root).folder() as folder:
@@ -108,7 +112,7 @@ def test_a_deep_folder_of_a_request_goes(tmp_path: Path) -> None:
 def test_what_an_earlier_server_left_is_removed(tmp_path: Path) -> None:
     for name in ("0123456789abcdef" * 2, "of-somebody-else"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "sent-1").write_bytes(b"1")
+        (tmp_path / name / "input-0").write_bytes(b"1")
     (tmp_path / ("f" * 32)).symlink_to(tmp_path / "of-somebody-else")
     SharedTensors(tmp_path).clear()
     assert [folder.name for folder in tmp_path.iterdir()] == ["of-somebody-else"]
@@ -121,20 +125,67 @@ def test_where_nothing_can_be_shared_tensors_go_as_bytes(tmp_path: Path) -> None
         with SharedTensors(root).folder() as folder:
             assert folder is None
             array = np.arange(100_000.0)
-            np.testing.assert_array_equal(message.decode(message.encode([array], folder), folder)[0], array)
+            inputs = SharedInputs(folder, [array, None])
+            assert inputs.arrays[0] is array and inputs.parameters == {}
 
 
-def test_large_arrays_are_not_in_the_message(tmp_path: Path) -> None:
-    array = np.arange(200_000, dtype=np.int32).reshape(1, 1, 200, 1000)
+def test_large_arrays_are_not_in_the_request(tmp_path: Path) -> None:
+    large, small = np.arange(200_000, dtype=np.int32).reshape(1, 1, 200, 1000), np.zeros((1, 1, 8, 8))
     with SharedTensors(tmp_path).folder() as folder:
-        data = message.encode({"inputs": [array, [array[0], 3]]}, folder)
-        assert len(data) < 1000
-        inputs = message.decode(data, folder)["inputs"]
-    np.testing.assert_array_equal(inputs[0], array)
-    np.testing.assert_array_equal(inputs[1][0], array[0])
+        inputs = SharedInputs(folder, [large, None, small])
+        assert inputs.arrays[0].nbytes < 10_000 and inputs.arrays[1] is None and inputs.arrays[2] is small
+        named = json.loads(inputs.parameters["shared"])
+        assert named == {"folder": folder.name, "inputs": ["input-0", None, None]}
+        with opened_folder(tmp_path, named["folder"]) as other:
+            np.testing.assert_array_equal(other.map("input-0"), large)
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../sent-1", None, 3, "sent-1\n"])
-def test_names_of_other_files_are_refused(tmp_path: Path, name: object) -> None:
-    with SharedTensors(tmp_path).folder() as folder, pytest.raises(ValueError, match="is not the name"):
-        message.decode(message.encode({"_rtype": "ndarray", "_rfile": name, "_rshape": [1]}), folder)
+NAME = "0123456789abcdef" * 2
+
+
+@pytest.fixture
+def of_model(tmp_path: Path) -> Iterator[SharedFolder]:
+    """A folder as a model's process has it."""
+    (tmp_path / NAME).mkdir()
+    with opened_folder(tmp_path, NAME) as folder:
+        assert folder is not None
+        yield folder
+
+
+@pytest.mark.parametrize("name", [None, 3, "", "x", "..", f"../{NAME}", NAME.upper(), NAME + "\n", "f" * 32, f"{NAME}/.."])
+def test_what_is_no_folder_of_a_request_is_none(of_model: SharedFolder, tmp_path: Path, name: object) -> None:
+    with opened_folder(tmp_path, name) as folder:
+        assert folder is None
+
+
+@pytest.mark.parametrize("name", [None, 3, "", "/etc/passwd", "../input-1", "input-1/../../x", "input-", "Input-1", "input-1\n"])
+def test_what_is_no_file_of_a_request_is_refused(of_model: SharedFolder, name: object) -> None:
+    for use in (of_model.read, of_model.map, of_model.has):
+        with pytest.raises(ValueError, match="is not the name"):
+            use(name)
+    with pytest.raises(ValueError, match="is not the name"):
+        of_model.write(np.zeros(100_000), name)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "float32", ">f4"])
+def test_arrays_are_mapped_as_they_were(of_model: SharedFolder, dtype: str) -> None:
+    array = (np.arange(600_000).reshape(1, 3, 1000, 200) % 2).astype(dtype)
+    for given in (array, np.asfortranarray(array)):
+        assert of_model.write(given, "input-0")
+        mapped = of_model.map("input-0")
+        assert mapped.dtype == array.dtype
+        np.testing.assert_array_equal(mapped, array)
+        mapped[:] = 0  # stays with its reader
+        np.testing.assert_array_equal(of_model.map("input-0"), array)
+
+
+def test_small_arrays_go_as_bytes_and_leave_nothing_of_an_earlier_attempt(of_model: SharedFolder) -> None:
+    assert of_model.write(np.zeros(100_000), "output-0") and of_model.has("output-0")
+    assert not of_model.write(np.zeros(10), "output-0") and not of_model.has("output-0")
+
+
+def test_placeholders_are_alike_where_images_are() -> None:
+    small, large = np.zeros((1, 1, 256, 256)), np.zeros((1, 1, 512, 512))
+    assert placeholder(small).shape != placeholder(large).shape
+    assert placeholder(small).shape == placeholder(np.ones((7, 1, 256, 256))).shape
+    assert placeholder(large).nbytes <= 8000 and placeholder(large).ndim == 4

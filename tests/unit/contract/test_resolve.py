@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from bioengine_runner.errors import BadModelId, ModelNotFound, PackageUnreadable
-from bioengine_runner.store import manifest
-from bioengine_runner.store.resolve import parse, resolve
+from bioengine_contract.ids import BadModelId, parse_model_id
+from bioengine_contract.manifest import Weights
+from bioengine_contract.package_errors import ModelNotFound, PackageUnreadable
+from bioengine_contract.store import resolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +25,7 @@ from hypothesis import strategies as st
     ],
 )
 def test_ids(model_id: str, id: str) -> None:
-    assert parse(model_id) == id
+    assert parse_model_id(model_id) == id
 
 
 @pytest.mark.parametrize(
@@ -35,13 +36,13 @@ def test_ids(model_id: str, id: str) -> None:
 )  # fmt: skip
 def test_what_is_no_id(model_id: object) -> None:
     with pytest.raises(BadModelId):
-        parse(model_id)
+        parse_model_id(model_id)
 
 
 @given(st.text())
 def test_an_id_never_leaves_the_store(model_id: str) -> None:
     try:
-        id = parse(model_id)
+        id = parse_model_id(model_id)
     except BadModelId:
         return
     assert ".." not in id.split("/") and not id.startswith("/") and "\\" not in id and ":" not in id
@@ -61,6 +62,6 @@ def test_resolution_goes_through_the_aliases_only(tmp_path: Path) -> None:
 
 def test_all_files_that_weights_are_read_from_are_verified() -> None:
     """An ONNX file may keep its tensors in several files; an old `model.json` names one at most."""
-    assert manifest.Weights("a.onnx", "0" * 64).files == ("a.onnx",)
-    assert manifest.Weights("a.onnx", "0" * 64, "b.data").files == ("a.onnx", "b.data")
-    assert manifest.Weights("a.onnx", "0" * 64, "b.data", ["c.data"]).files == ("a.onnx", "b.data", "c.data")
+    assert Weights("a.onnx", "0" * 64).files == ("a.onnx",)
+    assert Weights("a.onnx", "0" * 64, "b.data").files == ("a.onnx", "b.data")
+    assert Weights("a.onnx", "0" * 64, "b.data", ("c.data",)).files == ("a.onnx", "b.data", "c.data")

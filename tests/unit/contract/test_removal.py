@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import bioengine_server.removal
-from bioengine_server.removal import remove
-
-from tests.stack.harness import ROOT
+from bioengine_contract.removal import remove
 
 
 def deepen(folder: Path, depth: int) -> None:
@@ -55,8 +52,3 @@ def test_what_is_not_there_is_gone_and_what_cannot_be_removed_is_told(tmp_path: 
     assert not remove(Path("/proc/self"))
     (tmp_path / "file").touch()
     assert not remove(tmp_path, patience=0)
-
-
-def test_both_copies_are_the_same() -> None:
-    copy = ROOT / "model_runner" / "bioengine_runner" / "removal.py"
-    assert copy.read_bytes() == Path(bioengine_server.removal.__file__).read_bytes()

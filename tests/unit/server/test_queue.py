@@ -1,4 +1,4 @@
-"""The door in front of Triton."""
+"""Whose turn it is."""
 
 from __future__ import annotations
 
@@ -6,67 +6,67 @@ import asyncio
 
 import pytest
 from bioengine_server.access.errors import Busy
-from bioengine_server.dispatch.queue import Admission
+from bioengine_server.dispatch.queue import Queue
 
 
-async def hold(admission: Admission, model: str, release: asyncio.Event, entered: list[str]) -> None:
-    async with admission.admit(model):
+async def hold(queue: Queue, model: str, release: asyncio.Event, entered: list[str]) -> None:
+    async with queue.place(model):
         entered.append(model)
         await release.wait()
 
 
 async def test_a_model_takes_its_own_places_only() -> None:
-    admission = Admission(total=6, per_model=4, queue_size=100)
+    queue = Queue(total=6, per_model=4, size=100)
     release, entered = asyncio.Event(), list[str]()
-    stuck = [asyncio.create_task(hold(admission, "stuck", release, entered)) for _ in range(40)]
+    stuck = [asyncio.create_task(hold(queue, "stuck", release, entered)) for _ in range(40)]
     await asyncio.sleep(0.01)
     assert entered == ["stuck"] * 4
-    others = [asyncio.create_task(hold(admission, f"other {number}", release, entered)) for number in range(3)]
+    others = [asyncio.create_task(hold(queue, f"other {number}", release, entered)) for number in range(3)]
     await asyncio.sleep(0.01)
     assert len(entered) == 6, "no more than the total"
     release.set()
     await asyncio.gather(*stuck, *others)
-    assert len(entered) == 43 and admission.waiting == 0
+    assert len(entered) == 43 and queue.waiting == 0
 
 
 async def test_a_full_queue_refuses_at_once() -> None:
-    admission = Admission(total=1, per_model=1, queue_size=4)
+    queue = Queue(total=1, per_model=1, size=4)
     release, entered = asyncio.Event(), list[str]()
-    tasks = [asyncio.create_task(hold(admission, "a", release, entered)) for _ in range(2)]
+    tasks = [asyncio.create_task(hold(queue, "a", release, entered)) for _ in range(2)]
     await asyncio.sleep(0.01)
     with pytest.raises(Busy, match="busy"):
-        async with admission.admit("a"):
+        async with queue.place("a"):
             pass
-    tasks += [asyncio.create_task(hold(admission, "b", release, entered)) for _ in range(2)]
+    tasks += [asyncio.create_task(hold(queue, "b", release, entered)) for _ in range(2)]
     await asyncio.sleep(0.01)
     release.set()
     await asyncio.gather(*tasks)
 
 
 async def test_who_gives_up_frees_the_place() -> None:
-    admission = Admission(total=1, per_model=1, queue_size=10)
+    queue = Queue(total=1, per_model=1, size=10)
     release, entered = asyncio.Event(), list[str]()
-    first = asyncio.create_task(hold(admission, "a", release, entered))
+    first = asyncio.create_task(hold(queue, "a", release, entered))
     await asyncio.sleep(0.01)
-    waiting = asyncio.create_task(hold(admission, "a", release, entered))
+    waiting = asyncio.create_task(hold(queue, "a", release, entered))
     await asyncio.sleep(0.01)
-    assert admission.waiting == 1
+    assert queue.waiting == 1
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    assert admission.waiting == 0
+    assert queue.waiting == 0
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
-    async with admission.admit("a"):
+    async with queue.place("a"):
         pass
 
 
 async def test_positions_are_told_as_they_change() -> None:
-    admission = Admission(total=4, per_model=1, queue_size=10)
+    queue = Queue(total=4, per_model=1, size=10)
     releases = [asyncio.Event() for _ in range(3)]
     told: list[list[int]] = [[], [], []]
     tasks = []
     for number in range(3):
-        tasks.append(asyncio.create_task(admission.run("a", releases[number].wait, told[number].append)))
+        tasks.append(asyncio.create_task(queue.run("a", releases[number].wait, told[number].append)))
         await asyncio.sleep(0.01)
     assert [positions[-1] for positions in told] == [0, 1, 2]
     releases[0].set()
@@ -78,19 +78,19 @@ async def test_positions_are_told_as_they_change() -> None:
 
 
 async def test_a_caller_who_leaves_the_queue_is_not_run() -> None:
-    admission = Admission(total=1, per_model=1, queue_size=10)
+    queue = Queue(total=1, per_model=1, size=10)
     release, ran = asyncio.Event(), list[str]()
 
     async def work() -> None:
         ran.append("second")
 
-    first = asyncio.create_task(admission.run("a", release.wait))
+    first = asyncio.create_task(queue.run("a", release.wait))
     await asyncio.sleep(0.01)
-    second = asyncio.create_task(admission.run("a", work))
+    second = asyncio.create_task(queue.run("a", work))
     await asyncio.sleep(0.01)
     second.cancel()
     await asyncio.gather(second, return_exceptions=True)
-    assert admission.waiting == 0
+    assert queue.waiting == 0
     release.set()
     await first
     await asyncio.sleep(0.01)
@@ -98,20 +98,20 @@ async def test_a_caller_who_leaves_the_queue_is_not_run() -> None:
 
 
 async def test_begun_work_keeps_its_place_when_its_caller_leaves() -> None:
-    admission = Admission(total=1, per_model=1, queue_size=10)
+    queue = Queue(total=1, per_model=1, size=10)
     release, entered = asyncio.Event(), list[str]()
 
     async def work() -> None:
         await release.wait()
         entered.append("first")
 
-    first = asyncio.create_task(admission.run("a", work))
+    first = asyncio.create_task(queue.run("a", work))
     await asyncio.sleep(0.01)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
-    second = asyncio.create_task(hold(admission, "a", release, entered))
+    second = asyncio.create_task(hold(queue, "a", release, entered))
     await asyncio.sleep(0.01)
-    assert entered == [] and admission.waiting == 1, "Triton still works on the first"
+    assert entered == [] and queue.waiting == 1, "Triton still works on the first"
     release.set()
     await second
     assert entered == ["first", "a"]

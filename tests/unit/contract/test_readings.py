@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
-from bioengine_runner.errors import BadRequest, BadTile, Misfit, UnknownKey, WrongAxes, nearest_name
-from bioengine_runner.store import manifest as stored
-from bioengine_runner.store.manifest import Axis, Manifest, SizeReference, Tensor
-from bioengine_runner.tensors.fit import check_shapes, fit_inputs, fit_tile
+from bioengine_contract.errors import BadRequest
+from bioengine_contract.manifest import Axis, Manifest, SizeReference, Tensor
+from bioengine_contract.nearest import nearest
+from bioengine_contract.request import UnknownKey
+from bioengine_contract.tensors.errors import BadTile, Misfit, WrongAxes
+from bioengine_contract.tensors.fit import check_shapes, fit_inputs, fit_tile
+
+from tests.unit.contract.packages import manifest
 
 ORDERS = ["bcyx", "byxc", "cbyx", "cyx", "yxc", "byx", "yx", "bczyx", "bzyxc", "zyxc", "bzcyx", "btcyx", "btyx", "bc", "bic"]
 TYPES = {"b": ("batch", "batch"), "c": ("channel", "channel"), "t": ("time", "time"), "i": ("index", "index")}
@@ -28,10 +31,7 @@ def tensor(order: str, channels: int = 1, id: str = "image", **more: bool) -> Te
 
 
 def model(*specs: Tensor) -> Manifest:
-    return Manifest(
-        folder=Path("/store/x/1"), fingerprint="1", id="affable-shark", version="1.0", is_default=True, inputs=specs,
-        outputs=(), weights={}, unsupported_weights=(), code=(), files={}, triton_config={}, rdf={},
-    )  # fmt: skip
+    return manifest(*specs)
 
 
 def sample(order: str, channels: int, seed: int = 0) -> np.ndarray:
@@ -197,8 +197,8 @@ def test_a_size_that_follows_an_optional_input_is_free_without_it() -> None:
 
 def test_an_older_manifest_has_no_optional_inputs() -> None:
     item = {"id": "raw", "dtype": "float32", "axes": []}
-    assert stored._tensor(item).optional is False
-    assert stored._tensor({**item, "optional": True}).optional is True
+    read = Manifest.model_validate({**manifest().model_dump(), "inputs": [item, {**item, "optional": True}]})
+    assert [tensor.optional for tensor in read.inputs] == [False, True]
 
 
 def test_tiles_in_capitals() -> None:
@@ -214,11 +214,11 @@ def test_nearest_names() -> None:
             "model": "model_id", "modelId": "model_id", "id": "model_id", "tiles": "tile", "rdf": "return_rdf",
             "tile_size": "tile", "format": "weight_format", "image": "inputs", "images": "inputs"}  # fmt: skip
     for wrong, right in near.items():
-        assert nearest_name(wrong, known) == right
-        assert f"unknown key '{wrong}'. Did you mean '{right}'?" in str(UnknownKey(wrong, known))
+        assert nearest(wrong, known) == right
+        assert f"unknown key '{wrong}'. Did you mean '{right}'?" in str(UnknownKey(wrong))
     for far in ("zzz", "x" * 10_000, "", 5, None):
-        assert nearest_name(far, known) is None
-        assert "Did you mean" not in str(UnknownKey(far, known)) and len(str(UnknownKey(far, known))) < 300
+        assert nearest(str(far), known) is None
+        assert "Did you mean" not in str(UnknownKey(far)) and len(str(UnknownKey(far))) < 300
     assert issubclass(UnknownKey, BadRequest)
 
 

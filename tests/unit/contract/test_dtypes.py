@@ -6,9 +6,9 @@ import re
 
 import numpy as np
 import pytest
-from bioengine_runner.errors import LossyCast
-from bioengine_runner.store.manifest import Axis, Tensor
-from bioengine_runner.tensors.cast import cast
+from bioengine_contract.manifest import Axis, Tensor
+from bioengine_contract.tensors.cast import cast
+from bioengine_contract.tensors.errors import LossyCast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst

@@ -1,4 +1,4 @@
-"""Is the stack alive, and does it work? `GET /health/liveness` and `GET /health/readiness`.
+"""Is the stack alive, and does it work? `http/health.py` answers it.
 
 Ready means: a small model that comes with the project was run through the service, as a client would, with success,
 within the last minute and since the last failure, and all is there that another model is loaded with (`parts`). The probe has a
@@ -15,14 +15,9 @@ from typing import Any
 
 import numpy as np
 from bioengine_contract.ids import RUNNER
-from fastapi import FastAPI
 from hypha.core.store import RedisStore
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
 
 from bioengine_server.dispatch.probe import PROBE_MODEL, probe_image, probe_result
-from bioengine_server.home_in_use import HEADER
 from bioengine_server.service.triton_client import SERVICE_ID
 
 logger = logging.getLogger(__name__)
@@ -138,22 +133,3 @@ class Liveness:
     def reason(self) -> str | None:
         """Why the process has to start again; None while it need not."""
         return "Hypha's manager has stopped answering; the server starts again" if self.lost.is_set() else None
-
-
-def add_health_routes(app: FastAPI, readiness: Readiness, liveness: Liveness, name: str) -> None:
-    """Answer the two health routes, before Hypha's own of the same names. `name`: the server's, of `home_in_use`."""
-
-    async def alive(_: Request) -> JSONResponse:
-        return answer("DEAD", liveness.reason)
-
-    async def ready(_: Request) -> JSONResponse:
-        return answer("NOT READY", liveness.reason or readiness.reason)
-
-    def answer(status: str, reason: str | None) -> JSONResponse:
-        if reason is None:
-            return JSONResponse({"status": "OK"}, headers={HEADER: name})
-        headers = {HEADER: name, "Retry-After": "5"}
-        return JSONResponse({"status": status, "reason": reason}, status_code=503, headers=headers)
-
-    app.router.routes.insert(0, Route("/health/liveness", alive, methods=["GET"]))
-    app.router.routes.insert(0, Route("/health/readiness", ready, methods=["GET"]))

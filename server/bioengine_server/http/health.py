@@ -1,0 +1,33 @@
+"""`GET /health/liveness` and `GET /health/readiness`: 200, or 503 with the reason."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from bioengine_server.home_in_use import HEADER
+from bioengine_server.readiness import Liveness, Readiness
+
+_RETRY_AFTER = "5"  # seconds
+
+
+class Health:
+    """The two answers of one server."""
+
+    def __init__(self, readiness: Readiness, liveness: Liveness, name: str) -> None:
+        """`name`: the server's, of `home_in_use`."""
+        self._readiness = readiness
+        self._liveness = liveness
+        self._name = name
+
+    async def alive(self, _: Request) -> JSONResponse:
+        return self._answer("DEAD", self._liveness.reason)
+
+    async def ready(self, _: Request) -> JSONResponse:
+        return self._answer("NOT READY", self._liveness.reason or self._readiness.reason)
+
+    def _answer(self, status: str, reason: str | None) -> JSONResponse:
+        if reason is None:
+            return JSONResponse({"status": "OK"}, headers={HEADER: self._name})
+        headers = {HEADER: self._name, "Retry-After": _RETRY_AFTER}
+        return JSONResponse({"status": status, "reason": reason}, status_code=503, headers=headers)

@@ -1,0 +1,21 @@
+"""The server's table of addresses, without Hypha."""
+
+from __future__ import annotations
+
+from bioengine_server.access.rules import Access
+from bioengine_server.http.body_memory import BodyMemory
+from bioengine_server.http.health import Health
+from bioengine_server.http.route_table import RouteTable
+from bioengine_server.http.routes import route_table
+from bioengine_server.hypha.authenticator import Authenticator
+from bioengine_server.readiness import Liveness, Readiness
+from bioengine_server.settings import Settings
+from fastapi import FastAPI
+
+
+def table(settings: Settings | None = None) -> RouteTable:
+    """That of a server whose service is elsewhere."""
+    chosen = settings or Settings()
+    keeper = Authenticator(Access(chosen, None), None)  # type: ignore[arg-type]
+    health = Health(Readiness(), Liveness(), "name")
+    return route_table(FastAPI(), chosen, keeper, health, None, BodyMemory.beside(chosen.max_request_size))

@@ -1,0 +1,99 @@
+"""The model runner of a Triton, kept healthy: what its failures cause, and what they do not."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from bioengine_contract import message
+from bioengine_contract.errors import RemoteError
+from bioengine_server.triton.errors import TritonError, TritonUnavailable
+from bioengine_server.triton.runner import Runner, Watcher
+
+
+class Api:
+    """Stands in for Triton's API, which a test cannot make fail at will: answers of the model runner in turn."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.asked: list[dict[str, Any]] = []
+        self.replaced = 0
+        self.has_runner = self.lives = True
+
+    async def infer(self, _: str, inputs: list[tuple[str, np.ndarray]], *__: Any) -> Any:
+        ((_, data),) = inputs
+        self.asked.append(message.decode(data.flat[0]))
+        answer = self.answers.pop(0) if self.answers else REPORT
+        if isinstance(answer, Exception):
+            raise answer
+        return SimpleNamespace(outputs={"result": np.array([message.encode(answer)], dtype=np.object_)})
+
+    async def is_ready(self, _: str) -> bool:
+        return self.has_runner
+
+    async def is_live(self) -> bool:
+        return self.lives
+
+    async def load_runner(self) -> None:
+        self.has_runner = True
+
+    async def replace_runner(self) -> None:
+        self.replaced += 1
+
+
+REPORT = {"boot": "1", "dead_instances": [], "models": {}}
+DEAD = TritonError("Failed to process the request(s) for model instance 'x', message: Stub process 'x' is not healthy.", 500)
+
+
+def runner(api: Api) -> Runner:
+    return Runner(api, Watcher())  # type: ignore[arg-type]
+
+
+async def test_a_dead_instance_is_replaced_and_the_operation_answered() -> None:
+    api = Api(DEAD)
+    assert (await runner(api).report()).boot == "1"
+    assert api.replaced == 1
+
+
+async def test_a_failure_while_all_instances_live_repairs_nothing() -> None:
+    api = Api(TritonError("no room in shared memory", 500), REPORT)
+    assert await runner(api).ask({"operation": "end", "name": "x"}) == REPORT
+    assert api.replaced == 0 and api.asked[1] == {"operation": "report"}
+
+
+async def test_an_answer_that_cannot_be_read_is_a_failure() -> None:
+    with pytest.raises(TritonUnavailable):
+        await runner(Api("no dict", REPORT, "no dict")).ask({"operation": "end", "name": "x"})
+
+
+async def test_what_is_wrong_with_a_model_comes_with_its_code() -> None:
+    api = Api({"error": "it is broken", "code": "model_not_opened"})
+    with pytest.raises(RemoteError, match="it is broken") as raised:
+        await runner(api).ask({"operation": "load"})
+    assert raised.value.code == "model_not_opened" and api.replaced == 0
+
+
+async def test_requests_cause_few_repairs_and_the_watch_goes_on() -> None:
+    api = Api(*[DEAD] * 1000)
+    repaired = runner(api)
+    for _ in range(30):
+        with pytest.raises(TritonUnavailable):
+            await repaired.ask({"operation": "report"})
+    assert api.replaced == 20
+    api.answers = [{**REPORT, "dead_instances": ["x"]}]
+    assert (await repaired.check()).dead_instances == []
+    assert api.replaced == 21
+
+
+async def test_a_triton_that_has_started_without_its_runner_is_told_to_load_it() -> None:
+    """As where one of its instances fails at the start; one that is away is not."""
+    api = Api()
+    api.has_runner = False
+    await runner(api).check()
+    assert api.has_runner
+    api.has_runner = api.lives = False
+    with pytest.raises(TritonUnavailable):
+        await runner(api).check()
+    assert not api.has_runner
