@@ -17,6 +17,9 @@ from bioengine_contract.errors import BadRequest, shorten
 RUNNER = "bioengine-model-runner"
 """The Triton model that clients name."""
 
+RUNNER_VERSION = "1"
+"""Its one version."""
+
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 """A package's id, a version as a folder, a file's own name: one part of a path."""
 

@@ -1,1 +1,1 @@
-"""bioengine-runner: what runs inside Triton: the router, loading and inference of bioimage.io models."""
+"""bioengine-runner: what runs inside Triton: the model runner, loading and inference of bioimage.io models."""

@@ -15,7 +15,7 @@ from bioengine_runner.settings import Settings
 _FIRST_WITH_NUMPY_2 = (2, 53)
 
 _SHARED_MEMORY = Path("/dev/shm")
-_LEAST_SHARED_MEMORY = 256 << 20  # bytes: the routers' own pools, and a usual image on its way through two processes
+_LEAST_SHARED_MEMORY = 256 << 20  # bytes: Triton's own pools, and a usual image on its way through two processes
 
 
 class StartError(Exception):

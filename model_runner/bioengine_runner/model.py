@@ -1,6 +1,6 @@
 """The process of one bioimage.io model, as Triton's Python backend runs it: tensors in, prediction, tensors out.
 
-Whoever reaches it, through the router or as a Triton model by name, meets the same checks of axes and sizes.
+Whoever reaches it, through the server or as a Triton model by name, meets the same checks of axes and sizes.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     """Folder with Triton's Python backend, `python/`."""
 
     model_repository: Path
-    """Folder with the router's Triton model, `bioengine-model-runner/`."""
+    """Folder with the Triton model `bioengine-model-runner/`."""
 
     python_environment: Path = Path(sys.prefix)
     """This Python environment, by a name that Triton can take where its own has a space or other letters than ASCII's."""

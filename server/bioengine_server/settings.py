@@ -87,11 +87,11 @@ class Settings(BaseSettings):
     debug: bool = False
     """Show tracebacks in the errors that clients get, and log more."""
 
-    concurrency: int = Field(default=16, ge=4, le=256)
-    """Router instances in Triton: how many requests are worked on at the same time. About 20 MB of memory each."""
+    concurrency: int = Field(default=16, ge=1, le=256)
+    """Requests that run at the same time, in all."""
 
     model_concurrency: int = Field(default=4, ge=1)
-    """Requests in flight for one model, so that a slow or stuck model never takes all routers."""
+    """Requests that run at the same time for one model, so that a slow or stuck model never takes all places."""
 
     queue_size: int = Field(default=256, ge=1)
     """Requests that may wait, in all; further ones are answered at once with a request to try again later."""

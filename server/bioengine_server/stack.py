@@ -36,7 +36,7 @@ from bioengine_server.hypha.secrets import JWT_SECRET, checked_secret, home_secr
 from bioengine_server.memory import leave_what_is_there
 from bioengine_server.parts import check_room, what_is_missing
 from bioengine_server.private_folder import make_private
-from bioengine_server.readiness import Liveness, Readiness
+from bioengine_server.service.readiness import Liveness, Readiness
 from bioengine_server.service.registration import LocalRegistration, Registration
 from bioengine_server.service.triton_client import SERVICE_ID, TritonClient
 from bioengine_server.settings import Settings

@@ -19,6 +19,8 @@ from bioengine_server.settings import Settings
 ROOT = Path(__file__).resolve().parents[2]
 
 _RUNNER_TESTS = "tests/unit/runner"  # in the environment of the models
+_CONTRACT_TESTS = "tests/unit/contract"  # in both environments, each with a NumPy of its own
+_OF_RUNNER = ("contract/bioengine_contract", "model_runner/bioengine_runner", "model_runner/training")
 
 Step = tuple[str, list[str]]
 """Its name, and its command."""
@@ -46,13 +48,10 @@ def run_tests(settings: Settings, all_tiers: bool, pytest_arguments: list[str]) 
         [
             ("ruff", [server, "-m", "ruff", "check", "."]),
             ("ruff format", [server, "-m", "ruff", "format", "--check", "."]),
-            ("mypy, server", [server, "-m", "mypy", "server/bioengine_server", "deploy"]),
-            (
-                "mypy, runner",
-                [server, "-m", "mypy", "--python-executable", runner, "model_runner/bioengine_runner", "model_runner/training"],
-            ),
-            ("tests of the model runner", [runner, "-m", "pytest", "-p", "no:asyncio", *tier, _RUNNER_TESTS]),
-            ("tests of the server", [server, "-m", "pytest", *tier, "tests/unit/server"]),
+            ("mypy, server", [server, "-m", "mypy", "contract/bioengine_contract", "server/bioengine_server", "deploy"]),
+            ("mypy, runner", [server, "-m", "mypy", "--python-executable", runner, *_OF_RUNNER]),
+            ("tests of the model runner", [runner, "-m", "pytest", "-p", "no:asyncio", *tier, _CONTRACT_TESTS, _RUNNER_TESTS]),
+            ("tests of the server", [server, "-m", "pytest", *tier, _CONTRACT_TESTS, "tests/unit/server"]),
             ("tests of attacks", [server, "-m", "pytest", *tier, "tests/security"]),
             ("tests of clients", [server, "-m", "pytest", *tier, "tests/clients"]),
         ],

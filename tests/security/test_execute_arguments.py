@@ -9,6 +9,7 @@ import msgpack
 import numpy as np
 import pytest
 from bioengine_contract import message
+from bioengine_contract.errors import BadRequest
 from bioengine_contract.request import RunRequest
 from bioengine_server.dispatch.errors import RefusedArgument
 from bioengine_server.service.infer_options import checked_version, infer_options
@@ -70,8 +71,8 @@ def test_values_that_are_nested_without_end() -> None:
 @pytest.mark.parametrize(
     "key", ["operation", "shared", "triton_model", b"operation", "_rfile", "x" * 100_000, 5, None, ("model_id",)]
 )
-def test_keys_of_the_routers_own_are_refused_by_name(key: Any) -> None:
-    with pytest.raises(RefusedArgument, match="the request has the unknown key") as refused:
+def test_keys_that_are_not_the_clients_are_refused_by_name(key: Any) -> None:
+    with pytest.raises(BadRequest, match="the request has the unknown key") as refused:
         RunRequest.from_client({"model_id": "x", "inputs": [], key: "load"})
     assert "Known are model_id, inputs, weight_format, axes, tile, return_rdf" in str(refused.value)
     assert len(str(refused.value)) < 400
@@ -81,6 +82,14 @@ LEAVES = st.one_of(
     st.none(), st.booleans(), st.floats(), st.integers(-(2**80), 2**80), st.text(max_size=200), st.binary(max_size=200),
     st.just(np.zeros((2, 2), np.float32)),
 )  # fmt: skip
+
+
+def parts(value: dict[str, Any]) -> dict[str, Any]:
+    """All that is kept of a request."""
+    request = RunRequest.from_client(value)
+    return {"model_id": request.model_id, "inputs": request.inputs, **request.options}
+
+
 KEYS = st.sampled_from(["_rtype", "_rfile", "_rshape", "operation", "x"])
 ANYTHING = st.recursive(
     LEAVES,
@@ -94,11 +103,11 @@ REQUESTS = st.fixed_dictionaries(
 
 @settings(deadline=None)
 @given(REQUESTS)
-def test_the_router_gets_nothing_but_what_it_reads(value: dict[str, Any]) -> None:
+def test_a_request_has_nothing_but_what_is_read(value: dict[str, Any]) -> None:
     """Whatever a client nests where: no key and no reference of the server's own, and little beside arrays."""
     try:
-        request = RunRequest.from_client(value).to_router()
-    except RefusedArgument as error:
+        request = parts(value)
+    except BadRequest as error:
         assert len(str(error)) < 400
         return
     assert set(request) <= {"model_id", "inputs", "axes", "tile", "weight_format"}
@@ -119,16 +128,16 @@ def test_the_router_gets_nothing_but_what_it_reads(value: dict[str, Any]) -> Non
     assert others < 64 * 400
 
 
-def test_what_clients_ask_of_the_router_stays() -> None:
+def test_what_clients_ask_stays() -> None:
     image = np.zeros((2, 2), np.float32)
     asked = {
         "model_id": "affable-shark", "inputs": [image, [image, image]], "return_rdf": False, "weight_format": None,
         "axes": ["yx", None], "tile": {"y": 32, "x": np.int64(32)},
     }  # fmt: skip
-    request = RunRequest.from_client(asked).to_router()
+    request = parts(asked)
     assert request["inputs"][0] is image and request["inputs"][1] == [image, image]
     assert request["return_rdf"] is True and request["axes"] == ["yx", None] and request["tile"] == {"y": 32, "x": 32}
-    assert RunRequest.from_client({"model_id": "x", "inputs": None}).to_router() == {"model_id": "x", "inputs": None}
+    assert parts({"model_id": "x", "inputs": None}) == {"model_id": "x", "inputs": None}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from bioengine_contract.store import read_aliases
 from bioengine_server.settings import Settings
 from bioengine_server.store import layout
 from bioengine_server.store.model_store import ModelStore
@@ -56,7 +57,7 @@ async def test_who_reads_the_store_cannot_hold_downloads(packages: Path, tmp_pat
         await service.fetch("old-otter", None)
         with all_locked(tmp_path / "models"):
             await service.fetch("conscientious-seashell", None)
-    assert {"old-otter", "conscientious-seashell"} <= set(layout.read_aliases(tmp_path / "models"))
+    assert {"old-otter", "conscientious-seashell"} <= set(read_aliases(tmp_path / "models"))
     assert all(path.parent == tmp_path / "locks" for path in tmp_path.rglob("download-*"))
 
 

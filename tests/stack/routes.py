@@ -22,7 +22,7 @@ from bioengine_server.hypha.application import create_hypha
 from bioengine_server.hypha.authenticator import Authenticator
 from bioengine_server.hypha.secrets import new_secret
 from bioengine_server.network.ports import free_ports
-from bioengine_server.readiness import Liveness, Readiness
+from bioengine_server.service.readiness import Liveness, Readiness
 from bioengine_server.settings import Settings
 
 

@@ -53,9 +53,9 @@ def test_unknown_id(client: Client) -> None:
 @pytest.mark.parametrize(
     ("model_id", "inputs", "expected"),
     [
-        ("conscientious-seashell", [], "takes 1 input (image), and 0 came"),
-        ("conscientious-seashell", [GOOD, GOOD], "takes 1 input (image), and 2 came"),
-        ("two-inputs", [GOOD], "takes 2 inputs (image, mask), and 1 came"),
+        ("conscientious-seashell", [], "takes 1 input (image), but 0 were given"),
+        ("conscientious-seashell", [GOOD, GOOD], "takes 1 input (image), but 2 were given"),
+        ("two-inputs", [GOOD], "takes 2 inputs (image, mask), but 1 was given"),
         ("conscientious-seashell", GOOD, "list with one array for each"),
         ("conscientious-seashell", {"image": GOOD}, "list with one array for each"),
         ("conscientious-seashell", ["an image"], "Input 'image' is a str"),

@@ -16,7 +16,7 @@ from hypha_rpc import connect_to_server
 from tests.stack.harness import ROUTER, Stack, example_input, get, wait_for
 
 CLIENTS = 8
-ROUTERS = 16
+ROUTERS = 3
 MODELS = ("old-otter", "conscientious-seashell")
 
 

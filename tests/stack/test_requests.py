@@ -89,7 +89,7 @@ def test_inputs_that_are_not_optional(client: Client) -> None:
     assert "Input 'raw' is missing" in error_of(client, "optional-inputs", [None, MASK])
     assert "Input 'raw' is missing" in error_of(client, "optional-inputs", [None])
     error = error_of(client, "optional-inputs", [])
-    assert "takes 3 inputs (raw, mask (optional), extra (optional)), and 0 came" in error
+    assert "takes 3 inputs (raw, mask (optional), extra (optional)), but 0 were given" in error
     assert "None stands for an optional input" in error
 
 

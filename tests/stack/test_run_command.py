@@ -94,7 +94,7 @@ def test_run_errors(stack: Stack, tmp_path: Path) -> None:
         (["no-such-animal", "x.npy", "-o", out, *url], "No model 'no-such-animal' on this server"),
         ([MODEL, "nowhere.tif", "-o", out, *url], "nowhere.tif cannot be read: No such file or directory"),
         ([MODEL, "x.npy", "-o", out, "--axes", "zyx", *url], "with --axes, a letter for each: --axes yx."),
-        ([MODEL, "x.npy", "x.npy", "-o", out, *url], "The model takes 1 image at a time (image), and 2 came"),
+        ([MODEL, "x.npy", "x.npy", "-o", out, *url], "The model takes 1 image at a time (image), but 2 were given"),
         ([MODEL, "x.npy", "-o", f"{tmp_path}/o.jpg", *url], "Name a file that ends in .tif, .npy, .png, .csv, or a folder"),
         ([MODEL, "x.npy", "-o", f"{tmp_path}/o.png", *url], "a PNG holds one channel or three, and there are 2"),
         (["score-scout", "x.npy", "-o", out, *url], "Name a file that ends in .csv or .npy, or a folder"),

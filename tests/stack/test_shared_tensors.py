@@ -66,7 +66,7 @@ def drawn(client: Client, **more: Any) -> np.ndarray:
 def test_results_are_the_same_by_reference_and_as_bytes(kinds_stack: Stack, client: Client, folder: Path) -> None:
     with files_in(folder) as seen:
         by_reference = drawn(client)
-    assert {"sent-1", "output-0"} <= seen
+    assert {"input-0", "output-0"} <= seen
     assert list(folder.iterdir()) == []
     # Who speaks to the router in Triton's own protocol sends and gets bytes.
     direct = triton_http.InferenceServerClient(kinds_stack.url.removeprefix("http://") + "/triton", network_timeout=120)

@@ -109,11 +109,16 @@ class Dispatcher:
 
         return await self._on_model(model, call, lambda: self.loaded.run(model, work))
 
-    def stored(self, model_id: str) -> TritonModel:
-        """The model of the store that an id names. Raises RequestError."""
+    def stored(self, model_id: str, argument: str = "model_name") -> TritonModel:
+        """The model of the store that an id names, for a client to run. Raises RequestError, ReservedModel.
+
+        Args:
+            model_id: as the client named it.
+            argument: by which he did.
+        """
         package = resolve(self._settings.store, model_id)
         if package.id == PROBE_MODEL:
-            raise ReservedModel("model_name")
+            raise ReservedModel(argument)
         return triton_model(package, trusted=self._settings.trusted)
 
     async def model(self, model_id: str, call: Call) -> TritonModel:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from bioengine_contract.errors import RequestError
-from bioengine_contract.model_errors import ModelProcessDied, RunTookTooLong
+from bioengine_contract.model_errors import EnvironmentGone, ModelProcessDied, RunDirUnusable, RunTookTooLong
 from bioengine_contract.operations import Report
 from bioengine_contract.triton_model import TritonModel
 
@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 # For this long a model that could not be loaded gets the same answer again, so that a crowd of requests for it does not
 # load it over and over; another import of its package ends the wait at once.
 FAILURE_REMEMBERED = 10.0  # seconds
+
+# Failures of the server's, not of a model: over as soon as its admin has mended it.
+_OF_SERVER = (EnvironmentGone.code, RunDirUnusable.code)
 
 
 @dataclass
@@ -144,7 +147,7 @@ class LoadedModels:
         try:
             state.opened = await self._worker.load(model)
         except RequestError as error:
-            state.failure = error
+            state.failure = None if error.code in _OF_SERVER else error
             raise
         finally:
             state.generation += 1

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from bioengine_server.home_in_use import HEADER
-from bioengine_server.readiness import Liveness, Readiness
+from bioengine_server.service.readiness import Liveness, Readiness
 
 _RETRY_AFTER = "5"  # seconds
 

@@ -4,7 +4,7 @@
 
 Health, metadata, configuration and inference; nothing else. The header that Triton gets is written anew from what was parsed
 (`triton.request`), and Triton gets nothing of a request before all of it is here and its tensors are what that header says. A
-request of the router is built anew as a whole, as `execute` does it.
+request of `bioengine-model-runner` is answered by the dispatcher, as `execute` does it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 from bioengine_contract import message
 from bioengine_contract.errors import BadRequest, BioEngineError
-from bioengine_contract.ids import RUNNER, TRITON_NAME, TRITON_VERSION
+from bioengine_contract.ids import RUNNER, RUNNER_VERSION, TRITON_NAME, TRITON_VERSION
 from bioengine_contract.request import RunRequest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -46,6 +46,7 @@ from bioengine_server.network.errors import Forbidden
 from bioengine_server.service.triton_client import TritonClient, runner_info
 from bioengine_server.triton.api import TritonApi
 from bioengine_server.triton.errors import TritonUnavailable
+from bioengine_server.untrusted import shown
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +145,8 @@ class TritonProxy:
         _check_length(request, asked, len(header), self._keeper.access.size_limit(caller))
         tensors = counted(_joined(rest, stream), asked.streamed)
         # All of it before a place of the model is taken: who sends slowly keeps nobody waiting.
+        if model == RUNNER and version not in ("", RUNNER_VERSION):
+            raise NoSuchModel(f"{RUNNER!r} has no version {version}; it has the version {RUNNER_VERSION} alone.")
         if model == RUNNER:
             return await self._run(asked, await _run_request(asked, tensors, take), caller)
         with Received(self._folder) as received:
@@ -260,8 +263,9 @@ async def _run_request(asked: InferRequest, tensors: AsyncIterator[bytes | bytea
     """What a request of the model runner is about, all of it read. Raises BadInference, BadBody, BodiesTooLarge."""
     if [(tensor.name, tensor.datatype) for tensor in asked.inputs] != [("kwargs", "BYTES")] or asked.inputs[0].segment.texts != 1:
         raise BadInference(f"{RUNNER} takes one input, `kwargs`, of the datatype BYTES with one element")
-    if [output.name for output in asked.outputs] not in ([], ["result"]):
-        raise BadInference(f"{RUNNER} has one output, `result`")
+    for output in asked.outputs:
+        if output.name != "result":
+            raise BadInference(f"{RUNNER} has the output `result` alone, and not {shown(output.name)!r}")
     content = bytearray(asked.from_json)
     async for part in tensors:
         take(len(part))

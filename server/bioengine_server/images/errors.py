@@ -234,8 +234,8 @@ class WrongImageCount(ImageError):
             "Give as many for each run" if is_folder else "Give one file for each input; for several runs give a folder with -o"
         )
         super().__init__(
-            f"The model takes {len(needed)} image{'' if len(needed) == 1 else 's'} at a time ({names}), and {given} came for "
-            f"{shown(output, 300)}. {advice}."
+            f"The model takes {len(needed)} image{'' if len(needed) == 1 else 's'} at a time ({names}), but {given} "
+            f"{'was' if given == 1 else 'were'} given for {shown(output, 300)}. {advice}."
         )
 
 
@@ -271,7 +271,7 @@ class UntrustedCertificate(BioEngineError):
 
 
 class NotABioEngine(BioEngineError):
-    code = "not_a_bio_engine"
+    code = "not_a_bioengine"
 
     def __init__(self, url: str, what: str) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""Inputs and outputs of Triton models other than the router: one value for each input, arrays by name back."""
+"""Inputs and outputs of Triton models other than the model runner: one value for each input, arrays by name back."""
 
 from __future__ import annotations
 
@@ -50,8 +50,10 @@ def to_triton(inputs: Any, config: dict[str, Any], serialization: str) -> list[t
             del values[spec["name"]]
     if not fits or any(spec["name"] not in values and not spec.get("optional") for spec in specs):
         given = len(inputs) if isinstance(inputs, (dict, list, tuple)) else type(inputs).__name__
+        were = "was" if given == 1 else "were"
         raise RefusedArgument(
-            "inputs", f"the model '{config['name']}' takes a list of {len(specs)} ({', '.join(names)}), and {given} came."
+            "inputs",
+            f"the model '{config['name']}' takes a list of {len(specs)} ({', '.join(names)}), but {given} {were} given.",
         )
     given_specs = [spec for spec in specs if spec["name"] in values]
     if serialization == "imjoy":

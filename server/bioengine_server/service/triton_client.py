@@ -8,6 +8,7 @@ arguments that are refused raise, naming the argument.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from typing import Any
 
 from bioengine_contract import message
 from bioengine_contract.errors import BadRequest, RequestError
-from bioengine_contract.ids import RUNNER, BadModelId
+from bioengine_contract.ids import RUNNER, RUNNER_VERSION, BadModelId
 from bioengine_contract.nearest import did_you_mean
 from bioengine_contract.package_errors import ModelNotFound
 from bioengine_contract.request import REQUEST_KEYS, RunRequest
@@ -204,8 +205,9 @@ class TritonClient:
         Raises NoAccess, TooManyRequests, ReservedModel.
         """
         async with self.access.request(caller):
-            if request.inputs is not None and names_probe(request.model_id):
-                raise ReservedModel("model_id")
+            with contextlib.suppress(RequestError):  # which the answer says
+                if request.inputs is not None:
+                    self.dispatcher.stored(request.model_id, "model_id")
             return await self.dispatcher.respond(request, Call(caller, Progress(None)))
 
     async def forward(self, model_name: str, version: str, body: Body, headers: Mapping[str, str], caller: Caller) -> Any:
@@ -299,7 +301,12 @@ class TritonClient:
 def runner_info(request_id: str = "") -> dict[str, Any]:
     """What Triton would say of a response of its model `bioengine-model-runner`."""
     outputs = [{"name": "result", "datatype": "BYTES", "shape": [1]}]
-    return {"model_name": RUNNER, "model_version": "1", "outputs": outputs, **({"id": request_id} if request_id else {})}
+    return {
+        "model_name": RUNNER,
+        "model_version": RUNNER_VERSION,
+        "outputs": outputs,
+        **({"id": request_id} if request_id else {}),
+    }
 
 
 def _for_runner(options: InferOptions) -> InferOptions:
@@ -307,7 +314,7 @@ def _for_runner(options: InferOptions) -> InferOptions:
 
     Raises RefusedArgument.
     """
-    if options.model_version not in ("", "1"):
+    if options.model_version not in ("", RUNNER_VERSION):
         raise RefusedArgument(
             "model_version",
             f"{RUNNER!r} has the version 1 alone. That of a bioimage.io model goes with its id, as in 'affable-shark/1.1'.",

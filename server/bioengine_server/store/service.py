@@ -5,8 +5,7 @@
 Downloads and descriptions each have a lane, with so many at once in all and for each caller: a client who asks for a thousand
 models neither fills the disk with them at once nor keeps the others waiting.
 
-It is asked by the server, not by the routers: a router instance would be taken for as long as a download lasts, and
-Triton's side needs neither the internet nor a secret this way.
+Triton's side needs neither the internet nor a secret.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Triton as seen from the server: its process, its API, the health of its router."""
+"""Triton as seen from the server: its process, its API, the health of its model runner."""

@@ -32,6 +32,11 @@ def process_died(text: str) -> bool:
     return _UNHEALTHY.search(text) is not None
 
 
-def model_is_gone(text: str) -> bool:
-    """Whether it says that Triton has no such model, or none that is loaded."""
-    return "is not ready" in text or "unknown model" in text or "is not found" in text
+def is_unloading(text: str) -> bool:
+    """Whether it says that the model is being unloaded, or loaded."""
+    return "is not ready" in text
+
+
+def may_be_gone(text: str) -> bool:
+    """Whether it says that Triton has no such model, or none that is loaded; or not in the version that was asked for."""
+    return is_unloading(text) or "unknown model" in text or "is not found" in text

@@ -19,7 +19,7 @@ from bioengine_server.aside import aside
 from bioengine_server.triton.api import TritonApi
 from bioengine_server.triton.errors import TritonError
 from bioengine_server.triton.runner import Runner
-from bioengine_server.triton.text import model_is_gone
+from bioengine_server.triton.text import is_unloading, may_be_gone
 from bioengine_server.workers.worker import Body, ModelGone, Opened
 
 # Loads that Triton's model runner begins at once; one more of its instances is free for short questions meanwhile.
@@ -111,13 +111,14 @@ class TritonWorker:
         """What an error of Triton's about a model means: one of the request, or that its process is gone."""
         if error.own_error is not None:
             return error.own_error
-        is_gone = model_is_gone(error.text)
-        if error.is_of_request and not is_gone:
+        if error.is_of_request and not may_be_gone(error.text):
             return error
         process = await self._process({"operation": "process", "name": model.name})
-        if process.state == "open" and not is_gone and not error.process_died:
-            return ModelFailed(model.manifest.id, "it gave no reason; the server's log has more")
-        return ModelGone(process.reason or "its process has ended")
+        if process.state != "open" or error.process_died or is_unloading(error.text):
+            return ModelGone(process.reason or "its process has ended")
+        if error.is_of_request:
+            return error  # such as for another version of the Triton model
+        return ModelFailed(model.manifest.id, "it gave no reason; the server's log has more")
 
 
 def _has_shared(folder: SharedFolder, outputs: Sequence[np.ndarray]) -> bool:

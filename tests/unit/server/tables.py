@@ -8,7 +8,7 @@ from bioengine_server.http.health import Health
 from bioengine_server.http.route_table import RouteTable
 from bioengine_server.http.routes import route_table
 from bioengine_server.hypha.authenticator import Authenticator
-from bioengine_server.readiness import Liveness, Readiness
+from bioengine_server.service.readiness import Liveness, Readiness
 from bioengine_server.settings import Settings
 from fastapi import FastAPI
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from bioengine_contract.errors import RequestError
 from bioengine_contract.manifest import Axis, Tensor, Weights
-from bioengine_contract.model_errors import ModelNotLoaded
+from bioengine_contract.model_errors import EnvironmentGone, ModelNotLoaded, RunDirUnusable
 from bioengine_contract.operations import ModelProcess, Report
 from bioengine_contract.request import RunRequest
 from bioengine_contract.triton_model import TritonModel
@@ -170,6 +170,14 @@ async def test_a_crowd_gets_one_failed_load_and_the_next_try_comes_later(make: M
     assert all(result["code"] == "model_not_loaded" for result in results) and worker.loads == ["shark"]
     monkeypatch.setattr("bioengine_server.dispatch.loaded.FAILURE_REMEMBERED", 0.0)
     assert (await run(dispatcher))["success"] and worker.loads == ["shark", "shark"]
+
+
+async def test_a_failure_of_the_servers_own_is_not_remembered(make: Make) -> None:
+    dispatcher, worker = make()
+    worker.load_failures = [EnvironmentGone("shark"), RunDirUnusable("shark", "it is full")]
+    for code in ("environment_gone", "run_dir_unusable"):
+        assert (await run(dispatcher))["code"] == code
+    assert (await run(dispatcher))["success"]
 
 
 async def test_another_import_ends_the_wait_after_a_failure_and_is_loaded(make: Make, tmp_path: Path) -> None:

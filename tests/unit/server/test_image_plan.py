@@ -133,10 +133,12 @@ def test_outputs_that_a_link_makes_one_file() -> None:
 def test_optional_images_are_named_as_such() -> None:
     files = images("a.tif", "b.tif", "c.tif")
     model = Model("m", [IMAGE, TensorAxes("mask", "bcyx", 1, optional=True)], [MASK])
-    with pytest.raises(WrongImageCount, match=r"takes 1 image at a time \(image; optional, .*: mask\), and 3 came for o\.tif"):
+    with pytest.raises(
+        WrongImageCount, match=r"takes 1 image at a time \(image; optional, .*: mask\), but 3 were given for o\.tif"
+    ):
         plan_runs(files, model, "o.tif")
     with pytest.raises(
-        WrongImageCount, match=r"takes 2 images at a time \(image, image\), and 3 came for o. Give as many for each run"
+        WrongImageCount, match=r"takes 2 images at a time \(image, image\), but 3 were given for o. Give as many for each run"
     ):
         plan_runs(files, TWO, "o")
 

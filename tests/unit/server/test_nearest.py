@@ -85,7 +85,7 @@ def test_optional_inputs_of_triton_models_are_left_out() -> None:
         assert [name for name, _ in to_triton(inputs, OPTIONAL, "triton")] == names
     with pytest.raises(RefusedArgument, match=r"has no input 'masks'\. Did you mean 'mask'"):
         to_triton({"raw": image, "masks": image}, OPTIONAL, "triton")
-    with pytest.raises(RefusedArgument, match=r"takes a list of 3 \(raw, mask, last\), and 0 came"):
+    with pytest.raises(RefusedArgument, match=r"takes a list of 3 \(raw, mask, last\), but 0 were given"):
         to_triton([], OPTIONAL, "triton")
 
 

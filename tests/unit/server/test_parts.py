@@ -48,7 +48,7 @@ def test_inputs_of_other_triton_models() -> None:
         to_triton([[image, image[:1]], "x"], CONFIG, "triton")
     with pytest.raises(TypeError, match="'image' is a int"):
         to_triton([[1], "x"], CONFIG, "triton")
-    with pytest.raises(RefusedArgument, match=r"takes a list of 2 \(image, param\), and 1 came"):
+    with pytest.raises(RefusedArgument, match=r"takes a list of 2 \(image, param\), but 1 was given"):
         to_triton([image], CONFIG, "triton")
 
 

@@ -111,7 +111,7 @@ class Readiness:
             raise RuntimeError("the probe model gave a wrong result")
 
     def repairing(self, under_way: bool) -> None:
-        """The router is being repaired, or was: not ready until that is over and a probe has succeeded since."""
+        """The model runner is being repaired, or was: not ready until that is over and a probe has succeeded since."""
         self._repairing = under_way
         self.fail("instances of the model runner have died and are being replaced")
 
