@@ -28,6 +28,7 @@ from bioimageio.spec import InvalidDescr, load_description
 from bioimageio.spec.model import v0_4, v0_5
 
 from bioengine_runner.errors import WrongOutputs
+from bioengine_runner.foreign import bioimageio_core
 from bioengine_runner.rundir import Boot
 from bioengine_runner.tiling import memory
 from bioengine_runner.tiling.geometry import InputAxis, geometry
@@ -64,7 +65,8 @@ class Pipeline:
     """A package's prediction pipeline on this machine's device."""
 
     def __init__(self, package: Package, weight_formats: Sequence[str], boot: Boot) -> None:
-        """Open the package and its weights. Raises PackageUnreadable, and what `open_weights` raises."""
+        """Open the package and its weights. Raises LibraryChanged, PackageUnreadable, and what `open_weights` raises."""
+        bioimageio_core.check()
         self._manifest = manifest = package.manifest
         description = _open(package)
         self._inputs = [_member(spec) for spec in manifest.inputs]
@@ -164,7 +166,7 @@ class Pipeline:
         )
         return Run(self.opened.pipeline(), sample, self._plan(arrays, most_pixels, tile), dict(self._inputs), dict(self._outputs))
 
-    def _forward(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _forward(self, arrays: Mapping[MemberId, np.ndarray]) -> dict[MemberId, np.ndarray]:
         """The weights alone, on arrays of valid sizes. Raises WrongOutputs, and whatever they raise."""
         inputs = {id: Tensor(arrays[id], dims=axes) for id, axes in self._inputs if id in arrays}
         try:
@@ -236,17 +238,19 @@ def _member(spec: TensorDescription) -> tuple[MemberId, list[AxisId]]:
     return MemberId(spec.id), [AxisId(axis.id) for axis in spec.axes]
 
 
-def _name_inputs(adapter: Any, ids: list[str]) -> None:
+def _name_inputs(adapter: bioimageio_core.ModelAdapter, ids: list[str]) -> None:
     """Have ONNX weights get each input by its own name, where they have these names.
 
     bioimageio.core 0.11 knows those alone that have to be given, and gives them what comes first: an optional input that has a
     value of its own in the weights would be dropped without a word.
     """
-    _, session = adapter._model_queue.queue[-1]
+    _, session = bioimageio_core.framework_model(adapter)
     if hasattr(session, "get_overridable_initializers"):
         names = {value.name for value in (*session.get_inputs(), *session.get_overridable_initializers())}
         if names.issuperset(ids):
-            adapter._input_names = ids
+            from bioengine_runner.foreign import bioimageio_core_onnx  # brings ONNX Runtime, which others do without
+
+            bioimageio_core_onnx.name_inputs(adapter, ids)
 
 
 def _pixels(array: np.ndarray, axes: Sequence[InputAxis]) -> int:

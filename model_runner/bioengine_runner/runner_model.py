@@ -63,7 +63,7 @@ class RunnerModel:
     async def _respond(self, request: Any) -> Any:
         task_id = str(uuid.uuid4())
         try:
-            data = pb_utils.get_input_tensor_by_name(request, "kwargs").as_numpy()
+            data = _array(pb_utils.get_input_tensor_by_name(request, "kwargs"))
             answer = message.encode(await self._answer(data.flat[0] if data.size == 1 else b"", task_id))
         except Exception:
             # An exception would reach the server as a failure of this instance, which it repairs.
@@ -119,7 +119,7 @@ class RunnerModel:
             response = await self._wait(request, model)
             if not response.has_error():
                 tensors = [pb_utils.get_output_tensor_by_name(response, name) for name in prepared.output_names]
-                return [tensor.as_numpy() for tensor in tensors], opened
+                return [_array(tensor) for tensor in tensors], opened
             text = response.error().message()
             if error := unmark(text):
                 raise error
@@ -176,3 +176,9 @@ def _decoded(data: bytes) -> Any:
             f"The request cannot be read ({str(error)[:200]}). Expected MessagePack of a dict in imjoy-rpc's encoding; "
             "the triton-client service makes it for you."
         ) from error
+
+
+def _array(tensor: pb_utils.Tensor | None) -> np.ndarray:
+    """The array of a tensor that Triton itself sees to be there, since the configuration of its model names it."""
+    assert tensor is not None
+    return tensor.as_numpy()

@@ -14,19 +14,19 @@ import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bioengine_contract.package import Package
 from bioengine_contract.package_errors import NoWeightsWork
 from bioengine_contract.trust import unusable_weights, usable_weights
 from bioengine_contract.weights import RUNNABLE
 from bioimageio.core import PredictionPipeline, create_prediction_pipeline
-from bioimageio.core._model_adapter import ModelAdapter
 from bioimageio.core.backends import create_model_adapter
 from bioimageio.core.proc_ops import CustomProcessing
 from bioimageio.spec.model import v0_4, v0_5
 
 from bioengine_runner.errors import NoGpu, WeightsError, WeightsNotOpened
+from bioengine_runner.foreign import bioimageio_core
+from bioengine_runner.foreign.bioimageio_core import ModelAdapter
 from bioengine_runner.gpu import gpus
 from bioengine_runner.reasons import in_short
 from bioengine_runner.rundir import Boot
@@ -94,9 +94,9 @@ def attempts(weight_formats: Sequence[str], accelerator: str) -> list[tuple[str,
     return [(name, device) for device in devices for name in RUNNABLE if name in weight_formats]
 
 
-def active_device(adapter: Any) -> str:
+def active_device(adapter: ModelAdapter) -> str:
     """Where an adapter of bioimageio.core 0.11 computes, as its framework says: `cpu` or `cuda:0`."""
-    device, model = adapter._model_queue.queue[-1]
+    device, model = bioimageio_core.framework_model(adapter)
     if hasattr(model, "get_providers"):
         # An ONNX Runtime session: its providers in their order, and without those that did not start.
         return _TORCH_DEVICES["cuda" if model.get_providers()[0] == _ONNX_PROVIDERS["cuda"] else "cpu"]
@@ -136,11 +136,14 @@ def _have_threads_sleep() -> None:
     By default they look for work all the while, and for some 40 ms after a run: time that the answer lacks on its way to its
     client, and that other models lack. bioimageio.core 0.11 has no argument for it.
     """
-    from bioimageio.core.backends import onnx_backend
+    import onnxruntime
 
-    options = onnx_backend.rt.SessionOptions()
+    from bioengine_runner.foreign import bioimageio_core_onnx
+
+    bioimageio_core_onnx.check()
+    options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    onnx_backend.rt.InferenceSession = functools.partial(onnx_backend.rt.InferenceSession, sess_options=options)
+    bioimageio_core_onnx.wrap_sessions(lambda open: functools.partial(open, sess_options=options))
 
 
 @contextlib.contextmanager
@@ -154,33 +157,34 @@ def tensors_found(package: Package) -> Iterator[None]:
     if weights is None or len(weights.files) == 1:
         yield
         return
-    from bioimageio.core.backends import onnx_backend
+    from bioengine_runner.foreign import bioimageio_core_onnx
 
-    file, open_session = package.folder / weights.source, onnx_backend.rt.InferenceSession
+    bioimageio_core_onnx.check()
+    file = package.folder / weights.source
 
-    def session(content: Any, **options: Any) -> Any:
-        return open_session(file if isinstance(content, bytes) else content, **options)
+    def from_file(open_session: bioimageio_core_onnx.Open) -> bioimageio_core_onnx.Open:
+        return lambda content, **options: open_session(file if isinstance(content, bytes) else content, **options)
 
-    onnx_backend.rt.InferenceSession = session
-    try:
+    with bioimageio_core_onnx.wrapped_sessions(from_file):
         yield
-    finally:
-        onnx_backend.rt.InferenceSession = open_session
 
 
-def _give_code_whole_images(pipeline: Any) -> None:
+def _give_code_whole_images(pipeline: PredictionPipeline) -> None:
     """Have custom processing run on whole images, whatever the tiles of the others are: it may need all of one.
 
     bioimageio.core 0.11 takes it for a step that can be done tile by tile.
     """
-    steps = pipeline._blockwise_preprocessing
-    end = max((number for number, step in enumerate(steps, 1) if isinstance(step, CustomProcessing)), default=0)
-    pipeline._samplewise_preprocessing += steps[:end]
-    pipeline._blockwise_preprocessing = steps[end:]
-    steps = pipeline._blockwise_postprocessing
-    start = next((number for number, step in enumerate(steps) if isinstance(step, CustomProcessing)), len(steps))
-    pipeline._blockwise_postprocessing = steps[:start]
-    pipeline._samplewise_postprocessing[:0] = steps[start:]
+    steps = bioimageio_core.steps_of(pipeline)
+    before, after = steps.before_tile, steps.after_tile
+    end = max((number for number, step in enumerate(before, 1) if isinstance(step, CustomProcessing)), default=0)
+    start = next((number for number, step in enumerate(after) if isinstance(step, CustomProcessing)), len(after))
+    whole = bioimageio_core.Steps(
+        before_whole=[*steps.before_whole, *before[:end]],
+        before_tile=before[end:],
+        after_tile=after[:start],
+        after_whole=[*after[start:], *steps.after_whole],
+    )
+    bioimageio_core.set_steps(pipeline, whole)
 
 
 def _torch_has_gpu() -> bool:

@@ -132,7 +132,7 @@ def write_package(model: UNet, folder: Path) -> None:
     np.save(folder / "test_input.npy", image)
     np.save(folder / "test_output.npy", predict(model, example)[None])
     sample = torch.from_numpy(normalized(example))[None, None]
-    torch.jit.trace(model, sample).save(str(folder / "weights_torchscript.pt"))  # type: ignore[no-untyped-call]
+    torch.jit.trace(model, sample).save(str(folder / "weights_torchscript.pt"))
     free = {0: "batch", 2: "y", 3: "x"}
     torch.onnx.export(
         model,

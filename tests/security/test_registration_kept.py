@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
+from bioengine_server.foreign.hypha import manager_of
 from bioengine_server.hypha.application import create_hypha, hypha_store
-from bioengine_server.hypha.hypha_parts import manager_of
 from bioengine_server.hypha.secrets import new_secret
 from bioengine_server.service.registration import LocalRegistration
 from bioengine_server.settings import Settings
@@ -78,7 +78,7 @@ def ends_of(store: Any, client: str) -> list[Any]:
     from bioengine_server.hypha.rpc_limits import _GuardedRPC
 
     found = [thing for thing in gc.get_objects() if isinstance(thing, _GuardedRPC)]
-    return [end for end in found if end._client_id == client and end._local_workspace == "public"]
+    return [end for end in found if end.client_id == client and end.workspace == "public"]
 
 
 @pytest.mark.parametrize("loss", ["its services", "its entry", "its connection"])
@@ -86,7 +86,7 @@ async def test_a_service_that_is_lost_is_there_again_within_five_seconds(kept: K
     assert await kept.answers() and len(kept.registered) == 1
     if loss == "its services":
         for end in ends_of(kept.store, "bioengine"):
-            end._object_store.pop("services")
+            end.sessions.pop("services")
     elif loss == "its entry":
         redis = manager_of(kept.store)._redis
         for key in [key async for key in redis.scan_iter("*triton-client*")]:
@@ -110,7 +110,7 @@ async def test_a_manager_that_is_gone_is_told_of(kept: Kept) -> None:
 LOSING = """
 import asyncio, os, sys
 from bioengine_server import stack
-from bioengine_server.hypha.hypha_parts import manager_of
+from bioengine_server.foreign.hypha import manager_of
 
 made = stack._local_registration
 

@@ -13,13 +13,13 @@ from bioengine_server import log_once
 from bioengine_server.access.errors import TooManyHandshakes
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
+from bioengine_server.foreign import hypha as border
 from bioengine_server.gateway import route
 from bioengine_server.gateway.route import LegacyGateway
 from bioengine_server.http import protocol, stall_timeout
 from bioengine_server.http.connections import Connections
 from bioengine_server.http.security_headers import SAFE_HEADERS
 from bioengine_server.http.stall_timeout import StallTimeout
-from bioengine_server.hypha import hypha_parts
 from bioengine_server.hypha.application import create_hypha
 from bioengine_server.hypha.secrets import new_secret
 from bioengine_server.library import LibraryChanged
@@ -258,4 +258,4 @@ def test_hypha_s_limit_by_a_header_of_anybody_is_gone(tmp_path: Path) -> None:
     names = {getattr(item.cls, "__name__", "") for item in app.user_middleware}
     assert names and not any("RateLimit" in name for name in names)
     with pytest.raises(LibraryChanged, match="HTTPRateLimitMiddleware"):
-        hypha_parts.drop_rate_limit(app)
+        border.drop_rate_limit(app)

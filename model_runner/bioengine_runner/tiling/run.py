@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from bioimageio.core import PredictionPipeline, Sample, Tensor
+from bioimageio.core.axis import AxisId
+from bioimageio.core.common import MemberId
 from bioimageio.core.stat_measures import Measure, MeasureValue, Stat
 
 from bioengine_runner.processing import Processing
@@ -15,7 +16,7 @@ from bioengine_runner.tiling.plan import Key, Part, Plan, Tile
 
 BATCH = "batch"
 
-Axes = dict[Any, Sequence[Any]]
+Axes = dict[MemberId, Sequence[AxisId]]
 """The axes of each tensor, in order."""
 
 
@@ -26,7 +27,7 @@ class Block:
     `arrays`: preprocessed, of valid sizes, by input. `stat`: the statistics of the whole that concern it.
     """
 
-    arrays: dict[str, np.ndarray]
+    arrays: dict[MemberId, np.ndarray]
     tile: Tile
     samples: slice
     stat: Stat
@@ -41,7 +42,7 @@ class Run:
         self._sample = sample
         self._inputs = inputs
         self._outputs = outputs
-        self._whole: dict[str, np.ndarray] = {}
+        self._whole: dict[MemberId, np.ndarray] = {}
         # Up to the last operator that needs the whole image.
         self._processing.before_whole(sample)
 
@@ -82,7 +83,7 @@ class Run:
         cut = array[tuple(index)]
         return np.pad(cut, padding, mode="reflect") if any(after for _, after in padding) else cut
 
-    def put(self, block: Block, outputs: Mapping[str, np.ndarray]) -> None:
+    def put(self, block: Block, outputs: Mapping[MemberId, np.ndarray]) -> None:
         """Keep what the weights made of a block, post-processed as far as tiles can be."""
         members = {id: Tensor(array, dims=self._outputs[id]) for id, array in outputs.items()}
         sample = Sample(members=members, stat=block.stat, id=None)

@@ -59,13 +59,17 @@ def triton_client(address: str) -> Run:
     url = address if path == address else "triton"
     client = triton_http.InferenceServerClient(url, connection_timeout=TIMEOUT, network_timeout=TIMEOUT)
     if path != address:
-        # tritonclient 2.73 has no option for it; its pool asks here for what to connect to.
-        client._client_stub._connection_pool._resolve = lambda: [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", path)]
+        # In the environment of tritonclient, the server is installed, too.
+        from bioengine_server.foreign.tritonclient import connect_to_socket
+
+        connect_to_socket(client, path)
 
     def run(model: str, image: np.ndarray) -> np.ndarray:
         tensor = triton_http.InferInput("image", list(image.shape), "FP32")
         tensor.set_data_from_numpy(image)
-        output: np.ndarray = client.infer(model, [tensor]).as_numpy("same")
+        output = client.infer(model, [tensor]).as_numpy("same")
+        if output is None:
+            raise RuntimeError(f"{model} gave no output 'same'")
         return output
 
     return run

@@ -268,6 +268,7 @@ async def _in_workspace(store: RedisStore, user: UserInfo | None, query: dict[st
     """
     asked = query.get("workspace")
     if user is not None:
+        assert user.scope is not None  # a token's user has one
         own = user.get_workspace()
         workspace = user.scope.current_workspace or asked or own
         if asked and user.check_permission(asked, UserPermission.read):

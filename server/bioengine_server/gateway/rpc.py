@@ -1,8 +1,4 @@
-"""imjoy-rpc's own RPC class as the server's end of one legacy connection. All that touches the library's inner names is here.
-
-Frames are MessagePack of a main part, followed by one of an extra part; long messages come in chunks of 512,000 bytes
-through the built-in service's `message_cache` (imjoy-rpc 0.5, "hypha" transport).
-"""
+"""imjoy-rpc's own RPC class as the server's end of one legacy connection, with what this server lets a client say."""
 
 from __future__ import annotations
 
@@ -12,30 +8,21 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-import imjoy_rpc.hypha.rpc
 import msgpack
 import shortuuid
-from imjoy_rpc.hypha.rpc import CHUNK_SIZE, RPC
-from imjoy_rpc.hypha.utils import FuturePromise
 
+from bioengine_server.foreign import imjoy_rpc
+from bioengine_server.foreign.imjoy_rpc import CHUNK_SIZE
 from bioengine_server.gateway.errors import ClientLeft
 from bioengine_server.gateway.wrap import caller
 from bioengine_server.hypha import envelope, function_names
 from bioengine_server.hypha.rpc_limits import bare_errors, check_arrays, told_error, without_context
 from bioengine_server.hypha.uploads import Uploads
-from bioengine_server.library import require
 from bioengine_server.limits import SizeLimit
 
 logger = logging.getLogger(__name__)
 
 MANAGER_ID = "workspace-manager"
-
-_VERSION = "0.5.59"
-_PARTS = {
-    "FuturePromise": (FuturePromise, "67243f9b65bc"),
-    "index_object": (imjoy_rpc.hypha.rpc.index_object, "cdd2f88a4504"),
-    "RPC": (RPC, "af589ac7d320"),
-}
 
 _PING_PATIENCE = 3.0  # seconds
 
@@ -45,26 +32,13 @@ _CHUNKS_IN_FLIGHT = 8
 
 def guard_legacy_rpc() -> None:
     """Have every end of imjoy-rpc look names up among what was offered alone. Raises LibraryChanged."""
-    require("imjoy-rpc", _VERSION, _PARTS)
-    imjoy_rpc.hypha.rpc.index_object = function_names.find
-    imjoy_rpc.hypha.rpc.FuturePromise = _Promise
-    # It writes a traceback for each message that names nothing, as any client may send.
-    imjoy_rpc.hypha.rpc.logger.setLevel(logging.CRITICAL)
+    imjoy_rpc.check()
+    imjoy_rpc.use_lookup(function_names.find)
+    imjoy_rpc.mend_promises()
+    imjoy_rpc.silence()
 
 
-class _Promise(FuturePromise):  # type: ignore[misc]
-    """The answer of a call, which comes once: the library rejects a call also when its message cannot be sent any more."""
-
-    def resolve(self, result: Any) -> None:
-        if not self.done():
-            super().resolve(result)
-
-    def reject(self, error: Any) -> None:
-        if not self.done():
-            super().reject(error)
-
-
-class LegacyRPC(RPC):
+class LegacyRPC(imjoy_rpc.End):
     """The RPC end for one client: plain errors, fast chunks, senders that cannot be forged."""
 
     def __init__(self, connection: Any, workspace: str, client_id: str, user: dict[str, Any], limit: SizeLimit) -> None:
@@ -86,11 +60,11 @@ class LegacyRPC(RPC):
         self._has_left = False
         super().__init__(connection, client_id=MANAGER_ID, workspace=workspace, method_timeout=3600)
         # Who registers here would do so among the server's own services; clients offer theirs through the manager.
-        del self._services["built-in"]["register_service"]
+        del self.services["built-in"]["register_service"]
         check_arrays(self)
         bare_errors(self)
         self._send_frame = connection.emit_message
-        self._emit_message = self._emit_with_user
+        self.send_with(self._emit_with_user)
 
     def on_unknown_service(self, find: Callable[[str], Awaitable[None]]) -> None:
         """Have `find(service id)` called before a method of a service that is not there (yet) is looked up.
@@ -101,7 +75,7 @@ class LegacyRPC(RPC):
 
     def drop_service(self, id: str) -> None:
         """Keep a service no more. One that the client calls all the same is looked for as any that is unknown."""
-        self._services.pop(id, None)
+        self.services.pop(id, None)
 
     def refuse_with(self, reason: Exception) -> None:
         """Have every call answered with `reason` from now on."""
@@ -124,98 +98,100 @@ class LegacyRPC(RPC):
         main = unpacker.unpack()
         context = caller.get() or {}
         main["user"] = context.get("user") or self._user
-        main["ws"] = context.get("ws") or self._local_workspace
+        main["ws"] = context.get("ws") or self.workspace
         await self._send_frame(msgpack.packb(main) + frame[unpacker.tell() :])
 
-    def _on_message(self, message: bytes) -> None:
+    def take_frame(self, frame: bytes) -> None:
         """A frame of the client. Raises NotAMessage."""
         try:
-            self._take(envelope.checked(message, self._sender))
+            self._take(envelope.checked(frame, self._sender))
         except envelope.MessageRefused as error:
             logger.info("A message of %s was refused", self._sender)
             answer = envelope.refusal(error, self._sender, MANAGER_ID)
-            told = asyncio.ensure_future(self._emit_message(answer))
+            told = asyncio.ensure_future(self.send(answer))
             self._finding.add(told)
             told.add_done_callback(self._finding.discard)
 
     def _take(self, message: envelope.Message) -> None:
         """Handle a message as what it is: from this client, to this end."""
-        main = {**message.main, "from": self._sender, "to": f"{self._local_workspace}/{MANAGER_ID}", "user": self._user}
+        main = {**message.main, "from": self._sender, "to": f"{self.workspace}/{MANAGER_ID}", "user": self._user}
         if "parent" in main and not self._is_session(main["parent"]):
             del main["parent"]
         data = {**main, "ctx": {**main, **self.default_context}, **message.body}
         without_context(data)
-        self._fire("method", data)
+        self.fire(data)
 
     def _is_session(self, name: str) -> bool:
         """Whether a session of this end is open; else the library would make one of that name."""
         try:
-            return isinstance(function_names.find(self._object_store, name), dict)
+            return isinstance(function_names.find(self.sessions, name), dict)
         except KeyError:
             return False
 
-    def _handle_method(self, data: dict[str, Any]) -> None:
-        method = str(data.get("method", "")).split(".")
+    def handle_call(self, message: dict[str, Any]) -> None:
+        method = str(message.get("method", "")).split(".")
         if self._refusal is not None and method[-1] not in ("resolve", "reject"):
-            super()._handle_method({**data, "method": "services.built-in.refuse", "args": None, "with_kwargs": False})
-        elif method[0] == "services" and len(method) > 2 and method[1] not in self._services and self._find_service:
-            task = asyncio.ensure_future(self._find_and_handle(method[1], data))
+            super().handle_call({**message, "method": "services.built-in.refuse", "args": None, "with_kwargs": False})
+        elif method[0] == "services" and len(method) > 2 and method[1] not in self.services and self._find_service:
+            task = asyncio.ensure_future(self._find_and_handle(method[1], message))
             self._finding.add(task)
             task.add_done_callback(self._finding.discard)
-        elif method[-1] in ("resolve", "reject") and self._get_session_store(".".join(method[:-1])) is None:
-            logger.debug("A late answer: %s", data["method"])  # as to the last heartbeat of a call that has ended
+        elif method[-1] in ("resolve", "reject") and not self.has_session(".".join(method[:-1])):
+            logger.debug("A late answer: %s", message["method"])  # as to the last heartbeat of a call that has ended
         else:
-            super()._handle_method(data)
+            super().handle_call(message)
 
-    async def _find_and_handle(self, service_id: str, data: dict[str, Any]) -> None:
+    async def _find_and_handle(self, service_id: str, message: dict[str, Any]) -> None:
         assert self._find_service is not None
         try:
             await self._find_service(service_id)
         except Exception as error:  # the call itself then says that its method is not there
             logger.debug("Service %s: %s", service_id, error)
-        super()._handle_method(data)
+        super().handle_call(message)
 
-    def _call_method(  # type: ignore[no-untyped-def]
-        self, method, args, kwargs, resolve=None, reject=None, heartbeat_task=None, method_name=None, run_in_executor=False
-    ):
-        return asyncio.ensure_future(self._run_method(method, args, kwargs, resolve, reject, heartbeat_task, method_name))
-
-    async def _run_method(  # type: ignore[no-untyped-def]
-        self, method, args, kwargs, resolve, reject, heartbeat_task, method_name
-    ):
+    async def run_method(
+        self,
+        method: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        resolve: Callable[[Any], Any] | None,
+        reject: imjoy_rpc.Reject | None,
+        heartbeat: asyncio.Task[None] | None,
+        name: str | None,
+    ) -> None:
         told = None
         try:
             result = method(*args, **kwargs)
             if inspect.isawaitable(result):
                 result = await result
         except Exception as error:
-            logger.debug("%s: %s", method_name, error)
+            logger.debug("%s: %s", name, error)
             if reject is not None:
                 told = reject(Exception(_message(error)))
         else:
             if resolve is not None:
                 told = resolve(result)
         finally:
-            if heartbeat_task is not None:
-                heartbeat_task.cancel()
+            if heartbeat is not None:
+                heartbeat.cancel()
             if told is not None:  # or not: a client that has gone hears nothing
                 told.add_done_callback(lambda told: told.cancelled() or told.exception())
 
-    def _create_message(self, key, heartbeat=False, overwrite=False, context=None):  # type: ignore[no-untyped-def]
+    def create_message(self, key: Any, heartbeat: Any = False, overwrite: bool = False, context: Any = None) -> None:
         self._uploads.open(self._sender, key, self._limit, answer=self._is_answer(key, heartbeat))
-        super()._create_message(key, bool(heartbeat), overwrite, context)
-        self._object_store["message_cache"][key] = bytearray()
+        super().create_message(key, bool(heartbeat), overwrite, context)
+        self.unfinished[key] = bytearray()
 
-    def _append_message(self, key, data, heartbeat=False, context=None):  # type: ignore[no-untyped-def]
+    def append_message(self, key: Any, data: Any, heartbeat: Any = False, context: Any = None) -> None:
         self._uploads.grow(self._sender, key, data)
         if heartbeat and self._is_answer(key, heartbeat):
-            self._object_store[key]["timer"].reset()
-        self._object_store["message_cache"][key].extend(data)
+            self.sessions[key]["timer"].reset()
+        self.unfinished[key].extend(data)
 
-    def _process_message(self, key, heartbeat=False, context=None):  # type: ignore[no-untyped-def]
+    def process_message(self, key: Any, heartbeat: Any = False, context: Any = None) -> None:
         self._uploads.checked(self._sender, key)
         try:
-            whole = envelope.checked(self._object_store["message_cache"][key], self._sender)
+            whole = envelope.checked(self.unfinished[key], self._sender)
         except envelope.NotAMessage as error:
             raise ValueError(f"The chunks make no message: {error}") from error
         finally:
@@ -226,12 +202,12 @@ class LegacyRPC(RPC):
         """Whether a message is the answer to a call of this end; its parts keep the call waiting. Raises KeyError."""
         if not heartbeat:
             return False
-        session = self._object_store.get(key) if isinstance(key, str) and key not in envelope.RESERVED_SESSIONS else None
+        session = self.sessions.get(key) if isinstance(key, str) and key not in envelope.RESERVED_SESSIONS else None
         if not isinstance(session, dict) or "timer" not in session:
             raise KeyError(f"The session {str(key)[:80]} does not exist any more.")
         return True
 
-    def _remove_message(self, key, context=None):  # type: ignore[no-untyped-def]
+    def remove_message(self, key: Any, context: Any = None) -> None:
         self._uploads.checked(self._sender, key)
         self._uploads.close(key)
 
@@ -250,7 +226,7 @@ class LegacyRPC(RPC):
             has_left: whether it has gone, and hears nothing any more.
         """
         self._has_left |= has_left
-        waiting = list(_waiting_calls(self._object_store))
+        waiting = list(_waiting_calls(self.sessions))
         for reject in waiting:
             reject(ClientLeft(self._sender))
         return bool(waiting)
@@ -261,11 +237,11 @@ class LegacyRPC(RPC):
         await super().disconnect()
 
     def _forget(self, key: str) -> None:
-        self._object_store.get("message_cache", {}).pop(key, None)
+        self.unfinished.pop(key, None)
 
-    async def _send_chunks(self, package: bytes, target_id: str, session_id: str | None) -> None:
-        remote = await self.get_remote_service(f"{target_id}:built-in")
-        cache, message_id, heartbeat = remote.message_cache, session_id or shortuuid.uuid(), bool(session_id)
+    async def send_chunks(self, package: bytes, target: str, session: str | None) -> None:
+        remote = await self.get_remote_service(f"{target}:built-in")
+        cache, message_id, heartbeat = remote.message_cache, session or shortuuid.uuid(), bool(session)
         await cache.create(message_id, heartbeat)
         flying: set[asyncio.Future[Any]] = set()
         for start in range(0, len(package), CHUNK_SIZE):

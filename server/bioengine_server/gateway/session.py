@@ -203,6 +203,7 @@ class LegacySession:
         """The user as the one who may come again under this client's id, in whose place no other program comes."""
         if not is_name(self._client_id):  # no token can name it: it comes again when the connection before has ended
             return self._user
+        assert self._user.scope is not None  # it was let in
         return self._user.model_copy(update={"scope": self._user.scope.model_copy(update={"client_id": self._client_id})})
 
     def _user_data(self) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """uvicorn's ends of connections, with deadlines for what their clients owe them, and a bound of connections.
 
 uvicorn 0.54 waits for ever for a header, for the handshake of a websocket, and for the rest of a body that nobody reads, from any
-number of connections. This module has all that is used of its own names, and
-`check_uvicorn` says so where one of them has gone.
+number of connections.
 """
 
 from __future__ import annotations
@@ -13,13 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import h11
-import uvicorn
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from uvicorn.server import ServerState
 
-from bioengine_server.errors import StackError
+from bioengine_server.foreign import uvicorn
 from bioengine_server.http.connections import Connections
 from bioengine_server.http.security_headers import SAFE_HEADERS
 from bioengine_server.log_once import OnceFilter
@@ -39,22 +33,16 @@ FLUSH_TIMEOUT = 60.0
 # Bytes that are parsed at once: few where h11 works long on each, such as on a body in chunks of one byte.
 _SLICE, _PLAIN_SLICE = 1 << 14, 1 << 16
 
-_HTTP_NAMES = (
-    "connection_made", "connection_lost", "data_received", "on_response_complete", "send_400_response",
-    "conn", "transport", "loop", "client", "scope", "flow", "headers",
-)  # fmt: skip
-_WEBSOCKET_NAMES = (
-    "connection_made", "connection_lost", "data_received", "send_receive_event_to_app", "send", "transport", "loop",
-    "handshake_initiated", "handshake_complete",
-)  # fmt: skip
-
 
 def protocols(connections: Connections) -> dict[str, Any]:
     """Arguments of `uvicorn.Config` for guarded ends of HTTP and of websockets.
 
     Args:
         connections: where they are counted.
+
+    Raises LibraryChanged.
     """
+    uvicorn.check()
     logger = logging.getLogger("uvicorn.error")
     if not any(isinstance(each, OnceFilter) for each in logger.filters):
         logger.addFilter(OnceFilter())
@@ -63,17 +51,6 @@ def protocols(connections: Connections) -> dict[str, Any]:
         "http": type("GuardedHttp", (_GuardedHttp,), shared),
         "ws": type("GuardedWebSocket", (_GuardedWebSocket,), shared),
     }
-
-
-def check_uvicorn(config: uvicorn.Config) -> None:
-    """Raises StackError where uvicorn is not as this module expects it."""
-    made: dict[str, Any] = {"config": config, "server_state": ServerState(), "app_state": {}, "_loop": asyncio.get_running_loop()}
-    for protocol, names in ((H11Protocol(**made), _HTTP_NAMES), (WebSocketsSansIOProtocol(**made), _WEBSOCKET_NAMES)):
-        if missing := [name for name in names if not hasattr(protocol, name)]:
-            raise StackError(
-                f"uvicorn {uvicorn.__version__} is not the version that this server was made for: its {type(protocol).__name__} "
-                f"has no {', '.join(missing)}. Install the version that server/requirements.txt names."
-            )
 
 
 def see_off(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -101,7 +78,7 @@ def _plain_answer(status: bytes, text: str) -> bytes:
     return b"\r\n".join([b"HTTP/1.1 " + status, *(name + b": " + value for name, value in headers), b"", body])
 
 
-class _Flow(FlowControl):
+class _Flow(uvicorn.Flow):
     """Reading stays paused while something that was read is still to be parsed, whatever else wants it resumed."""
 
     is_held = False
@@ -112,12 +89,12 @@ class _Flow(FlowControl):
 
     def hold(self) -> None:
         self.is_held = True
-        self._transport.pause_reading()
+        self.transport.pause_reading()
 
     def release(self) -> None:
         self.is_held = False
         if not self.read_paused:
-            self._transport.resume_reading()
+            self.transport.resume_reading()
 
     def resume_reading(self) -> None:
         was_paused = self.read_paused
@@ -129,7 +106,7 @@ class _Flow(FlowControl):
             self._on_resume()
 
 
-class _GuardedHttp(H11Protocol):
+class _GuardedHttp(uvicorn.H11Protocol):
     """A connection that carries requests, one after the other, until it becomes a websocket or ends."""
 
     open_connections: Connections
@@ -252,7 +229,7 @@ class _GuardedHttp(H11Protocol):
             see_off(self.transport, self.loop)
 
 
-class _GuardedWebSocket(WebSocketsSansIOProtocol):
+class _GuardedWebSocket(uvicorn.WebSocketsSansIOProtocol):
     """A connection that has become a websocket."""
 
     open_connections: Connections

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from bioengine_server.foreign.hypha import is_connected
 from bioengine_server.http.allowed_routes import AllowedRoutes
 from bioengine_server.http.authentication import AuthenticationMiddleware
 from bioengine_server.http.body import BoundedBodies
@@ -22,7 +23,6 @@ from bioengine_server.http.triton_proxy import TritonProxy
 from bioengine_server.hypha.application import hypha_store
 from bioengine_server.hypha.authenticator import Authenticator
 from bioengine_server.hypha.frames import CheckedFrames
-from bioengine_server.hypha.hypha_parts import is_connected
 from bioengine_server.hypha.rpc_limits import is_own_end
 from bioengine_server.limits import SizeLimit
 from bioengine_server.network.origins import Origins

@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 
 from bioengine_server.http.connections import Connections, raise_file_limit
-from bioengine_server.http.protocol import check_uvicorn, protocols
+from bioengine_server.http.protocol import protocols
 from bioengine_server.network.errors import PortInUse
 
 # Clients send chunks of at most half a megabyte. uvicorn keeps an unfinished message of each connection.
@@ -79,7 +79,6 @@ class HttpServer:
     async def start(self) -> None:
         """Serve; returns when requests are answered."""
         self._server.config.load()
-        check_uvicorn(self._server.config)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         while not self._server.started:
             if self._task.done():

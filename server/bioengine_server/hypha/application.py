@@ -14,7 +14,8 @@ from hypha.core.store import RedisStore
 from hypha.server import create_application, get_argparser
 
 from bioengine_server.access.rules import Access
-from bioengine_server.hypha import hypha_parts
+from bioengine_server.foreign import hypha as border
+from bioengine_server.hypha.first_client import keep_first_client
 from bioengine_server.hypha.isolation import confine_clients
 from bioengine_server.hypha.login import replace_login
 from bioengine_server.hypha.rpc_limits import guard_rpc, is_own_end
@@ -33,15 +34,15 @@ def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI
 
     Raises LibraryChanged.
     """
-    hypha_parts.require_parts()
-    hypha_parts.use_rpc(guard_rpc(access.size_limit))
-    hypha_parts.know_who_is_there()
-    hypha_parts.keep_first_client(is_own_end)
+    border.check()
+    border.use_rpc(guard_rpc(access.size_limit))
+    border.know_who_is_there()
+    keep_first_client(is_own_end)
     replace_login()
     confine_clients()
     check_scopes()
-    hypha_parts.hide_version()
-    hypha_parts.hide_prints()
+    border.hide_version()
+    border.hide_prints()
     os.environ.update(
         HYPHA_WS_MSG_RATE_LIMIT=str(_MESSAGE_RATE),
         HYPHA_WS_MSG_BURST_LIMIT=str(_MESSAGE_BURST),
@@ -60,7 +61,7 @@ def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI
         ]
     )
     app: FastAPI = create_application(arguments)
-    hypha_parts.drop_rate_limit(app)
+    border.drop_rate_limit(app)
     return app
 
 
@@ -75,7 +76,7 @@ def share_service(store: RedisStore, service_id: str) -> None:
     These are the bare `service_id`, which Hypha 0.21 looks up in the client's own workspace only (anonymous users have one each),
     and that of an old web page.
     """
-    manager: Any = hypha_parts.manager_of(store)
+    manager: Any = border.manager_of(store)
     find = manager.get_service_info
     shared = (service_id, f"public/workspace-manager:{service_id}")
 

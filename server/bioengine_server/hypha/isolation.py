@@ -15,7 +15,7 @@ from typing import Any
 from hypha.core import UserInfo, UserPermission
 
 from bioengine_server.access.caller import OWN_USER
-from bioengine_server.hypha.hypha_parts import Method, wrap_manager, wrap_queue
+from bioengine_server.foreign.hypha import Method, wrap_manager, wrap_queue
 from bioengine_server.hypha.message_memory import kept_size
 from bioengine_server.hypha.rpc_limits import client_left
 from bioengine_server.untrusted import shown

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bioengine_server.hypha.hypha_parts import use_login
+from bioengine_server.foreign.hypha import use_login
 
 NO_ACCOUNTS = (
     "This server has no accounts, so there is nothing to log in to. Leave the login out. Where the server needs a token, its "

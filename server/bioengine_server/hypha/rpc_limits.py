@@ -1,5 +1,4 @@
-"""Ends of hypha-rpc in this process that take only what is well-formed, offered and within bounds. All that touches the library's
-inner names is here.
+"""Ends of hypha-rpc in this process that take only what is well-formed, offered and within bounds.
 
 The library looks names up through attributes, believes what a message says of itself, builds arrays from whatever dtype and
 shape it names, and keeps unfinished messages for ever.
@@ -12,37 +11,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
-import hypha_rpc.rpc
-import hypha_rpc.websocket_client
 from bioengine_contract import message
 
 from bioengine_server.access.caller import Caller
+from bioengine_server.foreign import hypha_rpc
 from bioengine_server.hypha import envelope, function_names
 from bioengine_server.hypha.uploads import Uploads
-from bioengine_server.library import require
 from bioengine_server.limits import SizeLimit
-
-_VERSION = "0.21.47"
-_RPC = hypha_rpc.rpc.RPC
-_PARTS = {
-    "index_object": (hypha_rpc.rpc.index_object, "cdd2f88a4504"),
-    "RPC.__init__": (_RPC.__init__, "421d3412c053"),
-    "RPC._on_message": (_RPC._on_message, "37e9bd53cdbb"),
-    "RPC._handle_method": (_RPC._handle_method, "3ffcc9610cde"),
-    "RPC._handle_client_disconnected": (_RPC._handle_client_disconnected, "dd99150faefe"),
-    "RPC._handle_peer_not_found": (_RPC._handle_peer_not_found, "75785ab52835"),
-    "RPC._get_session_store": (_RPC._get_session_store, "4b903cd46c16"),
-    "RPC._create_message": (_RPC._create_message, "e1f32396657c"),
-    "RPC._append_message": (_RPC._append_message, "ffb1a959b3b9"),
-    "RPC._set_message": (_RPC._set_message, "6943684e4cda"),
-    "RPC._process_message": (_RPC._process_message, "b8ea185cf84d"),
-    "RPC._remove_message": (_RPC._remove_message, "4fa43874225f"),
-    "RPC._encode": (_RPC._encode, "8d82ff0916d4"),
-    "RPC._annotate_service_methods": (_RPC._annotate_service_methods, "383c9b875ac3"),
-    "RPC.add_service": (_RPC.add_service, "75c1ea665a19"),
-    "RPC._decode": (_RPC._decode, "8fa03609b34d"),
-    "RemoteFunction.__call__": (hypha_rpc.rpc.RemoteFunction.__call__, "309ba2acb246"),
-}
 
 # Twice the library's own, so that an image is half as many messages; its clients take 512,000 bytes with what is around a chunk.
 _CHUNK_SIZE = 480 * 1024  # bytes
@@ -61,10 +36,10 @@ def guard_rpc(limit_of: Callable[[Caller], SizeLimit]) -> type:
 
     Raises LibraryChanged.
     """
-    require("hypha-rpc", _VERSION, _PARTS)
-    hypha_rpc.rpc.index_object = function_names.find
+    hypha_rpc.check()
+    hypha_rpc.use_lookup(function_names.find)
     guarded = type("GuardedRPC", (_GuardedRPC,), {"limit_of": staticmethod(limit_of)})
-    hypha_rpc.websocket_client.RPC = guarded
+    hypha_rpc.use_end(guarded)
     return guarded
 
 
@@ -80,7 +55,7 @@ async def client_left(id: str) -> None:
     moment would wait for as long as the manager does.
     """
     for end in list(_GuardedRPC.ends.values()):
-        await end._handle_client_disconnected(id)
+        await end.client_left(id)
 
 
 def check_arrays(rpc: Any) -> None:
@@ -99,13 +74,13 @@ def hide_tracebacks() -> None:
 
     It puts that of an asynchronous method into the message, and that of another beside it.
     """
-    hypha_rpc.rpc.format_traceback = _last_message
+    hypha_rpc.use_traceback_format(_last_message)
     _GuardedRPC.sends_tracebacks = False
 
 
 def told_error(traceback: str) -> str:
     """What a client is told of an error, from its formatted traceback."""
-    return str(hypha_rpc.rpc.format_traceback(traceback))
+    return hypha_rpc.format_traceback(traceback)
 
 
 def without_context(data: dict[str, Any]) -> None:
@@ -115,7 +90,7 @@ def without_context(data: dict[str, Any]) -> None:
         args[-1].pop("context", None)
 
 
-class _GuardedRPC(hypha_rpc.rpc.RPC):
+class _GuardedRPC(hypha_rpc.End):
     """hypha-rpc's end, with names that lead nowhere else and its cache of chunked messages in bounds.
 
     `heartbeat` marks the answer to a call of this end.
@@ -126,12 +101,12 @@ class _GuardedRPC(hypha_rpc.rpc.RPC):
     ends: ClassVar[WeakValueDictionary[str, _GuardedRPC]] = WeakValueDictionary()
 
     def __init__(self, connection: Any = None, *arguments: Any, **options: Any) -> None:
-        self._peers = getattr(connection, "_event_bus", None)
+        self._peers = hypha_rpc.event_bus_of(connection)
         self._uploads = Uploads(self._forget, self._is_there)
         options["long_message_chunk_size"] = _CHUNK_SIZE
         super().__init__(connection, *arguments, **options)
-        self._name = f"{self._local_workspace}/{self._client_id}"
-        self.ends[self._name] = self
+        self._id = f"{self.workspace}/{self.client_id}"
+        self.ends[self._id] = self
         check_arrays(self)
         # The library keeps one for as long as it lives, and nobody sends any to the server.
         self.register_codec({"name": "generator", "decoder": _no_generator})
@@ -141,84 +116,82 @@ class _GuardedRPC(hypha_rpc.rpc.RPC):
     def add_service(self, api: Any, overwrite: bool = False) -> Any:
         """Its own `built-in` an end has from the start, and nobody puts another in its place."""
         id = dict.get(api, "id") if isinstance(api, dict) else None
-        if id == _BUILT_IN and _BUILT_IN in self._services:
+        if id == _BUILT_IN and _BUILT_IN in self.services:
             raise ValueError(f"The id {_BUILT_IN!r} is taken.")
         return super().add_service(api, overwrite)
 
-    def _annotate_service_methods(self, a_object: Any, object_id: str, *arguments: Any, **options: Any) -> None:
+    def annotate(self, offered: Any, object_id: str, *arguments: Any, **options: Any) -> None:
         """What a function may be called for is said once, by whoever offers it.
 
         The library says it anew for what a client merely passes on (`_rintf`), and takes a function of another that has the
         name of one of its own for that one.
         """
-        if callable(a_object):
-            known = self._method_annotations.get(a_object)
+        if callable(offered):
+            known = self.known_method(offered)
             if known is not None and str(known["method_id"]).split(".")[1] != object_id.split(".", maxsplit=1)[0]:
                 raise ValueError("A function is offered by one service.")
-        elif isinstance(a_object, (dict, list, tuple)):
-            for value in dict.values(a_object) if isinstance(a_object, dict) else a_object:
+        elif isinstance(offered, (dict, list, tuple)):
+            for value in dict.values(offered) if isinstance(offered, dict) else offered:
                 if hasattr(value, "__rpc_object__"):
                     raise ValueError("Only functions of one's own are offered.")
-        super()._annotate_service_methods(a_object, object_id, *arguments, **options)
+        super().annotate(offered, object_id, *arguments, **options)
 
     async def disconnect(self) -> None:
-        if self.ends.get(self._name) is self:
-            del self.ends[self._name]
+        if self.ends.get(self._id) is self:
+            del self.ends[self._id]
         await super().disconnect()
 
-    def _on_message(self, message: Any) -> None:
+    def take_frame(self, frame: Any) -> None:
         """Whatever comes was checked where it came in. A context, all the same, is made here and not believed."""
-        if isinstance(message, dict):
-            message.pop("ctx", None)
-        super()._on_message(message)
+        if isinstance(frame, dict):
+            frame.pop("ctx", None)
+        super().take_frame(frame)
 
-    def _handle_peer_not_found(self, data: Any) -> None:
+    def peer_not_found(self, message: Any) -> None:
         """The library would drop its sessions, or its services, by the name in such a message. This server sends none."""
 
-    def _handle_method(self, data: dict[str, Any]) -> None:
-        without_context(data)
+    def handle_call(self, message: dict[str, Any]) -> None:
+        without_context(message)
         # A session of this end that a call belongs to is one that its sender was called in; else the library would make one.
-        parent = data.get("parent")
-        if parent is not None and not self._is_session_with(str(parent), str(data.get("from"))):
-            del data["parent"]
-        super()._handle_method(data)
+        parent = message.get("parent")
+        if parent is not None and not self._is_session_with(str(parent), str(message.get("from"))):
+            del message["parent"]
+        super().handle_call(message)
 
     def _is_session_with(self, parent: str, sender: str) -> bool:
         top = parent.split(".", maxsplit=1)[0]
-        session = self._object_store.get(top)
+        session = self.sessions.get(top)
         if top in envelope.RESERVED_SESSIONS or not isinstance(session, dict):
             return False
         target = str(session.get("target_id"))
-        return sender in (target, f"{self._local_workspace}/{target}") and isinstance(
-            _session_at(self._object_store, parent), dict
-        )
+        return sender in (target, f"{self.workspace}/{target}") and isinstance(_session_at(self.sessions, parent), dict)
 
-    def _get_session_store(self, session_id: Any, create: bool = False) -> Any:
+    def session_store(self, name: Any, create: bool = False) -> Any:
         """No session is looked for among the services, whatever a message calls its own."""
-        if isinstance(session_id, str) and session_id.split(".")[0] in envelope.RESERVED_SESSIONS:
+        if isinstance(name, str) and name.split(".")[0] in envelope.RESERVED_SESSIONS:
             return None
-        return super()._get_session_store(session_id, create)
+        return super().session_store(name, create)
 
-    def _create_message(self, key: str, heartbeat: bool = False, overwrite: bool = False, context: Any = None) -> None:
+    def create_message(self, key: str, heartbeat: bool = False, overwrite: bool = False, context: Any = None) -> None:
         is_answer = self._is_answer(key, heartbeat, context)
         self._uploads.open(context["from"], key, self.limit_of(Caller.from_context(context)), answer=is_answer)
-        super()._create_message(key, is_answer, overwrite, context)
+        super().create_message(key, is_answer, overwrite, context)
 
-    def _append_message(self, key: str, data: bytes, heartbeat: bool = False, context: Any = None) -> None:
+    def append_message(self, key: str, data: bytes, heartbeat: bool = False, context: Any = None) -> None:
         self._uploads.grow(context["from"], key, data)
-        super()._append_message(key, data, self._is_answer(key, heartbeat, context), context)
+        super().append_message(key, data, self._is_answer(key, heartbeat, context), context)
 
-    def _set_message(self, key: str, index: int, data: bytes, heartbeat: bool = False, context: Any = None) -> None:
+    def set_message(self, key: str, index: int, data: bytes, heartbeat: bool = False, context: Any = None) -> None:
         if type(index) is not int:
             raise TypeError(f"The number of a chunk is a whole one, not {type(index).__name__}.")
         self._uploads.grow(context["from"], key, data)
-        super()._set_message(key, index, data, self._is_answer(key, heartbeat, context), context)
+        super().set_message(key, index, data, self._is_answer(key, heartbeat, context), context)
 
-    def _process_message(self, key: str, heartbeat: bool = False, context: Any = None) -> None:
+    def process_message(self, key: str, heartbeat: bool = False, context: Any = None) -> None:
         """The message that the chunks make, from whom they came; whatever it says of that itself is refused."""
         self._uploads.checked(context["from"], key)
         try:
-            chunks = self._object_store["message_cache"][key]
+            chunks = self.unfinished[key]
             if set(chunks) != set(range(len(chunks))):
                 raise ValueError("Chunks of the message are missing.")
             data = b"".join(chunks[index] for index in range(len(chunks)))
@@ -228,9 +201,9 @@ class _GuardedRPC(hypha_rpc.rpc.RPC):
         finally:
             self._uploads.close(key)
         main = {**whole.main, **{name: context[name] for name in ("from", "to", "ws", "user")}}
-        self._fire("method", {**main, "ctx": {**main, **self.default_context}, **whole.body})
+        self.fire({**main, "ctx": {**main, **self.default_context}, **whole.body})
 
-    def _remove_message(self, key: str, context: Any = None) -> None:
+    def remove_message(self, key: str, context: Any = None) -> None:
         self._uploads.checked(context["from"], key)
         self._uploads.close(key)
 
@@ -241,7 +214,7 @@ class _GuardedRPC(hypha_rpc.rpc.RPC):
         return bool(heartbeat)
 
     def _forget(self, key: str) -> None:
-        self._object_store.get("message_cache", {}).pop(key, None)
+        self.unfinished.pop(key, None)
 
     def _is_there(self, sender: str) -> bool:
         """In Hypha's own process it knows; elsewhere only patience helps."""

@@ -19,7 +19,7 @@ from hypha.core.auth import jwt
 from bioengine_server.access.caller import TOKEN_ROLE, token_id
 from bioengine_server.access.errors import AccessDenied, TokenExpired
 from bioengine_server.access.registry import Token, TokenRegistry
-from bioengine_server.hypha import hypha_parts
+from bioengine_server.foreign import hypha as border
 
 _NAME = re.compile(r"[A-Za-z0-9_.|-]{1,128}")
 
@@ -29,7 +29,7 @@ _ALGORITHM = "HS256"
 
 def use_secret(secret: str) -> None:
     """Sign and verify with a home's secret from now on."""
-    hypha_parts.use_secret(secret)
+    border.use_secret(secret)
 
 
 def sign(token: Token) -> str:
@@ -70,7 +70,7 @@ def check_scopes() -> None:
 
         return generate_checked
 
-    hypha_parts.wrap_scope(checked)
+    border.wrap_scope(checked)
 
 
 def is_name(value: object) -> bool:
@@ -86,14 +86,14 @@ class Verifier:
 
     async def replace_hyphas(self) -> None:
         """Have Hypha ask us about every token."""
-        await hypha_parts.use_verifier(self.user_of)
+        await border.use_verifier(self.user_of)
 
     def user_of(self, token: Any) -> UserInfo:
         """The user of a token. Raises AccessDenied, UnknownToken, TokenRevoked, TokenExpired."""
         try:
             if jwt.get_unverified_header(token).get("alg") != _ALGORITHM:
                 raise AccessDenied
-            user = hypha_parts.parse_token(token)
+            user = border.parse_token(token)
         except BioEngineError:
             raise
         except Exception as error:  # whatever Hypha and its library raise for a token

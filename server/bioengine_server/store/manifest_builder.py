@@ -48,7 +48,7 @@ def build_manifest(
     """
     inputs = tuple(_tensor(spec, {}) for spec in description.inputs)
     scales = {
-        (spec.id, axis.id): _scale(axis)
+        (str(spec.id), str(axis.id)): _scale(axis)
         for spec in description.inputs
         if isinstance(spec, v0_5.InputTensorDescr)
         for axis in spec.axes

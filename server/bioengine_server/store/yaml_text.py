@@ -28,11 +28,11 @@ _PLAIN_VALUES = (
 )
 
 
-class Loader(_FastLoader):  # type: ignore[misc]
+class Loader(_FastLoader):
     """Dates stay the text that they are."""
 
 
-class _Dumper(_FastDumper):  # type: ignore[misc]
+class _Dumper(_FastDumper):
     pass
 
 

@@ -188,7 +188,9 @@ class TritonApi:
 def _packed(inputs: Sequence[tuple[str, np.ndarray]]) -> list[triton_http.InferInput]:
     tensors = []
     for name, array in inputs:
-        tensor = triton_http.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        datatype = np_to_triton_dtype(array.dtype)
+        assert datatype is not None, array.dtype  # what Triton has none for is refused before it gets here
+        tensor = triton_http.InferInput(name, list(array.shape), datatype)
         tensor.set_data_from_numpy(array)
         tensors.append(tensor)
     return tensors

@@ -2,24 +2,22 @@
 
 A model may end up where Triton's socket was: whoever listens there is looked at before anything is sent. And whatever answers, no
 answer fills this process's memory.
-
-Everything that touches `tritonclient`'s private parts is here.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import struct
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 from tritonclient.http.aio import InferenceServerClient
 
-from bioengine_server.errors import StackError
+from bioengine_server.foreign import aiohttp as aiohttp_border
+from bioengine_server.foreign import tritonclient as tritonclient_border
 
 UNIX = "unix:"
 
@@ -56,33 +54,26 @@ class AnswerTooLarge(aiohttp.ClientPayloadError):
         super().__init__(f"The answer has more than {_MOST_ANSWER} bytes.")
 
 
-class BoundedAnswer(aiohttp.ClientResponse):
+class BoundedAnswer(aiohttp_border.WholeResponse):
     """An answer that is read as a whole only if it is not too large."""
 
-    async def read(self) -> bytes:
-        if self._body is None:
-            parts, left = [], _MOST_ANSWER
-            async for part in self.content.iter_any():
-                left -= len(part)
-                if left < 0:
-                    self.close()
-                    raise AnswerTooLarge
-                parts.append(part)
-            self._body = b"".join(parts)
-        return await super().read()
+    async def read_whole(self) -> bytes:
+        parts, left = [], _MOST_ANSWER
+        async for part in self.content.iter_any():
+            left -= len(part)
+            if left < 0:
+                self.close()
+                raise AnswerTooLarge
+            parts.append(part)
+        return b"".join(parts)
 
 
-class TritonConnector(aiohttp.UnixConnector):
+class TritonConnector(aiohttp_border.CheckedUnixConnector):
     """Connections to a Triton of our own user's."""
 
-    async def _create_connection(self, *arguments: Any) -> ResponseHandler:
-        protocol = await super()._create_connection(*arguments)
-        transport = protocol.transport
+    def look_at(self, transport: asyncio.Transport | None) -> None:
         if transport is None or not is_triton(transport.get_extra_info("socket")):
-            if transport is not None:
-                transport.abort()
             raise NotTriton
-        return protocol
 
 
 def is_triton(connection: socket.socket) -> bool:
@@ -99,16 +90,6 @@ def is_triton(connection: socket.socket) -> bool:
         return False
 
 
-class ClientChanged(StackError):
-    code = "client_changed"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The installed tritonclient keeps its connections elsewhere than this server knows, and so cannot guard them. "
-            "Install the version that server/requirements.txt names."
-        )
-
-
 def base_url(url: str) -> str:
     """What the paths of requests are added to."""
     return f"http://{_HOST}" if url.startswith(UNIX) else url
@@ -120,27 +101,24 @@ def connector(url: str) -> aiohttp.BaseConnector:
 
 
 def triton_client(url: str, timeout: float) -> InferenceServerClient:
-    """`tritonclient`'s client for a Triton, within a running event loop. Raises ClientChanged.
+    """`tritonclient`'s client for a Triton, within a running event loop. Raises LibraryChanged.
 
     Args:
         url: such as http://127.0.0.1:8000 or unix:/run/bioengine/http.
         timeout: seconds that a request may take in all, a run of a model included.
     """
+    aiohttp_border.check()
+    tritonclient_border.check()
     parts = urlsplit(base_url(url))
     # `conn_timeout` is aiohttp's limit for the whole request.
     client = InferenceServerClient(
         parts.netloc + parts.path.rstrip("/"), ssl=parts.scheme == "https", conn_limit=0, conn_timeout=timeout
     )
-    # tritonclient 2.73 has no option for Unix sockets, nor against redirects: another session with the same settings takes the
-    # place of its own.
-    session = getattr(client, "_stub", None)
-    if not isinstance(session, aiohttp.ClientSession) or getattr(client, "_conn", None) is not session.connector:
-        raise ClientChanged
-    kept = session.connector
-    session.detach()
-    client._conn = connector(url) if url.startswith(UNIX) else kept
-    client._stub = aiohttp.ClientSession(
-        connector=client._conn,
+    # Neither for Unix sockets nor against redirects has it an option: another session with the same settings takes the place of
+    # its own.
+    tritonclient_border.replace_session(
+        client,
+        connector(url) if url.startswith(UNIX) else None,
         timeout=aiohttp.ClientTimeout(total=timeout),
         auto_decompress=False,
         response_class=BoundedAnswer,

@@ -19,6 +19,7 @@ from bioengine_contract.package_errors import NoWeightsWork, PackageRunsCode, Pa
 from bioengine_contract.triton_model import triton_model
 from bioengine_contract.trust import parse_trusted, trust_entry
 from bioengine_runner.errors import NoGpu, WeightsDamaged, WeightsError, WeightsNotOpened
+from bioengine_runner.foreign.bioimageio_core import framework_model
 from bioengine_runner.inference import Pipeline
 from bioengine_runner.rundir import Boot
 from bioengine_runner.verify import verify_package
@@ -78,8 +79,7 @@ def test_what_is_opened_and_where_is_told(folder: Path, tmp_path: Path, accelera
 
 
 def test_threads_of_onnx_runtime_sleep_when_they_have_nothing_to_do(folder: Path, tmp_path: Path) -> None:
-    adapter: Any = Pipeline(seashell(folder), ["onnx"], boot(tmp_path)).opened.adapter
-    _, session = adapter._model_queue.queue[-1]
+    _, session = framework_model(Pipeline(seashell(folder), ["onnx"], boot(tmp_path)).opened.adapter)
     assert session.get_session_options().get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 

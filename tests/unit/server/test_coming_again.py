@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from bioengine_server.foreign import hypha as border
 from bioengine_server.gateway.clients import Client, Clients
 from bioengine_server.gateway.errors import ClientIdTaken
 from bioengine_server.gateway.route import _is_bound
-from bioengine_server.hypha import hypha_parts
 from hypha.core.auth import parse_scope
 
 from tests.unit.server.legacy import Connection
@@ -30,7 +30,7 @@ async def test_the_token_for_coming_again_names_its_client() -> None:
     connection = Connection()
     info = await (await connection.manager()).get_connection_info()
     await connection.end_all()
-    user = hypha_parts.parse_token(info["reconnection_token"])
+    user = border.parse_token(info["reconnection_token"])
     assert user.id == "ada" and _is_bound(user.scope, "ws-x", "client")
 
 

@@ -1,4 +1,4 @@
-"""Inner names of Hypha: all that this server changes of it or reaches into, in one place, and known to be what they were."""
+"""Hypha's private names, and all that this server replaces in it. The rules that clients meet are in `bioengine_server.hypha`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import hypha.websocket
 from fastapi import FastAPI
 from hypha.core import RedisEventBus, RedisRPCConnection, UserInfo
 from hypha.core.store import RedisStore
-from hypha.websocket import AuthenticationError, WebsocketServer
+from hypha.websocket import WebsocketServer
 
 from bioengine_server.library import LibraryChanged, require
 
 Method = Callable[..., Awaitable[Any]]
 
-_VERSION = "0.21.137"
+VERSION = "0.21.137"
 _Manager = hypha.core.workspace.WorkspaceManager
-_PARTS = {
+PARTS = {
     "auth._parse_token": (hypha.core.auth._parse_token, "53ba2208751e"),
     "auth.generate_jwt_scope": (hypha.core.auth.generate_jwt_scope, "97c9b3303770"),
     "auth.set_parse_token_function": (hypha.core.auth.set_parse_token_function, "99b29ebc4127"),
@@ -49,9 +49,9 @@ _PARTS = {
 }
 
 
-def require_parts() -> None:
+def check() -> None:
     """Raises LibraryChanged where Hypha is not the one that this module knows."""
-    require("hypha", _VERSION, _PARTS)
+    require("hypha", VERSION, PARTS)
 
 
 def drop_rate_limit(app: FastAPI) -> None:
@@ -60,9 +60,10 @@ def drop_rate_limit(app: FastAPI) -> None:
     It believes X-Forwarded-For, from anybody: whoever sends that header drains the limit of others, evades its own, and fills
     memory with names. Behind a proxy or on one machine it holds for all clients together. Ours counts requests by token.
     """
-    kept = [item for item in app.user_middleware if item.cls is not hypha.http.HTTPRateLimitMiddleware]
+    limit: Any = hypha.http.HTTPRateLimitMiddleware
+    kept = [item for item in app.user_middleware if item.cls is not limit]
     if len(kept) == len(app.user_middleware):
-        raise LibraryChanged("hypha", _VERSION, _VERSION, ["http.HTTPRateLimitMiddleware"])
+        raise LibraryChanged("hypha", VERSION, "its http.HTTPRateLimitMiddleware is not in use any more")
     app.user_middleware = kept
 
 
@@ -78,46 +79,10 @@ def know_who_is_there() -> None:
     RedisEventBus.is_recently_disconnected = is_gone
 
 
-def keep_first_client(is_own: Callable[[str], bool]) -> None:
-    """Have a second client of one id be refused, and nothing else.
-
-    Hypha takes the refusal for a failure of its own, and cleans up: by ending the first client's services and connection. It does
-    not look at all where a client comes again with a token for that id, which whoever is admin of a workspace can make.
-
-    Args:
-        is_own: whether an end, `<workspace>/<client id>`, is in this process, such as those of imjoy-rpc's clients.
-    """
-    check, authenticate = WebsocketServer.check_client, WebsocketServer.authenticate_user
-
-    async def check_client(self: WebsocketServer, client_id: str, workspace: str, user: UserInfo) -> None:
-        if is_own(f"{workspace}/{client_id}"):
-            raise _taken(workspace, client_id)
-        try:
-            await check(self, client_id, workspace, user)
-        except RuntimeError as error:
-            raise AuthenticationError(str(error)) from error  # which it answers with the reason
-
-    async def authenticate_user(
-        self: WebsocketServer, token: str | None, reconnection_token: str | None, client_id: str, workspace: str | None
-    ) -> tuple[UserInfo, str | None]:
-        user, workspace = await authenticate(self, token, reconnection_token, client_id, workspace)
-        if reconnection_token and (is_own(f"{workspace}/{client_id}") or _is_of_another(f"{workspace}/{client_id}", user)):
-            raise _taken(workspace, client_id)
-        return user, workspace
-
-    WebsocketServer.check_client = check_client
-    WebsocketServer.authenticate_user = authenticate_user
-
-
-def _is_of_another(id: str, user: UserInfo) -> bool:
-    """Whether a client is connected, and another user's."""
+def user_of_connected(id: str) -> str | None:
+    """The id of the user whose client, `<workspace>/<client id>`, is connected; None where none is."""
     there = RedisRPCConnection._connections.get(id)
-    return there is not None and there._user_info["id"] != user.id
-
-
-def _taken(workspace: str | None, client_id: str) -> BaseException:
-    error: BaseException = AuthenticationError(f"Client already exists and is active: {workspace}/{client_id}")
-    return error
+    return None if there is None else str(there._user_info["id"])
 
 
 def is_connected(store: RedisStore, id: str) -> bool:
@@ -128,8 +93,7 @@ def is_connected(store: RedisStore, id: str) -> bool:
 
 def use_rpc(end: type) -> None:
     """Have Hypha's own ends of RPC be of this class."""
-    for module in (hypha.core.store, hypha.core.workspace):
-        module.RPC = end
+    hypha.core.store.RPC = hypha.core.workspace.RPC = end
 
 
 def use_login(create: Callable[[Any], dict[str, Any]]) -> None:
@@ -139,8 +103,17 @@ def use_login(create: Callable[[Any], dict[str, Any]]) -> None:
 
 def wrap_manager(name: str, wrap: Callable[[Any], Any]) -> None:
     """Have every workspace manager's method replaced by `wrap(method)`."""
-    method = getattr(_Manager, name)
-    setattr(_Manager, name, functools.wraps(method)(wrap(method)))
+    _wrap(_Manager, name, wrap)
+
+
+def wrap_websockets(name: str, wrap: Callable[[Any], Any]) -> None:
+    """Have the method of what ends clients' websockets replaced by `wrap(method)`."""
+    _wrap(WebsocketServer, name, wrap)
+
+
+def _wrap(owner: type, name: str, wrap: Callable[[Any], Any]) -> None:
+    method = getattr(owner, name)
+    setattr(owner, name, functools.wraps(method)(wrap(method)))
 
 
 def wrap_queue(wrap: Callable[[Callable[[Any], dict[str, Any]]], Callable[[Any], dict[str, Any]]]) -> None:
@@ -155,13 +128,12 @@ def wrap_scope(wrap: Callable[[Callable[[Any], str]], Callable[[Any], str]]) -> 
 
 def hide_version() -> None:
     """Have Hypha tell no client its version, which says which holes it has. The key stays, for clients that show it."""
-    for module in (hypha.core.store, hypha.websocket):
-        module.__version__ = ""
+    hypha.core.store.__version__ = hypha.websocket.__version__ = ""
 
 
 def hide_prints() -> None:
     """Have Hypha's store print nothing: at each normal end it says that one of its tasks has ended."""
-    hypha.core.store.print = lambda *_: None  # type: ignore[attr-defined]
+    hypha.core.store.print = lambda *_: None
 
 
 def use_secret(secret: str) -> None:

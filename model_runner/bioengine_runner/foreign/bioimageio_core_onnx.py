@@ -1,0 +1,47 @@
+"""The private names of bioimageio.core's adapter for ONNX weights; apart, since it brings ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import onnxruntime
+from bioimageio.core.backends.onnx_backend import ONNXModelAdapter
+
+from bioengine_runner.foreign.bioimageio_core import LIBRARY, VERSION, ModelAdapter
+from bioengine_runner.library import require
+
+PARTS = {"ONNXModelAdapter": (ONNXModelAdapter, "e6c34dc15494")}
+
+Open = Callable[..., Any]
+"""Opens an ONNX Runtime session: takes bytes or a path, and the options of `onnxruntime.InferenceSession`."""
+
+
+@functools.cache
+def check() -> None:
+    """Raises LibraryChanged where bioimageio.core is not the one that this module knows."""
+    require(LIBRARY, VERSION, PARTS)
+
+
+def name_inputs(adapter: ModelAdapter, names: Sequence[str]) -> None:
+    """Have ONNX weights get each input of the model by these names, in the order of its inputs."""
+    assert isinstance(adapter, ONNXModelAdapter)
+    adapter._input_names = list(names)
+
+
+def wrap_sessions(wrap: Callable[[Open], Open]) -> None:
+    """Have sessions be opened by `wrap(what opens one)` from now on."""
+    onnxruntime.InferenceSession = wrap(onnxruntime.InferenceSession)
+
+
+@contextlib.contextmanager
+def wrapped_sessions(wrap: Callable[[Open], Open]) -> Iterator[None]:
+    """The same while the context is open."""
+    opens = onnxruntime.InferenceSession
+    wrap_sessions(wrap)
+    try:
+        yield
+    finally:
+        onnxruntime.InferenceSession = opens

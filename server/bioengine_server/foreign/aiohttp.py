@@ -1,0 +1,52 @@
+"""aiohttp's private names: a connection that is looked at before anything is sent, and an answer that is read within a bound."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+
+from bioengine_server.library import require
+
+VERSION = "3.14.5"
+PARTS = {
+    "UnixConnector._create_connection": (aiohttp.UnixConnector._create_connection, "1f392e6f08fe"),
+    "ClientResponse.read": (aiohttp.ClientResponse.read, "87a96c28a551"),
+}
+
+
+def check() -> None:
+    """Raises LibraryChanged where aiohttp is not the one that this module knows."""
+    require("aiohttp", VERSION, PARTS)
+
+
+class CheckedUnixConnector(aiohttp.UnixConnector):
+    """Connections to a Unix socket, each looked at before it is used."""
+
+    def look_at(self, transport: asyncio.Transport | None) -> None:
+        """To be overridden: raises, which closes the connection, where another listens than should."""
+
+    async def _create_connection(self, *arguments: Any) -> ResponseHandler:
+        protocol = await super()._create_connection(*arguments)
+        try:
+            self.look_at(protocol.transport)
+        except BaseException:
+            if protocol.transport is not None:
+                protocol.transport.abort()
+            raise
+        return protocol
+
+
+class WholeResponse(aiohttp.ClientResponse):
+    """An answer of which it can be said how it is read as a whole."""
+
+    async def read_whole(self) -> bytes:
+        """To be overridden; called once."""
+        return await self.content.read()
+
+    async def read(self) -> bytes:
+        if self._body is None:
+            self._body = await self.read_whole()
+        return await super().read()

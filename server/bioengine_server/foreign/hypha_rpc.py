@@ -1,0 +1,170 @@
+"""hypha-rpc's private names: its end of a connection, with methods to override and what it keeps, called plainly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import hypha_rpc.rpc
+import hypha_rpc.websocket_client
+
+from bioengine_server.library import require
+
+_RPC = hypha_rpc.rpc.RPC
+
+VERSION = "0.21.47"
+PARTS = {
+    "index_object": (hypha_rpc.rpc.index_object, "cdd2f88a4504"),
+    "RPC.__init__": (_RPC.__init__, "421d3412c053"),
+    "RPC._on_message": (_RPC._on_message, "37e9bd53cdbb"),
+    "RPC._handle_method": (_RPC._handle_method, "3ffcc9610cde"),
+    "RPC._handle_client_disconnected": (_RPC._handle_client_disconnected, "dd99150faefe"),
+    "RPC._handle_peer_not_found": (_RPC._handle_peer_not_found, "75785ab52835"),
+    "RPC._get_session_store": (_RPC._get_session_store, "4b903cd46c16"),
+    "RPC._create_message": (_RPC._create_message, "e1f32396657c"),
+    "RPC._append_message": (_RPC._append_message, "ffb1a959b3b9"),
+    "RPC._set_message": (_RPC._set_message, "6943684e4cda"),
+    "RPC._process_message": (_RPC._process_message, "b8ea185cf84d"),
+    "RPC._remove_message": (_RPC._remove_message, "4fa43874225f"),
+    "RPC._encode": (_RPC._encode, "8d82ff0916d4"),
+    "RPC._annotate_service_methods": (_RPC._annotate_service_methods, "383c9b875ac3"),
+    "RPC.add_service": (_RPC.add_service, "75c1ea665a19"),
+    "RPC._decode": (_RPC._decode, "8fa03609b34d"),
+    "RemoteFunction.__call__": (hypha_rpc.rpc.RemoteFunction.__call__, "309ba2acb246"),
+}
+
+
+def check() -> None:
+    """Raises LibraryChanged where hypha-rpc is not the one that this module knows."""
+    require("hypha-rpc", VERSION, PARTS)
+
+
+def use_end(end: type) -> None:
+    """Have every end that a client of hypha-rpc makes from now on be of this class."""
+    hypha_rpc.websocket_client.RPC = end
+
+
+def use_lookup(find: Callable[..., Any]) -> None:
+    """Have names of functions in messages looked up by `find(store, name)`."""
+    hypha_rpc.rpc.index_object = find
+
+
+def use_traceback_format(format: Callable[[str], str]) -> None:
+    """Have what is sent of an error made by `format`, from its formatted traceback."""
+    hypha_rpc.rpc.format_traceback = format
+
+
+def format_traceback(traceback: str) -> str:
+    """What is sent of an error, from its formatted traceback."""
+    return str(hypha_rpc.rpc.format_traceback(traceback))
+
+
+def event_bus_of(connection: Any) -> Any:
+    """Hypha's own event bus, behind a connection within its process; None elsewhere."""
+    return getattr(connection, "_event_bus", None)
+
+
+class End(hypha_rpc.rpc.RPC):
+    """An end of a connection. The methods in its second half are to be overridden; each does what the library does."""
+
+    @property
+    def workspace(self) -> str:
+        return self._local_workspace
+
+    @property
+    def client_id(self) -> str:
+        return self._client_id
+
+    @property
+    def services(self) -> dict[str, Any]:
+        """What it offers, by id."""
+        return self._services
+
+    @property
+    def sessions(self) -> dict[str, Any]:
+        """The calls that wait for an answer and what was passed in them, by name; beside them `services`."""
+        return self._object_store
+
+    @property
+    def unfinished(self) -> dict[str, Any]:
+        """Messages that come in chunks, by key: the chunks by their number."""
+        cache: dict[str, Any] = self._object_store.get("message_cache", {})
+        return cache
+
+    def known_method(self, function: Any) -> dict[str, Any] | None:
+        """What was said of a function when it was first offered; its `method_id` is `services.<id>.<name>`."""
+        known: dict[str, Any] | None = self._method_annotations.get(function)
+        return known
+
+    def fire(self, message: dict[str, Any]) -> None:
+        """Handle a message of the type `method`."""
+        self._fire("method", message)
+
+    async def client_left(self, id: str) -> None:
+        """Have whatever waits for a client, `<workspace>/<client id>`, fail now."""
+        await self._handle_client_disconnected(id)
+
+    def take_frame(self, frame: Any) -> None:
+        """`frame`: bytes, or a message that was unpacked already."""
+        super()._on_message(frame)
+
+    def handle_call(self, message: dict[str, Any]) -> None:
+        super()._handle_method(message)
+
+    def peer_not_found(self, message: Any) -> None:
+        super()._handle_peer_not_found(message)
+
+    def session_store(self, name: Any, create: bool = False) -> Any:
+        """The session of a name, made where it is missing and `create`."""
+        return super()._get_session_store(name, create)
+
+    def annotate(self, offered: Any, object_id: str, *arguments: Any, **options: Any) -> None:
+        """Note who may call the functions within what is offered."""
+        super()._annotate_service_methods(offered, object_id, *arguments, **options)
+
+    def create_message(self, key: str, heartbeat: bool = False, overwrite: bool = False, context: Any = None) -> None:
+        """A message in chunks begins; `heartbeat`: it answers a call of this end."""
+        super()._create_message(key, heartbeat, overwrite, context)
+
+    def append_message(self, key: str, data: bytes, heartbeat: bool = False, context: Any = None) -> None:
+        super()._append_message(key, data, heartbeat, context)
+
+    def set_message(self, key: str, index: int, data: bytes, heartbeat: bool = False, context: Any = None) -> None:
+        super()._set_message(key, index, data, heartbeat, context)
+
+    def process_message(self, key: str, heartbeat: bool = False, context: Any = None) -> None:
+        """All chunks have come."""
+        super()._process_message(key, heartbeat, context)
+
+    def remove_message(self, key: str, context: Any = None) -> None:
+        super()._remove_message(key, context)
+
+    def _on_message(self, message: Any) -> None:
+        self.take_frame(message)
+
+    def _handle_method(self, data: dict[str, Any]) -> None:
+        self.handle_call(data)
+
+    def _handle_peer_not_found(self, data: Any) -> None:
+        self.peer_not_found(data)
+
+    def _get_session_store(self, session_id: Any, create: bool = False) -> Any:
+        return self.session_store(session_id, create)
+
+    def _annotate_service_methods(self, a_object: Any, object_id: str, *arguments: Any, **options: Any) -> None:
+        self.annotate(a_object, object_id, *arguments, **options)
+
+    def _create_message(self, key: str, heartbeat: bool = False, overwrite: bool = False, context: Any = None) -> None:
+        self.create_message(key, heartbeat, overwrite, context)
+
+    def _append_message(self, key: str, data: bytes, heartbeat: bool = False, context: Any = None) -> None:
+        self.append_message(key, data, heartbeat, context)
+
+    def _set_message(self, key: str, index: int, data: bytes, heartbeat: bool = False, context: Any = None) -> None:
+        self.set_message(key, index, data, heartbeat, context)
+
+    def _process_message(self, key: str, heartbeat: bool = False, context: Any = None) -> None:
+        self.process_message(key, heartbeat, context)
+
+    def _remove_message(self, key: str, context: Any = None) -> None:
+        self.remove_message(key, context)

@@ -1,0 +1,33 @@
+"""uvicorn's inner classes: its ends of HTTP connections and of websockets, from which the server's own are made."""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from bioengine_server.library import require
+
+__all__ = ["Flow", "H11Protocol", "WebSocketsSansIOProtocol", "check"]
+
+VERSION = "0.54.0"
+PARTS = {
+    "FlowControl": (FlowControl, "126debcdaa89"),
+    "H11Protocol": (H11Protocol, "c2573d455fed"),
+    "WebSocketsSansIOProtocol": (WebSocketsSansIOProtocol, "0bbcec989384"),
+}
+
+
+def check() -> None:
+    """Raises LibraryChanged where uvicorn is not the one that this module knows."""
+    require("uvicorn", VERSION, PARTS)
+
+
+class Flow(FlowControl):
+    """Whether the bytes of a connection are read."""
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        return self._transport

@@ -1,0 +1,6 @@
+from argparse import ArgumentParser, Namespace
+
+from fastapi import FastAPI
+
+def create_application(args: Namespace) -> FastAPI: ...
+def get_argparser(add_help: bool = ...) -> ArgumentParser: ...

@@ -1,0 +1,6 @@
+import asyncio
+from typing import Any
+
+class FuturePromise(asyncio.Future[Any]):
+    def resolve(self, result: Any) -> None: ...
+    def reject(self, error: Any) -> None: ...
