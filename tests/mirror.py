@@ -32,7 +32,7 @@ class Mirror:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     @property
-    def environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, Any]:
         """The settings that make a server use this collection."""
         return {
             "BIOENGINE_COLLECTION_URL": f"{self.url}/artifacts/{{id}}/files/rdf.yaml",

@@ -2,11 +2,15 @@ from collections.abc import Callable
 from typing import Any
 
 class UnpackException(Exception): ...
+class OutOfData(UnpackException): ...
 
 class ExtType:
     code: int
     data: bytes
     def __init__(self, code: int, data: bytes) -> None: ...
+
+class Timestamp:
+    def __init__(self, seconds: int, nanoseconds: int = ...) -> None: ...
 
 class Unpacker:
     def __init__(

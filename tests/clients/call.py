@@ -46,7 +46,7 @@ def main():
     try:
         answer = asyncio.run(call(connect_to_server, url, *request_of(request)))
     except Exception as error:
-        report = {"raised": str(error)}
+        report: dict = {"raised": str(error)}
     else:
         report = dict(answer["result"])
         for number, output in enumerate(report.pop("outputs", [])):

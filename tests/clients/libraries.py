@@ -5,11 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from tests.stack.harness import ROOT, Stack, python
+from tests.stack.harness import ROOT, python
+
+
+class Server(Protocol):
+    """What a client has to know of a stack."""
+
+    @property
+    def url(self) -> str: ...
+
 
 CLIENTS = [
     ("client-imjoy-early", "imjoy", "async"),
@@ -25,7 +33,7 @@ CLIENTS = [
 def call(
     library: str,
     mode: str,
-    stack: Stack,
+    stack: Server,
     folder: Path,
     request: dict[str, Any],
     timeout: float = 120,

@@ -40,7 +40,7 @@ class Server:
         return self._answer(self._session.get(self._url))
 
     def execute(self, **arguments):
-        data = json.dumps(arguments, default=encoded) if MODE == "json" else msgpack.packb(arguments, default=encoded)
+        data = json.dumps(arguments, default=encoded).encode() if MODE == "json" else msgpack.packb(arguments, default=encoded)
         headers = {"Content-Type": KIND}
         if MODE == "gzip":
             data, headers["Content-Encoding"] = gzip.compress(data, 1), "gzip"

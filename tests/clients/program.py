@@ -28,8 +28,8 @@ CONNECT, LOGIN, DISTRIBUTION = entry(LIBRARY, MODE)
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (1, 3, 64, 64))
 SPELLINGS = ["triton-client", "public/triton-client", "public/*:triton-client", "public/workspace-manager:triton-client"]
-REPORT = {"version": importlib.metadata.version(DISTRIBUTION), "calls": {}}
-CALLS = {}
+REPORT: dict = {"version": importlib.metadata.version(DISTRIBUTION), "calls": {}}
+CALLS: dict = {}
 
 
 def call(name):
@@ -269,7 +269,12 @@ async def own_service(session):
 async def callbacks(session):
     service = await settled(session.server.get_service(GIVEN["service"]))
     heard = []
-    total = await settled(service.each([1, 2, 3], function(lambda value: heard.append(value) or value * 2)))
+
+    def twice(value):
+        heard.append(value)
+        return value * 2
+
+    total = await settled(service.each([1, 2, 3], function(twice)))
     assert heard == [1, 2, 3] and total == 12, (heard, total)
 
 

@@ -20,7 +20,7 @@ logging.disable(logging.CRITICAL)
 
 LIBRARY, MODE, URL, *NAMES = sys.argv[1:]
 CONNECT, *_ = entry(LIBRARY, MODE)
-COMMANDS = {}
+COMMANDS: dict = {}
 
 
 def command(function):

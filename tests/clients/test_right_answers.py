@@ -31,7 +31,7 @@ def package_folder(packages: Path, id: str) -> Path:
     return packages / id
 
 
-def tolerance(folder: Path) -> dict[str, float]:
+def tolerance(folder: Path) -> dict[str, Any]:
     """The reference implementation's own: 1e-3 absolute and relative, unless the description has others."""
     config = yaml.safe_load((folder / "rdf.yaml").read_text()).get("config") or {}
     own = (config.get("bioimageio") or {}).get("reproducibility_tolerance") or [{}]

@@ -20,7 +20,7 @@ import tritonclient.http
 
 LIBRARY, URL = sys.argv[1:3]
 IMAGE = np.random.default_rng(0).integers(0, 255, (1, 3, 64, 64)).astype(np.float32)
-CALLS = {"pyotritonclient": {}, "tritonclient": {}}
+CALLS: dict[str, dict] = {"pyotritonclient": {}, "tritonclient": {}}
 REFUSED = (
     ("register_system_shared_memory", "region", "/key", 64),
     ("unregister_system_shared_memory",),
@@ -289,7 +289,7 @@ async def main():
         client = tritonclient.http.InferenceServerClient(URL.removeprefix("http://"))
     else:
         client = pyotritonclient.http.InferenceServerClient(URL)
-    report = {"version": importlib.metadata.version(LIBRARY), "calls": {}}
+    report: dict = {"version": importlib.metadata.version(LIBRARY), "calls": {}}
     for name, make in CALLS[LIBRARY].items():
         try:
             await asyncio.wait_for(make(client), 90)

@@ -10,6 +10,7 @@ import ctypes
 import os
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 INTERNET = "198.51.100.2"
 """An address that only the outside has, where port 80 is answered."""
@@ -43,7 +44,7 @@ def own_network() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _outside() -> Iterator[None]:
-    quiet = {"stderr": subprocess.DEVNULL, "text": True}
+    quiet: Any = {"stderr": subprocess.DEVNULL, "text": True}
     with subprocess.Popen(
         ["unshare", "--net", "sh", "-c", _OUTSIDE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/proc/self/ns", **quiet
     ) as host:

@@ -8,6 +8,7 @@ import subprocess
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,11 +23,11 @@ pytestmark = pytest.mark.extended
 DRAWN = SHIPPED_PACKAGES / "drawn-nuclei"
 
 
-def request() -> dict[str, object]:
+def request() -> dict[str, Any]:
     return {"model_id": "drawn-nuclei", "inputs": [str(DRAWN / "test_input.npy")], "weight_format": "onnx"}
 
 
-def assert_is_right(report: dict[str, object]) -> None:
+def assert_is_right(report: dict[str, Any]) -> None:
     assert report.get("success"), report
     np.testing.assert_allclose(report["outputs"][0], np.load(DRAWN / "test_output.npy"), atol=1e-4)
 

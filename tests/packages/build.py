@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from tests.packages.axes import AXES
 from tests.packages.bench import BENCH
@@ -28,7 +29,7 @@ ALL_KINDS = (*SIZES, *AXES, *OLD, *PROCESSING)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
-    groups = {"all_kinds": ALL_KINDS, "requests": REQUESTS, "failing": FAILING}
+    groups: dict[str, Any] = {"all_kinds": ALL_KINDS, "requests": REQUESTS, "failing": FAILING}
     for name in groups:
         parser.add_argument(f"--{name.replace('_', '-')}", action="store_true")
     arguments = parser.parse_args()

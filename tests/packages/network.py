@@ -37,14 +37,15 @@ class Conv:
     def module(self) -> torch.nn.Module:
         make = (torch.nn.Conv2d, torch.nn.Conv3d)[self.kernel.ndim - 4]
         outs, ins, *sizes = self.kernel.shape
-        module = make(ins, outs, sizes, padding=[size // 2 for size in sizes], bias=False)  # type: ignore[arg-type]
+        module = make(ins, outs, sizes, padding=[size // 2 for size in sizes], bias=False)
         module.weight = torch.nn.Parameter(torch.from_numpy(self.kernel))
         return module
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         sizes = self.kernel.shape[2:]
         axes = tuple(range(2, image.ndim))
-        windows = sliding_window_view(np.pad(image, [(0, 0), (0, 0), *((size // 2,) * 2 for size in sizes)]), sizes, axes)
+        padding = [(0, 0), (0, 0), *((size // 2, size // 2) for size in sizes)]
+        windows = sliding_window_view(np.pad(image, padding), sizes, axes)  # type: ignore[call-overload,unused-ignore]
         taps = tuple(range(image.ndim, windows.ndim))
         summed = np.tensordot(windows, self.kernel.astype(np.float64), ((1, *taps), (1, *axes)))
         return np.moveaxis(summed, -1, 1)

@@ -145,8 +145,8 @@ def processed(folder: Path, step: Step, old: bool) -> None:
     described = {"name" if old else "id": step.name, **({"kwargs": step.kwargs} if step.kwargs else {})}
     # The model takes float32 whatever comes before it.
     cast = [] if step.dtype == "float32" else [{"id": "ensure_dtype", "kwargs": {"dtype": "float32"}}]
-    before = {"preprocessing": [described, *cast]} if step.before else {}
-    after = [{"dtype": "float32"}, {"dtype": step.dtype, "postprocessing": [described]}]
+    before: Any = {"preprocessing": [described, *cast]} if step.before else {}
+    after: Any = [{"dtype": "float32"}, {"dtype": step.dtype, "postprocessing": [described]}]
     squared = ((step.formula(IMAGE) if step.before else IMAGE).astype(np.float64) ** 2).astype(np.float32)
     arrays = [squared, step.formula(squared).astype(step.dtype)]
     if old:

@@ -184,7 +184,7 @@ def old_otter(folder: Path) -> None:
     )
     raw = np.random.default_rng(4).random((1, 1, 32, 48), np.float32) * 100
     processing = {"name": "zero_mean_unit_variance", "kwargs": {"mode": "per_sample", "axes": "cyx", "eps": EPS}}
-    every = {"data_range": [float("-inf"), float("inf")]}
+    every: Any = {"data_range": [float("-inf"), float("inf")]}
     package.save_0_4(
         [(tensor_0_4("raw", [1, 1, 32, 48], preprocessing=[processing], **every), raw)],
         [(tensor_0_4("out", [1, 1, 32, 48], postprocessing=[{"name": "sigmoid"}], **every), sigmoid(normalized(raw) * 2))],

@@ -58,11 +58,11 @@ def parts(frame: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
 def heard(client: RawClient, quiet: float = 0.15) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """All that comes until an honest call made now is answered, and it is quiet then."""
     client.send(client.frame("services.default.echo", "done", session="barrier", to=manager(client)))
-    messages = []
+    messages: list[tuple[dict[str, Any], dict[str, Any]]] = []
     done = False
     while True:
         try:
-            message = parts(client.socket.recv(quiet if done else 20))
+            message = parts(client.socket.recv(quiet if done else 20, decode=False))
         except TimeoutError:
             return messages
         if message[0].get("method") == "barrier.resolve":
@@ -79,7 +79,7 @@ def session_of_the_server(client: RawClient) -> str:
     arguments = {"inputs": request, "model_name": "bioengine-model-runner", "serialization": "imjoy", "progress": progress}
     client.send(client.frame(f"{client.service}.execute", arguments, session="mine", with_kwargs=True))
     while True:
-        main, _ = parts(client.socket.recv(20))
+        main, _ = parts(client.socket.recv(20, decode=False))
         if main.get("method") == "mine.progress":
             return str(main["session"])
 

@@ -44,7 +44,7 @@ class Siege:
     def home(self) -> Path:
         return self.stack.home
 
-    def tries(self, *tries: list[Any]) -> list[list[Any]]:
+    def tries(self, *tries: Any) -> list[list[Any]]:
         """What the intruder got by each of its tries: ["done", what], or [error, its text]."""
         tensor = {"name": "tries", "shape": [1], "datatype": "BYTES", "data": [json.dumps(tries)]}
         with httpx.Client(
@@ -73,7 +73,7 @@ def siege(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     before = frozenset(everything_under(home))
     program = ("env", "-C", str(home), str(ROOT / "bioengine"))
     with Stack(home, program=program, AWS_SECRET_ACCESS_KEY=CANARY) as stack:
-        assert os.readlink(f"/proc/{stack.process.pid}/cwd") == str(home)  # type: ignore[union-attr]
+        assert os.readlink(f"/proc/{stack.process.pid}/cwd") == str(home)
         stack.token("somebody")
         yield Siege(stack, before)
 

@@ -15,6 +15,7 @@ import pytest
 from bioengine_contract import message
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from tests.clients.browser import installed, run_page
 from tests.stack.harness import ROUTER, Stack, example_input, wait_for
@@ -143,7 +144,7 @@ def test_a_stranger_s_simple_requests_run_nothing(stack: Stack, packages: Path, 
         assert "Access-Control-Allow-Origin" not in answered
     # What a browser asks for without an origin, such as for an image.
     for mode in ("no-cors", "navigate"):
-        assert ask(stack, "GET", GET_CONFIG, **{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": mode})[0] == 403
+        assert ask(stack, "GET", GET_CONFIG, **{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": mode})[0] == 403  # type: ignore[arg-type]
     assert runs(stack) == before
 
 
@@ -156,7 +157,7 @@ def test_pages_that_may_are_answered_as_before(stack: Stack, packages: Path, ori
     status, content, headers = ask(stack, "POST", EXECUTE, body, Origin=origin, Content_Type="application/msgpack")
     assert status == 200 and message.decode(content)["result"]["success"]
     assert headers["Access-Control-Allow-Origin"] == origin
-    assert ask(stack, "GET", GET_CONFIG, Origin=origin, **{"Sec-Fetch-Site": "cross-site"})[0] == 200
+    assert ask(stack, "GET", GET_CONFIG, Origin=origin, **{"Sec-Fetch-Site": "cross-site"})[0] == 200  # type: ignore[arg-type]
     assert runs(stack) == before + 1
     infer, plain = inference()
     assert ask(stack, "POST", INFER, infer, Origin=origin, **plain)[0] == 200
@@ -165,7 +166,7 @@ def test_pages_that_may_are_answered_as_before(stack: Stack, packages: Path, ori
 
 @pytest.mark.parametrize("origin", [STRANGER, "null"])
 def test_a_stranger_s_websocket_of_hypha_rpc_is_told_why(stack: Stack, origin: str) -> None:
-    with connect(f"ws://127.0.0.1:{stack.port}/ws", origin=origin) as websocket:  # type: ignore[arg-type]
+    with connect(f"ws://127.0.0.1:{stack.port}/ws", origin=Origin(origin)) as websocket:
         told = json.loads(websocket.recv(10))
         with pytest.raises(ConnectionClosed) as closed:
             websocket.recv(10)
@@ -311,7 +312,7 @@ def test_what_a_client_names_forges_no_line_of_the_log(stack: Stack) -> None:
     with RawClient(stack, "hypha-rpc", client_id) as client:
         for name, value in (("model_name", forged), ("serialization", forged)):
             with pytest.raises(RuntimeError):
-                client.call(f"{client.service}.execute", inputs=[], **{name: value})
+                client.call(f"{client.service}.execute", inputs=[], **{name: value})  # type: ignore[arg-type]
         request = {"model_id": forged, "inputs": [message.represent(np.zeros(2))]}
         client.call(f"{client.service}.execute", inputs=[request], model_name=ROUTER, serialization="imjoy")
     for query in ("client_id=x%0Aforged%1b[2J", "client_id=a&token=x%0Aforged%1b[2J", "client_id=a&workspace=x%0Aforged%1b[2J"):

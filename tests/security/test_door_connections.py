@@ -12,8 +12,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import uvicorn
-from bioengine_server.errors import StackError
 from bioengine_server.http import protocol
 from bioengine_server.http.connections import Connections, peer_of, raise_file_limit
 from bioengine_server.http.security_headers import SAFE_HEADERS
@@ -199,19 +197,6 @@ def test_nothing_is_kept_of_connections_that_have_ended() -> None:
 )
 def test_whose_addresses_are_one_peer_s(addresses: tuple[str, str], are_one: bool) -> None:
     assert (peer_of(addresses[0]) == peer_of(addresses[1])) is are_one
-
-
-async def test_another_uvicorn_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = uvicorn.Config(app, log_config=None, **protocol.protocols(Connections(1, 1)))
-    config.load()
-    protocol.check_uvicorn(config)
-    for names, missing in (
-        ("_HTTP_NAMES", "H11Protocol has no gone"),
-        ("_WEBSOCKET_NAMES", "WebSocketsSansIOProtocol has no gone"),
-    ):
-        with monkeypatch.context() as patched, pytest.raises(StackError, match=missing):
-            patched.setattr(protocol, names, ("transport", "gone"))
-            protocol.check_uvicorn(config)
 
 
 MANY = 1100

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import numpy as np
 import pytest
 import yaml
@@ -153,7 +154,7 @@ def resolving(monkeypatch: pytest.MonkeyPatch, answers: Any) -> None:
             for address in answers()
         ]  # fmt: skip
 
-    monkeypatch.setattr(download.aiohttp.ThreadedResolver, "resolve", resolve)
+    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
 
 
 async def test_a_trusted_host_is_trusted_at_its_own_port(listener: Listener) -> None:

@@ -98,7 +98,7 @@ async def test_arrays_in_chunks(pair: Any, megabytes: int) -> None:
 
 async def test_values_of_all_kinds(hypha: Stack) -> None:
     server = await connect_to_server({"server_url": hypha.url, "method_timeout": 30})
-    for value in (
+    values: list[Any] = [
         None,
         True,
         1,
@@ -110,6 +110,7 @@ async def test_values_of_all_kinds(hypha: Stack) -> None:
         {"a": {"b": []}},
         {1, 2},
         np.arange(6).reshape(2, 3),
-    ):
+    ]
+    for value in values:
         np.testing.assert_equal(await server.echo(value), value)
     await server.disconnect()

@@ -46,7 +46,7 @@ async def test_a_large_body_is_read_aside_of_the_loop(monkeypatch: pytest.Monkey
     threads: list[int] = []
     read = service_route._json
 
-    def watched(body: bytes) -> Any:
+    def watched(body: bytearray) -> Any:
         threads.append(threading.get_ident())
         return read(body)
 

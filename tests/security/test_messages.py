@@ -10,6 +10,7 @@ import imjoy_rpc.hypha.rpc
 import msgpack
 import pytest
 from bioengine_contract import msgpack_scan
+from bioengine_contract.library import digest_of
 from bioengine_server import library
 from bioengine_server.hypha import envelope, function_names
 from bioengine_server.hypha.envelope import MessageRefused, NotAMessage, checked, refusal
@@ -88,6 +89,7 @@ def test_what_clients_send_passes_with_its_envelope_made_anew(data: bytes) -> No
     assert (again.main, again.body) == (message.main, message.body)
 
 
+PAIRS: list[Any] = [[["_rtype", "method"], ["_rtarget", "ws-user-b/bob"]], [["a", 1], ["_x", 1]], [5], [[1, 2]], [[]]]
 REFUSED = {
     **{
         f"{key} in the main part": (frame({key: {"user": {"id": "root"}}}), f"names '{key}'")
@@ -137,7 +139,7 @@ REFUSED = {
     },
     **{
         f"ordered map of {pairs}": (frame({}, {"args": [{"_rtype": "orderedmap", "_rvalue": pairs}]}), "an ordered map within")
-        for pairs in ([["_rtype", "method"], ["_rtarget", "ws-user-b/bob"]], [["a", 1], ["_x", 1]], [5], [[1, 2]], [[]])
+        for pairs in PAIRS
     },
     "object of the library": (frame({}, {"args": [{"__rpc_object__": {"_rmethod": "x"}}]}), "the marker '__rpc_object__'"),
     "promise that waits itself": (
@@ -301,7 +303,7 @@ def test_both_libraries_look_names_up_this_way(tmp_path: Any) -> None:
 
 
 def test_a_library_that_is_not_the_one_that_was_looked_at_is_refused() -> None:
-    known = {"find": (function_names.find, library.digest_of(function_names.find))}
+    known = {"find": (function_names.find, digest_of(function_names.find))}
     library.require("hypha-rpc", "0.21.47", known)
     for version, parts in (
         ("0.21.46", known),

@@ -167,7 +167,12 @@ def test_external_data_of_format_0_4_is_an_attachment(packages: Path, variants: 
     package = edited(packages / "old-otter", tmp_path, change, weights__onnx=content, outside__data=bytes(8))
     weights = store.import_package(package).manifest.weights["onnx"]
     assert weights.external_data == "outside.data", "so the runner verifies it before it loads the weights"
-    package = edited(packages / "old-otter", tmp_path, lambda rdf: change(rdf) or rdf.pop("attachments"), weights__onnx=content)
+
+    def without_attachments(rdf: dict[str, Any]) -> None:
+        change(rdf)
+        del rdf["attachments"]
+
+    package = edited(packages / "old-otter", tmp_path, without_attachments, weights__onnx=content)
     with pytest.raises(RefusedWeights, match="among the `attachments`"):
         store.import_package(package)
 

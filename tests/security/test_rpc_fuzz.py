@@ -113,7 +113,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield World(running)
 
 
-values = st.sampled_from(
+values: st.SearchStrategy[Any] = st.sampled_from(
     [
         None,
         True,
@@ -201,7 +201,12 @@ def send(world: World, generation: str, frame: Any) -> int:
     try:
         if way == "chunks":
             cache = "services.built-in.message_cache"
-            steps = [("create", ["k", False, True]), ("append", ["k", whole]), ("process", ["k"]), ("remove", ["k"])]
+            steps: list[tuple[str, list[Any]]] = [
+                ("create", ["k", False, True]),
+                ("append", ["k", whole]),
+                ("process", ["k"]),
+                ("remove", ["k"]),
+            ]
             for step, given_ in steps:
                 client.send(client.frame(f"{cache}.{step}", *given_, to=main["to"] if isinstance(main["to"], str) else "x"))
             return len(steps)

@@ -53,7 +53,7 @@ def test_who_reads_the_store_cannot_hold_it(packages: Path, tmp_path: Path, monk
 async def test_who_reads_the_store_cannot_hold_downloads(packages: Path, tmp_path: Path) -> None:
     with Mirror(packages) as mirror:
         names = {key.removeprefix("BIOENGINE_").lower(): value for key, value in mirror.environment.items()}
-        service = StoreService(Settings(home=tmp_path, **names))  # type: ignore[arg-type]
+        service = StoreService(Settings(home=tmp_path, **names))
         await service.fetch("old-otter", None)
         with all_locked(tmp_path / "models"):
             await service.fetch("conscientious-seashell", None)

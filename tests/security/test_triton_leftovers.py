@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -20,7 +21,7 @@ from bioengine_server.triton.log import LONGEST_LINE, LogFile, lines
 
 def test_an_endless_line_is_cut() -> None:
     output = b"first\n" + b"x" * 1_000_000 + b"\nsecond \xff\nlast"
-    first, long, second, last = lines(io.BufferedReader(io.BytesIO(output)))  # type: ignore[arg-type]
+    first, long, second, last = lines(io.BufferedReader(io.BytesIO(output)))
     assert (first, second, last) == ("first", "second �", "last")
     assert long == "x" * LONGEST_LINE + "… (the rest of this line was dropped)"
 
@@ -63,7 +64,14 @@ def test_a_group_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
         file = tmp_path / "group"
         remember(file, other.pid)
         known = json.loads(file.read_text())
-        for changed in (["another start", *known[1:]], [known[0], other.pid, known[2] - 5], [known[0], -1, known[2]], {}, None):
+        changes: list[Any] = [
+            ["another start", *known[1:]],
+            [known[0], other.pid, known[2] - 5],
+            [known[0], -1, known[2]],
+            {},
+            None,
+        ]
+        for changed in changes:
             file.write_text(json.dumps(changed))
             end_remembered(file)
             assert other.poll() is None

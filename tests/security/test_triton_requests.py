@@ -19,8 +19,7 @@ from bioengine_server.network.errors import Forbidden
 from bioengine_server.triton.infer_options import MAX_TEXTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tritonclient.http import InferInput, InferRequestedOutput
-from tritonclient.http._utils import _get_inference_request
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
 NUMBERS = [name for name in DATATYPES if name not in ("BYTES", "FP16", "BF16")]
 NAMES = st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=20)
@@ -269,9 +268,9 @@ def test_what_tritonclient_sends_is_right(binary: bool) -> None:
     inputs = [InferInput("image", [2, 3], "FP32"), InferInput("param", [1], "BYTES")]
     inputs[0].set_data_from_numpy(image, binary_data=binary)
     inputs[1].set_data_from_numpy(text, binary_data=binary)
-    body, length = _get_inference_request(
+    body, length = InferenceServerClient.generate_request_body(
         inputs=inputs, request_id="mine", outputs=[InferRequestedOutput("mask", binary_data=binary)],
-        sequence_id="session", sequence_start=True, sequence_end=False, priority=3, timeout=1_000_000, custom_parameters=None,
+        sequence_id="session", sequence_start=True, sequence_end=False, priority=3, timeout=1_000_000,
     )  # fmt: skip
     request = parsed(body if length is None else body[:length], has_length=length is not None)
     data = request.from_json if length is None else body[length:]

@@ -77,7 +77,7 @@ def test_triton_takes_no_memory_for_a_large_result_as_json(stack: Stack, paramet
     header = json.dumps({"inputs": [spec], "parameters": parameters}).encode()
     headers = {"Inference-Header-Content-Length": str(len(header))}
     body = header + bytes(side**2)
-    children = psutil.Process(stack.process.pid).children(recursive=True)  # type: ignore[union-attr]
+    children = psutil.Process(stack.process.pid).children(recursive=True)
     (triton,) = [child for child in children if child.name() == "tritonserver"]
     before = triton.memory_info().rss
     answer = requests.post(f"{stack.url}/triton/v2/models/label-doubler/infer", body, headers=headers, timeout=120)

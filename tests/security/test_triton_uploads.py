@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bioengine_server.access.errors import BadBody
@@ -33,7 +34,8 @@ async def test_a_body_comes_out_as_it_came_in(tmp_path: Path, size: int, step: i
         await body.take(counted(parts(data, step), [Segment("image", size)]))
         assert body.size == size
         assert b"".join([part async for part in body.read()]) == data
-        assert (body._file._rolled) == (size > received._IN_MEMORY)
+        file: Any = body._file
+        assert file._rolled == (size > received._IN_MEMORY)
         assert not list(tmp_path.iterdir()), "the file has no name that could stay behind"
 
 

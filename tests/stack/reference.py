@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +23,8 @@ class Run:
     inputs: Sequence[np.ndarray]
 
 
-def core_outputs(runs: Sequence[Run], folder: Path) -> list[list[np.ndarray] | str]:
-    """The outputs of each run by bioimageio.core, whole images in one go; the text of its error where it fails.
+def core_outputs(runs: Sequence[Run], folder: Path) -> list[Any]:
+    """The outputs of each run by bioimageio.core, whole images in one go: arrays, or the text of its error.
 
     One process for all runs, since it takes seconds to start. `folder`: a new one, for the arrays.
     """

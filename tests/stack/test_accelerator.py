@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.stack.harness import ENVIRONMENTS, Stack, get, python, wait_for
 def test_a_server_that_should_use_a_gpu_and_has_none_says_so(tmp_path: Path) -> None:
     """It starts, is not ready, and tells the admin why; no model computes on the CPU instead."""
     # Not through the executable, which would build the environments anew, for a GPU.
-    settings = {"BIOENGINE_ENVIRONMENTS": str(ENVIRONMENTS), "BIOENGINE_ACCELERATOR": "cuda"}
+    settings: Any = {"BIOENGINE_ENVIRONMENTS": str(ENVIRONMENTS), "BIOENGINE_ACCELERATOR": "cuda"}
     program = (python("server"), "-m", "bioengine_server")
     with Stack(tmp_path / "home", program=program, wait=False, **settings) as stack:
         wait_for(lambda: "BIOENGINE_ACCELERATOR=cuda" in str(get(f"{stack.url}/health/readiness")), 60, "the reason")

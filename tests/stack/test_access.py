@@ -141,7 +141,7 @@ def limited(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """An open stack with limits for clients without a token."""
     home = tmp_path_factory.mktemp("limited") / "home"
     fill_home(home, packages)
-    limits = {"BIOENGINE_ANONYMOUS_REQUESTS": "2", "BIOENGINE_ANONYMOUS_MAX_REQUEST_SIZE": "3000000"}
+    limits: Any = {"BIOENGINE_ANONYMOUS_REQUESTS": "2", "BIOENGINE_ANONYMOUS_MAX_REQUEST_SIZE": "3000000"}
     with Stack(home, **limits) as running, running.client(running.token("warm-up")) as client:
         assert client.run("slow-snail", [snail(0)])["success"]
         yield running

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,8 @@ def trusting(packages: Path, failing: Path, tmp_path_factory: pytest.TempPathFac
     environments.symlink_to(ENVIRONMENTS)
     entries = ",".join(trust_entry(model.manifest) for model in ModelStore(folder / "home" / "models").models())
     variables = {"ENVIRONMENTS": environments, "RUN_DIR": run_dir, "TRUSTED_MODELS": entries}
-    with Stack(folder / "home", **{f"BIOENGINE_{name}": str(value) for name, value in variables.items()}) as stack:
+    settings: Any = {f"BIOENGINE_{name}": str(value) for name, value in variables.items()}
+    with Stack(folder / "home", **settings) as stack:
         yield stack
         stack.stop()
         assert stack.leftovers() == [] and not list(Path("/tmp").glob(f"{stack.settings.plain_names.name}*"))

@@ -49,7 +49,7 @@ def test_they_run(stack: Stack, client: Client, packages: Path, tmp_path: Path, 
 
 
 def of_http(stack: Stack, id: str) -> dict[str, Any]:
-    body = {"model_name": ROUTER, "serialization": "imjoy", "inputs": [{"model_id": id, "inputs": None}]}
+    body: Any = {"model_name": ROUTER, "serialization": "imjoy", "inputs": [{"model_id": id, "inputs": None}]}
     answer = requests.post(f"{stack.url}/public/services/triton-client/execute", json=body)
     return dict(answer.json()["result"]["rdf"])
 

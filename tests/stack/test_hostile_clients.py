@@ -197,8 +197,8 @@ def test_a_message_whose_chunks_are_no_message_is_refused(limited: Stack, genera
 def test_nobody_touches_the_message_of_another(limited: Stack) -> None:
     with RawClient(limited, "hypha-rpc", "owner") as owner, RawClient(limited, "hypha-rpc", "other") as other:
         owner.call("services.built-in.message_cache.create", "mine")
-        for call in [("append", "mine", b"x"), ("set", "mine", 0, b"x"), ("process", "mine"), ("remove", "mine")]:
-            method, *args = call
+        calls: list[Any] = [("append", "mine", b"x"), ("set", "mine", 0, b"x"), ("process", "mine"), ("remove", "mine")]
+        for method, *args in calls:
             with pytest.raises(RuntimeError, match="There is no message mine of this client"):
                 other.call(f"services.built-in.message_cache.{method}", *args)
         with pytest.raises(RuntimeError, match="needs a key of its own"):

@@ -102,7 +102,7 @@ def test_registration_from_a_process_of_its_own(own_home: Path, packages: Path, 
 
 
 def test_register_says_what_is_missing(tmp_path: Path) -> None:
-    def register(**environment: str) -> str:
+    def register(**environment: Any) -> str:
         return bioengine("register", "http://127.0.0.1:1", BIOENGINE_HOME=str(tmp_path), **environment).stderr
 
     assert "BIOENGINE_TOKEN is not set" in register()

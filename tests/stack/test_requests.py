@@ -71,12 +71,14 @@ def total(mask: np.ndarray | None, extra: np.ndarray | None) -> np.ndarray:
 @pytest.mark.parametrize("weight_format", ["torchscript", "onnx"])
 def test_optional_inputs_are_given_or_left_out(client: Client, weight_format: str) -> None:
     for mask, extra in itertools.product((None, MASK), (None, EXTRA)):
-        for inputs in (
+        given: list[list[Any]] = [
             [RAW, mask, extra],
             *([[RAW, mask]] if extra is None else []),
             *([[RAW]] if mask is extra is None else []),
-        ):
+        ]
+        for inputs in given:
             (got,) = outputs(client, "optional-inputs", inputs, weight_format=weight_format)
+            assert got is not None
             np.testing.assert_allclose(got, total(mask, extra), atol=1e-5)
     (tiled,) = outputs(client, "optional-inputs", [RAW, None, EXTRA], weight_format=weight_format, tile=16)
     np.testing.assert_allclose(tiled, total(None, EXTRA), atol=1e-5)
@@ -106,6 +108,7 @@ def test_an_optional_input_is_left_out_of_tritons_own_protocol(client: Client, s
                     given.append(triton_http.InferInput(name, list(array.shape), "FP32"))
                     given[-1].set_data_from_numpy(array)
             got = triton.infer("optional-inputs", given).as_numpy("sum")
+            assert got is not None
             np.testing.assert_allclose(got, total(mask, extra), atol=1e-5)
             got = client.triton.execute(inputs=[RAW, mask, extra], model_name="optional-inputs")["sum"]
             np.testing.assert_allclose(got, total(mask, extra), atol=1e-5)
@@ -147,7 +150,8 @@ def by_triton(url: str, request: dict[str, Any]) -> dict[str, Any]:
     with triton_http.InferenceServerClient(url) as triton:
         kwargs = triton_http.InferInput("kwargs", [1], "BYTES")
         kwargs.set_data_from_numpy(np.array([message.encode(request)], dtype=np.object_))
-        answer: dict[str, Any] = message.decode(triton.infer(ROUTER, [kwargs]).as_numpy("result")[0])
+        result: Any = triton.infer(ROUTER, [kwargs]).as_numpy("result")
+        answer: dict[str, Any] = message.decode(result[0])
     return answer
 
 

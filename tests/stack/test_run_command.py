@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,8 @@ from bioengine_server.cli import app
 from bioengine_server.demo.nuclei import dice, draw
 from bioengine_server.images.files import read_image, write_image
 from bioengine_server.images.image import Image, PixelSize
-from click.testing import Result
 from skimage.filters import threshold_otsu
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from tests.stack.harness import ROOT, Stack, bioengine, wait_for
 
@@ -53,7 +53,7 @@ def test_run_on_files(stack: Stack, tmp_path: Path) -> None:
     write_image(tmp_path / "image.tif", Image(drawn.image, "yx", PixelSize(0.1, 0.2, None, "micron")))
     write_image(tmp_path / "image.png", Image(drawn.image, "yx"))
     np.save(tmp_path / "image.npy", drawn.image)
-    environment = {"BIOENGINE_PORT": str(stack.port)}
+    environment: Any = {"BIOENGINE_PORT": str(stack.port)}
     results = []
     for source, target in [("image.tif", "out.tif"), ("image.png", "out.npy"), ("image.npy", "same.npy")]:
         done = bioengine("run", MODEL, str(tmp_path / source), "-o", str(tmp_path / target), **environment)
@@ -165,7 +165,7 @@ def test_what_is_known_of_an_image_is_said(stack: Stack, tmp_path: Path) -> None
 
 
 def test_demo_starts_its_own_server(tmp_path: Path) -> None:
-    environment = {"BIOENGINE_HOME": str(tmp_path / "home"), "BIOENGINE_OFFLINE": "1", "BIOENGINE_PORT": "9"}
+    environment: Any = {"BIOENGINE_HOME": str(tmp_path / "home"), "BIOENGINE_OFFLINE": "1", "BIOENGINE_PORT": "9"}
     done = bioengine("demo", "-o", str(tmp_path / "pictures"), **environment)
     assert done.returncode == 0, done.stderr
     score = float(done.stdout.split("Dice against the drawing:")[1])
@@ -178,7 +178,7 @@ def test_demo_starts_its_own_server(tmp_path: Path) -> None:
 
 def test_the_server_of_a_demo_that_is_killed_ends_in_order(tmp_path: Path) -> None:
     server = Stack(tmp_path / "home")
-    environment = {"BIOENGINE_PORT": str(server.port), "BIOENGINE_HOME": str(server.home), "BIOENGINE_OFFLINE": "1"}
+    environment: Any = {"BIOENGINE_PORT": str(server.port), "BIOENGINE_HOME": str(server.home), "BIOENGINE_OFFLINE": "1"}
     demo = subprocess.Popen(
         [ROOT / "bioengine", "demo", "-o", str(tmp_path / "pictures")],
         env={**os.environ, **environment},
@@ -199,7 +199,7 @@ def test_a_demo_whose_server_cannot_start_says_why_and_no_more(tmp_path: Path) -
 
 
 def test_demo_uses_the_server_that_runs(stack: Stack, tmp_path: Path) -> None:
-    environment = {"BIOENGINE_PORT": str(stack.port), "BIOENGINE_HOME": str(tmp_path / "unused")}
+    environment: Any = {"BIOENGINE_PORT": str(stack.port), "BIOENGINE_HOME": str(tmp_path / "unused")}
     done = bioengine("demo", "-o", str(tmp_path), **environment)
     assert done.returncode == 0 and done.stderr == "" and not (tmp_path / "unused").exists(), done.stderr
     (tmp_path / "mask.png").write_text("my own")

@@ -52,8 +52,9 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One place for each model, requests of 30 MB, and clients may be silent for 5 s."""
     home = tmp_path_factory.mktemp("strict") / "home"
     shutil.copytree(ROOT / "tests" / "triton_models", home / "triton-models")
-    settings = {"MODEL_CONCURRENCY": "1", "MAX_REQUEST_SIZE": str(LIMIT), "CLIENT_TIMEOUT": "5"}
-    with Stack(home, **{f"BIOENGINE_{name}": value for name, value in settings.items()}) as running:
+    with Stack(
+        home, BIOENGINE_MODEL_CONCURRENCY="1", BIOENGINE_MAX_REQUEST_SIZE=str(LIMIT), BIOENGINE_CLIENT_TIMEOUT="5"
+    ) as running:
         yield running
 
 

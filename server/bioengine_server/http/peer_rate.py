@@ -1,6 +1,6 @@
 """How many HTTP requests a second one address may send, where the admin wants a limit; by default there is none.
 
-Hypha's own, 100 a second by an address that a header names, is taken out (`hub.hypha_parts`). Requests of RPC clients come in one
+Hypha's own, 100 a second by an address that a header names, is taken out (`foreign.hypha`). Requests of RPC clients come in one
 websocket, and have limits of their own.
 """
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-class UserPermission(str, Enum):
+class UserPermission(str, Enum):  # noqa: UP042  # as the library has it
     list = "n"
     read = "r"
     read_write = "rw"
@@ -20,10 +20,10 @@ class UserInfo(BaseModel):
     id: str
     roles: list[str]
     is_anonymous: bool
-    email: str | None
-    parent: str | None
-    scope: ScopeInfo | None
-    expires_at: float | None
+    email: str | None = None
+    parent: str | None = None
+    scope: ScopeInfo | None = None
+    expires_at: float | None = None
     def get_workspace(self) -> str: ...
     def get_permission(self, workspace: str) -> UserPermission | None: ...
     def check_permission(self, workspace: str, minimal_permission: UserPermission) -> bool: ...

@@ -17,7 +17,7 @@ class jwt:
     def encode(claims: Mapping[str, Any], key: Any, algorithm: str = ...) -> str: ...
 
 def create_scope(
-    workspaces: Mapping[str, UserPermission] | None = ...,
+    workspaces: Mapping[str, UserPermission | str] | None = ...,
     client_id: str | None = ...,
     current_workspace: str | None = ...,
     extra_scopes: list[str] | None = ...,

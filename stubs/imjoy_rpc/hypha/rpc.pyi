@@ -16,7 +16,15 @@ class RPC:
     _services: dict[str, Any]
     _object_store: dict[str, Any]
     _emit_message: Callable[[bytes], Awaitable[None]]
-    def __init__(self, connection: Any, *, client_id: str, workspace: str, method_timeout: float = ...) -> None: ...
+    def __init__(
+        self,
+        connection: Any,
+        *,
+        client_id: str,
+        workspace: str | None = ...,
+        method_timeout: float = ...,
+        default_context: dict[str, Any] | None = ...,
+    ) -> None: ...
     def register_codec(self, config: dict[str, Any]) -> None: ...
     def add_service(self, api: Any, overwrite: bool = ...) -> Any: ...
     async def get_remote_service(self, service_uri: str, timeout: float | None = ...) -> Any: ...

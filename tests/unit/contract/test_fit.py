@@ -32,7 +32,7 @@ def image(dtype: str = "float32", shape: tuple[int, ...] = (1, 2, 8, 12)) -> np.
 @given(npst.arrays(npst.integer_dtypes() | npst.unsigned_integer_dtypes(), (1, 2, 8, 8)))
 def test_integers_become_float32(array: np.ndarray) -> None:
     (fitted,) = fit_inputs(model(spec()), [array])
-    assert fitted.dtype == np.float32
+    assert fitted is not None and fitted.dtype == np.float32
     np.testing.assert_array_equal(fitted, array.astype(np.float32))
 
 
@@ -95,7 +95,7 @@ def test_a_size_that_follows_another_input() -> None:
 def test_a_list_of_samples_adds_the_batch_axis() -> None:
     samples = [np.full((2, 8, 8), value, np.float32) for value in (1, 2, 3)]
     (fitted,) = fit_inputs(model(spec()), [samples])
-    assert fitted.shape == (3, 2, 8, 8) and fitted[1, 0, 0, 0] == 2
+    assert fitted is not None and fitted.shape == (3, 2, 8, 8) and fitted[1, 0, 0, 0] == 2
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,7 @@ def test_named_axes_are_moved_to_their_places(order: list[str], left_out: int) -
     array = whole[0] if left_out == 0 else whole
     source = "cyx" if left_out == 0 else "bcyx"
     (fitted,) = fit_inputs(model(spec()), [array.transpose([source.index(axis) for axis in given_axes])], "".join(given_axes))
+    assert fitted is not None
     np.testing.assert_array_equal(fitted, whole[:1] if left_out == 0 else whole)
 
 

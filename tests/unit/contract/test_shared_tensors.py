@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -159,7 +160,7 @@ def test_what_is_no_folder_of_a_request_is_none(of_model: SharedFolder, tmp_path
 
 
 @pytest.mark.parametrize("name", [None, 3, "", "/etc/passwd", "../input-1", "input-1/../../x", "input-", "Input-1", "input-1\n"])
-def test_what_is_no_file_of_a_request_is_refused(of_model: SharedFolder, name: object) -> None:
+def test_what_is_no_file_of_a_request_is_refused(of_model: SharedFolder, name: Any) -> None:
     for use in (of_model.read, of_model.map, of_model.has):
         with pytest.raises(ValueError, match="is not the name"):
             use(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy
@@ -61,11 +62,11 @@ def test_the_secret_in_a_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.
     file = tmp_path / "secret"
     # Time passes by the looks at the clock alone, and the server makes the secret after some.
     looks = iter(range(1000))
-    monkeypatch.setattr(launch.time, "monotonic", lambda: float(next(looks)))
-    monkeypatch.setattr(launch.time, "sleep", lambda _: file.write_text("s" * 40 + "\n") if next(looks) > 20 else None)
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(looks)))
+    monkeypatch.setattr(time, "sleep", lambda _: file.write_text("s" * 40 + "\n") if next(looks) > 20 else None)
     assert launch.read_secret(settings(tmp_path, triton_secret_file=file)) == "s" * 40
     file.unlink()
-    monkeypatch.setattr(launch.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     with pytest.raises(SecretMissing, match="is not there after 60 s"):
         launch.read_secret(settings(tmp_path, triton_secret_file=file))
     file.write_text("short")

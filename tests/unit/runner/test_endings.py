@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pydantic
 import pytest
@@ -56,7 +57,7 @@ class Names(pydantic.BaseModel):
     first: str = pydantic.Field(max_length=3)
 
 
-def raised(value: object) -> Exception:
+def raised(value: Any) -> Exception:
     with pytest.raises(pydantic.ValidationError) as caught:
         Names(first=value)
     return caught.value

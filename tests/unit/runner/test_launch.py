@@ -9,6 +9,7 @@ from bioengine_contract.ids import RUNNER
 from bioengine_runner.launch import own_links, prepare
 from bioengine_runner.loading.records import INSTANCES, MODELS, Records
 from bioengine_runner.settings import Settings
+from pydantic import SecretStr
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -33,7 +34,7 @@ def test_what_the_processes_share_is_there_before_triton(tmp_path: Path) -> None
         model_repository=ROOT / "model_repository",
         store=tmp_path / "store",
         run_dir=tmp_path / "run",
-        triton_secret="x" * 32,
+        triton_secret=SecretStr("x" * 32),
         shm_prefix="x",
     )
     boot = prepare(settings)

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from bioengine_runner.loading.processes import Process
 from bioengine_runner.loading.records import INSTANCES, MODELS, Records
 from bioengine_runner.package_test import difference
 from bioengine_runner.rundir import Boot
+
+NO_TRITON: Any = None
 
 
 @pytest.fixture
@@ -58,13 +61,13 @@ def test_a_models_lock_lets_one_in(boot: Boot) -> None:
     order: list[str] = []
 
     def second() -> None:
-        with Loader(boot, None)._lock("a"):
+        with Loader(boot, NO_TRITON)._lock("a"):
             order.append("second")
 
-    with Loader(boot, None)._lock("a"):
+    with Loader(boot, NO_TRITON)._lock("a"):
         thread = threading.Thread(target=second)
         thread.start()
-        with Loader(boot, None)._lock("b"):
+        with Loader(boot, NO_TRITON)._lock("b"):
             order.append("other model")
         time.sleep(0.2)
         order.append("first")

@@ -11,8 +11,7 @@ import torch
 from bioengine_contract.tensors.finite import is_finite, warnings_of_inputs, warnings_of_outputs
 from bioengine_runner.errors import CannotTile, TilesNotPossible, WrongOutputs
 from bioengine_runner.inference import Pipeline
-from bioengine_runner.processing import StepError
-from bioengine_runner.reasons import in_short
+from bioengine_runner.reasons import StepError, in_short
 from bioengine_runner.rundir import Boot
 from bioengine_runner.tiling.geometry import Geometry, InputAxis, OutputAxis
 from bioengine_runner.tiling.plan import Planner

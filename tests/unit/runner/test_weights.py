@@ -20,10 +20,11 @@ from bioengine_contract.triton_model import triton_model
 from bioengine_contract.trust import parse_trusted, trust_entry
 from bioengine_runner.errors import NoGpu, WeightsDamaged, WeightsError, WeightsNotOpened
 from bioengine_runner.foreign.bioimageio_core import framework_model
+from bioengine_runner.gpu import gpus
 from bioengine_runner.inference import Pipeline
 from bioengine_runner.rundir import Boot
 from bioengine_runner.verify import verify_package
-from bioengine_runner.weights import attempts, gpus
+from bioengine_runner.weights import attempts
 
 from tests.packages import usual
 from tests.packages.sizes import normalized
@@ -121,7 +122,7 @@ def test_tensors_in_several_files_that_are_declared_as_attachments(
     rdf["attachments"] = [{"source": "kernel"}, {"source": "one"}]
     (place / "rdf.yaml").write_text(yaml.safe_dump(rdf))
     package = changed(
-        seashell(folder), weights={"onnx": Weights("weights.onnx", sha256(place / "weights.onnx"), "kernel", ["one"])}
+        seashell(folder), weights={"onnx": Weights("weights.onnx", sha256(place / "weights.onnx"), "kernel", ("one",))}
     )
     monkeypatch.chdir(tmp_path)
     (mask,) = Pipeline(package, ["onnx"], boot(tmp_path)).predict(image)

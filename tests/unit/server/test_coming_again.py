@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from bioengine_server.foreign import hypha as border
@@ -45,7 +46,8 @@ async def test_who_comes_in_the_place_of_a_client_that_answers(user: str, is_new
     host.answers = answers
     second = Client("ws-x", "host", user, is_new)
     entering = asyncio.ensure_future(clients.enter(second))
-    await asyncio.wait([entering, host.replaced_by], return_when=asyncio.FIRST_COMPLETED)
+    ends: set[asyncio.Future[Any]] = {entering, host.replaced_by}
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     assert host.replaced_by.done() is comes
     if comes:
         clients.leave(host)

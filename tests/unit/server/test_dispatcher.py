@@ -233,7 +233,8 @@ async def test_errors_of_the_model_are_the_clients(make: Make) -> None:
 
 async def test_what_does_not_fit_reaches_no_worker(make: Make) -> None:
     dispatcher, worker = make()
-    for options, code in (({"axes": "qq"}, "bad_axes"), ({"weight_format": "keras_hdf5"}, "weights_not_available")):
+    cases: Any = (({"axes": "qq"}, "bad_axes"), ({"weight_format": "keras_hdf5"}, "weights_not_available"))
+    for options, code in cases:
         assert (await run(dispatcher, **options))["code"] == code
     assert (await run(dispatcher, "no-such-shark"))["code"] == "model_not_found"
     assert (await run(dispatcher, "../etc"))["code"] == "bad_model_id"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bioengine_server.access.registry import TokenRegistry
@@ -31,7 +32,7 @@ NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
 
 
-def setup(tmp_path: Path, compose: dict[str, str] | None = None, **settings: object) -> Setup:
+def setup(tmp_path: Path, compose: dict[str, str] | None = None, **settings: Any) -> Setup:
     return Setup(Settings(**{"home": tmp_path / "home", **settings}), compose or {})
 
 
@@ -137,7 +138,7 @@ def test_clock_without_another(tmp_path: Path) -> None:
 
 def test_shared_memory_is_examined_where_this_server_and_its_triton_have_it(tmp_path: Path) -> None:
     assert only(machine.shared_memory(setup(tmp_path))).found.startswith("/dev/shm: ")
-    elsewhere = {"triton": "http://triton:8000"}
+    elsewhere: Any = {"triton": "http://triton:8000"}
     assert list(machine.shared_memory(setup(tmp_path, **elsewhere))) == []
     assert only(machine.shared_memory(setup(tmp_path, **elsewhere, shared_tensors=tmp_path))).found.startswith(f"{tmp_path}: ")
     missing = only(machine.shared_memory(setup(tmp_path, **elsewhere, shared_tensors=tmp_path / "none")))
@@ -337,7 +338,7 @@ def test_secrets(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_the_names_of_the_server(tmp_path: Path, settings: dict[str, str], verdict: str, text: str) -> None:
+def test_the_names_of_the_server(tmp_path: Path, settings: dict[str, Any], verdict: str, text: str) -> None:
     finding = only(network.names(setup(tmp_path, **settings)))
     assert finding.verdict == verdict and text in finding.found
     assert verdict == "ok" or "BIOENGINE_ALLOW_HOSTS" in finding.advice
@@ -353,7 +354,7 @@ def test_the_names_of_the_server(tmp_path: Path, settings: dict[str, str], verdi
     ],
     ids=str,
 )
-def test_the_address_that_clients_are_told(tmp_path: Path, settings: dict[str, str], verdict: str, text: str) -> None:
+def test_the_address_that_clients_are_told(tmp_path: Path, settings: dict[str, Any], verdict: str, text: str) -> None:
     finding = only(network.told_address(setup(tmp_path, **settings)))
     assert finding.verdict == verdict and text in finding.found
     assert verdict == "ok" or "BIOENGINE_PUBLIC_URL" in finding.advice
@@ -365,6 +366,6 @@ def test_the_address_that_clients_are_told(tmp_path: Path, settings: dict[str, s
     ids=str,
 )
 def test_the_pages_that_may_use_the_server(tmp_path: Path, origins: str | None, verdict: str, text: str) -> None:
-    finding = only(network.pages(setup(tmp_path, **({} if origins is None else {"allow_origins": origins}))))
+    finding = only(network.pages(setup(tmp_path, {}, **({} if origins is None else {"allow_origins": origins}))))
     assert finding.verdict == verdict and text in finding.found
     assert verdict == "ok" or "BIOENGINE_ALLOW_ORIGINS" in finding.advice

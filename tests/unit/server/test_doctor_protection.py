@@ -6,6 +6,7 @@ import pwd
 from pathlib import Path
 
 import bioengine_server.other_users as other_users_of
+import psutil
 import pytest
 from bioengine_server.doctor import protection
 
@@ -28,8 +29,8 @@ def test_who_counts_as_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
 
     nobody = account("nobody", 65534, "/usr/sbin/nologin")
     accounts = [account("root", 0), account("daemon", 1), nobody, account("ada", 1000), account("bot", 1001, "/bin/false")]
-    monkeypatch.setattr(other_users_of.pwd, "getpwall", lambda: accounts)
-    monkeypatch.setattr(other_users_of.psutil, "process_iter", lambda _: [])
+    monkeypatch.setattr(pwd, "getpwall", lambda: accounts)
+    monkeypatch.setattr(psutil, "process_iter", lambda _: [])
     assert other_users_of.other_users() == "ada"
     accounts += [account(name, 1100 + number) for number, name in enumerate(("bob", "carl", "dora", "eve"))]
     assert other_users_of.other_users() == "ada, bob, carl and 2 more"

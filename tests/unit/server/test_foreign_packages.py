@@ -348,8 +348,8 @@ def test_what_is_written_anew_says_the_same(make: Callable[..., Path], store: Mo
     shutil.unpack_archive(rewritten, folder)
     with open(folder / "rdf.yaml", "a") as file:
         file.write(f"config: {said}\n")
-    before = load_description(folder / "rdf.yaml", perform_io_checks=False).config
-    after = load_description(store.import_package(folder).folder / "rdf.yaml", perform_io_checks=False).config
+    before: Any = load_description(folder / "rdf.yaml", perform_io_checks=False).config
+    after: Any = load_description(store.import_package(folder).folder / "rdf.yaml", perform_io_checks=False).config
     assert {**before, "date": "2026-01-01"} == after and after["number"] == 1e-3 and after["word"] == "no"
 
 

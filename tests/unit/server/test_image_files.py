@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -134,7 +135,7 @@ def test_a_png_that_moves_is_said(tmp_path: Path) -> None:
         assert len(read.notes) == 1 and "3 frames, and its first image was used" in read.notes[0]
 
 
-def several(path: Path, *images: np.ndarray, **options: bool) -> Path:
+def several(path: Path, *images: np.ndarray, **options: Any) -> Path:
     with tifffile.TiffWriter(path, **options) as file:
         for image in images:
             file.write(image, metadata=None if not options else {})
@@ -177,7 +178,7 @@ def test_pixel_sizes_of_ome_tiffs(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "x.ome.tif") as file:
         file.write(np.zeros((2, 3, 8, 12), np.uint16), metadata={"axes": "TZYX", **about})
         file.write(np.zeros((8, 12), np.uint16), metadata={"axes": "YX", "PhysicalSizeX": 2, "PhysicalSizeY": 3})
-    near = pytest.approx
+    near: Any = pytest.approx
     assert read_image(tmp_path / "x.ome.tif").pixel_size == PixelSize(near(500), near(250), near(2000), "nm", 30, "s")
     assert read_image(tmp_path / "x.ome.tif", 2).pixel_size == PixelSize(3, 2, None, "um")
     assert read_image(tmp_path / "x.ome.tif").axes == "tzyx"

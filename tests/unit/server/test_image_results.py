@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_a_pixel_size_is_said_in_a_unit_that_a_tiff_can_hold(
 ) -> None:
     assert write_image(tmp_path / "x.tif", Image(MOVIE, "zyx", PixelSize(size, 2 * size, 3 * size, unit))) == ()
     read = read_image(tmp_path / "x.tif").pixel_size
-    near = pytest.approx
+    near: Any = pytest.approx
     assert read == PixelSize(near(kept), near(2 * kept), near(3 * kept), kept_unit)
 
 

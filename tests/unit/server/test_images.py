@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -209,7 +210,8 @@ def test_tiff_keeps_pixels_axes_and_pixel_size(tmp_path: Path, dtype: str) -> No
     if dtype in ("uint8", "uint16", "float32"):
         with tifffile.TiffFile(tmp_path / "x.tif") as file:
             assert file.is_imagej and file.imagej_metadata is not None
-        assert back.pixel_size == PixelSize(pytest.approx(0.25), pytest.approx(0.5), 2.0, "micron")
+        near: Any = pytest.approx
+        assert back.pixel_size == PixelSize(near(0.25), near(0.5), 2.0, "micron")
 
 
 def test_pixel_size_follows_the_number_of_pixels() -> None:

@@ -263,12 +263,13 @@ async def test_weights_without_a_hash_are_refused(mirror: Mirror, tmp_path: Path
 
 
 async def test_who_may_cause_a_download(mirror: Mirror, tmp_path: Path) -> None:
-    for policy, allowed in {
+    may: dict[str, list[Caller | None]] = {
         "anyone": [ANONYMOUS, KNOWN, None],
         "token": [KNOWN, None],
         "admin": [None],
         "never": [],
-    }.items():
+    }
+    for policy, allowed in may.items():
         service = StoreService(mirror.settings(tmp_path / "home", download=policy))
         for caller in (ANONYMOUS, KNOWN, None):
             if caller in allowed:
