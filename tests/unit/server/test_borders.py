@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import socketserver
+import threading
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import bioengine_server.foreign
 import pytest
+import tritonclient.http as triton_http
 from bioengine_contract.library import changes, digest_of
 from bioengine_server.foreign import aiohttp as aiohttp_border
+from bioengine_server.foreign import tritonclient as tritonclient_border
 from bioengine_server.library import LibraryChanged
 
 from tests.private_names import ROOT, inherited, modules, touched
@@ -72,3 +77,32 @@ def test_what_differs_is_told_with_its_digest(monkeypatch: pytest.MonkeyPatch) -
     assert list(changes("bioengine_server.foreign")) == [
         "bioengine_server.foreign.aiohttp: ClientResponse.read: 000000000000 -> is not there any more"
     ]
+
+
+class _Live(BaseHTTPRequestHandler):
+    """Triton's answer to the question whether it lives."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/v2/health/live" else 404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+    def address_string(self) -> str:
+        return "a Unix socket"
+
+
+def test_a_client_of_tritonclient_connects_to_a_socket(tmp_path: Path) -> None:
+    class Server(socketserver.ThreadingUnixStreamServer):
+        daemon_threads = True
+
+    path = str(tmp_path / "http")
+    with Server(path, _Live) as server, triton_http.InferenceServerClient("triton") as client:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        tritonclient_border.connect_to_socket(client, path)
+        assert client.is_server_live()
+        server.shutdown()
