@@ -30,14 +30,15 @@ __all__ = [
 
 LIBRARY, VERSION = "bioimageio.core", "0.11.0"
 PARTS = {
-    "LocalModelAdapter": (LocalModelAdapter, "2758ff4ac303"),
-    "PredictionPipeline": (PredictionPipeline, "9ad484e17c6a"),
-    "UpdateStats": (UpdateStats, "1618f8f6cf5f"),
-    "StatsCalculator": (StatsCalculator, "65b18574248a"),
-    "MeanCalculator": (MeanCalculator, "297bfa6f7142"),
-    "MeanVarStdCalculator": (MeanVarStdCalculator, "496dd62ee6e9"),
-    "NaiveSampleMeasureCalculator": (NaiveSampleMeasureCalculator, "b104d3768c00"),
-    "SampleQuantilesCalculator": (SampleQuantilesCalculator, "18d3ae789833"),
+    "LocalModelAdapter.load": (LocalModelAdapter.load, "8b16137593a8"),
+    "LocalModelAdapter.forward": (LocalModelAdapter.forward, "f804fc33559e"),
+    "PredictionPipeline.__init__": (PredictionPipeline.__init__, "07e2e1868fbe"),
+    "UpdateStats.__call__": (UpdateStats.__call__, "6abe9816461f"),
+    "StatsCalculator.__init__": (StatsCalculator.__init__, "8dffec5bc809"),
+    "MeanCalculator.__init__": (MeanCalculator.__init__, "9a078b68d43b"),
+    "MeanVarStdCalculator.__init__": (MeanVarStdCalculator.__init__, "0c5a8609eebc"),
+    "NaiveSampleMeasureCalculator.__init__": (NaiveSampleMeasureCalculator.__init__, "24d4237f3218"),
+    "SampleQuantilesCalculator.__init__": (SampleQuantilesCalculator.__init__, "aa505bd5efc0"),
 }
 
 

@@ -13,7 +13,10 @@ from bioimageio.core.backends.onnx_backend import ONNXModelAdapter
 from bioengine_runner.foreign.bioimageio_core import LIBRARY, VERSION, ModelAdapter
 from bioengine_runner.library import require
 
-PARTS = {"ONNXModelAdapter": (ONNXModelAdapter, "e6c34dc15494")}
+PARTS = {
+    "ONNXModelAdapter._init_model_on_device": (ONNXModelAdapter._init_model_on_device, "723c07f39c61"),
+    "ONNXModelAdapter._forward_impl": (ONNXModelAdapter._forward_impl, "bc39b8db55a5"),
+}
 
 Open = Callable[..., Any]
 """Opens an ONNX Runtime session: takes bytes or a path, and the options of `onnxruntime.InferenceSession`."""
