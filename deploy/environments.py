@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "deploy"), str(ROOT / "server"), str(ROOT / "contract")]  # `python -I` leaves a program's own folder out
+# `python -I` leaves a program's own folder out.
+sys.path[:0] = [str(ROOT / "deploy"), str(ROOT / "server"), str(ROOT / "contract")]
 
 import layout  # noqa: E402
 import recipes  # noqa: E402
@@ -62,8 +63,9 @@ class Environment:
         place = layout.present(folder, self.name)
         if place is None or not self.project:
             return place
-        paths = [line for file in place.glob("lib/python3.*/site-packages/bioengine.pth") for line in file.read_text().split("\n")]
-        return place if list(filter(None, paths)) == [str(path) for path in self.project] else None
+        file = next(place.glob("lib/python3.*/site-packages/bioengine.pth"), None)
+        paths = [] if file is None else file.read_text().splitlines()
+        return place if paths == [str(path) for path in self.project] else None
 
     def is_current(self, folder: Path) -> bool:
         place = self.found(folder)

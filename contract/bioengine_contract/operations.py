@@ -45,6 +45,9 @@ class ModelProcess(BaseModel):
     """What it has opened."""
     device: str = ""
     """Where it computes, such as "cpu" or "cuda:0"."""
+    pid: int = 0
+    started: int = 0
+    """Its id, and its start in clock ticks since the boot (`processes.Process`), for whoever sees the same processes."""
     memory: int = 0
     """Bytes of the host's memory that it holds (its resident set)."""
     gpu_memory: int = 0

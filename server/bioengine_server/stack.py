@@ -43,6 +43,7 @@ from bioengine_server.settings import Settings
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.service import StoreService
 from bioengine_server.triton.api import TritonApi
+from bioengine_server.triton.connection import UNIX
 from bioengine_server.triton.plain_names import PlainNames
 from bioengine_server.triton.process import TritonProcess
 from bioengine_server.triton.restart import ask_for_restart
@@ -190,7 +191,8 @@ async def service_for(
     """The service in front of a Triton, whose model runner is kept healthy meanwhile."""
     api = TritonApi(triton_url, secret, settings.run_timeout)
     runner = Runner(api, watcher)
-    worker = TritonWorker(runner, SharedTensors(settings.tensor_folder, is_own=settings.triton == "embedded"))
+    shared = SharedTensors(settings.tensor_folder, is_own=settings.triton == "embedded")
+    worker = TritonWorker(runner, shared, is_local=triton_url.startswith(UNIX))
     store = StoreService(settings)
     dispatcher = Dispatcher(settings, worker, store, files_url)
     try:
@@ -206,6 +208,11 @@ async def run_registration(settings: Settings, hypha_url: str, token: str) -> No
     stop = stop_on_signals()
     if not settings.triton_is_elsewhere:
         raise StackError("Which Triton is to be offered? Name it with --triton URL, as `./bioengine triton` prints it.")
+    if not settings.store.is_dir():
+        raise StackError(
+            f"There are no models in the home {settings.home}. Name the home of the Triton that is to be offered, with "
+            "BIOENGINE_HOME: the models are looked up there."
+        )
     if not settings.debug:
         hide_tracebacks()
     # Whoever calls has come through the other server's door; who needs a token, and what is known of it, is known there.

@@ -34,6 +34,14 @@ def hub_answers(url: str, inputs: list[np.ndarray], token: str) -> dict[str, Any
         server.disconnect()
 
 
+def test_a_home_without_models_offers_none(tmp_path: Path) -> None:
+    arguments = ("register", "http://127.0.0.1:9", "--triton", "unix:/nowhere")
+    secret = {"BIOENGINE_TOKEN": "x", "BIOENGINE_TRITON_SECRET": secrets.token_urlsafe(48)}
+    done = bioengine(*arguments, BIOENGINE_HOME=str(tmp_path / "nothing"), **secret)
+    assert done.returncode == 1 and "Name the home of the Triton that is to be offered" in done.stderr
+    assert not (tmp_path / "nothing").exists()
+
+
 def test_registration_from_a_process_of_its_own(own_home: Path, packages: Path, tmp_path: Path) -> None:
     """It offers a remote Triton, and offers it again after the Hypha server was started anew; until its token is revoked."""
     secret = secrets.token_urlsafe(48)
@@ -60,8 +68,7 @@ def test_registration_from_a_process_of_its_own(own_home: Path, packages: Path, 
                     **os.environ,
                     "BIOENGINE_TOKEN": token,
                     "BIOENGINE_TRITON_SECRET": secret,
-                    # A home that is neither the hub's nor the Triton's: it is told URLs, nothing of files.
-                    "BIOENGINE_HOME": str(tmp_path / "nothing"),
+                    "BIOENGINE_HOME": str(own_home),
                 },
                 stdout=output,
                 stderr=output,
@@ -77,7 +84,6 @@ def test_registration_from_a_process_of_its_own(own_home: Path, packages: Path, 
 
         wait_for(answered, 40, f"registered; its log: {log.read_text()}")
         wait_for(hub.is_ready, 20, "the hub's readiness runs its probe through the remote Triton")
-        assert not (tmp_path / "nothing").exists()
         with pytest.raises(ConnectionAbortedError, match="needs a token"):
             connect_to_server({"server_url": hub.url})
         config = f"{hub.url}/public/services/triton-client/get_config?model_name=old-otter"

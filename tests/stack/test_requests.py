@@ -252,7 +252,7 @@ from bioengine_contract.tensors.fit import fit_inputs
 
 store, tried = Path(sys.argv[1]), []
 for id in sorted(folder.name for folder in store.iterdir() if folder.is_dir()):
-    package, sizes = resolve(store, id), {}
+    package, sizes = resolve(store, id).manifest, {}
     for spec in package.inputs:
         for axis in spec.axes:
             like = axis.reference

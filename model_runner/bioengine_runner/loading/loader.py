@@ -161,6 +161,8 @@ def _described(record: Record, on_cards: dict[int, int]) -> ModelProcess:
         state="open" if record.weight_format else "opening",
         weight_format=record.weight_format,
         device=record.device,
+        pid=record.pid,
+        started=record.started,
         memory=record.process.memory(),
         gpu_memory=on_cards.get(record.pid, 0),
     )

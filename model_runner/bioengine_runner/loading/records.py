@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bioengine_runner.loading.processes import Process
+from bioengine_contract.processes import Process
+
 from bioengine_runner.rundir import Boot
 
 MODELS, INSTANCES = "models", "instances"

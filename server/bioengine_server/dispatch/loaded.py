@@ -71,7 +71,10 @@ class LoadedModels:
 
     def is_loaded(self, model: TritonModel) -> bool:
         """Whether a request finds it loaded, as far as is known."""
-        return self._state(model).is_loaded_from(model)
+        state = self._state(model)
+        if state.opened is not None and not self._worker.lives(state.opened):
+            state.opened = None
+        return state.is_loaded_from(model)
 
     @property
     def states(self) -> dict[str, ModelState]:
@@ -129,7 +132,7 @@ class LoadedModels:
     async def _ensure(self, model: TritonModel) -> ModelState:
         """The state of a model that is loaded. Raises RequestError, TritonUnavailable."""
         state = self._state(model)
-        if state.is_loaded_from(model):
+        if self.is_loaded(model):
             return state
         async with state.loading:
             if state.is_loaded_from(model):

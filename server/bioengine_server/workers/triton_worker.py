@@ -12,6 +12,7 @@ import numpy as np
 from bioengine_contract.errors import RemoteError
 from bioengine_contract.model_errors import ModelFailed, ModelNotLoaded
 from bioengine_contract.operations import Load, ModelProcess, Report
+from bioengine_contract.processes import Process
 from bioengine_contract.shared_tensors import SharedFolder, SharedInputs, SharedTensors, output_file
 from bioengine_contract.triton_model import TritonModel
 
@@ -32,12 +33,14 @@ _FIRST_LOOK, _LAST_LOOK = 0.02, 0.25  # seconds
 class TritonWorker:
     """A `Worker`."""
 
-    def __init__(self, runner: Runner, shared: SharedTensors) -> None:
+    def __init__(self, runner: Runner, shared: SharedTensors, is_local: bool) -> None:
         """
         Args:
             runner: of the Triton.
             shared: for tensors by reference.
+            is_local: whether its processes are on this machine, and not in a container.
         """
+        self._is_local = is_local
         self._runner = runner
         self._api: TritonApi = runner.api
         self._shared = shared
@@ -65,7 +68,11 @@ class TritonWorker:
             raise RemoteError(process.reason, process.code)
         if process.state != "open":
             raise ModelNotLoaded(id, process.reason or "its process could not begin")
-        return Opened(process.weight_format, process.device)
+        known = Process(process.pid, process.started) if self._is_local else None
+        return Opened(process.weight_format, process.device, known)
+
+    def lives(self, opened: Opened) -> bool:
+        return opened.process is None or opened.process.is_alive()
 
     async def unload(self, name: str) -> None:
         async with self._loads:

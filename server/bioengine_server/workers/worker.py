@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from bioengine_contract.operations import Report
+from bioengine_contract.processes import Process
 from bioengine_contract.triton_model import TritonModel
 
 
@@ -17,6 +18,8 @@ class Opened:
 
     weight_format: str
     device: str
+    process: Process | None = None
+    """None where the worker's processes are not on this machine."""
 
 
 class ModelGone(Exception):
@@ -39,6 +42,9 @@ class Worker(Protocol):
 
     async def unload(self, name: str) -> None:
         """Unload a model; its memory is free then."""
+
+    def lives(self, opened: Opened) -> bool:
+        """Whether the process of a loaded model lives, as far as can be seen without asking."""
 
     async def end(self, name: str) -> None:
         """Kill the process of a model, whatever it is working on."""

@@ -13,9 +13,9 @@ from typing import Any
 import pydantic
 import pytest
 from bioengine_contract.errors import RequestError
+from bioengine_contract.processes import Process, _state
 from bioengine_contract.triton_model import TritonModel
 from bioengine_runner.loading.loader import _MODEL_FILE, Loader
-from bioengine_runner.loading.processes import Process, _state
 from bioengine_runner.loading.records import MODELS
 from bioengine_runner.reasons import in_short
 from bioengine_runner.rundir import Boot

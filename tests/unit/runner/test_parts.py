@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bioengine_contract.processes import Process
 from bioengine_runner.loading.loader import Loader
-from bioengine_runner.loading.processes import Process
 from bioengine_runner.loading.records import INSTANCES, MODELS, Records
 from bioengine_runner.package_test import difference
 from bioengine_runner.rundir import Boot

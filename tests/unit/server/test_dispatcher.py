@@ -43,6 +43,7 @@ class FakeWorker:
         self.failures: list[Exception | None] = []
         self.load_failures: list[Exception | None] = []
         self.boot = "1"
+        self.living = True
         self.processes: dict[str, ModelProcess] = {}
         self.gate: asyncio.Event | None = None
         self.at_once = self.most_at_once = 0
@@ -56,6 +57,9 @@ class FakeWorker:
 
     async def unload(self, name: str) -> None:
         raise NotImplementedError
+
+    def lives(self, opened: Opened) -> bool:
+        return self.living
 
     async def end(self, name: str) -> None:
         self.ended.append(name)
@@ -142,6 +146,17 @@ async def test_a_process_that_dies_is_loaded_again_and_nobody_notices(make: Make
     worker.failures = [ModelGone("its process was killed")]
     results = await asyncio.gather(*(run(dispatcher) for _ in range(4)))
     assert all(result["success"] for result in results) and worker.loads == ["shark", "shark"]
+
+
+async def test_a_process_that_is_seen_to_be_dead_is_loaded_before_the_run(make: Make) -> None:
+    dispatcher, worker = make()
+    await run(dispatcher)
+    worker.living = False
+    told: list[str] = []
+    by = call(progress=lambda event: told.append(event["state"]))
+    async with by.steps:
+        assert (await run(dispatcher, by=by))["success"]
+    assert told == ["queued", "loading", "running"] and worker.loads == ["shark", "shark"]
 
 
 async def test_all_who_meet_a_dead_process_wait_for_one_load(make: Make) -> None:

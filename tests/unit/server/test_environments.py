@@ -333,9 +333,11 @@ def test_an_environment_of_another_checkout_is_not_taken_for_ours(deploy: Simple
     packages.mkdir(parents=True)
     deploy.layout.write_stamp(place, "cpu")
     deploy.layout.use(tmp_path, "server", place)
-    ours = deploy.environments.Environment("server", "", (), lambda folder: iter(()), project=ROOT / "server")
+    ours = deploy.environments.Environment(
+        "server", "", (), lambda folder: iter(()), project=(ROOT / "server", ROOT / "contract")
+    )
     for path, found in ((ROOT / "server", place), (ROOT / "elsewhere", None)):
-        (packages / "bioengine.pth").write_text(f"{path}\n")
+        (packages / "bioengine.pth").write_text(f"{path}\n{ROOT / 'contract'}\n")
         assert ours.found(tmp_path) == found
 
 
