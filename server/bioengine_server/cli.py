@@ -40,8 +40,9 @@ def before_each_command() -> None:
 def test(
     context: typer.Context,
     all: Annotated[bool, typer.Option("--all", help="All tiers, not the core only.")] = False,
+    changed: Annotated[bool, typer.Option("--changed", help="What the changes since the last commit touch.")] = False,
 ) -> None:
     """Run the project's checks and tests. Further arguments go to pytest."""
-    from bioengine_server.testing import run_tests
+    from bioengine_server.testing.run import run_tests
 
-    raise typer.Exit(run_tests(load_settings(), all_tiers=all, pytest_arguments=context.args))
+    raise typer.Exit(run_tests(load_settings(), all_tiers=all, only_changed=changed, pytest_arguments=context.args))

@@ -1,0 +1,1 @@
+"""`bioengine test`: linter, type checker and tests, from a bare checkout."""

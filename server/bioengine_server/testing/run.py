@@ -1,0 +1,111 @@
+"""Run the steps of `bioengine test`, two at a time: most tests wait for a stack and not for a processor.
+
+What a step printed is shown when it has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from bioengine_server.environments import build_environments
+from bioengine_server.settings import Settings
+from bioengine_server.testing.changed import changed_tests
+from bioengine_server.testing.steps import (
+    CONTRACT_TESTS,
+    ROOT,
+    RUNNER_TESTS,
+    Pythons,
+    Step,
+    checks,
+    container_tests,
+    pytest,
+    stack_tests,
+    unit_tests,
+)
+
+_AT_ONCE = 2
+_NOTHING_COLLECTED = 5  # pytest's exit status
+_LAST_FAILED = ("--lf", "--last-failed")
+
+_KEPT = {"BIOENGINE_ENVIRONMENTS", "BIOENGINE_PYTHON", "BIOENGINE_ACCELERATOR"}
+
+_printing = threading.Lock()
+
+
+def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_arguments: list[str]) -> int:
+    """Run it all; returns the exit status, 0 where everything passed.
+
+    Args:
+        settings: for the folder of environments.
+        all_tiers: also what is marked `extended`, and the containers.
+        only_changed: the checks, and the tests that the changes since the last commit touch.
+        pytest_arguments: handed on to pytest. With any but `--lf`, pytest alone is run, on what they name.
+    """
+    if not build_environments("clients", renew=True):
+        return 1
+    pythons = Pythons(*(str(settings.environments / name / "bin" / "python") for name in ("server", "runner")))
+    tier = [] if all_tiers else ["-m", "not extended"]
+    if only_changed:
+        return _run_all([*checks(pythons), *_changed_steps(pythons)], [*tier, *pytest_arguments])
+    if pytest_arguments and pytest_arguments[0] in _LAST_FAILED:
+        steps = [*unit_tests(pythons), *stack_tests(pythons), *(container_tests(pythons) if all_tiers else [])]
+        return _run_all(steps, [*tier, "--last-failed", "--last-failed-no-failures=none", *pytest_arguments[1:]])
+    if pytest_arguments:
+        of_runner = any(argument.startswith(RUNNER_TESTS) for argument in pytest_arguments)
+        return _show(pytest("chosen tests", pythons, [*tier, *pytest_arguments], of_runner))
+    # The longest first, so that the short ones fill what is left at the end.
+    status = _run_all([*stack_tests(pythons), *unit_tests(pythons), *checks(pythons)], tier)
+    if all_tiers:
+        # By themselves: they go into a network of their own, and take what processors there are.
+        status = max(status, _run_all(container_tests(pythons), []))
+    return status
+
+
+def _changed_steps(pythons: Pythons) -> list[Step]:
+    tests = changed_tests(ROOT)
+    of_runner = [test for test in tests if test.startswith((RUNNER_TESTS, CONTRACT_TESTS)) and test.endswith(".py")]
+    others = [test for test in tests if not test.startswith(RUNNER_TESTS)]
+    steps = [pytest("changed, runner", pythons, _test_files(of_runner), of_runner=True)] if _test_files(of_runner) else []
+    return [*steps, *([pytest("changed, server", pythons, _test_files(others))] if _test_files(others) else [])]
+
+
+def _test_files(paths: Sequence[str]) -> list[str]:
+    return [path for path in paths if path.rpartition("/")[2].startswith("test_")]
+
+
+def _run_all(steps: Sequence[Step], pytest_arguments: Sequence[str]) -> int:
+    """Run steps; prints which failed."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        outcomes = list(pool.map(lambda step: _run(step, pytest_arguments), steps))
+    failed = [step.name for step, passed in zip(steps, outcomes) if not passed]
+    print(f"\nFailed: {', '.join(failed)}" if failed else "\nAll checks and tests passed.", flush=True)
+    return 1 if failed else 0
+
+
+def _run(step: Step, pytest_arguments: Sequence[str]) -> bool:
+    """Whether it passed."""
+    started = time.monotonic()
+    print(f"== {step.name}: begun", flush=True)
+    command = [*step.command, *(pytest_arguments if step.is_pytest else ())]
+    done = subprocess.run(command, cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    passed = done.returncode in (0, _NOTHING_COLLECTED if step.is_pytest else 0)
+    with _printing:
+        outcome = "passed" if passed else "FAILED"
+        print(f"\n== {step.name}\n{done.stdout}== {step.name}: {outcome} in {time.monotonic() - started:.0f} s", flush=True)
+    return passed
+
+
+def _show(step: Step) -> int:
+    """Run a step whose output is seen as it comes."""
+    return subprocess.run(step.command, cwd=ROOT, env=_environment()).returncode
+
+
+def _environment() -> dict[str, str]:
+    """The environment of a user who runs a BioEngine must not reach the tests' own."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("BIOENGINE_") or key in _KEPT}
+    return {**kept, "BIOENGINE_SETTINGS": ""}  # nor may the machine's settings file

@@ -1,0 +1,79 @@
+"""What `bioengine test` runs: each step a command of its own, with the Python environment that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+
+CONTRACT_TESTS = "tests/unit/contract"  # in both environments, each with a NumPy of its own
+RUNNER_TESTS = "tests/unit/runner"  # in the environment of the models
+SERVER_TESTS = "tests/unit/server"
+_OF_RUNNER = ("contract/bioengine_contract", "model_runner/bioengine_runner", "model_runner/training")
+_OF_SERVER = ("contract/bioengine_contract", "server/bioengine_server", "deploy")
+
+# The tests of the stack are the longest: in parts, so that neither of two rows waits for the other at the end.
+_PARTS_OF_STACK = 3
+
+_CACHE = ".pytest_cache"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command. `is_pytest`: whether further arguments of pytest can be added."""
+
+    name: str
+    command: tuple[str, ...]
+    is_pytest: bool = False
+
+
+@dataclass(frozen=True)
+class Pythons:
+    """The interpreters of the two environments."""
+
+    server: str
+    runner: str
+
+
+def checks(pythons: Pythons) -> list[Step]:
+    """The linter and the type checker."""
+    mypy = (pythons.server, "-m", "mypy")
+    return [
+        Step("ruff", (pythons.server, "-m", "ruff", "check", ".")),
+        Step("ruff format", (pythons.server, "-m", "ruff", "format", "--check", ".")),
+        Step("mypy, server", (*mypy, *_OF_SERVER)),
+        Step("mypy, tests", (*mypy, "--exclude", RUNNER_TESTS, "tests")),
+        Step("mypy, runner", (*mypy, "--python-executable", pythons.runner, *_OF_RUNNER, RUNNER_TESTS)),
+    ]
+
+
+def unit_tests(pythons: Pythons) -> list[Step]:
+    return [
+        pytest("tests of the model runner", pythons, [CONTRACT_TESTS, RUNNER_TESTS], of_runner=True),
+        pytest("tests of the server", pythons, [CONTRACT_TESTS, SERVER_TESTS]),
+    ]
+
+
+def stack_tests(pythons: Pythons) -> list[Step]:
+    """Those that start stacks, the longest first."""
+    files = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "tests" / "stack").glob("test_*.py"))
+    size = -(-len(files) // _PARTS_OF_STACK)
+    parts = [files[start : start + size] for start in range(0, len(files), size)]
+    return [
+        *(pytest(f"tests of the stack, part {number}", pythons, part) for number, part in enumerate(parts, 1)),
+        pytest("tests of attacks", pythons, ["tests/security"]),
+        pytest("tests of clients", pythons, ["tests/clients"]),
+    ]
+
+
+def container_tests(pythons: Pythons) -> list[Step]:
+    return [pytest("tests of the containers", pythons, ["tests/compose"])]
+
+
+def pytest(name: str, pythons: Pythons, arguments: Sequence[str], of_runner: bool = False) -> Step:
+    """A run of pytest, which remembers what failed (`--lf`) by the step's name."""
+    python = (pythons.runner, "-m", "pytest", "-p", "no:asyncio") if of_runner else (pythons.server, "-m", "pytest")
+    cache = f"{_CACHE}/{name.replace(' ', '-').replace(',', '')}"
+    return Step(name, (*python, "-o", f"cache_dir={cache}", *arguments), is_pytest=True)
