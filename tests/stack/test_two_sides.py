@@ -41,7 +41,7 @@ def test_the_runner_resolves_what_the_server_resolves(filled_home: Path) -> None
 import json
 from pathlib import Path
 from bioengine_contract.store import read_aliases, resolve
-from bioengine_contract.triton_model import triton_model
+from bioengine_contract.trust import trust_entry
 store = Path({str(store)!r})
 packages = [(name, resolve(store, name)) for name in read_aliases(store)]
 print(json.dumps({{name: [str(package.key), package.fingerprint, trust_entry(package.manifest)] for name, package in packages}}))

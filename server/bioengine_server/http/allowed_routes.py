@@ -1,4 +1,6 @@
-"""What is not in the table of addresses is answered with 404, and a wrong method with 405, before any route sees it.
+"""What is not in the table of addresses is answered with 404 before any route sees it, and a wrong method with 405.
+
+Where a token is needed, it is asked for first: the method is looked at behind (`route_table`).
 
 Apps, artifacts, S3, MCP, proxies, listings of workspaces, HTTP-RPC and the API's own pages of Hypha are for other set-ups than
 this one, and are closed.
@@ -13,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bioengine_server.http.body import Rest
 from bioengine_server.http.error_responses import refusal
 from bioengine_server.http.errors import NoSuchPage, WrongMethod
-from bioengine_server.http.route_table import RouteTable
+from bioengine_server.http.route_table import Entry, RouteTable
 
 
 class AllowedRoutes:
@@ -32,7 +34,7 @@ class AllowedRoutes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         entry = None if scope["type"] == "lifespan" else self._table.find(scope)
-        if scope["type"] == "lifespan" or (entry is not None and (entry.is_websocket or entry.takes(scope["method"]))):
+        if scope["type"] == "lifespan" or (entry is not None and self._passes(entry, scope)):
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})  # before it is accepted: HTTP 403
@@ -40,6 +42,11 @@ class AllowedRoutes:
             await self._refuse(WrongMethod(scope["method"], scope["path"], entry.methods), scope, receive, send)
         else:
             await self._refuse(NoSuchPage(scope["path"]), scope, receive, send)
+
+    @staticmethod
+    def _passes(entry: Entry, scope: Scope) -> bool:
+        is_guarded = not entry.is_open and entry.handler is not None
+        return entry.is_websocket or is_guarded or entry.takes(scope["method"])
 
     async def _refuse(self, error: BioEngineError, scope: Scope, receive: Receive, send: Send) -> None:
         await Rest(receive).drain(Headers(scope=scope), self._most)

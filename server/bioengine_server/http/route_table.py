@@ -14,7 +14,10 @@ from starlette.requests import Request
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-GET = ("GET", "HEAD", "OPTIONS")
+from bioengine_server.http.error_responses import refusal
+from bioengine_server.http.errors import WrongMethod
+
+GET = ("GET", "HEAD")
 ANY = ()
 """Every method; the handler refuses those that it does not take, in its own way."""
 
@@ -88,7 +91,10 @@ class _TableRoute(Route):
         return Match.NONE, {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope, receive, send)
+        if self._entry.takes(scope["method"]):
+            await self.app(scope, receive, send)
+        else:
+            await refusal(WrongMethod(scope["method"], scope["path"], self._entry.methods))(scope, receive, send)
 
 
 def raw_path(scope: Scope) -> str:

@@ -55,7 +55,7 @@ def route_table(
         Entry(f"{SERVICES}/", GET, is_open=True, is_document=True),
         Entry(service_path, GET, is_open=True, is_document=True),
         Entry(f"{service_path}/execute", ("POST",), execute, has_body=True),
-        Entry(f"{service_path}/get_config", ("GET", "POST"), get_config, has_body=True),
+        Entry(f"{service_path}/get_config", ("GET", "HEAD", "POST"), get_config, has_body=True),
     ]
     if service is not None:
         triton, files = TritonProxy(keeper, service, memory, settings.node_folder), ModelFiles(keeper, ModelStore(settings.store))
