@@ -44,6 +44,15 @@ def test_bench(tmp_path: Path) -> None:
         reference = measurements[measurements[name]["compared_with"]]
         assert measurements[name]["ratio"] == pytest.approx(measurements[name]["median"] / reference["median"])
         assert any(measurements[name][limit] for limit in ("limit", "ratio_limit", "added_limit")) == (name in LIMITED)
+    watched = {name for name, item in measurements.items() if item["cpu"]}
+    assert watched == LIMITED | UNLIMITED | {"Triton 16 MB, asked directly"}
+    for name in watched:
+        cpu = measurements[name]["cpu"]
+        assert set(cpu) == {"server", "Triton", "runner", "models", "client"}
+        assert all(len(process["values"]) == 1 for process in cpu.values())
+        assert cpu["client"]["median"] > 0.1 and cpu["models"]["median"] > 0.1, "both take part in every request"
+        assert name == "Triton 16 MB, asked directly" or cpu["server"]["median"] > 1
+    assert "CPU time in ms" in done.stdout
     exceeded = {name for name, item in measurements.items() if item["exceeded"]}
     assert done.returncode == (1 if exceeded else 0)
     assert ("All within their limits." in done.stdout) == (not exceeded)

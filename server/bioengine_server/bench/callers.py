@@ -4,8 +4,8 @@
 
 KIND is imjoy-rpc, hypha-rpc, tritonclient, tcp or bioimageio.core. Reads lines
 `{"model": id, "shape": [pixels, ...], "seed": int, "save": file or null}`; for each has the model run a float32 image with values
-of its own, and writes a line `{"seconds": float}`, or `{"error": str}`. The output is saved as .npy; where it is not to be, it
-has to be the image again.
+of its own, and writes a line `{"seconds": float, "cpu": float}`, how long the run took and what this process worked in it, or
+`{"error": str}`. The output is saved as .npy; where it is not to be, it has to be the image again.
 """
 
 from __future__ import annotations
@@ -141,14 +141,14 @@ KINDS: dict[str, Callable[[str], Run]] = {
 
 def measured(run: Run, model: str, shape: list[int], seed: int, save: str | None) -> dict[str, Any]:
     image = np.random.default_rng(seed).random(shape, np.float32)
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     output = run(model, image)
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, time.process_time() - worked
     if save is not None:
         np.save(save, output)
     elif output.dtype != image.dtype or not np.array_equal(output, image):
         return {"error": "what came back differs from what was sent"}
-    return {"seconds": seconds}
+    return {"seconds": seconds, "cpu": cpu}
 
 
 def main() -> None:

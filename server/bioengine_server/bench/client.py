@@ -33,6 +33,8 @@ class Client:
         self._command = [str(python), "-P", callers.__file__, kind, address]
         self._kind = kind
         self._environment = {**os.environ, "TMPDIR": str(folder)}
+        self.cpu = 0.0
+        """ms that its process worked in its last run."""
 
     def __enter__(self) -> Client:
         # Not of our process group, so that Ctrl-C reaches us alone; it ends when its stdin does.
@@ -70,4 +72,5 @@ class Client:
         answer = json.loads(line) if line else {"error": "its process has ended"}
         if "error" in answer:
             raise BenchFailed(self._kind, answer["error"])
+        self.cpu = float(answer["cpu"]) * 1000
         return float(answer["seconds"]) * 1000

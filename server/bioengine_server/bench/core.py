@@ -50,10 +50,12 @@ def core(stack: BenchStack, rounds: int) -> list[Measurement]:
         user = parts.enter_context(stack.user(_LIBRARY))
         for image in _IMAGES:
             same = _SameImages(image, stack.folder)
-            values = interleaved({"alone": same.run_by(alone), "served": same.run_by(user)}, rounds, _WARM_UP, _REST)
+            served = stack.watched(same.run_by(user), user)
+            values = interleaved({"alone": same.run_by(alone), "served": served}, rounds, _WARM_UP, _REST)
             reference = Measurement(f"bioimageio.core {image.name}", "ms", values["alone"])
             limits = {"added_limit": image.added_limit, "ratio_limit": image.ratio_limit}
-            measurements += [reference, Measurement(f"{image.name}, {_LIBRARY}", "ms", values["served"], reference, **limits)]
+            name, cpu = f"{image.name}, {_LIBRARY}", served.cpu(rounds)
+            measurements += [reference, Measurement(name, "ms", values["served"], reference, **limits, cpu=cpu)]
     return measurements
 
 

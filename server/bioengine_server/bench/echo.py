@@ -20,11 +20,14 @@ def echo(stack: BenchStack, rounds: int) -> list[Measurement]:
         floor = parts.enter_context(stack.floor_user(parts.enter_context(echo_server())))
         users = {library: parts.enter_context(stack.user(library)) for library in LIBRARIES}
         for size, side, limit in _SIZES:
-            cases = {name: partial(client.echo, side) for name, client in {"floor": floor, **users}.items()}
-            values = interleaved(cases, rounds, _WARM_UP)
+            cases = {library: stack.watched(partial(user.echo, side), user) for library, user in users.items()}
+            values = interleaved({"floor": partial(floor.echo, side), **cases}, rounds, _WARM_UP)
             reference = Measurement(f"floor {size}", "ms", values["floor"])
             measurements.append(reference)
             measurements += [
-                Measurement(f"echo {size}, {library}", "ms", values[library], reference, limit=limit) for library in LIBRARIES
+                Measurement(
+                    f"echo {size}, {library}", "ms", values[library], reference, limit=limit, cpu=cases[library].cpu(rounds)
+                )
+                for library in LIBRARIES
             ]
     return measurements

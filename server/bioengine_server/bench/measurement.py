@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Unit = Literal["ms", "MB"]
@@ -26,6 +26,8 @@ class Measurement:
     """Of the ratio to the reference."""
     added_limit: float | None = None
     """Of what it is above the reference, in `unit`."""
+    cpu: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """CPU time in ms, of each round, by process."""
 
     @property
     def median(self) -> float:

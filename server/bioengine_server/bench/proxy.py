@@ -21,10 +21,14 @@ def proxy(stack: BenchStack, rounds: int) -> list[Measurement]:
     ):
         # Triton itself loads nothing.
         user.echo(side=16)
-        cases = {"direct": partial(direct.echo, _SIDE), "proxied": partial(proxied.echo, _SIDE)}
+        cases = {
+            name: stack.watched(partial(client.echo, _SIDE), client)
+            for name, client in {"direct": direct, "proxied": proxied}.items()
+        }
         values = interleaved(cases, rounds, _WARM_UP)
-    reference = Measurement("Triton 16 MB, asked directly", "ms", values["direct"])
-    return [
-        reference,
-        Measurement("Triton 16 MB, through /triton", "ms", values["proxied"], reference, ratio_limit=_RATIO_LIMIT),
-    ]
+    cpu = {name: case.cpu(rounds) for name, case in cases.items()}
+    asked = Measurement("Triton 16 MB, asked directly", "ms", values["direct"], cpu=cpu["direct"])
+    through = Measurement(
+        "Triton 16 MB, through /triton", "ms", values["proxied"], asked, ratio_limit=_RATIO_LIMIT, cpu=cpu["proxied"]
+    )
+    return [asked, through]

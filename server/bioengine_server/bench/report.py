@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
 from collections.abc import Sequence
 
 from rich.table import Table
@@ -28,6 +29,20 @@ def table(measurements: Sequence[Measurement]) -> Table:
             limit_of(item),
             verdict(item),
         )
+    return result
+
+
+def cpu_table(measurements: Sequence[Measurement]) -> Table:
+    """The CPU time of each process, where that was looked at: medians in ms."""
+    watched = [item for item in measurements if item.cpu]
+    groups = list(dict.fromkeys(group for item in watched for group in item.cpu))
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    result.add_column("CPU time in ms", no_wrap=True)
+    for group in (*groups, "all"):
+        result.add_column(group, justify="right", no_wrap=True)
+    for item in watched:
+        medians = [statistics.median(item.cpu[group]) for group in groups]
+        result.add_row(item.name, *(f"{median:.1f}" for median in medians), f"{sum(medians):.1f}")
     return result
 
 
@@ -73,6 +88,7 @@ def as_json(measurements: Sequence[Measurement]) -> str:
                 "ratio_limit": item.ratio_limit,
                 "added_limit": item.added_limit,
                 "exceeded": item.exceeded,
+                "cpu": {process: {"median": statistics.median(values), "values": values} for process, values in item.cpu.items()},
             }
             for item in measurements
         ],

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from bioengine_contract.ids import RUNNER
 
 from bioengine_server.bench.client import Client
+from bioengine_server.bench.cpu import Watched
 from bioengine_server.network.ports import free_ports
 from bioengine_server.own_server import own_server
 from bioengine_server.settings import Settings
@@ -63,6 +65,17 @@ class BenchStack:
         """Bytes of all processes, or of those of one Triton model."""
         prefix = self.settings.shm_prefix
         return stack_memory(self.pid, prefix) if model is None else pss(processes_of_model(prefix, model))
+
+    def watched(self, case: Callable[[], float], client: Client) -> Watched:
+        """A measurement by `client` that also tells the CPU time of each process."""
+        return Watched(case, client, self.processes)
+
+    def processes(self) -> dict[str, list[int]]:
+        """Ids of the processes that have a part in a request, by what they are: the server, Triton, the model runner, models."""
+        groups: dict[str, list[int]] = {"server": [self.pid], "Triton": [], "runner": [], "models": []}
+        for process in processes_of(self.settings.shm_prefix):
+            groups[group_of(process.info["cmdline"])].append(process.pid)
+        return groups
 
     @contextlib.contextmanager
     def peak_memory(self, model: str | None = None) -> Iterator[list[int]]:
@@ -117,6 +130,13 @@ def bench_stack(settings: Settings) -> Iterator[BenchStack]:
         # Hypha leaves files of its own in the temporary folder.
         process = parts.enter_context(own_server(own, TMPDIR=str(folder)))
         yield BenchStack(own, process.pid, folder)
+
+
+def group_of(command: list[str]) -> str:
+    """What a process of Triton's is to a request, by its command line."""
+    if Path(command[0]).name == "tritonserver":
+        return "Triton"
+    return "runner" if any(argument.startswith(f"{RUNNER}_0_") for argument in command) else "models"
 
 
 def stack_memory(server_pid: int, shm_prefix: str) -> int:

@@ -25,7 +25,7 @@ def bench(
 
     Ends with status 1 where a limit is exceeded. A server that runs already is left alone, and takes its share of the machine.
     """
-    from bioengine_server.bench.report import as_json, summary, table
+    from bioengine_server.bench.report import as_json, cpu_table, summary, table
     from bioengine_server.bench.run import run_bench
     from bioengine_server.output_file import check_outputs, output_file
 
@@ -34,7 +34,7 @@ def bench(
     with told(), console.status("") as status:
         measurements = run_bench(load_settings(), rounds, huge, tell=lambda what: status.update(f"{what} ..."))
     # Whole, also where the output goes to a file or is read by a program.
-    Console(width=max(console.width, _TABLE_WIDTH)).print(table(measurements))
+    Console(width=max(console.width, _TABLE_WIDTH)).print(table(measurements), "", cpu_table(measurements), "", sep="\n")
     console.print(summary(measurements), markup=False)
     if json is not None:
         try:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +15,12 @@ import numpy as np
 import pytest
 from bioengine_server.bench.client import Client
 from bioengine_server.bench.core import check_same
+from bioengine_server.bench.cpu import Watched, cpu_time
 from bioengine_server.bench.errors import BenchFailed
 from bioengine_server.bench.floor import echo_server
 from bioengine_server.bench.measurement import Measurement, interleaved
-from bioengine_server.bench.report import as_json, summary, table
+from bioengine_server.bench.report import as_json, cpu_table, summary, table
+from bioengine_server.bench.stack import group_of
 from rich.console import Console
 
 FLOOR = Measurement("floor", "ms", (10.0, 20.0, 40.0))
@@ -25,6 +29,8 @@ ADDED = Measurement("added", "ms", (15.0, 26.0, 44.0), FLOOR, added_limit=12)
 SLOW = Measurement("slow", "ms", (100.0, 300.0, 101.0), limit=100)
 FAR = Measurement("far", "ms", (15.0, 30.0, 60.0), FLOOR, ratio_limit=1.3)
 MORE = Measurement("more", "ms", (23.0, 33.0, 52.0), FLOOR, added_limit=12)
+WORK = {"server": (30.0, 32.0, 90.0), "models": (7.0, 6.0, 8.0), "client": (20.0, 21.0, 22.0)}
+COSTLY = Measurement("costly", "ms", (30.0, 60.0, 80.0), cpu=WORK)
 ALL = [FLOOR, WITHIN, ADDED, SLOW, FAR, MORE]
 
 
@@ -73,6 +79,60 @@ def test_the_table_has_all_and_names_what_is_exceeded() -> None:
     assert summary([FLOOR, WITHIN, ADDED]) == "All within their limits."
 
 
+def test_cpu_time_is_told_by_process() -> None:
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(cpu_table([FLOOR, COSTLY]))
+    header, costly = (line.split() for line in capture.get().splitlines())
+    assert header[-4:] == ["server", "models", "client", "all"]
+    assert costly == ["costly", "32.0", "7.0", "21.0", "60.0"], "medians, and none of what was not looked at"
+    (floor, item) = json.loads(as_json([FLOOR, COSTLY]))["measurements"]
+    assert item["cpu"]["server"] == {"median": 32, "values": [30, 32, 90]} and floor["cpu"] == {}
+
+
+@pytest.mark.parametrize(
+    ("command", "group"),
+    [
+        ("/x/bin/tritonserver --model-store=/x", "Triton"),
+        ("/x/triton_python_backend_stub /m/model.py triton_1 p 1 2 bioengine-model-runner_0_1 DEFAULT", "runner"),
+        ("/x/triton_python_backend_stub /m/model.py triton_1 p 1 2 pkg-unet_0_0 DEFAULT", "models"),
+    ],
+)
+def test_processes_are_told_apart(command: str, group: str) -> None:
+    assert group_of(command.split()) == group
+
+
+class Worker:
+    cpu = 5.0
+
+
+def test_the_work_of_other_processes_is_seen_and_their_rest_is_not() -> None:
+    """One computes when it is told to, and one waits."""
+    program = "for line in __import__('sys').stdin: print(sum(range(int(line))), flush=True)"
+    command = [sys.executable, "-c", program]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as busy,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as idle,
+    ):
+
+        def ask(process: subprocess.Popen[str], number: int) -> float:
+            assert process.stdin is not None and process.stdout is not None
+            started = time.perf_counter()
+            print(number, file=process.stdin, flush=True)
+            process.stdout.readline()
+            return (time.perf_counter() - started) * 1000
+
+        ask(busy, 1), ask(idle, 1)  # both have started
+        watched = Watched(lambda: ask(busy, 2_000_000), Worker(), lambda: {"busy": [busy.pid], "idle": [idle.pid]})
+        took = [watched() for _ in range(3)]
+        spent = watched.cpu(rounds=2)
+        assert len(spent["busy"]) == 2 and spent["client"] == (5.0, 5.0)
+        assert all(2 < cpu < ms + 21 for cpu, ms in zip(spent["busy"], took[1:], strict=True))
+        assert all(cpu < 2 for cpu in spent["idle"])
+        busy.communicate(), idle.communicate()
+    assert cpu_time([busy.pid]) == 0, "it has ended"
+
+
 def test_the_json_has_every_round() -> None:
     document = json.loads(as_json(ALL))
     echo = next(item for item in document["measurements"] if item["name"] == "echo")
@@ -82,7 +142,8 @@ def test_the_json_has_every_round() -> None:
 
 def test_a_client_measures_what_comes_back_as_it_was_sent(tmp_path: Path) -> None:
     with echo_server() as address, Client(Path(sys.executable), "tcp", address, tmp_path) as client:
-        assert client.echo(side=8) > 0 and client.echo(side=300) > 0
+        assert client.echo(side=8) > 0 and client.echo(side=1000) > 0
+        assert 0.1 < client.cpu < 1000, "ms of the last run"
 
 
 def test_an_image_that_comes_back_changed_stops_the_measurements(tmp_path: Path) -> None:
