@@ -28,6 +28,24 @@ def test_ten_clients_get_their_own_results(stack: Stack, tmp_path: Path) -> None
         list(pool.map(one, range(10)))
 
 
+def test_large_images_of_all_clients_at_once_come_back_as_they_are(stack: Stack, tmp_path: Path) -> None:
+    """18 MB there and 9 MB back, so in many chunks both ways: each in its order, and to its own client."""
+
+    def one(number: int) -> None:
+        environment, library, mode = CLIENTS[number]
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        labels = np.random.default_rng(number).integers(0, 256, (1, 1, 1500 + number, 1500))
+        np.save(folder / "labels.npy", labels)
+        request = {"model_id": "label-doubler", "inputs": [str(folder / "labels.npy")]}
+        report = call(library, mode, stack, folder, request, environment=environment)
+        assert report.get("success") is True, report
+        np.testing.assert_array_equal(report["outputs"][0], 2 * labels, err_msg=f"{environment} {mode}")
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(one, range(len(CLIENTS))))
+
+
 @pytest.mark.extended
 def test_a_run_of_minutes_with_the_clients_default_timeout(stack: Stack, tmp_path: Path) -> None:
     """Both libraries give up a call after 30 s of silence; the server's heartbeats keep them waiting."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import hypha_rpc.rpc
@@ -26,6 +27,9 @@ PARTS = {
     "RPC._set_message": (_RPC._set_message, "6943684e4cda"),
     "RPC._process_message": (_RPC._process_message, "b8ea185cf84d"),
     "RPC._remove_message": (_RPC._remove_message, "4fa43874225f"),
+    "RPC._send_chunks": (_RPC._send_chunks, "44f9334e1c31"),
+    "RPC._expand_promise": (_RPC._expand_promise, "63a537722fdd"),
+    "RPC._generate_remote_method": (_RPC._generate_remote_method, "a1b8a37bab76"),
     "RPC._encode": (_RPC._encode, "8d82ff0916d4"),
     "RPC._annotate_service_methods": (_RPC._annotate_service_methods, "383c9b875ac3"),
     "RPC.add_service": (_RPC.add_service, "75c1ea665a19"),
@@ -96,6 +100,30 @@ class End(hypha_rpc.rpc.RPC):
         known: dict[str, Any] | None = self._method_annotations.get(function)
         return known
 
+    def encoded(self, args: list[Any]) -> Any:
+        """Arguments as they stand in a message."""
+        return self._encode(args)
+
+    async def send(self, frame: bytes) -> None:
+        """Send a frame; nothing goes out any more once this end has disconnected."""
+        if self._emit_message is not None:
+            await self._emit_message(frame)
+
+    async def ask(self, target: str, method: str, args: list[Any]) -> Any:
+        """Call a method of another end, and wait for its answer."""
+        return await self._generate_remote_method({"_rtarget": target, "_rmethod": method, "_rpromise": True})(*args)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside, at the latest until this end disconnects; nobody hears of its failure."""
+        task = asyncio.ensure_future(work)
+        self._background_tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._background_tasks.discard(task)
+        if not task.cancelled():
+            task.exception()
+
     def fire(self, message: dict[str, Any]) -> None:
         """Handle a message of the type `method`."""
         self._fire("method", message)
@@ -121,6 +149,10 @@ class End(hypha_rpc.rpc.RPC):
     def annotate(self, offered: Any, object_id: str, *arguments: Any, **options: Any) -> None:
         """Note who may call the functions within what is offered."""
         super()._annotate_service_methods(offered, object_id, *arguments, **options)
+
+    async def send_chunks(self, package: bytes, target: str, session: str | None) -> None:
+        """Send a long message; `session`: of the call that it answers."""
+        await super()._send_chunks(package, target, session)
 
     def create_message(self, key: str, heartbeat: bool = False, overwrite: bool = False, context: Any = None) -> None:
         """A message in chunks begins; `heartbeat`: it answers a call of this end."""
@@ -153,6 +185,9 @@ class End(hypha_rpc.rpc.RPC):
 
     def _annotate_service_methods(self, a_object: Any, object_id: str, *arguments: Any, **options: Any) -> None:
         self.annotate(a_object, object_id, *arguments, **options)
+
+    async def _send_chunks(self, package: bytes, target_id: str, session_id: str | None) -> None:
+        await self.send_chunks(package, target_id, session_id)
 
     def _create_message(self, key: str, heartbeat: bool = False, overwrite: bool = False, context: Any = None) -> None:
         self.create_message(key, heartbeat, overwrite, context)

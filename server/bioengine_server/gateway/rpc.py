@@ -15,7 +15,7 @@ from bioengine_server.foreign import imjoy_rpc
 from bioengine_server.foreign.imjoy_rpc import CHUNK_SIZE
 from bioengine_server.gateway.errors import ClientLeft
 from bioengine_server.gateway.wrap import caller
-from bioengine_server.hypha import envelope, function_names
+from bioengine_server.hypha import chunks, envelope, function_names
 from bioengine_server.hypha.rpc_limits import bare_errors, check_arrays, told_error, without_context
 from bioengine_server.hypha.uploads import Uploads
 from bioengine_server.limits import SizeLimit
@@ -28,6 +28,11 @@ _PING_PATIENCE = 3.0  # seconds
 
 # Chunks on their way at the same time; the original waits for each one's answer.
 _CHUNKS_IN_FLIGHT = 8
+
+# Of an answer. Clients take frames of 1,024,000 bytes, with what is around a chunk, and copy what they have for each.
+_ANSWER_CHUNK_SIZE = 1_000_000  # bytes
+
+_METHOD_TIMEOUT = 3600  # seconds
 
 
 def guard_legacy_rpc() -> None:
@@ -58,7 +63,7 @@ class LegacyRPC(imjoy_rpc.End):
         self._finding: set[asyncio.Future[None]] = set()
         self._refusal: Exception | None = None
         self._has_left = False
-        super().__init__(connection, client_id=MANAGER_ID, workspace=workspace, method_timeout=3600)
+        super().__init__(connection, client_id=MANAGER_ID, workspace=workspace, method_timeout=_METHOD_TIMEOUT)
         # Who registers here would do so among the server's own services; clients offer theirs through the manager.
         del self.services["built-in"]["register_service"]
         check_arrays(self)
@@ -95,11 +100,12 @@ class LegacyRPC(imjoy_rpc.End):
             raise ClientLeft(self._sender)
         unpacker = msgpack.Unpacker(max_buffer_size=CHUNK_SIZE * 2)
         unpacker.feed(frame)
-        main = unpacker.unpack()
-        context = caller.get() or {}
-        main["user"] = context.get("user") or self._user
-        main["ws"] = context.get("ws") or self.workspace
+        main = self._with_user(unpacker.unpack())
         await self._send_frame(msgpack.packb(main) + frame[unpacker.tell() :])
+
+    def _with_user(self, main: dict[str, Any]) -> dict[str, Any]:
+        context = caller.get() or {}
+        return {**main, "user": context.get("user") or self._user, "ws": context.get("ws") or self.workspace}
 
     def take_frame(self, frame: bytes) -> None:
         """A frame of the client. Raises NotAMessage."""
@@ -239,7 +245,23 @@ class LegacyRPC(imjoy_rpc.End):
     def _forget(self, key: str) -> None:
         self.unfinished.pop(key, None)
 
+    async def _tell(self, method: str, args: list[Any]) -> None:
+        """Call a method of the client that gives no answer. Raises ClientLeft."""
+        if self._has_left:
+            raise ClientLeft(self._sender)
+        main = {"type": "method", "from": f"{self.workspace}/{MANAGER_ID}", "to": self._sender, "method": method}
+        await self._send_frame(chunks.frame(self._with_user(main), args))
+
+    async def _tell_and_hear(self, method: str, args: list[Any]) -> None:
+        """Call a method of the client, and wait until it has taken the call. Raises ClientLeft, TimeoutError."""
+        await self._tell(method, args)
+        await self.ping(self._sender, _METHOD_TIMEOUT)
+
     async def send_chunks(self, package: bytes, target: str, session: str | None) -> None:
+        if chunks.is_answer(package):
+            tell, ask = self._tell, self._tell_and_hear
+            await chunks.send_answer(package, session, _ANSWER_CHUNK_SIZE, tell, ask, numbered=False)
+            return
         remote = await self.get_remote_service(f"{target}:built-in")
         cache, message_id, heartbeat = remote.message_cache, session or shortuuid.uuid(), bool(session)
         await cache.create(message_id, heartbeat)

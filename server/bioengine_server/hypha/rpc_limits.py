@@ -6,6 +6,7 @@ shape it names, and keeps unfinished messages for ever.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -15,7 +16,7 @@ from bioengine_contract import message
 
 from bioengine_server.access.caller import Caller
 from bioengine_server.foreign import hypha_rpc
-from bioengine_server.hypha import envelope, function_names
+from bioengine_server.hypha import chunks, envelope, function_names
 from bioengine_server.hypha.uploads import Uploads
 from bioengine_server.limits import SizeLimit
 
@@ -152,11 +153,36 @@ class _GuardedRPC(hypha_rpc.End):
 
     def handle_call(self, message: dict[str, Any]) -> None:
         without_context(message)
+        if (step := chunks.step_of(message)) is not None:
+            self._take_step(step, message)
+            return
         # A session of this end that a call belongs to is one that its sender was called in; else the library would make one.
         parent = message.get("parent")
         if parent is not None and not self._is_session_with(str(parent), str(message.get("from"))):
             del message["parent"]
         super().handle_call(message)
+
+    def _take_step(self, step: str, message: dict[str, Any]) -> None:
+        """Take a step of a message in chunks, and answer it where somebody waits for that, as the library would."""
+        try:
+            getattr(self, f"{step}_message")(*message["args"], context=message["ctx"])
+            outcome, told = "resolve", None
+        except Exception as error:
+            outcome, told = "reject", error
+        if message.get("promise"):
+            self.start(self._tell(message["from"], f"{message['session']}.{outcome}", self.encoded([told])))
+
+    async def _tell(self, target: str, method: str, args: list[Any]) -> None:
+        """Call a method of another end that gives no answer."""
+        await self.send(chunks.frame({"type": "method", "from": self._id, "to": target, "method": method}, args))
+
+    async def send_chunks(self, package: bytes, target: str, session: str | None) -> None:
+        """Send a message that is too long for one frame. Of a call, each step is answered, so that it fails where one does."""
+        if chunks.is_answer(package):
+            tell, ask = functools.partial(self._tell, target), functools.partial(self.ask, target)
+            await chunks.send_answer(package, session, _CHUNK_SIZE, tell, ask, numbered=True)
+        else:
+            await super().send_chunks(package, target, session)
 
     def _is_session_with(self, parent: str, sender: str) -> bool:
         top = parent.split(".", maxsplit=1)[0]

@@ -15,6 +15,7 @@ class RPC:
     _local_workspace: str
     _services: dict[str, Any]
     _object_store: dict[str, Any]
+    _method_timeout: float
     _emit_message: Callable[[bytes], Awaitable[None]]
     def __init__(
         self,
