@@ -25,11 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# `python -I` leaves a program's own folder out.
+# `python -I` leaves a program's own folder out. An installed package is found beside this Python.
 sys.path[:0] = [str(ROOT / "deploy"), str(ROOT / "server"), str(ROOT / "contract")]
 
 import layout  # noqa: E402
 import recipes  # noqa: E402
+from bioengine_server.project import IS_INSTALLED, usual_environments  # noqa: E402
 from bioengine_server.settings_files import FileSettings, SettingsFileRefused, read_settings_files  # noqa: E402
 from recipes import npm_packages, triton_installation, virtual_environment  # noqa: E402
 from steps import PYTHON_VERSION, BuildFailed, report  # noqa: E402
@@ -104,8 +105,8 @@ class Wish:
 
 
 def environments_folder(wish: Wish) -> Path:
-    """The folder of all environments: BIOENGINE_ENVIRONMENTS, or `.environments` in the checkout."""
-    return Path(wish.setting("BIOENGINE_ENVIRONMENTS") or ROOT / ".environments").expanduser().absolute()
+    """The folder of all environments: BIOENGINE_ENVIRONMENTS, or the usual one."""
+    return Path(wish.setting("BIOENGINE_ENVIRONMENTS") or usual_environments()).expanduser().absolute()
 
 
 def accelerator(wish: Wish, folder: Path) -> str:
@@ -163,18 +164,21 @@ def catalogue(accelerator: str = "cpu") -> dict[str, Environment]:
 
     packages = tuple(tests / "clients" / "javascript" / name for name in ("package.json", "package-lock.json"))
     triton_lock = server / "requirements-triton.lock"
+    # An installed server has its own environment already, but for what pip cannot install beside the rest; and no tests.
+    server_locks, of_server = (["no-deps"], ()) if IS_INSTALLED else (["test", "no-deps"], (server, contract))
+    of_tests = "" if IS_INSTALLED else "-test"
     environments = (
         environment(
             "server",
             "server environment",
-            *(server / f"requirements-{part}.lock" for part in ("test", "no-deps")),
-            sources=(server, contract),
-            imports="bioengine_server.stack",
+            *(server / f"requirements-{part}.lock" for part in server_locks),
+            sources=of_server,
+            imports="" if IS_INSTALLED else "bioengine_server.stack",
         ),
         environment(
             "runner",
             f"model runner environment ({accelerator})",
-            *(runner / f"requirements-{accelerator}-test.lock", runner / "requirements-torch.txt"),
+            *(runner / f"requirements-{accelerator}{of_tests}.lock", runner / "requirements-torch.txt"),
             sources=(runner, contract),
             imports="bioengine_runner.inference, torch, onnxruntime",
             built_for=accelerator,

@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     backends: Path
     """Folder with Triton's Python backend, `python/`."""
 
-    model_repository: Path
+    model_repository: Path = Path(__file__).resolve().parent / "model_repository"
     """Folder with the Triton model `bioengine-model-runner/`."""
 
     python_environment: Path = Path(sys.prefix)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from bioengine_contract.version import VERSION
 
 from bioengine_server.commands import bench, doctor, images, models, server, setup, tokens
-from bioengine_server.commands.shared import load_settings
+from bioengine_server.commands.shared import fail, load_settings
 from bioengine_server.environments import environment
 
 app = typer.Typer(
@@ -30,8 +31,16 @@ app.command()(server.triton)
 app.add_typer(tokens.app, name="token")
 
 
+def tell_version(wanted: bool) -> None:
+    if wanted:
+        print(f"bioengine {VERSION}")
+        raise typer.Exit
+
+
 @app.callback()
-def before_each_command() -> None:
+def before_each_command(
+    version: Annotated[bool, typer.Option("--version", callback=tell_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
     prefix = Path(sys.prefix)
     environment(prefix.parent, prefix.name)  # no `setup` removes it while we run in it
 
@@ -41,8 +50,15 @@ def test(
     context: typer.Context,
     all: Annotated[bool, typer.Option("--all", help="All tiers, not the core only.")] = False,
     changed: Annotated[bool, typer.Option("--changed", help="What the changes since the last commit touch.")] = False,
+    checks: Annotated[bool, typer.Option("--checks", help="The linter and the type checker only.")] = False,
 ) -> None:
     """Run the project's checks and tests. Further arguments go to pytest."""
-    from bioengine_server.testing.run import run_tests
+    from bioengine_server.project import IS_INSTALLED
+    from bioengine_server.testing.run import run_checks, run_tests
 
-    raise typer.Exit(run_tests(load_settings(), all_tiers=all, only_changed=changed, pytest_arguments=context.args))
+    if IS_INSTALLED:
+        fail("The tests are not in the installed package. Run them in a checkout of the sources: ./bioengine test")
+    settings = load_settings()
+    if checks:
+        raise typer.Exit(run_checks(settings))
+    raise typer.Exit(run_tests(settings, all_tiers=all, only_changed=changed, pytest_arguments=context.args))

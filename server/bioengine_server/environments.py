@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-_PROGRAM = Path(__file__).resolve().parents[2] / "deploy" / "environments.py"
+from bioengine_server.project import PROJECT
+
+_PROGRAM = PROJECT / "deploy" / "environments.py"
 _STAMP = "built"  # of `deploy/layout.py`; no environment of an image has one
 _ATTEMPTS = 10
 
@@ -28,7 +30,7 @@ def build_environments(*names: str, renew: bool = False) -> bool:
 
 
 def can_build() -> bool:
-    """Whether this is a checkout; an image has its environments as they are."""
+    """Whether this is a checkout or an installed package; an image has its environments as they are."""
     return _PROGRAM.is_file()
 
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bioengine_server.errors import StackError
+from bioengine_server.project import MODEL_REPOSITORY
 from bioengine_server.room import lack_of_room
 from bioengine_server.settings import Settings
 from bioengine_server.triton.plain_names import PlainNames
-from bioengine_server.triton.process import REPOSITORY
 
 _LEAST_RUN_DIR = 16 << 20  # bytes: the log, the records of processes, Hypha's database
 _LEAST_SHARED_MEMORY = 16 << 20  # bytes: Triton's own for the process of a model, and small images
@@ -65,8 +65,8 @@ def _missing_of_triton(settings: Settings, names: PlainNames) -> Iterator[str]:
         for part in parts:
             if not any((settings.environments / name).glob(part)):
                 yield f"the environment '{name}' (BIOENGINE_ENVIRONMENTS) lacks {part}; end the server, and start ./bioengine up"
-    if not (REPOSITORY / "bioengine-model-runner" / "config.pbtxt").exists():
-        yield "model_repository is gone from the checkout; end the server, and start it from a whole one"
+    if not (MODEL_REPOSITORY / "bioengine-model-runner" / "config.pbtxt").exists():
+        yield "model_repository is gone from the model runner's package; end the server, and start it from a whole one"
     if not names.are_whole():
         yield "links to the server's folders in /tmp lead nowhere; start the server again"
 

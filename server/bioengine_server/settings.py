@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bioengine_server.network.hosts import EVERY_ADDRESS, Hosts, parse_hosts
 from bioengine_server.network.origins import DEFAULT_ORIGINS, parse_origins
+from bioengine_server.project import usual_environments
 
 
 class Settings(BaseSettings):
@@ -154,7 +155,7 @@ class Settings(BaseSettings):
     """Folder in memory that a Triton which is not embedded sees under the same name, for tensors by reference. Without it they go
     as bytes. The embedded one has a folder of its own."""
 
-    environments: Path = Path(__file__).resolve().parents[2] / ".environments"
+    environments: Path = usual_environments()
     """Folder of the Python environments and the Triton installation."""
 
     @model_validator(mode="before")

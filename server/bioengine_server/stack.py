@@ -94,6 +94,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             share_service(store, SERVICE_ID)
             if service is not None:
                 service.watch_clients(store.get_event_bus().is_local_client)
+                service.watch_readiness(lambda: readiness.reason is None)
             registration = _local_registration(store, service, gateway, liveness)
             await registration.register()
             await parts.enter_async_context(background(registration.watch()))

@@ -51,6 +51,9 @@ class Server:
     def get_config(self, **arguments):
         return self._answer(self._session.get(f"{self._url}/triton-client/get_config", params=arguments))
 
+    def get_status(self):
+        return self._answer(self._session.get(f"{self._url}/triton-client/get_status"))
+
     def disconnect(self):
         self._session.close()
 

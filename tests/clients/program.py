@@ -188,6 +188,13 @@ async def get_config(session):
     assert len(config["input"][0]["dims"]) == 4 and config["max_batch_size"] == 0
 
 
+@call("get_status")
+async def get_status(session):
+    status = await settled(session.triton.get_status())
+    assert set(status) == {"version", "ready", "models", "requests"} and status["ready"] is True, status
+    assert set(status["requests"]) == {"waiting", "running"}, status
+
+
 @call("arrays")
 async def arrays(session):
     """There and back through a service of a client of the other generation."""

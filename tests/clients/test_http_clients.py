@@ -22,9 +22,10 @@ CALLS = [
     "published example", "[[image]]", "return_rdf", "failure as data", "array and dict", "wrong dtype", "sequences",
     "get_config", "model dtypes", "large image",
 ]  # fmt: skip
+OF_SERVICES = ["get_status", "refused argument", "wrong token", "list_services"]
 PLAIN = {"msgpack": "plain HTTP, msgpack", "gzip": "plain HTTP, gzip and msgpack", "json": "plain HTTP, JSON"}
 CELLS = [
-    *(("plain_http", mode, call) for mode in PLAIN for call in [*CALLS, "refused argument", "wrong token", "list_services"]),
+    *(("plain_http", mode, call) for mode in PLAIN for call in [*CALLS, *OF_SERVICES]),
     *(("triton_http", "async", call) for call in CALLS),
 ]
 TRITON_CELLS = re.findall(r'^@call\("(.+)", "(.+)"\)$', TRITON_PROGRAM.read_text(), re.MULTILINE)

@@ -48,7 +48,7 @@ def _copy_checkout(folder: Path) -> None:
     """What images are built from, with the modes that a checkout has where its owner's umask is 077."""
     folder.mkdir()
     shutil.copy2(ROOT / ".dockerignore", folder)
-    for name in ("server", "model_runner", "model_repository", "deploy"):
+    for name in ("contract", "server", "model_runner", "deploy"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run(["chmod", "-R", "go=", str(folder)], check=True)
 

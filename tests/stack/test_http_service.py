@@ -8,8 +8,10 @@ import json
 from typing import Any
 
 import msgpack
+import numpy as np
 import pytest
 import requests
+from bioengine_contract.version import VERSION
 
 from tests.stack.harness import ROUTER, Stack
 
@@ -50,8 +52,8 @@ def test_both_spellings_of_the_list_of_services_answer_at_once(stack: Stack) -> 
 
 
 def test_liveness(stack: Stack) -> None:
-    assert requests.get(f"{stack.url}/health/liveness").json() == {"status": "OK"}
-    assert requests.get(f"{stack.url}/health/readiness").json() == {"status": "OK"}
+    assert requests.get(f"{stack.url}/health/liveness").json() == {"status": "OK", "version": VERSION}
+    assert requests.get(f"{stack.url}/health/readiness").json() == {"status": "OK", "version": VERSION}
 
 
 @pytest.mark.parametrize("kind", [MSGPACK, JSON])
@@ -187,6 +189,22 @@ def test_get_config_by_get_and_by_post(stack: Stack) -> None:
     assert "it is missing" in refused(requests.get(url))
     assert "No model 'no-such-model' on this server" in refused(requests.get(url, params={"model_name": "no-such-model"}))
     assert "'server_url' is refused" in refused(requests.get(url, params={"model_name": "counter", "server_url": "x"}))
+
+
+def test_get_status_by_get_and_by_post(stack: Stack) -> None:
+    with stack.client() as client:
+        assert client.run("conscientious-seashell", [np.zeros((1, 3, 64, 64), np.float32)])["success"] is True
+        assert client.triton.get_status()["version"] == VERSION
+    asked = requests.get(f"{stack.url}{SERVICE}/get_status").json()
+    assert asked["version"] == VERSION and asked["ready"] is True
+    assert asked["requests"].keys() == {"waiting", "running"}
+    models = {model["name"]: model for model in asked["models"]}
+    assert "bioengine-probe" not in models
+    model = models["conscientious-seashell"]
+    assert model["weight_format"] and model["device"] == "cpu" and 0 <= model["idle"] < 60
+    for kind, decode in ((JSON, json.loads), (MSGPACK, msgpack.unpackb)):
+        assert decode(post(stack, packed({}, kind), kind, "get_status").content).keys() == asked.keys()
+    assert "It takes none" in refused(requests.get(f"{stack.url}{SERVICE}/get_status", params={"verbose": "1"}))
 
 
 @pytest.mark.parametrize("header", ["Bearer not.a.token", "Bearer", "Basic dXNlcjpwYXNz", "token"])

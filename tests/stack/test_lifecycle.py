@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from bioengine_contract.version import VERSION
 from bioengine_server.settings import Settings
 
 from tests.stack.harness import Stack, bioengine, example_input, get, wait_for
@@ -107,7 +108,7 @@ def test_it_listens_on_loopback_only_and_triton_too(stack: Stack) -> None:
 
 def test_health_routes_and_recovery_of_triton(own_home: Path, packages: Path) -> None:
     with Stack(own_home, wait=False) as stack:
-        wait_for(lambda: get(f"{stack.url}/health/liveness") == (200, {"status": "OK"}), 20, "alive")
+        wait_for(lambda: get(f"{stack.url}/health/liveness") == (200, {"status": "OK", "version": VERSION}), 20, "alive")
         if not stack.is_ready():
             status, answer = get(f"{stack.url}/health/readiness")
             assert status == 503 and answer["reason"]

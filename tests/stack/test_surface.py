@@ -20,7 +20,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 PLACES = {
     "workspace": ["public", "ws-anonymous", "*"],
     "service_id": ["triton-client", "hypha-login", "ws", "bioengine:triton-client"],
-    "function_key": ["execute", "get_config", "start", "list_workspaces", "generate_token"],
+    "function_key": ["execute", "get_config", "get_status", "start", "list_workspaces", "generate_token"],
     "path:path": ["x"],
     "page:path": ["x", "hypha-login", ""],
 }
@@ -37,10 +37,14 @@ OPEN = {
     ("GET", "/public/services/triton-client/get_config"): 400,
     ("HEAD", "/public/services/triton-client/get_config"): 400,
     ("POST", "/public/services/triton-client/get_config"): 400,
+    ("GET", "/public/services/triton-client/get_status"): 200,
+    ("HEAD", "/public/services/triton-client/get_status"): 200,
+    ("POST", "/public/services/triton-client/get_status"): 200,
 }
-# Where a token is needed, these two ask for one, whatever the method.
+FUNCTIONS = ("execute", "get_config", "get_status")
+# Where a token is needed, these ask for one, whatever the method.
 GUARDED = {path: status for path, status in OPEN.items() if status == 200} | {
-    (method, f"/public/services/triton-client/{function}"): 401 for method in METHODS for function in ("execute", "get_config")
+    (method, f"/public/services/triton-client/{function}"): 401 for method in METHODS for function in FUNCTIONS
 }
 
 

@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from bioengine_contract.version import VERSION
 
 from tests.stack.harness import ROOT, Stack, bioengine, python
 
@@ -37,7 +38,7 @@ def test_of_a_home_that_another_server_uses_it_says_nothing(stack: Stack, guarde
 def test_strangers_learn_nothing_of_the_home(stack: Stack) -> None:
     with urllib.request.urlopen(f"{stack.url}/health/liveness") as answer:
         name = answer.headers["BioEngine-Server"]
-        assert json.loads(answer.read()) == {"status": "OK"}
+        assert json.loads(answer.read()) == {"status": "OK", "version": VERSION}
     file = stack.home / "server.json"
     assert json.loads(file.read_text())["name"] == name and len(name) == 16 and name != stack.settings.home_digest
     assert file.stat().st_mode & 0o077 == 0

@@ -70,6 +70,11 @@ class Dispatcher:
         self.loaded = LoadedModels(worker, settings.run_timeout)
         self._probe = ProbeLane(self._run_probe)
 
+    def status(self) -> dict[str, Any]:
+        """The loaded models, but for the server's own, and how many requests wait and run; for everybody to see."""
+        models = [model for model in self.loaded.status() if model["name"] != PROBE_MODEL]
+        return {"models": models, "requests": {"waiting": self.queue.waiting, "running": self.queue.running}}
+
     async def respond(self, request: RunRequest, call: Call) -> dict[str, Any]:
         """The answer to a request, with whatever goes wrong as data."""
         task_id = str(uuid.uuid4())

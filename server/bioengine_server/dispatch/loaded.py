@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bioengine_contract.errors import RequestError
 from bioengine_contract.model_errors import EnvironmentGone, ModelProcessDied, RunDirUnusable, RunTookTooLong
@@ -80,6 +80,20 @@ class LoadedModels:
     def states(self) -> dict[str, ModelState]:
         """What is known of each, by the name of the Triton model."""
         return dict(self._models)
+
+    def status(self) -> list[dict[str, Any]]:
+        """Of each loaded model: `name` (in Triton), `weight_format`, `device`, and `idle`, the seconds since its last use."""
+        now = time.monotonic()
+        return [
+            {
+                "name": name,
+                "weight_format": state.opened.weight_format,
+                "device": state.opened.device,
+                "idle": round(now - max(state.last_use, state.changed), 1),
+            }
+            for name, state in sorted(self._models.items())
+            if state.opened is not None
+        ]
 
     async def run(self, model: TritonModel, work: Callable[[Opened], Awaitable[T]]) -> T:
         """`await work(opened)` with the model loaded; where its process dies meanwhile, it is loaded and run once more.

@@ -54,6 +54,11 @@ class Queue:
         """Requests that wait for a place."""
         return len(self._waiting)
 
+    @property
+    def running(self) -> int:
+        """Requests that have a place."""
+        return self._running.total()
+
     @contextlib.asynccontextmanager
     async def place(self, model: str, on_move: OnMove = _unmoved, caller: str = "") -> AsyncIterator[None]:
         """Hold a place for a request of `model`. Raises Busy.

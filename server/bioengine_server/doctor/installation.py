@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from bioengine_contract.trust import trust_entry
+from bioengine_contract.version import VERSION
 
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access, access_of
@@ -20,8 +21,8 @@ from bioengine_server.settings_names import remarks
 from bioengine_server.store.errors import StoreError
 from bioengine_server.store.model_store import ModelStore
 
-_SERVER = ("bioengine-server", "hypha", "hypha-rpc", "imjoy-rpc", "tritonclient", "bioimageio.spec", "numpy")
-_RUNNER = ("bioengine-runner", "bioimageio.core", "bioimageio.spec", "numpy", "onnxruntime", "onnxruntime-gpu", "torch")
+_SERVER = ("hypha", "hypha-rpc", "imjoy-rpc", "tritonclient", "bioimageio.spec", "numpy")
+_RUNNER = ("bioimageio.core", "bioimageio.spec", "numpy", "onnxruntime", "onnxruntime-gpu", "torch")
 _ASK = f"""
 import json, platform
 from importlib.metadata import PackageNotFoundError, version
@@ -67,7 +68,7 @@ def env_file(setup: Setup) -> Iterator[Finding]:
 
 def versions(setup: Setup) -> Iterator[Finding]:
     """Of the server's environment and, where it is here, the model runner's."""
-    yield Finding("server", "ok", _listed({"Python": platform.python_version(), **_installed(_SERVER)}))
+    yield Finding("server", "ok", _listed({"BioEngine": VERSION, "Python": platform.python_version(), **_installed(_SERVER)}))
     runner = setup.settings.environments / "runner" / "bin" / "python"
     if not runner.exists():
         yield Finding("model runner", "note", "not in this environment", "With containers it is in that of Triton; ask there.")

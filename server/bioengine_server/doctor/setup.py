@@ -11,9 +11,10 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from bioengine_server.project import PROJECT
 from bioengine_server.settings import Settings
 
-_ENV_FILE = Path(__file__).resolve().parents[3] / ".env"
+_ENV_FILE = PROJECT / ".env"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""`GET /health/liveness` and `GET /health/readiness`: 200, or 503 with the reason."""
+"""`GET /health/liveness` and `GET /health/readiness`: 200, or 503 with the reason; and the project's version."""
 
 from __future__ import annotations
 
+from bioengine_contract.version import VERSION
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -28,6 +29,6 @@ class Health:
 
     def _answer(self, status: str, reason: str | None) -> JSONResponse:
         if reason is None:
-            return JSONResponse({"status": "OK"}, headers={HEADER: self._name})
+            return JSONResponse({"status": "OK", "version": VERSION}, headers={HEADER: self._name})
         headers = {HEADER: self._name, "Retry-After": _RETRY_AFTER}
-        return JSONResponse({"status": status, "reason": reason}, status_code=503, headers=headers)
+        return JSONResponse({"status": status, "reason": reason, "version": VERSION}, status_code=503, headers=headers)

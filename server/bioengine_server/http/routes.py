@@ -46,7 +46,7 @@ def route_table(
     """
     service_path = f"{SERVICES}/{SERVICE_ID}"
     calls = None if service is None else ServiceCalls(keeper, service, memory)
-    execute, get_config = (None, None) if calls is None else (calls.execute, calls.get_config)
+    execute, get_config, get_status = (None, None, None) if calls is None else (calls.execute, calls.get_config, calls.get_status)
     entries = [
         Entry("/ws", ANY, is_websocket=True),
         Entry("/health/liveness", GET, health.alive, is_open=True, is_document=True),
@@ -56,6 +56,7 @@ def route_table(
         Entry(service_path, GET, is_open=True, is_document=True),
         Entry(f"{service_path}/execute", ("POST",), execute, has_body=True),
         Entry(f"{service_path}/get_config", ("GET", "HEAD", "POST"), get_config, has_body=True),
+        Entry(f"{service_path}/get_status", ("GET", "HEAD", "POST"), get_status, has_body=True),
     ]
     if service is not None:
         triton, files = TritonProxy(keeper, service, memory, settings.node_folder), ModelFiles(keeper, ModelStore(settings.store))

@@ -22,6 +22,7 @@ from bioengine_contract.nearest import did_you_mean
 from bioengine_contract.package_errors import ModelNotFound
 from bioengine_contract.request import REQUEST_KEYS, RunRequest
 from bioengine_contract.run import failure
+from bioengine_contract.version import VERSION
 
 from bioengine_server.access.caller import Caller
 from bioengine_server.access.errors import TooLarge
@@ -67,10 +68,15 @@ class TritonClient:
         self.access = access
         self._public_url = public_url
         self._is_connected: Callable[[str, str], bool] | None = None
+        self._is_ready: Callable[[], bool] | None = None
 
     def watch_clients(self, is_connected: Callable[[str, str], bool]) -> None:
         """Have requests of clients that went away not run. `is_connected(workspace, client)` is Hypha's own answer."""
         self._is_connected = is_connected
+
+    def watch_readiness(self, is_ready: Callable[[], bool]) -> None:
+        """Have `get_status` tell whether the server is ready, as the health route does."""
+        self._is_ready = is_ready
 
     def stop(self) -> None:
         """Answer the requests that run or wait, for there will be no results any more."""
@@ -86,6 +92,7 @@ class TritonClient:
             "config": {"visibility": "public", "require_context": True},
             "execute": self.execute,
             "get_config": self.get_config,
+            "get_status": self.get_status,
         }
 
     async def execute(
@@ -198,6 +205,21 @@ class TritonClient:
         async with self.access.request(caller):
             config = await self._config(model_name, checked_version(model_version), caller)
             return {**config, "server_url": f"{self._public_url}/triton", "model_name": model_name}
+
+    async def get_status(self, /, *, context: dict[str, Any] | None = None, **unknown: Any) -> dict[str, Any]:
+        """How this server is.
+
+        Returns `version`, the project's; `ready`, None where this process does not know; `models`, a dict for each loaded one
+        with `name`, `weight_format`, `device` and `idle` (seconds since its last use); and `requests`, how many are `waiting`
+        and `running`.
+
+        Raises NoAccess, TooManyRequests, RefusedArgument.
+        """
+        caller = self._caller(context)
+        _refuse(None, unknown, self.get_status)
+        async with self.access.request(caller):
+            ready = None if self._is_ready is None else self._is_ready()
+            return {"version": VERSION, "ready": ready, **self.dispatcher.status()}
 
     async def run(self, request: RunRequest, caller: Caller) -> dict[str, Any]:
         """The result of a request for a stored model that came by Triton's own protocol; what goes wrong is data.
@@ -333,4 +355,5 @@ def _refuse(server_url: Any, unknown: dict[str, Any], method: Callable[..., Any]
             raise RefusedArgument(
                 name, f'it goes into the dict in `inputs`, as in inputs=[{{"model_id": "affable-shark"{more}}}].'
             )
-        raise RefusedArgument(name[:60], f"there is no such argument.{did_you_mean(name, known)} Known are {', '.join(known)}.")
+        expected = f"Known are {', '.join(known)}." if known else "It takes none."
+        raise RefusedArgument(name[:60], f"there is no such argument.{did_you_mean(name, known)} {expected}")

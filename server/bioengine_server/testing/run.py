@@ -37,6 +37,11 @@ _KEPT = {"BIOENGINE_ENVIRONMENTS", "BIOENGINE_PYTHON", "BIOENGINE_ACCELERATOR"}
 _printing = threading.Lock()
 
 
+def run_checks(settings: Settings) -> int:
+    """Run the linter and the type checker alone; returns the exit status."""
+    return _run_all(checks(_pythons(settings)), [])
+
+
 def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_arguments: list[str]) -> int:
     """Run it all; returns the exit status, 0 where everything passed.
 
@@ -48,7 +53,7 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
     """
     if not build_environments("clients", renew=True):
         return 1
-    pythons = Pythons(*(str(settings.environments / name / "bin" / "python") for name in ("server", "runner")))
+    pythons = _pythons(settings)
     tier = [] if all_tiers else ["-m", "not extended"]
     if only_changed:
         return _run_all([*checks(pythons), *_changed_steps(pythons)], [*tier, *pytest_arguments])
@@ -64,6 +69,10 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
         # By themselves: they go into a network of their own, and take what processors there are.
         status = max(status, _run_all(container_tests(pythons), []))
     return status
+
+
+def _pythons(settings: Settings) -> Pythons:
+    return Pythons(*(str(settings.environments / name / "bin" / "python") for name in ("server", "runner")))
 
 
 def _changed_steps(pythons: Pythons) -> list[Step]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+from bioengine_server.project import PROJECT
+
+ROOT = PROJECT
 
 CONTRACT_TESTS = "tests/unit/contract"  # in both environments, each with a NumPy of its own
 RUNNER_TESTS = "tests/unit/runner"  # in the environment of the models

@@ -12,7 +12,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from bioengine_server.environments import environment
 from bioengine_server.errors import StackError
@@ -26,9 +25,6 @@ from bioengine_server.triton.orphans import sweep
 from bioengine_server.triton.plain_names import PlainNames
 
 logger = logging.getLogger(__name__)
-
-REPOSITORY = Path(__file__).resolve().parents[3] / "model_repository"
-"""Triton's model `bioengine-model-runner`, as it comes."""
 
 # Triton waits 3 s for requests in flight (and always as long after a model process was killed).
 _END_PATIENCE = 5.0  # seconds
@@ -163,7 +159,6 @@ class TritonProcess:
         ours: dict[str, object] = {
             "TRITONSERVER": triton / "bin" / "tritonserver",
             "BACKENDS": triton / "backends",
-            "MODEL_REPOSITORY": REPOSITORY,
             "PYTHON_ENVIRONMENT": names.of_environment(self._runner, "runner"),
             "STORE": names.of(settings.store, "store"),
             "TRITON_MODELS": settings.triton_models,

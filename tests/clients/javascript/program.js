@@ -206,6 +206,12 @@ call("get_config", async ({ triton }) => {
   assertEqual([model.input[0].dims.length, model.max_batch_size], [4, 0]);
 });
 
+call("get_status", async ({ triton }) => {
+  const status = await triton.get_status();
+  assertEqual(Object.keys(status).sort(), ["models", "ready", "requests", "version"]);
+  assertEqual(status.ready, true);
+});
+
 // There and back through a service of a client of the other generation.
 call("arrays", async ({ server }) => {
   const service = await server.getService(GIVEN.service);

@@ -31,7 +31,6 @@ def test_what_the_processes_share_is_there_before_triton(tmp_path: Path) -> None
     settings = Settings(
         tritonserver=tmp_path / "tritonserver",
         backends=tmp_path,
-        model_repository=ROOT / "model_repository",
         store=tmp_path / "store",
         run_dir=tmp_path / "run",
         triton_secret=SecretStr("x" * 32),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler
@@ -32,6 +33,14 @@ FILES = [
 def test_no_private_name_of_a_library_is_touched_elsewhere() -> None:
     assert len(FILES) > 100
     assert [line for file in FILES for line in touched(file)] == []
+
+
+@pytest.mark.parametrize("name", BORDERS)
+def test_every_installation_has_the_version_that_was_looked_at(name: str) -> None:
+    """The wheel's too: it takes its dependencies from these files, and not from the lock files."""
+    wanted = "".join((ROOT / "server" / file).read_text() for file in ("requirements.txt", "requirements-no-deps.txt"))
+    version = importlib.import_module(f"bioengine_server.foreign.{name}").VERSION
+    assert re.search(rf"^{name.replace('_', '-')}(\[\w+\])?=={re.escape(version)}\b", wanted, re.MULTILINE)
 
 
 @pytest.mark.parametrize("package", ["bioengine_server", "bioengine_contract"])

@@ -65,9 +65,22 @@ def test_every_setting_says_what_it_is(name: str) -> None:
 
 
 def test_links_between_the_docs_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_file_that_the_recipes_name_is_there() -> None:
+    named = re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert len(named) > 40
+    for name in named:
+        assert (ROOT / name).exists() or (ROOT / "server" / "bioengine_server" / name).is_dir(), name
+
+
+def test_the_hooks_are_commands_of_the_project() -> None:
+    repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repository["repo"] for repository in repositories] == ["local"]
+    assert [hook["entry"] for hook in repositories[0]["hooks"]] == ["./bioengine test --checks", "./bioengine test"]
 
 
 def test_files_are_of_a_readable_length() -> None:
