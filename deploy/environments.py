@@ -78,7 +78,7 @@ class Environment:
 
 
 @dataclass(frozen=True)
-class Wish:
+class Options:
     """What a command wants of the environments.
 
     `renew`: also those that are out of date; `again`: all. `settings`: for what neither is in the environment. `is_setup`: of
@@ -91,7 +91,7 @@ class Wish:
     is_setup: bool = False
 
     @classmethod
-    def of(cls, arguments: list[str], renew: bool = False) -> Wish:
+    def of(cls, arguments: list[str], renew: bool = False) -> Options:
         """That of `./bioengine ARGUMENTS`. Raises SettingsFileRefused."""
         command = arguments[0] if arguments and not {"--help", "-h"} & set(arguments) else ""
         home = next((value for flag, value in itertools.pairwise(arguments) if flag == "--home"), None)
@@ -104,31 +104,31 @@ class Wish:
         return os.environ.get(name) or self.settings.get(name) or ""
 
 
-def environments_folder(wish: Wish) -> Path:
+def environments_folder(options: Options) -> Path:
     """The folder of all environments: BIOENGINE_ENVIRONMENTS, or the usual one."""
-    return Path(wish.setting("BIOENGINE_ENVIRONMENTS") or usual_environments()).expanduser().absolute()
+    return Path(options.setting("BIOENGINE_ENVIRONMENTS") or usual_environments()).expanduser().absolute()
 
 
-def accelerator(wish: Wish, folder: Path) -> str:
+def accelerator(options: Options, folder: Path) -> str:
     """`cpu` or `cuda`: what the model runner's environment has to be for.
 
     `auto` asks NVIDIA's driver once. Then it stays as it was built until somebody says otherwise: a driver that does not answer
     today is no reason to build for the CPU.
     """
-    wanted = (wish.setting("BIOENGINE_ACCELERATOR") or "auto").lower()
+    wanted = (options.setting("BIOENGINE_ACCELERATOR") or "auto").lower()
     if wanted not in ("auto", "cpu", "cuda"):
         raise BuildFailed(f"BIOENGINE_ACCELERATOR is {wanted!r}; it can be auto, cpu or cuda.")
     before = layout.built_for(folder, "runner")
-    if wanted == "cpu" and before == "cuda" and not wish.is_setup:
+    if wanted == "cpu" and before == "cuda" and not options.is_setup:
         return before  # it computes on the CPU as well
     if wanted != "auto":
         return wanted
-    if before is not None and not wish.renew:
+    if before is not None and not options.renew:
         return before
     found = driver_has()
     if before is None or before == found:
         return found
-    return found if is_agreed(wish, before, found) else before
+    return found if is_agreed(options, before, found) else before
 
 
 def driver_has() -> str:
@@ -140,13 +140,13 @@ def driver_has() -> str:
     return "cuda" if listing.returncode == 0 and "GPU" in listing.stdout else "cpu"
 
 
-def is_agreed(wish: Wish, before: str, found: str) -> bool:
+def is_agreed(options: Options, before: str, found: str) -> bool:
     """Whether the person who runs `setup` wants what the driver says now; nobody else is asked, but told."""
     if found == "cuda":
         what = "NVIDIA's driver has a GPU now, and the model runner's environment is built for the CPU."
     else:
         what = "The model runner's environment is built for the GPU, and `nvidia-smi` finds none now."
-    if wish.is_setup and sys.stdin.isatty() and sys.stderr.isatty():
+    if options.is_setup and sys.stdin.isatty() and sys.stderr.isatty():
         print(f"{what} Build it for {found}? [y/N] ", end="", file=sys.stderr, flush=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
     report(f"{what} It stays for {before}: `BIOENGINE_ACCELERATOR={found} ./bioengine setup` builds it for {found}.")
@@ -194,26 +194,26 @@ def catalogue(accelerator: str = "cpu") -> dict[str, Environment]:
     return {environment.name: environment for environment in environments}
 
 
-def bring_about(names: list[str], wish: Wish) -> Path:
-    """Have the environments `names`, as far as the wish goes; returns the folder that holds them."""
-    folder = environments_folder(wish)
+def bring_about(names: list[str], options: Options) -> Path:
+    """Have the environments `names`, as far as the options say; returns the folder that holds them."""
+    folder = environments_folder(options)
     folder.mkdir(parents=True, exist_ok=True)
-    known = catalogue(accelerator(wish, folder))
+    known = catalogue(accelerator(options, folder))
     wanted = [known[name] for name in names_of(names)]
 
     def pending() -> list[Environment]:
-        return [each for each in wanted if wish.again or not is_good_enough(each, folder, wish)]
+        return [each for each in wanted if options.again or not is_good_enough(each, folder, options)]
 
     if pending():
         with alone(folder):
-            concerned = wanted if wish.renew else pending()
+            concerned = wanted if options.renew else pending()
             take_over(concerned, folder)
             to_build = pending()
             for number, environment in enumerate(to_build, start=1):
-                build(environment, folder, f"[{number}/{len(to_build)}]", wish.again)
+                build(environment, folder, f"[{number}/{len(to_build)}]", options.again)
             if remove_unused(concerned, folder) and to_build:
                 report("A running server goes on with what it was started with: start it again to have it use the new ones.")
-    elif wish.renew and os.access(folder, os.W_OK) and any(needs_upkeep(folder, each.name) for each in wanted):
+    elif options.renew and os.access(folder, os.W_OK) and any(needs_upkeep(folder, each.name) for each in wanted):
         with contextlib.suppress(BlockingIOError), alone(folder, wait=False):
             take_over(wanted, folder)
             remove_unused(wanted, folder)
@@ -221,9 +221,9 @@ def bring_about(names: list[str], wish: Wish) -> Path:
     return folder
 
 
-def is_good_enough(environment: Environment, folder: Path, wish: Wish) -> bool:
+def is_good_enough(environment: Environment, folder: Path, options: Options) -> bool:
     """Whether a command can do with what is there: up to date where it renews, else whatever works."""
-    return environment.is_current(folder) if wish.renew else environment.found(folder) is not None
+    return environment.is_current(folder) if options.renew else environment.found(folder) is not None
 
 
 def take_over(environments: list[Environment], folder: Path) -> None:
@@ -306,7 +306,7 @@ def main() -> int:
     own = list(itertools.takewhile(lambda argument: argument != "--", sys.argv[1:]))
     names = [name for name in own if name != RENEW]
     try:
-        print(bring_about(names, Wish.of(sys.argv[len(own) + 2 :], renew=RENEW in own)))
+        print(bring_about(names, Options.of(sys.argv[len(own) + 2 :], renew=RENEW in own)))
     except (BuildFailed, SettingsFileRefused) as failure:
         report(f"bioengine: {failure}")
         return 1

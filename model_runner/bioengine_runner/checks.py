@@ -15,7 +15,7 @@ from bioengine_runner.settings import Settings
 _FIRST_WITH_NUMPY_2 = (2, 53)
 
 _SHARED_MEMORY = Path("/dev/shm")
-_LEAST_SHARED_MEMORY = 256 << 20  # bytes: Triton's own pools, and a usual image on its way through two processes
+_MIN_SHARED_MEMORY = 256 << 20  # bytes: Triton's own pools, and a usual image on its way through two processes
 
 
 class StartError(Exception):
@@ -57,7 +57,7 @@ class GpuMissing(StartError):
 class SharedMemoryTooSmall(StartError):
     def __init__(self, size: int) -> None:
         super().__init__(
-            f"/dev/shm has {size >> 20} MB, and Triton passes images there: at least {_LEAST_SHARED_MEMORY >> 20} MB are needed, "
+            f"/dev/shm has {size >> 20} MB, and Triton passes images there: at least {_MIN_SHARED_MEMORY >> 20} MB are needed, "
             "and four times the largest image. Set BIOENGINE_SHM_SIZE, such as 2g."
         )
 
@@ -76,7 +76,7 @@ def check_container(settings: Settings) -> None:
         if not gpus():
             raise GpuMissing("BIOENGINE_ACCELERATOR=cuda" if settings.accelerator == "cuda" else "BIOENGINE_RUNTIME=nvidia")
     memory = os.statvfs(_SHARED_MEMORY)
-    if memory.f_blocks * memory.f_frsize < _LEAST_SHARED_MEMORY:
+    if memory.f_blocks * memory.f_frsize < _MIN_SHARED_MEMORY:
         raise SharedMemoryTooSmall(memory.f_blocks * memory.f_frsize)
     if not os.access(settings.store, os.R_OK | os.X_OK):
         raise StoreMissing(settings.store)

@@ -43,17 +43,17 @@ _BYTES_PER_PIXEL = 4096.0
 
 # The share of the free memory that one run may take, since others run beside it; and the most, however much there is.
 _SHARE = 0.5
-_MOST_BYTES = 8e9
+_MAX_BYTES = 8e9
 
 # Tiles are not larger, however much memory there is: the caches of processors gain nothing by it.
-_LARGEST_TILE = 1_500_000  # pixels
+_MAX_TILE = 1_500_000  # pixels
 
 # Images of fewer pixels are run without a look at the memory.
 _SMALL = 1_100_000  # pixels
 
 # Pixels of the image that a model's memory is measured on, and what it takes at least.
 _PROBE = 262_144
-_LEAST_BYTES_PER_PIXEL = 64.0
+_MIN_BYTES_PER_PIXEL = 64.0
 
 Arrays = Sequence[np.ndarray | None]
 """One for each input; None for an optional one that was left out."""
@@ -210,8 +210,8 @@ class Pipeline:
             return float("inf")
         if self._bytes_per_pixel is None:
             self._bytes_per_pixel = self._measured()
-        budget = min(memory.available() * _SHARE, _MOST_BYTES) / self._bytes_per_pixel
-        return given if given <= budget else min(budget, _LARGEST_TILE)
+        budget = min(memory.available() * _SHARE, _MAX_BYTES) / self._bytes_per_pixel
+        return given if given <= budget else min(budget, _MAX_TILE)
 
     def _measured(self) -> float:
         """Bytes that a pixel of an image takes on its way through the weights, tried out on zeros."""
@@ -228,7 +228,7 @@ class Pipeline:
         except Exception as error:
             logger.warning("%s: its memory could not be measured (%s)", self._manifest.id, error)
             return _BYTES_PER_PIXEL
-        measured = max(peak.bytes / pixels, _LEAST_BYTES_PER_PIXEL) if peak.bytes else _BYTES_PER_PIXEL
+        measured = max(peak.bytes / pixels, _MIN_BYTES_PER_PIXEL) if peak.bytes else _BYTES_PER_PIXEL
         logger.info("%s: takes %.0f bytes of memory for a pixel", self._manifest.id, measured)
         return measured
 

@@ -17,7 +17,7 @@ from bioengine_server.triton.plain_names import PlainNames
 
 _INTERVAL = 3600.0  # seconds
 _DEEPEST = 5  # folders: models make what they like below
-_MOST = 20_000  # files and folders
+_MAX = 20_000  # files and folders
 
 
 @contextlib.contextmanager
@@ -45,7 +45,7 @@ async def keep_fresh(folder: Path, names: PlainNames) -> None:
 
 def touch(folder: Path) -> None:
     """Set the times of `folder` and of what is in it to now; links are never followed. Never raises OSError."""
-    left = _MOST
+    left = _MAX
     with contextlib.suppress(OSError):
         os.utime(folder, follow_symlinks=False)
         for root, folders, files, descriptor in os.fwalk(folder):

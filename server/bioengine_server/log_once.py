@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-_MOST = 100  # different lines in a while
+_MAX = 100  # different lines in a while
 _WHILE = 600.0  # seconds
 
 
@@ -21,7 +21,7 @@ class Once:
         if time.monotonic() - self._since > _WHILE:
             self._written.clear()
             self._since = time.monotonic()
-        if line in self._written or len(self._written) >= _MOST:
+        if line in self._written or len(self._written) >= _MAX:
             return False
         self._written.add(line)
         return True

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 # glibc's names and its largest threshold (malloc.h; mallopt(3)).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGEST_MMAP_THRESHOLD = 32 << 20  # bytes
+_MAX_MMAP_THRESHOLD = 32 << 20  # bytes
 
 # An image of 16 MB is in memory several times on its way.
 _KEPT = 256 << 20  # bytes
@@ -30,7 +30,7 @@ async def keeping_memory(work: Awaitable[T]) -> T:
     What takes more than 32 MB in one piece is given back all the same.
     """
     libc = ctypes.CDLL(None)
-    libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+    libc.mallopt(_M_MMAP_THRESHOLD, _MAX_MMAP_THRESHOLD)
     libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
     giving_back = asyncio.create_task(_give_back())
     try:

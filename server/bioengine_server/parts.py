@@ -15,8 +15,8 @@ from bioengine_server.room import lack_of_room
 from bioengine_server.settings import Settings
 from bioengine_server.triton.plain_names import PlainNames
 
-_LEAST_RUN_DIR = 16 << 20  # bytes: the log, the records of processes, Hypha's database
-_LEAST_SHARED_MEMORY = 16 << 20  # bytes: Triton's own for the process of a model, and small images
+_MIN_RUN_DIR = 16 << 20  # bytes: the log, the records of processes, Hypha's database
+_MIN_SHARED_MEMORY = 16 << 20  # bytes: Triton's own for the process of a model, and small images
 _SHARED_MEMORY = Path("/dev/shm")
 
 # In the folder of a start of Triton (`bioengine_runner.rundir`).
@@ -73,9 +73,9 @@ def _missing_of_triton(settings: Settings, names: PlainNames) -> Iterator[str]:
 
 def _without_room(settings: Settings) -> Iterator[tuple[Path, str, str]]:
     """Folders, what they are, and what they lack."""
-    folders = [(settings.node_folder, "the run dir (BIOENGINE_RUN_DIR)", _LEAST_RUN_DIR)]
+    folders = [(settings.node_folder, "the run dir (BIOENGINE_RUN_DIR)", _MIN_RUN_DIR)]
     if settings.triton == "embedded":
-        folders.append((_SHARED_MEMORY, "the shared memory (/dev/shm)", _LEAST_SHARED_MEMORY))
+        folders.append((_SHARED_MEMORY, "the shared memory (/dev/shm)", _MIN_SHARED_MEMORY))
     for folder, name, least in folders:
         try:
             if lack := lack_of_room(_that_is_there(folder), least):

@@ -246,10 +246,10 @@ class Settings(BaseSettings):
 
     def known_hosts(self) -> Hosts:
         """The names that this server answers to."""
-        return Hosts(self.told_url, self.host, self.bind_address, self.allow_hosts, is_in_container=bool(self.listen))
+        return Hosts(self.advertised_url, self.host, self.bind_address, self.allow_hosts, is_in_container=bool(self.listen))
 
     @property
-    def told_url(self) -> str:
+    def advertised_url(self) -> str:
         """What clients are told to be the server's address."""
         return self.public_url or self._url_at(self.host)
 

@@ -23,7 +23,7 @@ MACHINE_FILE = "/etc/bioengine.env"
 HOME_FILE = "bioengine.env"
 DEFAULT_HOME = "~/.bioengine"
 
-_MOST_LINKS = 40  # as Linux follows
+_MAX_LINKS = 40  # as Linux follows
 
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*)")
 _QUOTED = re.compile(r"""(["'])(.*?)\1\s*(?:#.*)?""")
@@ -107,7 +107,7 @@ def _check_safe(path: Path, found: os.stat_result) -> None:
 def _folders(path: Path) -> Iterator[Path]:
     """Where the file has its name; where it is a link, also those that the link leads through, and the file's own."""
     yield path.parent
-    for _ in range(_MOST_LINKS):
+    for _ in range(_MAX_LINKS):
         if not path.is_symlink():
             break
         path = path.parent / os.readlink(path)

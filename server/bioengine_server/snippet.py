@@ -36,7 +36,7 @@ def first_call(settings: Settings) -> str:
     chosen = min(fitting, key=lambda manifest: (manifest.id == PROBE_MODEL, manifest.id != _MODEL))
     shape = tuple(_size(axis) for axis in chosen.inputs[0].axes)
     token = ', "token": "..."' if Access(settings, None).all_need_token else ""
-    return _SNIPPET.format(url=settings.told_url, token=token, model=chosen.id, shape=shape)
+    return _SNIPPET.format(url=settings.advertised_url, token=token, model=chosen.id, shape=shape)
 
 
 def _size(axis: Axis) -> int:

@@ -9,7 +9,7 @@ import logging
 import reprlib
 
 _LIMIT = 100  # characters
-_LONGEST_MESSAGE = 2_000  # characters of a log record's message
+_MAX_MESSAGE = 2_000  # characters of a log record's message
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = _LIMIT
@@ -68,8 +68,8 @@ class LogFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         message = record.message
-        if len(message) > _LONGEST_MESSAGE:
-            message = message[:_LONGEST_MESSAGE] + "…"
+        if len(message) > _MAX_MESSAGE:
+            message = message[:_MAX_MESSAGE] + "…"
         record.message = printable(message.strip("\n"))
         return super().formatMessage(record)
 
@@ -77,7 +77,7 @@ class LogFormatter(logging.Formatter):
         if not self._with_tracebacks and record.name.split(".")[0] != self._ours:
             record = _without_traceback(record)
         first, *traceback = super().format(record).split("\n")
-        return "\n".join([first, *("  " + printable(line[:_LONGEST_MESSAGE]) for line in traceback)])
+        return "\n".join([first, *("  " + printable(line[:_MAX_MESSAGE]) for line in traceback)])
 
 
 def _without_traceback(record: logging.LogRecord) -> logging.LogRecord:

@@ -86,7 +86,7 @@ def test_where_triton_listens_on_tcp_it_has_its_ports_and_no_more(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("wish", "version", "said", "outcome"),
+    ("options", "version", "said", "outcome"),
     [
         ("auto", None, "Confined by Landlock", "EACCES"),
         ("auto", 0, "Models can still read and write all files of the user", "done"),
@@ -94,12 +94,12 @@ def test_where_triton_listens_on_tcp_it_has_its_ports_and_no_more(tmp_path: Path
         ("require", 0, "BIOENGINE_CONFINE=require, and with this machine's kernel models can still read", None),
     ],
 )
-def test_the_setting_decides(wish: str, version: int | None, said: str, outcome: str | None) -> None:
+def test_the_setting_decides(options: str, version: int | None, said: str, outcome: str | None) -> None:
     code = [
         TRIES,
         "from bioengine_runner.confinement import landlock, reach, start",
         "" if version is None else f"landlock.version = lambda: {version}",
-        f"start.confine_as_set({wish!r}, 'cpu', reach.of_python())",
+        f"start.confine_as_set({options!r}, 'cpu', reach.of_python())",
         "print(tried(lambda: open('/etc/hostname')))",
     ]
     answer = subprocess.run([python("runner"), "-c", "\n".join(code)], capture_output=True, text=True)

@@ -25,7 +25,7 @@ from tests.stack.harness import ROUTER, Stack, example_input, get
 
 HEADER = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 DEADLINE = 0.5  # seconds, in this process
-MOST_OF_PEER = 20
+MAX_OF_PEER = 20
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,7 +45,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     """Of a server in this process, with a short deadline and few connections of one peer."""
     monkeypatch.setattr(protocol, "HEADER_TIMEOUT", DEADLINE)
-    async with serving(app, MOST_OF_PEER) as found:
+    async with serving(app, MAX_OF_PEER) as found:
         yield found
 
 
@@ -127,7 +127,7 @@ async def test_a_host_that_is_missing_or_doubled_is_no_request(port: int) -> Non
 async def test_one_peer_s_oldest_half_open_connections_make_room(port: int) -> None:
     kept = await Raw.open(port)
     assert b"200 OK" in await kept.request(HEADER + b"\r\n")
-    slow = [await Raw.open(port) for _ in range(MOST_OF_PEER)]
+    slow = [await Raw.open(port) for _ in range(MAX_OF_PEER)]
     # One too many, since one is kept: the oldest of those without a header has gone, and none else.
     assert await slow[0].is_ended(0.2) == b"" and await slow[1].is_ended(0.1) is None
     new = await Raw.open(port)
@@ -135,7 +135,7 @@ async def test_one_peer_s_oldest_half_open_connections_make_room(port: int) -> N
 
 
 async def test_kept_connections_make_room_before_any_is_refused(port: int) -> None:
-    kept = [await Raw.open(port) for _ in range(MOST_OF_PEER)]
+    kept = [await Raw.open(port) for _ in range(MAX_OF_PEER)]
     for each in kept:
         assert b"200 OK" in await each.request(HEADER + b"\r\n")
     new = await Raw.open(port)
@@ -146,7 +146,7 @@ async def test_kept_connections_make_room_before_any_is_refused(port: int) -> No
 async def test_websockets_of_one_peer_do_not_shut_out_another(port: int) -> None:
     url = f"ws://127.0.0.1:{port}/"
     async with contextlib.AsyncExitStack() as open_sockets:
-        sockets = [await open_sockets.enter_async_context(connect(url)) for _ in range(MOST_OF_PEER)]
+        sockets = [await open_sockets.enter_async_context(connect(url)) for _ in range(MAX_OF_PEER)]
         refused = await Raw.open(port)
         assert await refused.is_ended(1) == b""
         other = await Raw.open(port, source="127.0.0.2")

@@ -189,7 +189,7 @@ class Served:
     def __init__(self, **settings: Any) -> None:
         chosen = Settings(**settings)
         self.passed = 0
-        origins = Origins(chosen.allow_origins, chosen.told_url)
+        origins = Origins(chosen.allow_origins, chosen.advertised_url)
         self.app = SafeAnswers(HostAndOrigin(self._answer, chosen.known_hosts(), origins, table(chosen)))
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

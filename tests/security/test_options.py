@@ -72,9 +72,9 @@ def test_arrays_are_no_options() -> None:
 
 
 def test_callers_without_a_token_take_turns_by_their_address() -> None:
-    keeper: Any = SimpleNamespace(admit=lambda scope, token: None)
+    authenticator: Any = SimpleNamespace(admit=lambda scope, token: None)
     keys = {
-        _key(caller_of(Request({"type": "http", "headers": [], "client": client}), keeper))
+        _key(caller_of(Request({"type": "http", "headers": [], "client": client}), authenticator))
         for client in (("10.0.0.1", 5), ("10.0.0.1", 6), ("10.0.0.2", 5), None)
     }
     assert len(keys) == 3

@@ -61,7 +61,7 @@ async def test_a_model_in_tritons_place_is_told_nothing(tmp_path: Path, leads_a_
 @pytest.mark.parametrize("status", [200, 400])
 async def test_answers_are_bounded(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     """A server on TCP stands in for Triton, which gives no such answers."""
-    monkeypatch.setattr(connection, "_MOST_ANSWER", 1_000_000)
+    monkeypatch.setattr(connection, "_MAX_ANSWER", 1_000_000)
     sent = 0
 
     async def endless(request: web.Request) -> web.StreamResponse:

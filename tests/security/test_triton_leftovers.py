@@ -16,14 +16,14 @@ import psutil
 import pytest
 from bioengine_server.triton import orphans as leftovers
 from bioengine_server.triton.group import end_remembered, remember
-from bioengine_server.triton.log import LONGEST_LINE, LogFile, lines
+from bioengine_server.triton.log import MAX_LINE, LogFile, lines
 
 
 def test_an_endless_line_is_cut() -> None:
     output = b"first\n" + b"x" * 1_000_000 + b"\nsecond \xff\nlast"
     first, long, second, last = lines(io.BufferedReader(io.BytesIO(output)))
     assert (first, second, last) == ("first", "second �", "last")
-    assert long == "x" * LONGEST_LINE + "… (the rest of this line was dropped)"
+    assert long == "x" * MAX_LINE + "… (the rest of this line was dropped)"
 
 
 @pytest.mark.parametrize("in_the_way", [[1], [1, 2], [2], []])

@@ -38,7 +38,7 @@ POST = b"POST /read HTTP/1.1\r\nHost: localhost\r\n"
 HANDSHAKE = GET + (
     b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 )
-MOST_OF_PEER = 12
+MAX_OF_PEER = 12
 SHORT = 0.5  # seconds
 
 
@@ -63,7 +63,7 @@ async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     """Of a server in this process, with short deadlines and few connections of one peer."""
     for name in ("HANDSHAKE_TIMEOUT", "LINGER", "FLUSH_TIMEOUT"):
         monkeypatch.setattr(protocol, name, SHORT)
-    async with serving(app, MOST_OF_PEER) as found:
+    async with serving(app, MAX_OF_PEER) as found:
         yield found
 
 
@@ -151,7 +151,7 @@ async def test_others_are_served_while_a_body_comes_in_tiny_chunks(port: int) ->
 @pytest.mark.parametrize("begin", [POST + b"Content-Length: 4000\r\n\r\nx", HANDSHAKE % b"/ws" + b"\r\n"], ids=["upload", "ws"])
 async def test_health_is_answered_beside_uploads_and_websockets_of_the_same_peer(port: int, begin: bytes) -> None:
     """Those that are under way are kept, and no new ones are taken."""
-    held = [await Raw.open(port) for _ in range(MOST_OF_PEER)]
+    held = [await Raw.open(port) for _ in range(MAX_OF_PEER)]
     for each in held:
         each.writer.write(begin)
     await asyncio.sleep(0.1)
@@ -207,7 +207,7 @@ def test_a_line_is_written_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(time, "monotonic", lambda: now)
     lines = Once()
     assert [lines.allows("a"), lines.allows("a"), lines.allows("b")] == [True, False, True]
-    assert sum(lines.allows(f"line {number}") for number in range(1000)) == log_once._MOST - 2
+    assert sum(lines.allows(f"line {number}") for number in range(1000)) == log_once._MAX - 2
     now = log_once._WHILE + 1
     assert lines.allows("a")
 

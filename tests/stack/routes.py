@@ -41,11 +41,11 @@ async def main(home: Path, file: Path) -> None:
     (port,) = free_ports(1)
     settings = Settings(home=home, port=port, run_dir=home)
     registry = TokenRegistry(home)
-    keeper = Authenticator(Access(settings, registry), registry)
-    app = create_hypha(settings, keeper.access, new_secret())
+    authenticator = Authenticator(Access(settings, registry), registry)
+    app = create_hypha(settings, authenticator.access, new_secret())
     health = Health(Readiness(), Liveness(), "name")
     with contextlib.closing(listen(settings.host, port)) as listener:
-        server = HttpServer(add_web(app, settings, keeper, health, None), listener, settings.peer_connections)
+        server = HttpServer(add_web(app, settings, authenticator, health, None), listener, settings.peer_connections)
         await server.start()  # Hypha adds most of its routes when it starts
         file.write_text(json.dumps(list(routes_below(app.routes))))
         await server.stop()

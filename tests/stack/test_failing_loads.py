@@ -29,7 +29,7 @@ from tests.stack.harness import ENVIRONMENTS, Stack, build_packages, example_inp
 
 LOADS = int(os.environ.get("FAILING_LOADS", "1"))
 SIDE_BY_SIDE = 2
-MOST_SECONDS = 2.0  # that anybody else's answer may take beside such loads; with one load each, CI's other work decides
+MAX_SECONDS = 2.0  # that anybody else's answer may take beside such loads; with one load each, CI's other work decides
 
 # What the client is told: the reason that is known, and no guess.
 OPENING = {
@@ -131,7 +131,7 @@ def test_no_package_that_fails_takes_triton_with_it(trusting: Stack, packages: P
     assert "Signal (6)" not in log
     assert others.failures == []
     print(f"{others.answers} answers beside, {others.longest:.2f} s at most")
-    assert LOADS == 1 or others.longest < MOST_SECONDS
+    assert LOADS == 1 or others.longest < MAX_SECONDS
 
 
 def test_files_of_any_name_are_opened(trusting: Stack, failing: Path) -> None:

@@ -32,7 +32,7 @@ from bioengine_server.whole_file import whole_file
 
 # Hypha makes a workspace of it, and takes these characters there.
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_LONGEST_NAME = 40
+_MAX_NAME = 40
 
 
 class Token(BaseModel):
@@ -95,8 +95,8 @@ class TokenRegistry:
 
         Raises BadTokenName, TokenExists, TokensUnreadable, StackError.
         """
-        if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
-            raise BadTokenName(name, _LONGEST_NAME)
+        if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
+            raise BadTokenName(name, _MAX_NAME)
         now = datetime.now(UTC).replace(microsecond=0)
         token = Token(
             id=secrets.token_hex(8),

@@ -49,13 +49,13 @@ def up(
     warn_of_other_users(settings)
 
     def ready() -> None:
-        console.print(f"\n[bold green]Ready:[/] {settings.told_url}")
-        console.print(f"Health: {settings.told_url}/health/readiness")
+        console.print(f"\n[bold green]Ready:[/] {settings.advertised_url}")
+        console.print(f"Health: {settings.advertised_url}/health/readiness")
         console.print(f"Access: {access_of(settings)}")
         if settings.tells_others_loopback:
             console.print(
-                f"Others are told {settings.told_url} for samples and covers of models, which is not this machine for them: "
-                f"BIOENGINE_PUBLIC_URL=http://{socket.gethostname()}:{settings.port}, or another name of it, mends that."
+                f"Others are told {settings.advertised_url} for samples and covers of models, which is not this machine for "
+                f"them: BIOENGINE_PUBLIC_URL=http://{socket.gethostname()}:{settings.port}, or another name of it, mends that."
             )
         console.print("\nTry it:\n")
         print(first_call(settings), flush=True)

@@ -18,10 +18,10 @@ from bioengine_server.doctor.setup import Setup
 
 _GB = 1e9
 _SHARED_MEMORY = Path("/dev/shm")
-_LEAST_MEMORY, _USUAL_MEMORY = 3 * _GB, 8 * _GB
-_LEAST_SHARED_MEMORY, _USUAL_SHARED_MEMORY = 0.25 * _GB, 1.9 * _GB
-_LEAST_DISK, _USUAL_DISK, _LEAST_RUN_DIR = 1 * _GB, 10 * _GB, 0.05 * _GB
-_LARGEST_DIFFERENCE = 30.0  # seconds; a token is not valid before it was made, by the clock of whoever reads it
+_MIN_MEMORY, _USUAL_MEMORY = 3 * _GB, 8 * _GB
+_MIN_SHARED_MEMORY, _USUAL_SHARED_MEMORY = 0.25 * _GB, 1.9 * _GB
+_MIN_DISK, _USUAL_DISK, _MIN_RUN_DIR = 1 * _GB, 10 * _GB, 0.05 * _GB
+_MAX_DIFFERENCE = 30.0  # seconds; a token is not valid before it was made, by the clock of whoever reads it
 _PATIENCE = 10.0  # seconds
 
 
@@ -29,7 +29,7 @@ def memory(_: Setup) -> Iterator[Finding]:
     """The stack takes about 1 GB, each loaded model a few hundred MB and more."""
     state = psutil.virtual_memory()
     found = f"{state.available / _GB:.1f} GB free of {state.total / _GB:.1f} GB"
-    if state.available < _LEAST_MEMORY:
+    if state.available < _MIN_MEMORY:
         advice = "The stack and a small model need 3 GB. End other programs, or give the machine more memory."
         yield Finding("memory", "problem", found, advice)
     elif state.available < _USUAL_MEMORY:
@@ -55,7 +55,7 @@ def shared_memory(setup: Setup) -> Iterator[Finding]:
         if is_elsewhere
         else "`sudo mount -o remount,size=4G /dev/shm`."
     )
-    if space.free < _LEAST_SHARED_MEMORY:
+    if space.free < _MIN_SHARED_MEMORY:
         yield Finding("shared memory", "problem", found, advice)
     elif space.free < _USUAL_SHARED_MEMORY:
         yield Finding("shared memory", "note", found, advice)
@@ -71,7 +71,7 @@ def disk(setup: Setup) -> Iterator[Finding]:
         found = f"{folder}: {space.free / _GB:.1f} GB free"
         is_home = folder == setup.settings.home
         # The run dir of a server whose Triton is elsewhere has its log and database, and in a container little room, in memory.
-        least = _LEAST_DISK if is_home or not setup.settings.triton_is_elsewhere else _LEAST_RUN_DIR
+        least = _MIN_DISK if is_home or not setup.settings.triton_is_elsewhere else _MIN_RUN_DIR
         if not os.access(place, os.W_OK | os.X_OK):
             yield Finding(
                 subject, "problem", f"{place} cannot be written to", "Give yourself access to it, or name another folder."
@@ -102,7 +102,7 @@ def clock(setup: Setup) -> Iterator[Finding]:
         yield Finding("clock", "note", f"{_now():%Y-%m-%d %H:%M} UTC", advice)
         return
     found = f"{abs(difference):.0f} s {'after' if difference > 0 else 'before'} that of {host.hostname}"
-    if abs(difference) > _LARGEST_DIFFERENCE:
+    if abs(difference) > _MAX_DIFFERENCE:
         advice = "Tokens and certificates are not valid at a wrong time. Have it set: `sudo timedatectl set-ntp true`."
         yield Finding("clock", "problem", found, advice)
     else:

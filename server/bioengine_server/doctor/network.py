@@ -59,10 +59,10 @@ def told_address(setup: Setup) -> Iterator[Finding]:
     settings = setup.settings
     if settings.tells_others_loopback:
         advice = "Set BIOENGINE_PUBLIC_URL to the address that they use, for web pages that show samples and covers of models."
-        found = f"clients on other machines are told {settings.told_url}, which is not this machine for them"
+        found = f"clients on other machines are told {settings.advertised_url}, which is not this machine for them"
         yield Finding("address", "note", found, advice)
     else:
-        yield Finding("address", "ok", f"clients are told {settings.told_url}")
+        yield Finding("address", "ok", f"clients are told {settings.advertised_url}")
 
 
 def pages(setup: Setup) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from bioengine_server.gateway.errors import ClientIdTaken
 
-_MOST_REMEMBERED = 500  # clients that have left, by whose services they are known again
+_MAX_REMEMBERED = 500  # clients that have left, by whose services they are known again
 _FAREWELL = 10.0  # seconds that the connection before may take to end
 
 
@@ -95,5 +95,5 @@ class Clients:
         del self._connected[client.name]
         if client.services:
             self._left[client.name] = client.services
-            while len(self._left) > _MOST_REMEMBERED:
+            while len(self._left) > _MAX_REMEMBERED:
                 self._left.popitem(last=False)

@@ -16,7 +16,7 @@ from typing import Any
 from bioengine_server.gateway.local import LocalServices
 from bioengine_server.gateway.rpc import LegacyRPC
 from bioengine_server.gateway.wrap import in_name_of_callers, parts_of, plain
-from bioengine_server.hypha.isolation import LARGEST_SERVICE
+from bioengine_server.hypha.isolation import MAX_SERVICE
 from bioengine_server.hypha.message_memory import kept_size
 from bioengine_server.untrusted import shown
 
@@ -26,9 +26,9 @@ _BUILT_IN = "built-in"
 _EXPORTED = "default"
 
 _PATIENCE = 10.0  # seconds that a client may take to say what a service has
-_MOST = 200  # services that one announcement may name; Hypha takes 100 of a client
-_LARGEST_TOGETHER = 10 * LARGEST_SERVICE  # characters of what is kept of all services of a client
-_MOST_WITHDRAWN = 1000  # whose ids are remembered, the newest
+_MAX = 200  # services that one announcement may name; Hypha takes 100 of a client
+_MAX_TOGETHER = 10 * MAX_SERVICE  # characters of what is kept of all services of a client
+_MAX_WITHDRAWN = 1000  # whose ids are remembered, the newest
 
 
 class OwnServices:
@@ -74,7 +74,7 @@ class OwnServices:
         """The client says which services it has: new ones are offered, and those that it has no more are not."""
         if not isinstance(services, list):
             return
-        named = [dict.get(service, "id") for service in services[:_MOST] if isinstance(service, dict)]
+        named = [dict.get(service, "id") for service in services[:_MAX] if isinstance(service, dict)]
         said = [id.rpartition(":")[2] for id in named if isinstance(id, str)]
         ids = [id for id in said if not _is_taken(id) and (id not in self._withdrawn or id == _EXPORTED)]
         for id in [id for id in self._offered if id not in said]:
@@ -90,7 +90,7 @@ class OwnServices:
         """Offer a service no more; one that was never offered does no harm."""
         self._withdrawn.pop(id, None)
         self._withdrawn[id] = None
-        if len(self._withdrawn) > _MOST_WITHDRAWN:
+        if len(self._withdrawn) > _MAX_WITHDRAWN:
             del self._withdrawn[next(iter(self._withdrawn))]
         if self._offered.pop(id, None) is None:
             return
@@ -143,15 +143,15 @@ class OwnServices:
     def _checked_size(self, id: str, has: Any) -> int:
         """About how many characters are kept of a service. Raises ValueError."""
         size = kept_size(has)
-        if size > LARGEST_SERVICE:
+        if size > MAX_SERVICE:
             raise ValueError(
-                f"The service {shown(id)!r} has {size:,} characters beside its functions' code. Expected {LARGEST_SERVICE:,} at "
+                f"The service {shown(id)!r} has {size:,} characters beside its functions' code. Expected {MAX_SERVICE:,} at "
                 "most. Have a function return what is large."
             )
         together = sum(self._sizes.values()) - self._sizes.get(id, 0) + size
-        if together > _LARGEST_TOGETHER:
+        if together > _MAX_TOGETHER:
             raise ValueError(
-                f"The services of this client have {together:,} characters together. Expected {_LARGEST_TOGETHER:,} at most. "
+                f"The services of this client have {together:,} characters together. Expected {_MAX_TOGETHER:,} at most. "
                 "Have functions return what is large, or withdraw a service."
             )
         return size

@@ -67,19 +67,19 @@ class LegacyRoute(WebSocketRoute):
 class LegacyGateway:
     """Lets imjoy-rpc clients in on `/ws`. `local`: services that they call directly."""
 
-    def __init__(self, app: FastAPI, store: Callable[[], RedisStore], keeper: Authenticator) -> None:
+    def __init__(self, app: FastAPI, store: Callable[[], RedisStore], authenticator: Authenticator) -> None:
         """
         Args:
             app: Hypha's application.
             store: gives Hypha's store.
-            keeper: says who is let in.
+            authenticator: says who is let in.
 
         Raises LibraryChanged.
         """
         guard_legacy_rpc()
         self.local = LocalServices()
         self._store = store
-        self._keeper = keeper
+        self._authenticator = authenticator
         self._clients = Clients(lambda workspace, client_id: store().get_event_bus().is_local_client(workspace, client_id))
         self._open: set[WebSocket] = set()
         self._refused: set[str] | None = None
@@ -112,7 +112,7 @@ class LegacyGateway:
                 raise Stopping
             if not _is_client_id(client_id):
                 raise PermissionError("the client_id is not one")
-            user = self._keeper.admit(websocket.scope, query.get("reconnection_token") or query.get("token"))
+            user = self._authenticator.admit(websocket.scope, query.get("reconnection_token") or query.get("token"))
             token_scope = user.scope if user is not None and "reconnection_token" in query else None
             async with self._turn():
                 user, workspace = await _in_workspace(self._store(), user, query)
@@ -150,11 +150,11 @@ class LegacyGateway:
         """One connection, to its end."""
         connection = _Connection(websocket)
         data = user.model_dump(mode="json")
-        limit = self._keeper.access.size_limit(Caller.from_context({"user": data}))
+        limit = self._authenticator.access.size_limit(Caller.from_context({"user": data}))
         rpc = LegacyRPC(connection, client.workspace, client.client_id, data, limit)
         died: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         try:
-            with self._keeper.connected(user, died.set_result):
+            with self._authenticator.connected(user, died.set_result):
                 listening = await self._serve_calls(connection, rpc, user, client, died)
                 if client.replaced_by.done() and not died.done():
                     await _stay_silent(listening, client, died)

@@ -28,9 +28,9 @@ RECONNECTION_TOKEN_LIFETIME = 2 * 24 * 60 * 60  # seconds
 _SERVICE_PREFIX = "remote-"
 
 # Of those that a client has found, the newest are kept; others are looked for again when it calls them.
-_MOST_FOUND = 200
-_LARGEST_FOUND = 20_000_000  # bytes of what they have beside functions
-_MOST_REMEMBERED = 200  # services that a client is given back when it comes again
+_MAX_FOUND = 200
+_MAX_FOUND_SIZE = 20_000_000  # bytes of what they have beside functions
+_MAX_REMEMBERED = 200  # services that a client is given back when it comes again
 _LEVELS = ("info", "warning", "error", "critical")
 
 # How Hypha says that there is no such service, or that its client has left a moment ago.
@@ -66,7 +66,7 @@ class LegacySession:
         self._own_services = OwnServices(
             rpc, hypha, local, client.name, lambda: store.client_exists(client.client_id, client.workspace)
         )
-        self._found = Newest(_MOST_FOUND, _LARGEST_FOUND)
+        self._found = Newest(_MAX_FOUND, _MAX_FOUND_SIZE)
         rpc.on_unknown_service(self._offer_again)
         rpc.add_service(self._manager())
         self._restoring = asyncio.ensure_future(self._own_services.restore(client.services))
@@ -74,7 +74,7 @@ class LegacySession:
     def end(self) -> None:
         """The client has gone. What it offered is remembered: it may come again."""
         known = () if self._restoring.done() else self._client.services
-        self._client.services = tuple(dict.fromkeys((*self._own_services.ids, *known)))[:_MOST_REMEMBERED]
+        self._client.services = tuple(dict.fromkeys((*self._own_services.ids, *known)))[:_MAX_REMEMBERED]
         self._restoring.cancel()
         self._own_services.end()
 

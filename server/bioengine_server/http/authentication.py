@@ -37,9 +37,9 @@ _MAX_REASON = 120  # bytes of a close frame's reason
 class AuthenticationMiddleware:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, keeper: Authenticator, table: RouteTable) -> None:
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, table: RouteTable) -> None:
         self._app = app
-        self._keeper = keeper
+        self._authenticator = authenticator
         self._table = table
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,14 +53,14 @@ class AuthenticationMiddleware:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         entry = self._table.find(scope)
-        if not (entry is not None and entry.is_open) and self._keeper.needs_token(scope):
+        if not (entry is not None and entry.is_open) and self._authenticator.needs_token(scope):
             try:
-                self._keeper.admit(scope, bearer(headers))
+                self._authenticator.admit(scope, bearer(headers))
             except BioEngineError as error:
                 from bioengine_server.http.body import Rest
                 from bioengine_server.http.error_responses import refusal
 
-                await Rest(receive).drain(headers, self._keeper.access.largest)
+                await Rest(receive).drain(headers, self._authenticator.access.largest)
                 await refusal(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -82,7 +82,7 @@ class AuthenticationMiddleware:
                 is_first = False
                 try:
                     first = _FirstMessage.read(event)
-                    user = self._keeper.admit(scope, first.token)
+                    user = self._authenticator.admit(scope, first.token)
                     first.check_workspace(user)
                 except BioEngineError as error:
                     if _once.allows(str(error)):
@@ -91,7 +91,7 @@ class AuthenticationMiddleware:
                     await _tell(send, reason)
                     close(reason)
                 else:
-                    life.enter_context(self._keeper.connected(user, close))
+                    life.enter_context(self._authenticator.connected(user, close))
             return {"type": "websocket.disconnect", "code": _POLICY_VIOLATION} if closed else event
 
         async def send_while_open(event: Message) -> None:

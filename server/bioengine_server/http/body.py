@@ -23,7 +23,7 @@ _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 # Images of noise shrink to a half, and empty ones a thousandfold. Beyond this size a body that shrinks so much is taken for an
 # attack: its sender spends a thousandth of what it costs here.
 _ANY_RATIO = 64 << 20  # bytes, unzipped
-_LARGEST_RATIO = 200
+_MAX_RATIO = 200
 
 # What is read of a request that is refused, beside the limit of its size.
 _DRAIN_SECONDS = 10.0
@@ -61,8 +61,8 @@ async def chunks(headers: Headers, receive: Receive, limit: SizeLimit) -> AsyncI
             size += len(plain)
             if size > limit.bytes:
                 raise TooLarge(size, limit, is_all=False)
-            if size > _ANY_RATIO and size > _LARGEST_RATIO * unzip.used:
-                raise BadBody(f"it is more than {_LARGEST_RATIO} times as large, unzipped; send it without Content-Encoding")
+            if size > _ANY_RATIO and size > _MAX_RATIO * unzip.used:
+                raise BadBody(f"it is more than {_MAX_RATIO} times as large, unzipped; send it without Content-Encoding")
             yield plain
             await asyncio.sleep(0)
     if unzip is not None and received and not unzip.is_complete:

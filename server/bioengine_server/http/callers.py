@@ -8,9 +8,9 @@ from bioengine_server.access.caller import Caller, token_id
 from bioengine_server.hypha.authenticator import Authenticator, bearer
 
 
-def caller_of(request: Request, keeper: Authenticator) -> Caller:
+def caller_of(request: Request, authenticator: Authenticator) -> Caller:
     """The caller of a request. Raises AccessDenied and its like for a token that is not valid, TokenNeeded without one."""
-    user = keeper.admit(request.scope, bearer(request.headers))
+    user = authenticator.admit(request.scope, bearer(request.headers))
     if user is None:
         # Those of different addresses take turns, as others do by their names.
         peer = (request.scope.get("client") or ("unknown", 0))[0]

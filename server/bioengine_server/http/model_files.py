@@ -42,18 +42,18 @@ class ModelFiles:
 
     path = _PATH
 
-    def __init__(self, keeper: Authenticator, store: ModelStore) -> None:
+    def __init__(self, authenticator: Authenticator, store: ModelStore) -> None:
         """
         Args:
-            keeper: says who asks.
+            authenticator: says who asks.
             store: of this server's models.
         """
-        self._keeper = keeper
+        self._authenticator = authenticator
         self._store = store
 
     async def answer(self, request: Request) -> Response:
         try:
-            async with self._keeper.access.request(caller_of(request, self._keeper)):
+            async with self._authenticator.access.request(caller_of(request, self._authenticator)):
                 file = await asyncio.to_thread(self._find, request.scope)
             if file is None:
                 raise NoSuchPage(request.url.path)

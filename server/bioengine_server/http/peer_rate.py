@@ -17,7 +17,7 @@ from bioengine_server.http.connections import peer_of
 from bioengine_server.http.error_responses import refusal
 
 _BURST = 5.0  # seconds' worth of requests that may come at once
-_MOST_PEERS = 10_000  # that are remembered; the one that was quiet for longest is forgotten
+_MAX_PEERS = 10_000  # that are remembered; the one that was quiet for longest is forgotten
 
 # Whoever watches the server has to see how it is.
 _FREE = "/health/"
@@ -59,6 +59,6 @@ class PeerRate:
         left, since = self._buckets.pop(peer, (self._limit * _BURST, now))
         left = min(self._limit * _BURST, left + (now - since) * self._limit)
         self._buckets[peer] = (left - 1 if left >= 1 else left, now)
-        if len(self._buckets) > _MOST_PEERS:
+        if len(self._buckets) > _MAX_PEERS:
             self._buckets.popitem(last=False)
         return left >= 1

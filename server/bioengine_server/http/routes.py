@@ -32,20 +32,25 @@ from bioengine_server.store.model_store import ModelStore
 
 
 def route_table(
-    app: FastAPI, settings: Settings, keeper: Authenticator, health: Health, service: TritonClient | None, memory: BodyMemory
+    app: FastAPI,
+    settings: Settings,
+    authenticator: Authenticator,
+    health: Health,
+    service: TritonClient | None,
+    memory: BodyMemory,
 ) -> RouteTable:
     """The addresses of a server.
 
     Args:
         app: Hypha's application.
         settings: of the server.
-        keeper: says who asks.
+        authenticator: says who asks.
         health: says how the server is.
         service: the service in this process; None: it is elsewhere, and Hypha hands its calls on.
         memory: of all bodies together.
     """
     service_path = f"{SERVICES}/{SERVICE_ID}"
-    calls = None if service is None else ServiceCalls(keeper, service, memory)
+    calls = None if service is None else ServiceCalls(authenticator, service, memory)
     execute, get_config, get_status = (None, None, None) if calls is None else (calls.execute, calls.get_config, calls.get_status)
     entries = [
         Entry("/ws", ANY, is_websocket=True),
@@ -59,7 +64,10 @@ def route_table(
         Entry(f"{service_path}/get_status", ("GET", "HEAD", "POST"), get_status, has_body=True),
     ]
     if service is not None:
-        triton, files = TritonProxy(keeper, service, memory, settings.node_folder), ModelFiles(keeper, ModelStore(settings.store))
+        triton, files = (
+            TritonProxy(authenticator, service, memory, settings.node_folder),
+            ModelFiles(authenticator, ModelStore(settings.store)),
+        )
         entries += [
             Entry(TritonProxy.path, ANY, triton.answer, has_body=True, any_spelling=True),
             Entry(ModelFiles.path, ("GET", "HEAD"), files.answer, is_encoded=True),
@@ -67,30 +75,32 @@ def route_table(
     return RouteTable(entries)
 
 
-def add_web(app: FastAPI, settings: Settings, keeper: Authenticator, health: Health, service: TritonClient | None) -> ASGIApp:
+def add_web(
+    app: FastAPI, settings: Settings, authenticator: Authenticator, health: Health, service: TritonClient | None
+) -> ASGIApp:
     """Add routes and middleware; what is to be served is returned.
 
     Args:
         app: Hypha's application, not started yet.
         settings: of the server.
-        keeper: says who is let in.
+        authenticator: says who is let in.
         health: says how the server is.
         service: the service in this process, if it is here.
     """
     memory = BodyMemory.beside(settings.max_request_size)
-    table = route_table(app, settings, keeper, health, service, memory)
+    table = route_table(app, settings, authenticator, health, service, memory)
     app.router.routes[:0] = table.routes()
     # The last that is added sees a request first.
     app.add_middleware(
         CheckedFrames,
-        limit_of=keeper.access.size_limit,
+        limit_of=authenticator.access.size_limit,
         is_own=is_own_end,
         is_connected=lambda id: is_connected(hypha_store(app), id),
     )
     app.add_middleware(BoundedBodies, limit=SizeLimit(settings.max_request_size), table=table, memory=memory)
-    app.add_middleware(AuthenticationMiddleware, keeper=keeper, table=table)
+    app.add_middleware(AuthenticationMiddleware, authenticator=authenticator, table=table)
     app.add_middleware(AllowedRoutes, table=table, most=settings.max_request_size)
     app.add_middleware(StallTimeout, seconds=settings.client_timeout)
     app.add_middleware(PeerRate, limit=settings.peer_requests)
-    origins = Origins(settings.allow_origins, settings.told_url)
+    origins = Origins(settings.allow_origins, settings.advertised_url)
     return SafeAnswers(HostAndOrigin(answer_pages(app, origins), settings.known_hosts(), origins, table))

@@ -18,7 +18,7 @@ from bioengine_server.http.protocol import protocols
 from bioengine_server.network.errors import PortInUse
 
 # Clients send chunks of at most half a megabyte. uvicorn keeps an unfinished message of each connection.
-_LARGEST_FRAME = 4 << 20  # bytes
+_MAX_FRAME = 4 << 20  # bytes
 
 # A peer that is not there any more, and never said so, is looked for by the kernel, which a busy program cannot delay: after
 # half a minute without a word, and then for another one, or where it has not taken for two minutes what was sent to it.
@@ -66,7 +66,7 @@ class HttpServer:
                 log_config=None,
                 access_log=False,
                 ws_per_message_deflate=False,
-                ws_max_size=_LARGEST_FRAME,
+                ws_max_size=_MAX_FRAME,
                 # As in Hypha's own launcher: it has its own idle timeout, and a busy client may miss pings.
                 ws_ping_interval=None,
                 ws_ping_timeout=None,

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 _MSGPACK, _JSON = "application/msgpack", "application/json"
 SERVICES = "/public/services"
 _MAX_JSON = SizeLimit(64_000_000, "a request in JSON may have", f"send MessagePack, with the Content-Type {_MSGPACK}")
-_MOST_DIGITS = 1000
+_MAX_DIGITS = 1000
 
 T = TypeVar("T")
 _EXPECTED = 'send one object that has the arguments by name, such as {"model_name": "bioengine-model-runner", "inputs": []}'
@@ -63,14 +63,14 @@ def services_list(app: FastAPI) -> Callable[[Request], Any]:
 class ServiceCalls:
     """Answers calls of the service's methods."""
 
-    def __init__(self, keeper: Authenticator, service: TritonClient, memory: BodyMemory) -> None:
+    def __init__(self, authenticator: Authenticator, service: TritonClient, memory: BodyMemory) -> None:
         """
         Args:
-            keeper: says who calls.
+            authenticator: says who calls.
             service: to call.
             memory: for bodies.
         """
-        self._keeper = keeper
+        self._authenticator = authenticator
         self._service = service
         self._memory = memory
 
@@ -85,10 +85,10 @@ class ServiceCalls:
 
     async def _call(self, method: Callable[..., Any], request: Request) -> Response:
         kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
-        body, access = Rest(request.receive), self._keeper.access
+        body, access = Rest(request.receive), self._authenticator.access
         try:
             # Counted from here on: who may send one request has the server hold one body.
-            async with access.request(caller_of(request, self._keeper)) as caller:
+            async with access.request(caller_of(request, self._authenticator)) as caller:
                 with self._memory.share() as take:
                     arguments = await _arguments(request, body, kind, access.size_limit(caller), take)
                     with _connected(request) as connected:
@@ -157,7 +157,7 @@ def _json(body: bytearray) -> Any:
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > _MOST_DIGITS:
+    if len(digits) > _MAX_DIGITS:
         raise ValueError(f"it has a number of {len(digits)} digits")
     return int(digits)
 

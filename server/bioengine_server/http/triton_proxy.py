@@ -72,16 +72,16 @@ class TritonProxy:
 
     path = r"/[/.]*triton(?![\w-])"
 
-    def __init__(self, keeper: Authenticator, service: TritonClient, memory: BodyMemory, folder: Path) -> None:
+    def __init__(self, authenticator: Authenticator, service: TritonClient, memory: BodyMemory, folder: Path) -> None:
         """
         Args:
-            keeper: says who asks.
+            authenticator: says who asks.
             service: admits requests and loads models.
             memory: for what is not kept in a file.
             folder: where large bodies are kept until they are complete.
         """
         self._memory = memory
-        self._keeper = keeper
+        self._authenticator = authenticator
         self._service = service
         self._folder = folder
 
@@ -93,14 +93,14 @@ class TritonProxy:
         body = Rest(request.receive)
         try:
             kind, model, version, path = _allowed(request)
-            caller = caller_of(request, self._keeper)
+            caller = caller_of(request, self._authenticator)
             if path == "/v2":
                 return await self._about()
             if kind == "server":
                 return _TritonAnswer(await self._api.open("GET", path, None, {}))
             if kind == "infer":
-                async with self._keeper.access.request(caller) as counted:
-                    stream = chunks(request.headers, body, self._keeper.access.size_limit(caller))
+                async with self._authenticator.access.request(caller) as counted:
+                    stream = chunks(request.headers, body, self._authenticator.access.size_limit(caller))
                     with self._memory.share() as take:
                         return await self._infer(request, stream, model, version, counted, take)
             config = await self._config(model, version, caller)
@@ -109,7 +109,7 @@ class TritonProxy:
             return JSONResponse(_metadata(config)) if kind == "metadata" else Response(status_code=200)
         except BioEngineError as error:
             if not isinstance(error, TooLarge):
-                await body.drain(request.headers, self._keeper.access.largest)
+                await body.drain(request.headers, self._authenticator.access.largest)
             return refusal(error)
         except Exception:
             logger.exception("A request for Triton failed")
@@ -142,7 +142,7 @@ class TritonProxy:
         asked = await aside(len(header), parse, header, _HEADER_LENGTH in request.headers)
         if asked.streamed and len(header) > MAX_HEADER:
             raise BadInference(f"its header has {len(header)} bytes beside binary tensors, expected at most {MAX_HEADER}")
-        _check_length(request, asked, len(header), self._keeper.access.size_limit(caller))
+        _check_length(request, asked, len(header), self._authenticator.access.size_limit(caller))
         tensors = counted(_joined(rest, stream), asked.streamed)
         # All of it before a place of the model is taken: who sends slowly keeps nobody waiting.
         if model == RUNNER and version not in ("", RUNNER_VERSION):

@@ -26,7 +26,7 @@ from bioengine_server.settings import Settings
 _MESSAGE_RATE = 20_000
 _MESSAGE_BURST = 200_000
 
-_MOST_SERVICES = 100  # that one client may offer; Hypha keeps all of each in memory
+_MAX_SERVICES = 100  # that one client may offer; Hypha keeps all of each in memory
 
 
 def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI:
@@ -46,7 +46,7 @@ def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI
     os.environ.update(
         HYPHA_WS_MSG_RATE_LIMIT=str(_MESSAGE_RATE),
         HYPHA_WS_MSG_BURST_LIMIT=str(_MESSAGE_BURST),
-        HYPHA_MAX_SERVICES_PER_CLIENT=str(_MOST_SERVICES),
+        HYPHA_MAX_SERVICES_PER_CLIENT=str(_MAX_SERVICES),
     )
     use_secret(jwt_secret)
     database = settings.node_folder / "hypha.sqlite"
@@ -55,7 +55,7 @@ def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI
         [
             f"--host={settings.bind_address}",
             f"--port={settings.port}",
-            f"--public-base-url={settings.told_url}",
+            f"--public-base-url={settings.advertised_url}",
             f"--database-uri=sqlite+aiosqlite:///{database}",
             "--disable-agent-skills",
         ]

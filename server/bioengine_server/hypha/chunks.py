@@ -22,7 +22,7 @@ import shortuuid
 
 _STEP = re.compile(r"services\.built-in\.message_cache\.(create|append|set|process|remove)")
 _PLAIN = (str, bytes, bool, int, type(None))
-_LONGEST_MAIN = 100_000  # bytes
+_MAX_MAIN = 100_000  # bytes
 
 # Of an answer, what may be on its way before its receiver has to say that it has taken what was sent.
 _UNHEARD = 8_000_000  # bytes
@@ -43,7 +43,7 @@ def step_of(call: dict[str, Any]) -> str | None:
 def is_answer(message: bytes) -> bool:
     """Whether nobody waits for an answer to a message, as to one that is an answer itself."""
     unpacker = msgpack.Unpacker()
-    unpacker.feed(memoryview(message)[:_LONGEST_MAIN])
+    unpacker.feed(memoryview(message)[:_MAX_MAIN])
     return "session" not in unpacker.unpack()
 
 

@@ -37,15 +37,15 @@ _CALLABLE_TYPES = frozenset({"method", "generator"})
 _NAME = r"[A-Za-z0-9_.|@~-]{1,200}"
 _TARGET = re.compile(rf"(\*/|{_NAME}/)?{_NAME}")
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,100}(\.[A-Za-z0-9_-]{1,100}){0,31}")
-_LONGEST_METHOD = 500  # characters
+_MAX_METHOD = 500  # characters
 # Sessions, and functions in them, have long names made at random. A receiver that looks names up through attributes would find
 # others behind a function: `__globals__`, or in JavaScript `constructor`. None of those has this form.
 _RANDOM = r"[A-Za-z0-9]{15,100}"
 _SESSION_METHOD = re.compile(rf"({_RANDOM}\.){{1,32}}(resolve|reject|heartbeat|{_RANDOM}([#:-][^.]{{0,200}})?)")
 _HIDDEN_PARTS = frozenset({"_dispose", "__enter__", "__exit__"})
-_LONGEST_TEXT = 20_000  # characters of a function's signature or documentation
-_LEAST_INTERVAL = 0.05  # seconds between two heartbeats to a client
-_LARGEST_INTERVAL = 100_000_000.0  # seconds
+_MAX_TEXT = 20_000  # characters of a function's signature or documentation
+_MIN_INTERVAL = 0.05  # seconds between two heartbeats to a client
+_MAX_INTERVAL = 100_000_000.0  # seconds
 
 # Names of an RPC end's own stores, which are no sessions.
 RESERVED_SESSIONS = frozenset({"services", "message_cache"})
@@ -204,7 +204,7 @@ def _checked(main: dict[str, Any], body: dict[str, Any], rest: bytes | memoryvie
 
 def _is_method(name: Any) -> bool:
     """Whether a name can be that of something offered: a function of a service, or one in a session."""
-    if not isinstance(name, str) or not name.isprintable() or len(name) > _LONGEST_METHOD:
+    if not isinstance(name, str) or not name.isprintable() or len(name) > _MAX_METHOD:
         return False
     first, *parts = name.split(".")
     if first != "services":
@@ -271,11 +271,9 @@ def _check_promise(promise: Any, session: str | None) -> None:
 
 
 def _check_interval(interval: Any) -> None:
-    fits = (
-        isinstance(interval, (int, float)) and not isinstance(interval, bool) and _LEAST_INTERVAL <= interval <= _LARGEST_INTERVAL
-    )
+    fits = isinstance(interval, (int, float)) and not isinstance(interval, bool) and _MIN_INTERVAL <= interval <= _MAX_INTERVAL
     if not fits:
-        raise MessageRefused(f"its heartbeat has the interval {_shown(interval)}", f"It can be {_LEAST_INTERVAL} s and more.")
+        raise MessageRefused(f"its heartbeat has the interval {_shown(interval)}", f"It can be {_MIN_INTERVAL} s and more.")
 
 
 def _check_values(values: Iterable[Any], own: tuple[str, str]) -> None:
@@ -324,13 +322,13 @@ def _check_function(value: dict[str, Any], own: tuple[str, str]) -> None:
         raise MessageRefused(f"it passes on a function of {_shown(value.get('_rtarget'))}", "Pass on functions of your own only.")
     for key in ("_rmethod", "_rclose_method"):
         name = value.get(key, "x" if key == "_rclose_method" else None)
-        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _LONGEST_METHOD:
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _MAX_METHOD:
             raise MessageRefused(f"it passes on a function named {_shown(name)}", "Name it by a short string.")
     if value.get("_rpromise", False) not in (True, False, "*"):
         raise MessageRefused(f"the _rpromise of a function is {_shown(value['_rpromise'])}", "It can be true, false or '*'.")
     for key in ("_rdoc", "_rsig", "_rname"):
         text = value.get(key)
-        if text is not None and (not isinstance(text, str) or len(text) > _LONGEST_TEXT):
+        if text is not None and (not isinstance(text, str) or len(text) > _MAX_TEXT):
             raise MessageRefused(f"the {key} of a function is not a short text", "Leave it out.")
 
 

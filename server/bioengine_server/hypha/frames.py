@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 _PATH = "/ws"
 _UNSUPPORTED_DATA, _POLICY_VIOLATION = 1003, 1008  # RFC 6455, 7.4.1
-_LONGEST_TEXT = 1000  # characters; as Hypha has it
+_MAX_TEXT = 1000  # characters; as Hypha has it
 _TEXTS = ("ping", "refresh_token")
 
 
@@ -150,7 +150,7 @@ class _Connection:
         if self._texts == 1:
             return
         try:
-            said = json.loads(text[: _LONGEST_TEXT + 1])
+            said = json.loads(text[: _MAX_TEXT + 1])
         except (ValueError, RecursionError):
             said = None
         if not isinstance(said, dict) or said.get("type") not in _TEXTS:

@@ -44,12 +44,12 @@ _QUERY = re.compile(rf"({_PART}/)?({_PART}:)?{_PART}(@{_PART})?")
 _QUERY_KEYS = frozenset("workspace id type client_id service_id visibility app_id name".split())
 
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_.|~-]{1,200}")
-LARGEST_SERVICE = 300_000
+MAX_SERVICE = 300_000
 """Characters of what is kept of one service, its methods' descriptions among it."""
 
 _TIMEOUTS = ("timeout", "select_timeout")
-_LONGEST_WAIT = 60.0  # seconds that the manager waits for a client
-_MOST_WAITING = 100  # calls of one client for which it waits
+_MAX_WAIT = 60.0  # seconds that the manager waits for a client
+_MAX_WAITING = 100  # calls of one client for which it waits
 
 # Of several services of one name, the one to take; Hypha can also call a function of each, in its own name, to find out.
 _MODES = re.compile(r"random|first|last|exact|min_load|native(:[a-z_]+)?|select:(min|max|first_success):get_load")
@@ -172,8 +172,8 @@ def _waiting(method: Method) -> Method:
 
     async def call(self: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
         sender = str(context["from"])
-        if waiting[sender] >= _MOST_WAITING and not _is_own_user(context):
-            raise RuntimeError(f"There are {_MOST_WAITING} calls of this client that wait already. Wait for one of them first.")
+        if waiting[sender] >= _MAX_WAITING and not _is_own_user(context):
+            raise RuntimeError(f"There are {_MAX_WAITING} calls of this client that wait already. Wait for one of them first.")
         waiting[sender] += 1
         try:
             return await method(self, *args, context=context, **kwargs)
@@ -217,8 +217,8 @@ def _getting(method: Method) -> Method:
 def _seconds(given: Any) -> float:
     """Raises ValueError."""
     if isinstance(given, bool) or not isinstance(given, (int, float)) or not given > 0:
-        raise ValueError(f"The timeout is {shown(given)!r}. Expected seconds, up to {_LONGEST_WAIT:.0f}.")
-    return min(float(given), _LONGEST_WAIT)
+        raise ValueError(f"The timeout is {shown(given)!r}. Expected seconds, up to {_MAX_WAIT:.0f}.")
+    return min(float(given), _MAX_WAIT)
 
 
 def _part(value: Any, name: str) -> Any:
@@ -234,8 +234,8 @@ def _check_service(service: Any, client: str) -> None:
         client: the id of who offers it.
     """
     size = kept_size(dict(service) if isinstance(service, dict) else service.model_dump())
-    if size > LARGEST_SERVICE:
-        raise ValueError(f"The service's description has {size:,} characters. Expected {LARGEST_SERVICE:,} at most.")
+    if size > MAX_SERVICE:
+        raise ValueError(f"The service's description has {size:,} characters. Expected {MAX_SERVICE:,} at most.")
     for name, pattern, needed in (("type", _SERVICE_TYPE, False), ("id", _SERVICE_ID, True), ("app_id", _APP_ID, False)):
         value = _part(service, name)
         if value is None and not needed:

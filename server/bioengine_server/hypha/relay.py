@@ -17,7 +17,7 @@ from bioengine_server.hypha.uploads import Uploads
 from bioengine_server.limits import SizeLimit
 
 _CACHE = "services.built-in.message_cache."
-_MOST_CHUNKS = 1_000_000
+_MAX_CHUNKS = 1_000_000
 
 
 class Relays:
@@ -100,7 +100,7 @@ class Relay:
             raise KeyError(step[:40])
 
     def _add(self, key: tuple[str, str], index: Any, data: Any) -> None:
-        if type(index) is not int or not 0 <= index < _MOST_CHUNKS:
+        if type(index) is not int or not 0 <= index < _MAX_CHUNKS:
             raise ValueError("A chunk's number is a small whole one.")
         self._uploads.grow(self._sender, _name(key), data)
         self._chunks[key][index] = data

@@ -13,7 +13,7 @@ from bioengine_server.memory import give_back_soon
 
 _PATIENCE = 60.0  # seconds from one chunk to the next
 _SWEEP_INTERVAL = 2.0  # seconds
-_MOST_AT_ONCE = 100  # messages of one sender
+_MAX_AT_ONCE = 100  # messages of one sender
 _OVERHEAD = 1_000_000  # bytes of a message beside its inputs
 _ANSWER_TO_REQUEST = 4  # how many times larger than a request an answer may be
 
@@ -53,8 +53,8 @@ class Uploads:
         if not isinstance(key, str) or (key in self._uploads and self._uploads[key].sender != sender):
             raise ValueError("The message needs a key of its own.")
         self.close(key)  # what is begun anew is not kept as well
-        if sum(other.sender == sender and other.answer == answer for other in self._uploads.values()) >= _MOST_AT_ONCE:
-            raise ValueError(f"There are {_MOST_AT_ONCE} unfinished messages of this client. Finish one first.")
+        if sum(other.sender == sender and other.answer == answer for other in self._uploads.values()) >= _MAX_AT_ONCE:
+            raise ValueError(f"There are {_MAX_AT_ONCE} unfinished messages of this client. Finish one first.")
         self._uploads[key] = _Upload(sender, answer, limit)
         self._watch()
 

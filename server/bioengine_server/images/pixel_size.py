@@ -19,7 +19,7 @@ _METRES |= {"angstrom": 1e-10, "inch": 0.0254}
 
 _OTHER_UNITS = ("um", "nm", "pm", "mm", "m", "km")
 
-_MOST_PIXELS = 2**32 - 1  # in a unit: a TIFF's resolution is a ratio of two whole numbers of 32 bits
+_MAX_PIXELS = 2**32 - 1  # in a unit: a TIFF's resolution is a ratio of two whole numbers of 32 bits
 _FEWEST_PIXELS = 1e-6  # so that as many digits are left in that ratio as there are in a float32
 
 
@@ -47,7 +47,7 @@ def for_tiff(size: PixelSize) -> PixelSize | None:
     """The same size in a unit in which a TIFF can say it; None where there is none."""
     for unit in dict.fromkeys((size.unit, *_OTHER_UNITS)):
         y, x, z = (_in_unit(length, size.unit, unit) for length in (size.y, size.x, size.z))
-        if all(length and _FEWEST_PIXELS <= 1 / length <= _MOST_PIXELS for length in (y, x)):
+        if all(length and _FEWEST_PIXELS <= 1 / length <= _MAX_PIXELS for length in (y, x)):
             return replace(size, y=y, x=x, z=z, unit=unit)
     return None
 

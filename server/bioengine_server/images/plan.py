@@ -17,7 +17,7 @@ from bioengine_server.images.model import Model, TensorAxes
 from bioengine_server.images.png import why_not_png
 from bioengine_server.output_file import OutputNotPossible, check_outputs
 
-_LONGEST_NAME = 255  # bytes, of a file in most file systems
+_MAX_NAME = 255  # bytes, of a file in most file systems
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _for_file(name: str) -> str:
 def _room(model: Model) -> int:
     """How many bytes of a result's name are left for those of its images."""
     outputs = max(len(os.fsencode(_for_file(spec.name))) for spec in model.outputs)
-    return _LONGEST_NAME - len(os.fsencode(_for_file(model.id))) - outputs - len("_--999.tiff")
+    return _MAX_NAME - len(os.fsencode(_for_file(model.id))) - outputs - len("_--999.tiff")
 
 
 def _cut(name: str, most: int) -> str:

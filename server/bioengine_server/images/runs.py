@@ -18,7 +18,7 @@ from bioengine_server.images.plan import Job, check_batch
 from bioengine_server.output_file import OutputExists
 
 _INSTEAD = (".tif", ".npy")  # kinds of files, of which the last holds anything
-_MOST_NAMES = 1000  # that are tried for a result that its own file does not hold
+_MAX_NAMES = 1000  # that are tried for a result that its own file does not hold
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _write(file: Path, result: Image, overwrite: bool, planned: Sequence[Path]) 
     except UnfitFormat as error:
         unfit = error
     for suffix in _INSTEAD:
-        for number in range(_MOST_NAMES):
+        for number in range(_MAX_NAMES):
             other = file.with_name(f"{file.stem}-{number}{suffix}" if number else f"{file.stem}{suffix}")
             if other in planned:
                 continue

@@ -16,9 +16,9 @@ from bioengine_server.images.pixel_size import for_tiff, pixel_size
 
 _IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
 _IMAGEJ_ORDER = "tzcyx"
-_IMAGEJ_MOST = 2**32 - 2**25  # bytes; ImageJ's own TIFF has offsets of 32 bits
+_IMAGEJ_MAX = 2**32 - 2**25  # bytes; ImageJ's own TIFF has offsets of 32 bits
 
-_MOST_NOTES = 3
+_MAX_NOTES = 3
 
 _OTHER_COLOURS: dict[int, str] = {
     tifffile.PHOTOMETRIC.SEPARATED: "those of inks (CMYK)",
@@ -56,7 +56,7 @@ def read_tiff(path: Path, number: int | None) -> Image:
             notes.append("its transparency is left out")
         data, meaning = _as_seen(data, series.keyframe, file.is_imagej)
         notes += meaning
-        return Image(data, axes, pixel_size(file, index), (*notes, *list(dict.fromkeys(warnings))[:_MOST_NOTES]))
+        return Image(data, axes, pixel_size(file, index), (*notes, *list(dict.fromkeys(warnings))[:_MAX_NOTES]))
 
 
 def _opened(path: Path) -> tifffile.TiffFile:
@@ -96,7 +96,7 @@ def write_tiff(file: BinaryIO, image: Image) -> tuple[str, ...]:
         metadata["finterval"] = size.t
         if size.time_unit:
             metadata["tunit"] = size.time_unit
-    is_small = data.nbytes < _IMAGEJ_MOST
+    is_small = data.nbytes < _IMAGEJ_MAX
     if axes and is_small and data.dtype.name in _IMAGEJ_DTYPES and set(axes) <= set(_IMAGEJ_ORDER):
         order = [axes.index(letter) for letter in _IMAGEJ_ORDER if letter in axes]
         data, axes = data.transpose(order), "".join(axes[index] for index in order)

@@ -26,7 +26,7 @@ _CHECK_TIMEOUT = 10.0  # seconds
 # The same in Hypha's own process: a service that is lost is to be there again within five seconds. A busy machine answers late.
 _LOCAL_INTERVAL = 1.0  # seconds
 _LOCAL_TIMEOUT = 8.0  # seconds
-_MOST_FAILURES = 3  # of Hypha's manager in a row
+_MAX_FAILURES = 3  # of Hypha's manager in a row
 
 
 class Registration:
@@ -114,7 +114,7 @@ class LocalRegistration:
                     if problem := await _problem(api.echo("still there")):
                         manager_failures += 1
                         logger.warning("Hypha's manager does not answer (%s)", problem)
-                        if manager_failures >= _MOST_FAILURES:
+                        if manager_failures >= _MAX_FAILURES:
                             self._on_manager_lost()
                             return
                         continue

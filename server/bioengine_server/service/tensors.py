@@ -15,7 +15,7 @@ from bioengine_server.dispatch.errors import RefusedArgument
 from bioengine_server.service.infer_options import shown
 from bioengine_server.triton.infer_options import MAX_TEXTS
 
-_MOST_AXES = 32
+_MAX_AXES = 32
 _BLOCK = 131_072  # values
 _LEVELS = 16  # steps of brightness; an image of fewer is none any more
 
@@ -87,8 +87,8 @@ def checked_outputs(select_outputs: Any, config: dict[str, Any]) -> Sequence[str
 def _array(spec: dict[str, Any], value: Any, depth: int = 0) -> np.ndarray:
     name, wanted = spec["name"], spec["data_type"].removeprefix("TYPE_")
     if isinstance(value, (list, tuple)) and value:
-        if depth == _MOST_AXES:
-            raise TypeError(f"Input '{name}' is a list nested deeper than {_MOST_AXES}; expected an array.")
+        if depth == _MAX_AXES:
+            raise TypeError(f"Input '{name}' is a list nested deeper than {_MAX_AXES}; expected an array.")
         parts = [_array(spec, item, depth + 1) for item in value]
         if len({part.shape for part in parts}) > 1:
             raise TypeError(f"Input '{name}' is a list of arrays of different shapes; expected one shape.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-_LONGEST_NAME = 32
+_MAX_NAME = 32
 _DISCRETE = ("int", "uint", "bool")
 _KINDS = {"any_discrete_output": True, "any_continuous_output": False}
 # Of format 0.5.14, where an entry for discrete outputs does not say otherwise.
@@ -30,7 +30,7 @@ def _shorten_names(raw: dict[str, Any]) -> bool:
     short: dict[str, str] = {}
     taken, numbers = set(names), Counter[str]()
     for name in names:
-        if len(name) > _LONGEST_NAME and name not in short:
+        if len(name) > _MAX_NAME and name not in short:
             short[name] = _shortened(name, taken, numbers)
             taken.add(short[name])
     if not short:
@@ -46,11 +46,11 @@ def _shorten_names(raw: dict[str, Any]) -> bool:
 
 def _shortened(name: str, taken: set[str], numbers: Counter[str]) -> str:
     """A name that is not taken. `numbers`: how many have the same beginning, which is not counted anew for each."""
-    beginning = short = name[:_LONGEST_NAME]
+    beginning = short = name[:_MAX_NAME]
     while short in taken:
         numbers[beginning] += 1
         end = f"_{numbers[beginning] + 1}"
-        short = name[: _LONGEST_NAME - len(end)] + end
+        short = name[: _MAX_NAME - len(end)] + end
     return short
 
 

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[str, int, int | None], None]
 """Told of a file's name, the bytes that have come, and those it has in all where that is known."""
 
-_MOST_REDIRECTS = 5
+_MAX_REDIRECTS = 5
 _ATTEMPTS = 3
 _IDLE_TIMEOUT = 60.0  # seconds without a byte
 _CHUNK = 1 << 20  # bytes
@@ -166,7 +166,7 @@ class Downloader:
     async def _open(self, url: str) -> AsyncIterator[tuple[aiohttp.ClientResponse, int | None]]:
         """The response for `url`, behind its redirects, and how many bytes it has where it says so."""
         try:
-            for _ in range(_MOST_REDIRECTS + 1):
+            for _ in range(_MAX_REDIRECTS + 1):
                 # Parsed once: what is checked is what is connected to.
                 target = URL(url)
                 session = self._sessions[self._check(target)]
@@ -184,7 +184,7 @@ class Downloader:
                         raise DownloadFailed(url, "the host compressed it, which was not asked for")
                     yield response, response.content_length
                     return
-            raise DownloadFailed(url, f"it was redirected more than {_MOST_REDIRECTS} times")
+            raise DownloadFailed(url, f"it was redirected more than {_MAX_REDIRECTS} times")
         except _Refused as error:
             raise DownloadFailed(url, str(error)) from error
         except aiohttp.ClientConnectorError as error:

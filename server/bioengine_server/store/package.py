@@ -41,9 +41,9 @@ _UNIQUE = {*RDF_NAMES, FILE_NAME}
 _JUNK = re.compile(r"(^|/)(\.DS_Store|\._[^/]*|Thumbs\.db|desktop\.ini)$|^__MACOSX/", re.IGNORECASE)
 
 # A zip whose content is many times larger than itself is no package; model weights hardly compress.
-_MOST_EXPANSION = 200
-_MOST_FILES = 10_000
-_MOST_FOLDERS = 10  # around a package in a zip
+_MAX_EXPANSION = 200
+_MAX_FILES = 10_000
+_MAX_FOLDERS = 10  # around a package in a zip
 MAX_DEPTH = 20  # folders that a file may lie in, one within the other
 _MAX_MANIFEST = 60_000_000  # bytes; it is made of a reader's answer of at most a third, without spaces
 _SAID_BY_MANIFEST = {"id", "version", "imported", "origin", "triton_config", "files"}
@@ -119,7 +119,7 @@ def _unzip(source: Path, target: Path, max_size: int) -> None:
             entries = dict(named)
             size = sum(entry.file_size for _, entry in named)
             _check_bounds(source, len(named), size, max_size)
-            if size > _MOST_EXPANSION * max(source.stat().st_size, 1_000_000):
+            if size > _MAX_EXPANSION * max(source.stat().st_size, 1_000_000):
                 raise NotAPackage(source, "its content is far too large for its size")
             _check_names(source, named)
             for name, entry in entries.items():
@@ -166,15 +166,15 @@ def _check_names(source: Path, named: list[tuple[str, zipfile.ZipInfo]]) -> None
 
 
 def _check_bounds(source: Path, count: int, size: int, max_size: int) -> None:
-    if count > _MOST_FILES:
-        raise NotAPackage(source, f"it has more than {_MOST_FILES} files")
+    if count > _MAX_FILES:
+        raise NotAPackage(source, f"it has more than {_MAX_FILES} files")
     if size > max_size:
         raise NotAPackage(source, f"it is larger than {max_size / 1e9:.1f} GB, the limit of BIOENGINE_MAX_PACKAGE_SIZE")
 
 
 def _bring_rdf_to_top(source: Path, target: Path) -> None:
     """Packages may lie in one folder within the zip, and their description may have another name."""
-    for _ in range(_MOST_FOLDERS):
+    for _ in range(_MAX_FOLDERS):
         items = list(target.iterdir())
         if len(items) != 1 or not items[0].is_dir():
             break

@@ -22,9 +22,9 @@ from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 from bioengine_server.store.errors import StoreError
 from bioengine_server.untrusted import printable
 
-_LONGEST = 3600.0  # seconds
-_MOST_OUTPUT = 65_536  # bytes; the latest are kept
-_MOST_REPORT = 1_000_000  # bytes
+_MAX = 3600.0  # seconds
+_MAX_OUTPUT = 65_536  # bytes; the latest are kept
+_MAX_REPORT = 1_000_000  # bytes
 
 
 class TilesOutcome(BaseModel):
@@ -53,12 +53,12 @@ class BadReport(StoreError):
     def __init__(self, id: str, reason: str) -> None:
         super().__init__(
             f"The test of {id} wrote a report that cannot be used: it {reason}. Expected report.json, a file of at most "
-            f"{_MOST_REPORT} bytes. The model itself may have written it: do not trust this package."
+            f"{_MAX_REPORT} bytes. The model itself may have written it: do not trust this package."
         )
 
 
 def run_test(
-    id: str, package: Path, python: Path, formats: list[str], variables: Mapping[str, str], longest: float = _LONGEST
+    id: str, package: Path, python: Path, formats: list[str], variables: Mapping[str, str], longest: float = _MAX
 ) -> dict[str, WeightsOutcome]:
     """The report of the test, which runs confined as in Triton: it reads the package and writes to a folder of its own. Raises
     StoreError.
@@ -105,12 +105,12 @@ def _run(id: str, command: list[str], variables: Mapping[str, str], longest: flo
                 if time.monotonic() > end:
                     raise StoreError(f"The test of {id} took more than {longest:.0f} s and was ended.")
                 if poll.poll(100):
-                    data = os.read(process.stderr.fileno(), _MOST_OUTPUT)
-                    said = (said + data)[-_MOST_OUTPUT:]
+                    data = os.read(process.stderr.fileno(), _MAX_OUTPUT)
+                    said = (said + data)[-_MAX_OUTPUT:]
                     if not data:  # closed by all that had it
                         time.sleep(0.1)
             if poll.poll(0):
-                said = (said + os.read(process.stderr.fileno(), _MOST_OUTPUT))[-_MOST_OUTPUT:]
+                said = (said + os.read(process.stderr.fileno(), _MAX_OUTPUT))[-_MAX_OUTPUT:]
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -131,8 +131,8 @@ def _read(id: str, file: Path, formats: list[str]) -> dict[str, WeightsOutcome]:
         os.close(descriptor)
         raise BadReport(id, "is not a file")
     with open(descriptor, "rb") as stream:
-        content = stream.read(_MOST_REPORT + 1)
-    if len(content) > _MOST_REPORT:
+        content = stream.read(_MAX_REPORT + 1)
+    if len(content) > _MAX_REPORT:
         raise BadReport(id, "is too large")
     try:
         report = _Report.validate_json(content)

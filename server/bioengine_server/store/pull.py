@@ -30,7 +30,7 @@ from bioengine_server.store.package import MAX_DEPTH, OURS, RDF
 from bioengine_server.store.yaml_text import dumped
 from bioengine_server.untrusted import shown
 
-_MOST_FILES = 1000  # that a description names
+_MAX_FILES = 1000  # that a description names
 _FILES_OF_FULL_LENGTH = 4  # what a package may take in all, in times of what one file may
 _MAX_CLAIMS = 4  # names that a description claims and the collection is asked about
 # Besides weights, and whether the package is of no use without.
@@ -61,9 +61,9 @@ async def pull(
     """
     ids, further_names = await _names(collection, description)
     raw = copy.deepcopy(description.raw)
-    files = list(itertools.islice(_wanted(raw), _MOST_FILES + 1))
-    if len(files) > _MOST_FILES:
-        raise NotAPackage(description.url, f"it names more than {_MOST_FILES} files")
+    files = list(itertools.islice(_wanted(raw), _MAX_FILES + 1))
+    if len(files) > _MAX_FILES:
+        raise NotAPackage(description.url, f"it names more than {_MAX_FILES} files")
     with store.incoming(description.url) as folder:
         async with _in_time(description.url, downloader.timeout * _FILES_OF_FULL_LENGTH):
             await _fetch(files, folder, description, downloader, max_size, progress)

@@ -42,7 +42,7 @@ from bioengine_server.untrusted import shown
 
 logger = logging.getLogger(__name__)
 
-_MOST_DESCRIPTIONS = 64
+_MAX_DESCRIPTIONS = 64
 
 # A download may last for hours, and its packages have tens of gigabytes: few at once, and one left for those with a token.
 _DOWNLOADS = LaneLimits(places=4, queue=64, caller_places=2, caller_queue=16, anonymous_places=3, patience=600)
@@ -87,7 +87,7 @@ class StoreService:
         self._check(id, caller)
         if id not in self._descriptions:
             manifest = await self._describing.once(id, caller, lambda: self._describe(id))
-            if len(self._descriptions) >= _MOST_DESCRIPTIONS:
+            if len(self._descriptions) >= _MAX_DESCRIPTIONS:
                 self._descriptions.clear()
             self._descriptions[id] = manifest
         return self._descriptions[id]

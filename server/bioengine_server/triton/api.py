@@ -31,7 +31,7 @@ _TIMEOUT_MARGIN = 600.0  # seconds
 _NOT_ZIPPED = {"Accept-Encoding": "identity"}
 
 _STREAMED_AT_ONCE = 1 << 20  # bytes
-_MOST_CONFIGS = 1024
+_MAX_CONFIGS = 1024
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class TritonApi:
         """
         key = _checked(model_name), model_version
         if not from_cache or key not in self._configs:
-            if len(self._configs) >= _MOST_CONFIGS:
+            if len(self._configs) >= _MAX_CONFIGS:
                 self._configs.clear()
             self._configs[key] = dict(await self._call(self._client.get_model_config(*key)))
         return self._configs[key]

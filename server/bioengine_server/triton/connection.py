@@ -41,7 +41,7 @@ NO_REDIRECTS = (_no_redirects,)
 """`middlewares` of each session: no request is sent on to where an answer says."""
 
 # Of an answer that is read as a whole.
-_MOST_ANSWER = 8 << 30  # bytes
+_MAX_ANSWER = 8 << 30  # bytes
 
 
 class NotTriton(aiohttp.ClientConnectionError):
@@ -51,14 +51,14 @@ class NotTriton(aiohttp.ClientConnectionError):
 
 class AnswerTooLarge(aiohttp.ClientPayloadError):
     def __init__(self) -> None:
-        super().__init__(f"The answer has more than {_MOST_ANSWER} bytes.")
+        super().__init__(f"The answer has more than {_MAX_ANSWER} bytes.")
 
 
 class BoundedAnswer(aiohttp_border.WholeResponse):
     """An answer that is read as a whole only if it is not too large."""
 
     async def read_whole(self) -> bytes:
-        parts, left = [], _MOST_ANSWER
+        parts, left = [], _MAX_ANSWER
         async for part in self.content.iter_any():
             left -= len(part)
             if left < 0:

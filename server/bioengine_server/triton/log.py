@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bioengine_contract.removal import remove
 
-LONGEST_LINE = 16_384  # bytes
+MAX_LINE = 16_384  # bytes
 _AT_ONCE = 65_536  # bytes
 
 
@@ -19,14 +19,14 @@ def lines(stream: io.BufferedReader) -> Iterator[str]:
     while chunk := stream.read1(_AT_ONCE):
         *full, line = (line + chunk).split(b"\n")
         yield from map(_text, full)
-        line = line[: LONGEST_LINE + 1]
+        line = line[: MAX_LINE + 1]
     if line:
         yield _text(line)
 
 
 def _text(line: bytes) -> str:
-    text = line[:LONGEST_LINE].decode(errors="replace")
-    return text if len(line) <= LONGEST_LINE else f"{text}… (the rest of this line was dropped)"
+    text = line[:MAX_LINE].decode(errors="replace")
+    return text if len(line) <= MAX_LINE else f"{text}… (the rest of this line was dropped)"
 
 
 class LogFile(logging.handlers.RotatingFileHandler):

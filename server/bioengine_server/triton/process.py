@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 # Triton waits 3 s for requests in flight (and always as long after a model process was killed).
 _END_PATIENCE = 5.0  # seconds
 
-_FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0  # seconds between two starts
+_FIRST_DELAY, _MAX_DELAY = 0.5, 30.0  # seconds between two starts
 _STABLE_AFTER = 60.0  # seconds after which a start counts as a success
 
 
@@ -136,7 +136,7 @@ class TritonProcess:
                 process.returncode, self.log_file, delay,
             )  # fmt: skip
             await asyncio.sleep(delay)
-            delay = min(delay * 2, _LONGEST_DELAY)
+            delay = min(delay * 2, _MAX_DELAY)
             await asyncio.to_thread(self._clean)
 
     def _clean(self) -> None:

@@ -14,7 +14,7 @@ from bioengine_contract.tensors.errors import LossyCast
 from bioengine_contract.tensors.finite import is_finite, warnings_of_inputs
 
 _BYTES = 64_000_000
-_LEAST = 16_000_000
+_MIN = 16_000_000
 
 
 def peak(call: Callable[[], object]) -> int:
@@ -72,7 +72,7 @@ def test_a_cast_takes_the_result_and_little_more(
             said.append(str(error))
 
     taken = peak(call)
-    assert taken <= array.size * np.dtype(wanted).itemsize + _LEAST
+    assert taken <= array.size * np.dtype(wanted).itemsize + _MIN
     assert told in "".join(said) and bool(said) == bool(told)
     for result in results:
         assert result.shape == given.shape and result.dtype == wanted
@@ -84,10 +84,10 @@ def test_a_cast_takes_the_result_and_little_more(
 def test_nan_and_infinity_are_counted_in_little_memory(dtype: str) -> None:
     array = image(dtype, 1, np.nan, np.inf, -np.inf)
     said: list[str] = []
-    assert peak(lambda: said.extend(warnings_of_inputs({"image": array}))) <= _LEAST
+    assert peak(lambda: said.extend(warnings_of_inputs({"image": array}))) <= _MIN
     assert "NaN in 1 and infinity in 2 of" in said[0]
     large = image(dtype, float(np.finfo(dtype).max))
-    assert peak(lambda: is_finite(large)) <= _LEAST and is_finite(large)
+    assert peak(lambda: is_finite(large)) <= _MIN and is_finite(large)
 
 
 def test_blocks_have_each_value_once_and_together() -> None:

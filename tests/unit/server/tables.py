@@ -16,6 +16,6 @@ from fastapi import FastAPI
 def table(settings: Settings | None = None) -> RouteTable:
     """That of a server whose service is elsewhere."""
     chosen = settings or Settings()
-    keeper = Authenticator(Access(chosen, None), None)  # type: ignore[arg-type]
+    authenticator = Authenticator(Access(chosen, None), None)  # type: ignore[arg-type]
     health = Health(Readiness(), Liveness(), "name")
-    return route_table(FastAPI(), chosen, keeper, health, None, BodyMemory.beside(chosen.max_request_size))
+    return route_table(FastAPI(), chosen, authenticator, health, None, BodyMemory.beside(chosen.max_request_size))

@@ -75,8 +75,8 @@ class Setup:
 
     def run(self, command: str) -> None:
         """What `./bioengine COMMAND` does before all else."""
-        wish = self.deploy.environments.Wish.of(command.split())
-        self.deploy.environments.bring_about(["runner"], wish)
+        options = self.deploy.environments.Options.of(command.split())
+        self.deploy.environments.bring_about(["runner"], options)
 
     def driver(self, says: str | None) -> None:
         """NVIDIA's driver, which this machine lacks: what `nvidia-smi -L` prints; None: it fails."""

@@ -233,14 +233,14 @@ def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_clients_are_told_another_address_than_the_one_to_bind() -> None:
-    assert Settings().url == Settings().told_url == "http://127.0.0.1:9520"
+    assert Settings().url == Settings().advertised_url == "http://127.0.0.1:9520"
     container = Settings(listen="0.0.0.0", host="192.0.2.7", port=80)
-    assert (container.bind_address, container.url, container.told_url) == (
+    assert (container.bind_address, container.url, container.advertised_url) == (
         "0.0.0.0",
         "http://127.0.0.1:80",
         "http://192.0.2.7:80",
     )
-    assert Settings(listen="0.0.0.0", public_url="https://bioengine.lab/").told_url == "https://bioengine.lab"
-    assert Settings(host="0.0.0.0").told_url == "http://127.0.0.1:9520"
+    assert Settings(listen="0.0.0.0", public_url="https://bioengine.lab/").advertised_url == "https://bioengine.lab"
+    assert Settings(host="0.0.0.0").advertised_url == "http://127.0.0.1:9520"
     with pytest.raises(ValueError, match=r"https://bioengine\.lab"):
         Settings(public_url="bioengine.lab")

@@ -52,7 +52,7 @@ async def test_there_is_none_by_default() -> None:
 
 
 async def test_no_more_addresses_are_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_rate, "_MOST_PEERS", 3)
+    monkeypatch.setattr(peer_rate, "_MAX_PEERS", 3)
     limited = PeerRate(PlainTextResponse("ok"), limit=1)
     for number in range(9):
         await statuses(limited, 1, f"10.0.0.{number}")
