@@ -47,6 +47,15 @@ class RunDirUnusable(RequestError):
         )
 
 
+class OtherPackage(RequestError):
+    """The process of a model is that of another package, or of another import of it; the model is then loaded again."""
+
+    code = "other_package"
+
+    def __init__(self, model_id: str) -> None:
+        super().__init__(f"Model '{model_id}' was imported again meanwhile. Send the request again.")
+
+
 class ModelFailed(RequestError):
     code = "model_failed"
 

@@ -24,6 +24,9 @@ from bioengine_contract.triton_model import TritonModel, triton_model
 TILE = "tile"
 """Parameter of Triton's inference request: the size of tiles by axis, as JSON."""
 
+FINGERPRINT = "fingerprint"
+"""Parameter of Triton's inference request: of the package that the inputs were prepared for."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -51,7 +54,8 @@ class Run:
     @property
     def parameters(self) -> dict[str, str]:
         """Of Triton's inference request."""
-        return {} if self.tile is None else {TILE: json.dumps(self.tile)}
+        tile = {} if self.tile is None else {TILE: json.dumps(self.tile)}
+        return {FINGERPRINT: self.model.package.fingerprint, **tile}
 
     @property
     def output_names(self) -> list[str]:

@@ -66,10 +66,8 @@ class SharedFolder:
         self._left = _MAX_BYTES
 
     def write(self, array: np.ndarray, name: str) -> bool:
-        """Have the file `name` hold `array`; False, and no file, where it is small or there is no room."""
+        """Have the file `name` hold `array`; False, and no file, where there is no room."""
         self.remove(name)  # of an earlier attempt
-        if array.nbytes < MIN_BYTES:
-            return False
         try:
             # Written, not mapped: a mapping for which there is no room kills its process.
             with open(self._open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as stream:
@@ -130,14 +128,20 @@ class SharedInputs:
     """The inputs of a request of which some are shared: what goes through Triton in their place, and the parameter for it."""
 
     def __init__(self, folder: SharedFolder | None, arrays: Sequence[np.ndarray | None]) -> None:
-        """Write what is large into `folder`; None: nothing is shared."""
+        """Write all of them into `folder` where one is large, so that the batches of their placeholders are alike.
+
+        Args:
+            folder: of the request; None: nothing is shared.
+            arrays: the inputs; None for one that is left out.
+        """
         self._folder = folder
         self.arrays = list(arrays)
         self._files: list[str | None] = [None] * len(arrays)
-        if folder is None:
+        given = [(number, array) for number, array in enumerate(arrays) if array is not None]
+        if folder is None or not any(array.nbytes >= MIN_BYTES for _, array in given):
             return
-        for number, array in enumerate(arrays):
-            if array is not None and folder.write(array, input_file(number)):
+        if all(folder.write(array, input_file(number)) for number, array in given):
+            for number, array in given:
                 self._files[number] = input_file(number)
                 self.arrays[number] = placeholder(array)
 

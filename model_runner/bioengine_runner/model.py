@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from bioengine_contract.errors import RequestError
-from bioengine_contract.model_errors import ModelFailed
-from bioengine_contract.run import TILE
-from bioengine_contract.shared_tensors import PARAMETER, SharedFolder, opened_folder, output_file, placeholder
+from bioengine_contract.model_errors import ModelFailed, OtherPackage
+from bioengine_contract.run import FINGERPRINT, TILE
+from bioengine_contract.shared_tensors import MIN_BYTES, PARAMETER, SharedFolder, opened_folder, output_file, placeholder
 from bioengine_contract.tensors.fit import check_shapes
 
 from bioengine_runner.errors import StepFailed
@@ -45,8 +45,9 @@ class BioimageioModel:
             logger.exception("The process of the model %s cannot begin", args.get("model_name"))
 
     def _begin(self, boot: Boot, name: str, parameters: dict[str, Any]) -> None:
-        self._shared_tensors = boot.shared_tensors
+        self._shared_tensors, self._fingerprint = boot.shared_tensors, ""
         package, formats, fingerprint = (parameters[key]["string_value"] for key in ("package", "weight_formats", "fingerprint"))
+        self._fingerprint = fingerprint
         records = Records(boot, MODELS)
         # First of all, so that a load that hangs can be ended too.
         record = records.begin(name, fingerprint)
@@ -74,6 +75,8 @@ class BioimageioModel:
         for number, request in enumerate(requests):
             try:
                 parameters = json.loads(request.parameters() or "{}")
+                if parameters.get(FINGERPRINT, self._fingerprint) != self._fingerprint:
+                    raise OtherPackage(self._manifest.id)
                 arrays = self._inputs(request)
                 if PARAMETER in parameters:
                     shared = json.loads(parameters[PARAMETER])
@@ -116,7 +119,7 @@ class BioimageioModel:
         tensors = []
         for number, (spec, output) in enumerate(zip(self._manifest.outputs, outputs)):
             array = np.ascontiguousarray(output, dtype=spec.dtype)
-            if folder is not None and folder.write(array, output_file(number)):
+            if folder is not None and array.nbytes >= MIN_BYTES and folder.write(array, output_file(number)):
                 array = placeholder(array)
             tensors.append(pb_utils.Tensor(spec.id, array))
         return pb_utils.InferenceResponse(tensors)

@@ -30,7 +30,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from bioengine_contract import message, run
 from bioengine_contract.errors import BadRequest, RequestError, shorten, unmark
-from bioengine_contract.ids import PackageKey
+from bioengine_contract.ids import PackageKey, is_triton_name, triton_name
 from bioengine_contract.model_errors import ModelFailed, ModelProcessDied, RunTookTooLong
 from bioengine_contract.operations import Load, Report
 from bioengine_contract.request import RunRequest
@@ -138,6 +138,8 @@ class RunnerModel:
 
     def _operate(self, request: dict[str, Any]) -> dict[str, Any]:
         operation, name = request["operation"], request.get("name")
+        if name is not None and not is_triton_name(name):  # it becomes a path
+            raise BadRequest(f"{shorten(name)} is not the name of a model")
         if operation == "load":
             load = Load.model_validate(request)
             self._loader.begin(self._model(load))
@@ -159,7 +161,11 @@ class RunnerModel:
         package = package_of(self._boot.store, key)
         if package.fingerprint != load.fingerprint:
             raise BadRequest(f"The package {key} was imported again meanwhile. Send the request again.")
-        return TritonModel(load.name, package, tuple(load.weight_formats))
+        formats = tuple(load.weight_formats)
+        names = {triton_name(key, package.is_default, only) for only in ("", *formats[:1])}
+        if load.name not in names or not formats or not set(formats) <= set(package.manifest.weights):
+            raise BadRequest(f"{shorten(load.name)} is not the name of {key} now. Send the request again.")
+        return TritonModel(load.name, package, formats)
 
     def _report(self) -> Report:
         instances = self._instances.all().items()

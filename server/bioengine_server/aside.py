@@ -13,9 +13,17 @@ T = TypeVar("T")
 _AT_ONCE = 1 << 20  # bytes; a thread for fewer takes longer than the work does
 
 
-async def aside(size: int, work: Callable[..., T], *arguments: Any, at_once: int = _AT_ONCE) -> T:
-    """`work(*arguments)` on about `size` bytes, in a thread where they are more than `at_once`."""
-    if size < at_once:
+async def aside(size: int, work: Callable[..., T], *arguments: Any) -> T:
+    """`work(*arguments)` on about `size` bytes, in a thread where they are many.
+
+    A caller who is cancelled meanwhile ends when the thread does: it may use what the caller would close.
+    """
+    if size < _AT_ONCE:
         return work(*arguments)
     image_passes()
-    return await asyncio.to_thread(work, *arguments)
+    running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise

@@ -209,6 +209,7 @@ async def run_registration(settings: Settings, hypha_url: str, token: str) -> No
     stop = stop_on_signals()
     if not settings.triton_is_elsewhere:
         raise StackError("Which Triton is to be offered? Name it with --triton URL, as `./bioengine triton` prints it.")
+    secret = external_secret(settings)
     if not settings.store.is_dir():
         raise StackError(
             f"There are no models in the home {settings.home}. Name the home of the Triton that is to be offered, with "
@@ -219,7 +220,7 @@ async def run_registration(settings: Settings, hypha_url: str, token: str) -> No
     # Whoever calls has come through the other server's door; who needs a token, and what is known of it, is known there.
     access = Access(settings.model_copy(update={"access": "open"}), registry=None)
     guard_rpc(access.size_limit)
-    async with service_for(settings, access, settings.triton, external_secret(settings), hypha_url, Watcher()) as service:
+    async with service_for(settings, access, settings.triton, secret, hypha_url, Watcher()) as service:
         async with background(Registration(service).run(hypha_url, token)):
             await stop.wait()
 

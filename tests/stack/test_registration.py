@@ -113,7 +113,9 @@ def test_register_says_what_is_missing(tmp_path: Path) -> None:
 
     assert "BIOENGINE_TOKEN is not set" in register()
     assert "--triton URL" in register(BIOENGINE_TOKEN="x")
-    assert "BIOENGINE_TRITON_SECRET is missing" in register(BIOENGINE_TOKEN="x", BIOENGINE_TRITON="http://127.0.0.1:1")
+    elsewhere = {"BIOENGINE_TOKEN": "x", "BIOENGINE_TRITON": "http://127.0.0.1:1"}
+    assert "BIOENGINE_TRITON_SECRET is missing" in register(**elsewhere)
+    assert "There are no models in the home" in register(**elsewhere, BIOENGINE_TRITON_SECRET=secrets.token_urlsafe(32))
 
 
 def test_a_token_that_is_not_the_servers_is_refused(stack: Stack) -> None:

@@ -85,6 +85,7 @@ class Loader:
                 raise ModelNotLoaded(model.manifest.id, f"it was not open after {self._boot.run_timeout:g} s")
             time.sleep(LOOK_INTERVAL)
         if found.state == "failed":
+            self.unload(model.name)  # its process holds what it has opened
             raise RemoteError(found.reason, found.code)
         if found.state != "open":
             raise ModelNotLoaded(model.manifest.id, found.reason or "its process could not begin")

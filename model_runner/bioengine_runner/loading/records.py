@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any
 from bioengine_contract.processes import Process
 
 from bioengine_runner.rundir import Boot
+
+logger = logging.getLogger(__name__)
 
 MODELS, INSTANCES = "models", "instances"
 
@@ -70,10 +73,13 @@ class Records:
         self._write(name, replace(record, problem=problem, code=code))
 
     def get(self, name: str) -> Record | None:
-        """Raises OSError, but for a file that is not there."""
+        """None for a file that is not there, or is no record: a model may write here. Raises OSError for others."""
         try:
             return Record(**_read(self._folder / f"{name}.json"))
         except FileNotFoundError:
+            return None
+        except (ValueError, TypeError) as error:
+            logger.warning("The record of %s cannot be read (%s)", name, error)
             return None
 
     def forget(self, name: str) -> None:

@@ -100,7 +100,7 @@ class Dispatcher:
         if package.id == PROBE_MODEL:
             raise ReservedModel("inputs")
         prepared = await aside(message.size(request.inputs), Run.prepare, package, request, self._settings.trusted)
-        result = await self._on_model(prepared.model, call, lambda: self._run(prepared, call.steps, task_id))
+        result = await self._on_model(prepared.model, call, lambda: self._run(prepared, request, call.steps, task_id))
         return {**result, **run.description(package, self._files_url)} if "return_rdf" in request.options else result
 
     async def forward(self, model: TritonModel, call: Call, version: str, body: Body, headers: Mapping[str, str]) -> Any:
@@ -177,8 +177,9 @@ class Dispatcher:
         self._store.used(str(model.package.key))
         return result
 
-    async def _run(self, prepared: Run, steps: Progress, task_id: str) -> dict[str, Any]:
+    async def _run(self, prepared: Run, request: RunRequest, steps: Progress, task_id: str) -> dict[str, Any]:
         started = time.perf_counter()
+        prepared = await self._current(prepared, request)
         if not self.loaded.is_loaded(prepared.model):
             steps.tell("loading")
 
@@ -190,10 +191,18 @@ class Dispatcher:
 
         return await self.loaded.run(prepared.model, infer)
 
+    async def _current(self, prepared: Run, request: RunRequest) -> Run:
+        """The run of the package that the id names now: in the queue it may have become another one. Raises RequestError."""
+        package, known = resolve(self._settings.store, request.model_id), prepared.model.package
+        if (package.fingerprint, package.is_default) == (known.fingerprint, known.is_default):
+            return prepared
+        return await aside(message.size(request.inputs), Run.prepare, package, request, self._settings.trusted)
+
     async def _run_probe(self, image: np.ndarray) -> dict[str, Any]:
         package = resolve(self._settings.store, PROBE_MODEL)
-        prepared = Run.prepare(package, RunRequest(PROBE_MODEL, [image]), self._settings.trusted)
-        return await self._run(prepared, Progress(None), str(uuid.uuid4()))
+        request = RunRequest(PROBE_MODEL, [image])
+        prepared = Run.prepare(package, request, self._settings.trusted)
+        return await self._run(prepared, request, Progress(None), str(uuid.uuid4()))
 
     async def _description(self, model_id: str, caller: Caller) -> dict[str, Any]:
         """The description alone: of a stored model, or from the collection without its weights."""

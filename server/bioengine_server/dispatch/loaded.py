@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from bioengine_contract.errors import RequestError
+from bioengine_contract.errors import RemoteError, RequestError
 from bioengine_contract.model_errors import EnvironmentGone, ModelProcessDied, RunDirUnusable, RunTookTooLong
 from bioengine_contract.operations import Report
 from bioengine_contract.triton_model import TritonModel
@@ -44,8 +44,8 @@ class ModelState:
     """None: it is not loaded."""
     generation: int = 0
     """Counts its loads."""
-    failure: RequestError | None = None
-    """Why its last load failed."""
+    failure: tuple[str, str] | None = None
+    """Why its last load failed, as message and code: an exception would keep the images of all who got it."""
     changed: float = 0.0
     """When it was loaded, or failed to be, on the monotonic clock."""
     last_use: float = 0.0
@@ -102,23 +102,14 @@ class LoadedModels:
 
         Raises RequestError: why it cannot be loaded, ModelProcessDied, RunTookTooLong, and what `work` raises; TritonUnavailable.
         """
-        reason, generation = "", -1
+        reason = ""
         for is_last in (False, True):
+            generation = -1
             try:
                 state = await self._ensure(model)
-                assert state.opened is not None
-                generation = state.generation
-                async with asyncio.timeout(self._run_timeout) as limit:
-                    result = await work(state.opened)
-                state.last_use = time.monotonic()
-                return result
-            except TimeoutError:
-                if not limit.expired():
-                    raise
-                self._lost(model, generation)
-                with contextlib.suppress(TritonUnavailable):
-                    await self._worker.end(model.name)
-                raise RunTookTooLong(model.manifest.id, self._run_timeout) from None
+                generation, opened = state.generation, state.opened
+                assert opened is not None
+                return await self._in_time(model, generation, work(opened))
             except TritonUnavailable:
                 if is_last:
                     raise
@@ -130,6 +121,21 @@ class LoadedModels:
                 self._lost(model, generation)
                 reason = error.reason
         raise ModelProcessDied(model.manifest.id, reason)
+
+    async def _in_time(self, model: TritonModel, generation: int, work: Awaitable[T]) -> T:
+        """`await work`, or the end of the model's process. Raises RunTookTooLong, and what `work` raises."""
+        try:
+            async with asyncio.timeout(self._run_timeout) as limit:
+                result = await work
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self._lost(model, generation)
+            with contextlib.suppress(TritonUnavailable):
+                await self._worker.end(model.name)
+            raise RunTookTooLong(model.manifest.id, self._run_timeout) from None
+        self._state(model).last_use = time.monotonic()
+        return result
 
     def learn(self, report: Report) -> None:
         """Take what a worker reports: models whose processes have ended are not loaded any more."""
@@ -153,7 +159,7 @@ class LoadedModels:
                 return state
             is_same = state.fingerprint == model.package.fingerprint
             if state.failure is not None and is_same and time.monotonic() - state.changed < FAILURE_REMEMBERED:
-                raise state.failure
+                raise RemoteError(*state.failure)
             await self._load(model, state)
         return state
 
@@ -164,7 +170,7 @@ class LoadedModels:
         try:
             state.opened = await self._worker.load(model)
         except RequestError as error:
-            state.failure = None if error.code in _OF_SERVER else error
+            state.failure = None if error.code in _OF_SERVER else (str(error), error.code)
             raise
         finally:
             state.generation += 1

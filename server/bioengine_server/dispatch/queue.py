@@ -17,6 +17,9 @@ from typing import Any, TypeVar
 from bioengine_server.access.errors import Busy
 from bioengine_server.dispatch.errors import Stopping
 
+# Callers of whom it is known when they were served last; more than may wait.
+_MAX_REMEMBERED = 10_000
+
 T = TypeVar("T")
 OnMove = Callable[[int], None]
 
@@ -74,6 +77,8 @@ class Queue:
             raise Busy(self.waiting)
         ticket = _Ticket(model, caller, on_move, asyncio.get_running_loop().create_future())
         self._waiting.append(ticket)
+        # As if served just now: who comes new does not come before those who wait.
+        self._served.setdefault(caller, self._turns)
         self._hand_out()
         try:
             await asyncio.shield(ticket.turn)
@@ -126,8 +131,9 @@ class Queue:
         for ticket in self._in_turn():
             ahead[ticket.model] += 1
             ticket.tell(ahead[ticket.model])
-        if not self._waiting and not self._running.total():
-            self._served.clear()
+        if len(self._served) > _MAX_REMEMBERED:
+            waiting = {ticket.caller for ticket in self._waiting}
+            self._served = {caller: turn for caller, turn in self._served.items() if caller in waiting}
 
     def _may_run(self, ticket: _Ticket) -> bool:
         return self._running.total() < self._total and self._running[ticket.model] < self._per_model

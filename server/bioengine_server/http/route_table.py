@@ -36,8 +36,6 @@ class Entry:
     """Whether no token is ever needed."""
     is_document: bool = False
     """Whether a link on a page of anybody may lead there, since to look at it changes nothing."""
-    has_body: bool = False
-    """Whether requests may have a body, which the handler then reads itself, within the limit of who sends it."""
     is_websocket: bool = False
     any_spelling: bool = False
     """Whether the path is also taken encoded, doubled or in capitals, so that nothing slips past to other routes: the handler

@@ -59,9 +59,9 @@ def route_table(
         Entry(SERVICES, GET, services_list(app), is_open=True, is_document=True),
         Entry(f"{SERVICES}/", GET, is_open=True, is_document=True),
         Entry(service_path, GET, is_open=True, is_document=True),
-        Entry(f"{service_path}/execute", ("POST",), execute, has_body=True),
-        Entry(f"{service_path}/get_config", ("GET", "HEAD", "POST"), get_config, has_body=True),
-        Entry(f"{service_path}/get_status", ("GET", "HEAD", "POST"), get_status, has_body=True),
+        Entry(f"{service_path}/execute", ("POST",), execute),
+        Entry(f"{service_path}/get_config", ("GET", "HEAD", "POST"), get_config),
+        Entry(f"{service_path}/get_status", ("GET", "HEAD", "POST"), get_status),
     ]
     if service is not None:
         triton, files = (
@@ -69,7 +69,7 @@ def route_table(
             ModelFiles(authenticator, ModelStore(settings.store)),
         )
         entries += [
-            Entry(TritonProxy.path, ANY, triton.answer, has_body=True, any_spelling=True),
+            Entry(TritonProxy.path, ANY, triton.answer, any_spelling=True),
             Entry(ModelFiles.path, ("GET", "HEAD"), files.answer, is_encoded=True),
         ]
     return RouteTable(entries)

@@ -32,6 +32,7 @@ from bioengine_server.http.body import Rest, read
 from bioengine_server.http.body_memory import BodyMemory, Take
 from bioengine_server.http.callers import caller_of
 from bioengine_server.http.error_responses import refusal
+from bioengine_server.http.route_table import GET
 from bioengine_server.hypha.authenticator import Authenticator
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.triton_client import TritonClient
@@ -124,8 +125,8 @@ async def _arguments(request: Request, rest: Rest, kind: str, limit: SizeLimit, 
     if kind == _JSON and limit.bytes > _MAX_JSON.bytes:
         limit = _MAX_JSON
     body = await read(request.headers, rest, limit, take)
-    if request.method == "GET":
-        return dict(request.query_params)
+    if request.method in GET:
+        return {key: value for key, value in request.query_params.items() if key != "context"}
     try:
         if not body:
             arguments: Any = {}

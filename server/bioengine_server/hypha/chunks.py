@@ -3,7 +3,7 @@
     create(key, heartbeat) -> append(key, chunk, heartbeat), ... -> process(key, heartbeat)
                               set(key, number, chunk, heartbeat), ... with hypha-rpc
 
-Answers of this server go back to back, in frames that are not answered in turn, but for one in 8 MB and the last chunk: so a slow
+Answers of this server go back to back, in frames that are not answered in turn, but for one in 2 MB and the last chunk: so a slow
 client has no more to take at once, and one that has gone is sent no more. A client that misses the end of a message would take it
 for an answer without a result, and wait for ever.
 
@@ -25,7 +25,7 @@ _PLAIN = (str, bytes, bool, int, type(None))
 _MAX_MAIN = 100_000  # bytes
 
 # Of an answer, what may be on its way before its receiver has to say that it has taken what was sent.
-_UNHEARD = 8_000_000  # bytes
+_UNHEARD = 2_000_000  # bytes
 
 Call = Callable[[str, list[Any]], Awaitable[None]]
 """Calls a method, by its name and arguments, after all that was called before."""

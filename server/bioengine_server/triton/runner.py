@@ -108,7 +108,10 @@ class Runner:
         """Whether instances have died, as another one says; also where none can say. Raises TritonUnavailable."""
         try:
             report = Report.model_validate(await self._ask({"operation": "report"}))
-        except (TritonError, RemoteError, ValueError) as error:
+        except (RemoteError, ValueError) as error:
+            logger.warning("The model runner's report cannot be had: %.400r", str(error))
+            return False  # an instance has answered
+        except TritonError as error:
             logger.warning("The model runner does not report: %.400r", str(error))
             return True
         if report.dead_instances:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
 import numpy as np
-from bioengine_contract.errors import RemoteError
-from bioengine_contract.model_errors import ModelFailed, ModelNotLoaded
+from bioengine_contract.errors import RemoteError, RequestError
+from bioengine_contract.model_errors import ModelFailed, ModelNotLoaded, OtherPackage
 from bioengine_contract.operations import Load, ModelProcess, Report
 from bioengine_contract.processes import Process
 from bioengine_contract.shared_tensors import SharedFolder, SharedInputs, SharedTensors, output_file
@@ -18,7 +19,7 @@ from bioengine_contract.triton_model import TritonModel
 
 from bioengine_server.aside import aside
 from bioengine_server.triton.api import TritonApi
-from bioengine_server.triton.errors import TritonError
+from bioengine_server.triton.errors import TritonError, TritonUnavailable
 from bioengine_server.triton.runner import Runner
 from bioengine_server.triton.text import is_unloading, may_be_gone
 from bioengine_server.workers.worker import Body, ModelGone, Opened
@@ -65,6 +66,8 @@ class TritonWorker:
             interval = min(interval * 1.2, _LAST_LOOK)
             process = await self._process({"operation": "process", "name": name})
         if process.state == "failed":
+            with contextlib.suppress(RequestError, TritonUnavailable):
+                await self.unload(name)  # its process holds what it has opened
             raise RemoteError(process.reason, process.code)
         if process.state != "open":
             raise ModelNotLoaded(id, process.reason or "its process could not begin")
@@ -117,7 +120,8 @@ class TritonWorker:
     async def _explained(self, error: TritonError, model: TritonModel) -> Exception:
         """What an error of Triton's about a model means: one of the request, or that its process is gone."""
         if error.own_error is not None:
-            return error.own_error
+            is_other = error.own_error.code == OtherPackage.code
+            return ModelGone("another package has its name now") if is_other else error.own_error
         if error.is_of_request and not may_be_gone(error.text):
             return error
         process = await self._process({"operation": "process", "name": model.name})

@@ -44,6 +44,15 @@ def test_records_tell_the_living_and_the_dead(boot: Boot) -> None:
     assert other.get("a") is None
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}', '{"pid": 1, "started": 2, "more": 3}', "null"])
+def test_what_is_no_record_is_none(boot: Boot, content: str) -> None:
+    """A model's process may write there."""
+    records = Records(boot, MODELS)
+    records.begin("a")
+    (boot.processes / MODELS / "b.json").write_text(content)
+    assert records.get("b") is None and list(records.all()) == ["a"]
+
+
 def test_a_record_that_cannot_be_written_leaves_the_one_before(boot: Boot, monkeypatch: pytest.MonkeyPatch) -> None:
     records = Records(boot, MODELS)
     record = records.begin("a")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from bioengine_server.access.caller import Caller
 from bioengine_server.dispatch.dispatcher import Call, Dispatcher
 from bioengine_server.dispatch.progress import Progress
 from bioengine_server.settings import Settings
+from bioengine_server.store.layout import write_json
 from bioengine_server.store.service import StoreService
 from bioengine_server.triton.errors import TritonUnavailable
 from bioengine_server.workers.worker import ModelGone, Opened
@@ -38,6 +41,7 @@ class FakeWorker:
 
     def __init__(self) -> None:
         self.loads: list[str] = []
+        self.packages: list[str] = []
         self.ended: list[str] = []
         self.inferred: list[str] = []
         self.failures: list[Exception | None] = []
@@ -50,6 +54,7 @@ class FakeWorker:
 
     async def load(self, model: TritonModel) -> Opened:
         self.loads.append(model.name)
+        self.packages.append(str(model.package.key))
         await asyncio.sleep(0.01)
         if self.load_failures and (failure := self.load_failures.pop(0)) is not None:
             raise failure
@@ -206,6 +211,35 @@ async def test_another_import_ends_the_wait_after_a_failure_and_is_loaded(make: 
     assert (await run(dispatcher))["success"] and worker.loads == ["shark"] * 3
 
 
+async def test_who_waits_gets_what_the_id_means_when_the_turn_has_come(make: Make, tmp_path: Path) -> None:
+    dispatcher, worker = make(model_concurrency=1)
+    await run(dispatcher)
+    worker.gate = asyncio.Event()
+    tasks = [asyncio.create_task(run(dispatcher)) for _ in range(3)]
+    await asyncio.sleep(0.02)
+    folder = tmp_path / "models" / "shark"
+    (folder / "2").mkdir()
+    (folder / "2" / "model.json").write_text((folder / "1" / "model.json").read_text().replace('"version":"1"', '"version":"2"'))
+    write_json(tmp_path / "models" / "aliases.json", {"shark": "shark/2", "shark/1": "shark/1", "shark/2": "shark/2"})
+    worker.gate.set()
+    assert all(result["success"] for result in await asyncio.gather(*tasks))
+    assert worker.packages == ["shark/1", "shark/2"], "loaded once more, and not in turn with the one before"
+
+
+async def test_a_failed_load_keeps_no_images(make: Make) -> None:
+    dispatcher, worker = make()
+    worker.load_failures = [ModelNotLoaded("shark", "it is broken")]
+    kept = []
+    for _ in range(3):
+        image = np.zeros((1, 4, 4), np.float32)
+        kept.append(weakref.ref(image))
+        request = RunRequest.from_client({"model_id": "shark", "inputs": [image]})
+        assert not (await dispatcher.respond(request, call()))["success"]
+        del image, request
+    gc.collect()
+    assert [image() for image in kept] == [None] * 3
+
+
 async def test_a_run_that_takes_too_long_is_ended(make: Make) -> None:
     dispatcher, worker = make(run_timeout=0.05)
     worker.gate = asyncio.Event()
@@ -287,7 +321,7 @@ async def test_who_sends_much_waits_behind_his_own(make: Make) -> None:
     await asyncio.sleep(0.01)
     worker.gate.set()
     await asyncio.gather(*tasks)
-    assert set(done[:3]) == {"greedy", "ada", "bob"}
+    assert set(done[:4]) == {"greedy", "ada", "bob"}
 
 
 async def test_who_has_gone_is_not_run_for(make: Make) -> None:

@@ -115,3 +115,22 @@ async def test_begun_work_keeps_its_place_when_its_caller_leaves() -> None:
     release.set()
     await second
     assert entered == ["first", "a"]
+
+
+async def test_who_comes_new_does_not_come_before_those_who_wait() -> None:
+    queue = Queue(total=1, per_model=1, size=100)
+    order: list[str] = []
+
+    async def ask(caller: str) -> None:
+        async with queue.place("a", caller=caller):
+            order.append(caller)
+            await asyncio.sleep(0.01)
+
+    await ask("old")
+    tasks = [asyncio.create_task(ask(caller)) for caller in ("first", "old")]
+    await asyncio.sleep(0)
+    for number in range(5):
+        tasks.append(asyncio.create_task(ask(f"new {number}")))
+        await asyncio.sleep(0.005)
+    await asyncio.gather(*tasks)
+    assert order.index("old", 1) <= 2
