@@ -25,7 +25,7 @@ REASONS = {
     "none": NEEDED,
     "wrong": "The token is not valid on this server",
     "expired": "The token 'expired' expired on 20",
-    "revoked": "The token 'revoked' was revoked",
+    "revoked": "The token 'revoked' has been revoked",
     "own": NEEDED,
     "right": "",
 }
@@ -180,7 +180,7 @@ def test_a_token_that_is_revoked_while_its_client_is_connected(
         after = json.loads(client.stdout.readline())
         assert time.monotonic() - started < 20
         # hypha-rpc connects again, is told the reason, which it logs, and is closed.
-        reasons = [f"The token '{name}' was revoked", *(["Connection is closed"] if library == "hypha" else [])]
+        reasons = [f"The token '{name}' has been revoked", *(["Connection is closed"] if library == "hypha" else [])]
         assert any(reason in after["raised"] for reason in reasons), after
     finally:
         client.kill()
@@ -193,9 +193,9 @@ def test_what_was_made_of_a_token_dies_with_it(guarded: Stack) -> None:
         with guarded.client(child) as other:
             assert other.run("conscientious-seashell", [IMAGE])["success"]
         revoke(guarded, "parent")
-        with pytest.raises(Exception, match="The token 'parent' was revoked"):
+        with pytest.raises(Exception, match="The token 'parent' has been revoked"):
             guarded.client(child)
-        with pytest.raises(Exception, match=r"The token 'parent' was revoked|Connection"):
+        with pytest.raises(Exception, match=r"The token 'parent' has been revoked|Connection"):
             parent.run("conscientious-seashell", [IMAGE])
 
 

@@ -229,4 +229,4 @@ async def test_a_description_that_does_not_come_holds_nobody_up(
         assert (await store.describe("old-otter", anonymous("honest"))).id == "old-otter"
         assert time.monotonic() - started < 5
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-    assert all("had not come after 6 s" in str(outcome) for outcome in outcomes), outcomes[0]
+    assert all("timed out after 6 s" in str(outcome) for outcome in outcomes), outcomes[0]

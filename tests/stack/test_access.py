@@ -108,7 +108,7 @@ def test_a_token_lets_in_through_a_proxy(stack: Stack) -> None:
             assert raw.execute(encoded(IMAGE))["success"]
     bioengine("token", "revoke", "proxied", "--home", str(stack.home))
     answer = post(stack, IMAGE, **headers)
-    assert answer.status_code == 401 and "The token 'proxied' was revoked" in answer.json()["error"]
+    assert answer.status_code == 401 and "The token 'proxied' has been revoked" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_the_kinds_names_may_be_spelled_as_http_allows(stack: Stack) -> None:
 )
 def test_other_methods_are_405(stack: Stack, method: str, name: str) -> None:
     answer = requests.request(method, f"{stack.url}{SERVICE}/{name}", params={"model_name": "counter"})
-    assert refused(answer, 405).startswith(f"{SERVICE}/{name} cannot be asked with {method}. Expected ")
+    assert refused(answer, 405).startswith(f"Method {method} is not allowed for {SERVICE}/{name}; use ")
 
 
 def test_get_config_by_get_and_by_post(stack: Stack) -> None:

@@ -95,7 +95,7 @@ def answering(stack: Stack, routes: list[dict[str, Any]]) -> dict[tuple[str, str
         status, body = ask(stack, method, path or "/")
         if status == 404 and method != "HEAD":
             error = json.loads(body)["error"]
-            assert error.startswith("There is nothing at ") and "/health/readiness" in error, (method, path)
+            assert error.startswith("Not found: ") and "/health/readiness" in error, (method, path)
         elif status not in (404, 405):
             found[method, path] = status
     return found
@@ -140,7 +140,7 @@ def test_no_other_spelling_gets_around_the_list(stack: Stack, guarded: Stack, pa
     for server, method in itertools.product((stack, guarded), ("GET", "POST")):
         status, body = ask(server, method, path)
         assert status == 404, (method, body)
-        assert json.loads(body)["error"].startswith("There is nothing at ")
+        assert json.loads(body)["error"].startswith("Not found: ")
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,7 @@ class TokenRevoked(NoAccess):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"The token '{name}' was revoked by the server's admin and counts no more. Ask for a new one "
-            "(`./bioengine token create NAME`)."
+            f"The token '{name}' has been revoked. Ask the server's admin for a new one (`./bioengine token create NAME`)."
         )
 
 
@@ -76,8 +75,8 @@ class UnknownToken(NoAccess):
 
     def __init__(self) -> None:
         super().__init__(
-            "The token is none of this server's any more: it was replaced, or its record is gone. Ask the server's admin for a "
-            "new one (`./bioengine token create NAME`)."
+            "The token is no longer known to this server: it was replaced, or its record was removed. Ask the server's admin "
+            "for a new one (`./bioengine token create NAME`)."
         )
 
 

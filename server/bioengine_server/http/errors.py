@@ -16,8 +16,8 @@ class NoSuchPage(BioEngineError):
 
     def __init__(self, path: str) -> None:
         super().__init__(
-            f"There is nothing at {path[:100]!r} here. Clients use /ws, /public/services/triton-client/execute and "
-            "/triton/v2/...; /health/readiness says whether the server is well."
+            f"Not found: {path[:100]!r}. Clients use /ws, /public/services/triton-client/execute and "
+            "/triton/v2/...; /health/readiness says whether the server is ready."
         )
 
 
@@ -26,7 +26,7 @@ class WrongMethod(BioEngineError):
     status = 405
 
     def __init__(self, method: str, path: str, allowed: Sequence[str]) -> None:
-        super().__init__(f"{path} cannot be asked with {method[:20]}. Expected {' or '.join(allowed)}.")
+        super().__init__(f"Method {method[:20]} is not allowed for {path}; use {' or '.join(allowed)}.")
 
 
 class BodiesTooLarge(Busy):

@@ -285,6 +285,6 @@ class ConnectionLost(BioEngineError):
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(
-            f"The server at {shown(url, 200)} did not answer any more ({shown(reason, 200)}). See whether it runs, then run this "
+            f"The server at {shown(url, 200)} stopped answering ({shown(reason, 200)}). Check that it is running, then run this "
             "again."
         )

@@ -158,9 +158,7 @@ class Downloader:
         except _Interrupted as error:
             raise DownloadFailed(url, f"{error}, {_ATTEMPTS} times") from error
         except TimeoutError as error:
-            raise DownloadFailed(
-                url, f"it had not come after {self._timeout:g} s, the limit of BIOENGINE_DOWNLOAD_TIMEOUT"
-            ) from error
+            raise DownloadFailed(url, f"it timed out after {self._timeout:g} s (BIOENGINE_DOWNLOAD_TIMEOUT)") from error
 
     @asynccontextmanager
     async def _open(self, url: str) -> AsyncIterator[tuple[aiohttp.ClientResponse, int | None]]:

@@ -146,7 +146,7 @@ class StoreService:
                 return await Collection(self._settings, downloader).description(id)
         except TimeoutError:
             url = self._settings.collection_url
-            raise DownloadFailed(url, f"the description of {id!r} had not come after {_DESCRIPTION_TIMEOUT:.0f} s") from None
+            raise DownloadFailed(url, f"the description of {id!r} timed out after {_DESCRIPTION_TIMEOUT:.0f} s") from None
 
     def _downloader(self) -> Downloader:
         settings = self._settings
