@@ -86,8 +86,8 @@ class TokensUnreadable(StackError, NoAccess):
 
     def __init__(self, file: Path, reason: str) -> None:
         super().__init__(
-            f"The tokens in {file.name} of the server's home cannot be read ({reason}), so none counts. The server's admin can "
-            "put the file right, or remove it and make new tokens."
+            f"The tokens in {file.name} of the server's home cannot be read ({reason}), so none is accepted. The server's admin "
+            "can repair the file, or remove it and create new tokens."
         )
 
 
@@ -96,8 +96,8 @@ class BadTokenName(BioEngineError):
 
     def __init__(self, name: str, longest: int) -> None:
         super().__init__(
-            f"{name[:80]!r} cannot be a token's name. Expected small letters and digits, with single '-' between them, at most "
-            f"{longest}, such as ada or napari-room-2."
+            f"{name[:80]!r} cannot be a token's name. Expected lowercase letters and digits, with single '-' between them, at "
+            f"most {longest}, such as ada or napari-room-2."
         )
 
 
