@@ -11,16 +11,26 @@ import json
 import sys
 from pathlib import Path
 
+import yaml
 from bioengine_runner.tiling.geometry import geometry
 from bioengine_runner.tiling.plan import Planner
 from bioimageio.spec import load_model_description
 
-PACKAGE = Path(__file__).resolve().parents[2] / "server" / "bioengine_server" / "packages" / "drawn-nuclei"
+# What makes a manifest is the server's; it needs nothing that this environment has not, so it can be taken from there.
+SERVER = Path(__file__).resolve().parents[2] / "server"
+sys.path.append(str(SERVER))
+
+from bioengine_server.store.manifest_builder import build_manifest  # noqa: E402
+
+MODEL = "drawn-nuclei"
+PACKAGE = SERVER / "bioengine_server" / "packages" / MODEL
 
 
 def main() -> None:
     height, width, *tile = map(int, sys.argv[1:])
-    planner = Planner("drawn-nuclei", geometry(load_model_description(PACKAGE / "rdf.yaml", perform_io_checks=False)))
+    description = load_model_description(PACKAGE / "rdf.yaml", perform_io_checks=False)
+    raw = yaml.safe_load((PACKAGE / "rdf.yaml").read_text(encoding="utf-8"))
+    planner = Planner(MODEL, geometry(build_manifest(description, raw, MODEL, "", PACKAGE, files={}, origin="")))
     sizes = {"image": {"batch": 1, "channel": 1, "y": height, "x": width}}
     plan = planner.plan(sizes, float("inf"), dict.fromkeys("yx", tile[0]) if tile else None)
     tiles = []

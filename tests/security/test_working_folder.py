@@ -14,7 +14,7 @@ from tests.stack.harness import ROOT
 _IN_LIST = re.compile(r'"-m",')
 _ON_LINE = re.compile(r"\bpython[0-9.]*[\"']?((?: +-\w+)*) +-m +\w")
 _KEPT_OUT = re.compile(r'"-(P|I)",\s*$')
-_CHECKS = "server/bioengine_server/testing.py"  # pytest, mypy and ruff, of a checkout that is one's own
+_CHECKS = ROOT / "server" / "bioengine_server" / "testing"  # pytest, mypy and ruff, of a checkout that is one's own
 
 
 def _programs() -> Iterator[Path]:
@@ -22,7 +22,7 @@ def _programs() -> Iterator[Path]:
     for folder in ("server", "model_runner", "deploy"):
         for path in sorted((ROOT / folder).rglob("*")):
             is_program = path.suffix == ".py" or path.name == "Dockerfile" or path.parent.name in ("containers", "caddy")
-            if path.is_file() and is_program and path != ROOT / _CHECKS:
+            if path.is_file() and is_program and path.parent != _CHECKS:
                 yield path
 
 
