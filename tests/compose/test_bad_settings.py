@@ -49,8 +49,8 @@ def test_a_setting_of_the_server_that_cannot_be_used(engine: Engine, name: str, 
 
 
 def test_a_setting_of_triton_that_cannot_be_used(engine: Engine) -> None:
-    outcome = run(engine, "triton", environment={"BIOENGINE_CONCURRENCY": "many"}, tmpfs=tmpfs(), shm_size="512m")
-    assert_told(outcome, "BIOENGINE_CONCURRENCY", "integer")
+    outcome = run(engine, "triton", environment={"BIOENGINE_RUN_TIMEOUT": "many"}, tmpfs=tmpfs(), shm_size="512m")
+    assert_told(outcome, "BIOENGINE_RUN_TIMEOUT", "number")
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
