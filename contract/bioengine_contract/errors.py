@@ -40,6 +40,15 @@ class RemoteError(RequestError):
     def __init__(self, message: str, code: str = RequestError.code) -> None:
         super().__init__(message)
         self.code = code  # type: ignore[misc]  # of this one alone
+        self.status = _status_of(code)  # type: ignore[misc]
+
+
+def _status_of(code: str) -> int:
+    """The HTTP status of the errors with a code, where this process knows them."""
+    kinds: list[type[RequestError]] = [RequestError]
+    for kind in kinds:  # which grows meanwhile
+        kinds += kind.__subclasses__()
+    return next((kind.status for kind in kinds if kind.code == code), RequestError.status)
 
 
 class BadRequest(RequestError):

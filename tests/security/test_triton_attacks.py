@@ -248,4 +248,4 @@ def test_a_client_in_a_loop_of_refused_requests_never_takes_readiness(witness: W
         assert all(status in (400, 404) for status, _ in answers.values()), answers
         count += 1
     assert count > 10 and witness.looked > 20
-    assert "Replacing the router's instances" not in stack.log
+    assert "Replacing the model runner's instances" not in stack.log

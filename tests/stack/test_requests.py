@@ -121,7 +121,7 @@ def with_nan(shape: tuple[int, ...], count: int = 3) -> np.ndarray:
 
 
 def test_nan_is_said_of_inputs_and_outputs(client: Client) -> None:
-    """Of a small image, that would go past the router; of one that is shared; of one in tiles."""
+    """Of a small image; of one that is shared; of one in tiles."""
     for shape, more in (((1, 1, 20, 24), {}), (LARGE, {}), ((1, 1, 20, 24), {"tile": 16})):
         clean, size = image(5, *shape), int(np.prod(shape))
         for given, words in ((clean, ()), (with_nan(shape), ("Input", "Output")), (clean, ())):

@@ -36,8 +36,8 @@ _SYSTEM_FILES = (
 )  # fmt: skip
 # What the machine is like: processors, memory, PCI devices, limits of a container.
 _MACHINE = ("/sys/devices", "/sys/bus", "/sys/class", "/sys/module", "/sys/fs/cgroup", "/sys/kernel/mm", "/proc/driver/nvidia")
-# Of processes: a process's own, and what `loading/processes.py` asks of others. Memory, environment and open files of those
-# outside are closed by Landlock itself; their command lines are open to everybody. Nobody lists it, nobody writes to it.
+# Of processes: a process's own, and what `bioengine_contract.processes` asks of others. Memory, environment and open files of
+# those outside are closed by Landlock itself; their command lines are open to everybody. Nobody lists it, nobody writes to it.
 _PROCESSES = "/proc"
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 # NVIDIA's driver, WSL's, and the kernel's own for graphics.

@@ -1,7 +1,7 @@
 """A bounded number of places, shared fairly between callers: who asks for much waits behind his own requests, not before others'.
 
 Requests that run no model go this way: questions about models, descriptions from the collection, downloads. What runs a model
-is admitted by `admission`, for each model.
+waits in `dispatch.queue`, for each model.
 """
 
 from __future__ import annotations

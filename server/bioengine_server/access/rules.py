@@ -1,7 +1,7 @@
 """Who needs a token, whose counts, and how much each may ask for at once: the one place that decides it.
 
-Transports ask here before anything is done for a client: the door for each connection and HTTP request, the service for each
-call.
+Transports ask here before anything is done for a client: authentication for each connection and HTTP request, the service for
+each call.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Access:
         """
         Args:
             settings: who needs a token, and the limits.
-            registry: of the tokens that count; None where another server's door has looked at them.
+            registry: of the tokens that count; None where another server has checked them.
         """
         self._settings = settings
         self._registry = registry

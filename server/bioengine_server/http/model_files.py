@@ -1,7 +1,7 @@
 """`/models/<id>/<version>/files/<name>`: files that show and test a stored model, to read; their addresses stand in the `rdf`.
 
-Who may ask is decided before (`access.door`, `web.gate`). Only what a description names to be shown is there, as data: a browser
-runs none of it.
+Who may ask is decided before (`http.authentication`, `http.host_and_origin`). Only what a description names to be
+shown is there, as data: a browser runs none of it.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     path -> allowed? -> caller -> counted -> header parsed -> tensors received -> admitted -> loaded -> to Triton, and back
 
 Health, metadata, configuration and inference; nothing else. The header that Triton gets is written anew from what was parsed
-(`triton.request`), and Triton gets nothing of a request before all of it is here and its tensors are what that header says. A
-request of `bioengine-model-runner` is answered by the dispatcher, as `execute` does it.
+(`http.triton_request`), and Triton gets nothing of a request before all of it is here and its tensors are what that header says.
+A request of `bioengine-model-runner` is answered by the dispatcher, as `execute` does it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An inference request of Triton's protocol, parsed from what a client sent and written anew for Triton.
 
     JSON header -> names, datatypes, shapes, parameters, each of its type and range -> header for Triton
-                   binary tensors: streamed, and counted on their way (`triton.tensor_bytes`)
+                   binary tensors: streamed, and counted on their way (`http.triton_tensors`)
                    JSON tensors: made binary here
 
 Nothing that Triton reads of a request is the client's own text: it computes sizes in 64 bits, and believes what a header says of
@@ -94,7 +94,7 @@ class InferRequest:
         return [tensor.segment for tensor in self.inputs if tensor.data is None]
 
     def header(self) -> bytes:
-        """The JSON header for Triton, which is always asked for binary outputs (`triton.response`)."""
+        """The JSON header for Triton, which is always asked for binary outputs."""
         ordered = sorted(self.inputs, key=lambda tensor: tensor.data is None)
         document: dict[str, Any] = {
             "inputs": [

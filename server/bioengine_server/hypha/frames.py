@@ -1,6 +1,6 @@
 """Frames of hypha-rpc clients, looked at before Hypha has them: what a client may not say goes no further.
 
-    websocket -> checked, its main part made anew (hub.envelope) -> Hypha -> whoever it is to
+    websocket -> checked, its main part made anew (hypha.envelope) -> Hypha -> whoever it is to
 
 What is no message ends its connection with the reason; what says too much is answered with the reason, to its sender alone.
 Messages between two clients that come in chunks are put together here as well, for their receivers believe what such a message

@@ -1,6 +1,6 @@
 """Messages that clients send each other in chunks, put together on their way: a receiver's library believes them as they are.
 
-    create -> set | append, ... -> process: the whole is checked (hub.envelope), and then the receiver is told to take it
+    create -> set | append, ... -> process: the whole is checked (hypha.envelope), and then the receiver is told to take it
 
 The chunks go on to the receiver as they come. It is the last step that counts, and that is held back from what says too much.
 """

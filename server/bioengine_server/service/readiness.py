@@ -2,7 +2,7 @@
 
 Ready means: a small model that comes with the project was run through the service, as a client would, with success,
 within the last minute and since the last failure, and all is there that another model is loaded with (`parts`). The probe has a
-lane of its own (`service.probe`), so busy models do not disturb it, and no client gets anything of his own into that lane.
+lane of its own (`dispatch.probe`), so busy models do not disturb it, and no client gets anything of his own into that lane.
 """
 
 from __future__ import annotations

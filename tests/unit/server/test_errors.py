@@ -56,4 +56,4 @@ def test_the_docs_list_every_code_that_clients_get() -> None:
 @pytest.mark.parametrize("error", [RequestError("it is so"), RunTookTooLong("shark", 5), RemoteError("as it came", "odd")])
 def test_an_error_survives_its_way_through_triton(error: RequestError) -> None:
     found = unmark(f"in ensemble 'x', Failed to process: {error.marked()}\n\nAt:\n  /x.py(3): execute")
-    assert found is not None and (str(found), found.code) == (str(error), error.code)
+    assert found is not None and (str(found), found.code, found.status) == (str(error), error.code, error.status)

@@ -14,7 +14,20 @@ SERVER = ROOT / "server" / "bioengine_server"
 # Low to high; a room may import those before it, and itself. `.`: modules of the package that import no room but these.
 ROOMS = ["foreign", "network", "access", "store", "triton", "workers", "dispatch", "service", "hypha", "gateway", "http"]
 BELOW_ALL = ("errors", "untrusted", "limits", "memory", "aside", "log_once", "library", "room", "whole_file", "private_folder")
-ABOVE_ALL = ("stack", "parts", "fresh", "snippet", "commands", "bench", "demo", "doctor", "cli", "testing", "own_server")
+ABOVE_ALL = (
+    "stack",
+    "parts",
+    "fresh",
+    "snippet",
+    "commands",
+    "bench",
+    "demo",
+    "doctor",
+    "cli",
+    "images",
+    "testing",
+    "own_server",
+)
 
 
 def imports(file: Path, package: str) -> set[str]:
