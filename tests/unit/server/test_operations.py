@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -29,13 +30,15 @@ from bioengine_server.whole_file import whole_file
 from tests.stack.harness import ENVIRONMENTS
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def no_room() -> Iterator[None]:
-    """No byte can be written to a file, as on a disk that is full."""
+    """No byte can be written to a file, as on a disk that is full; nor to the file that pytest's own output may go to."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -52,8 +55,8 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert file.read_bytes() == b"two" and os.listdir(tmp_path) == ["file"]
 
 
-def test_a_token_that_cannot_be_written_leaves_nothing(tmp_path: Path, no_room: None) -> None:
-    with pytest.raises(StackError, match=r"tokens\.json cannot be written"):
+def test_a_token_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    with no_room(), pytest.raises(StackError, match=r"tokens\.json cannot be written"):
         TokenRegistry(tmp_path).create("ada", days=1)
     assert os.listdir(tmp_path) == [".tokens.lock"]
 

@@ -222,7 +222,7 @@ def test_an_answer_is_awaited_while_there_is_a_server() -> None:
         assert while_alive(work, f"http://{place}", interval=0.02, patience=0.1) == 7
         with pytest.raises(ZeroDivisionError):
             while_alive(lambda: 1 // 0, f"http://{place}")
-    with pytest.raises(ConnectionLost, match="See whether it runs"):
+    with pytest.raises(ConnectionLost, match="Check that it is running"):
         while_alive(threading.Event().wait, f"http://{place}", interval=0.02, patience=0.1)
 
 
