@@ -17,6 +17,9 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from bioengine_contract.errors import RemoteError
+from bioengine_contract.model_errors import ModelNotLoaded
+
 
 class Load(BaseModel):
     """Begin to load a package as a model of Triton."""
@@ -52,6 +55,13 @@ class ModelProcess(BaseModel):
     """Bytes of the host's memory that it holds (its resident set)."""
     gpu_memory: int = 0
     """Bytes of the cards' memory that it holds, as NVIDIA's driver says; 0 where it does not say."""
+
+    def raise_unless_open(self, model_id: str) -> None:
+        """Raises RequestError: why it does not run the model that an id names."""
+        if self.state == "failed":
+            raise RemoteError(self.reason, self.code)
+        if self.state != "open":
+            raise ModelNotLoaded(model_id, self.reason or "its process could not begin")
 
 
 class Report(BaseModel):

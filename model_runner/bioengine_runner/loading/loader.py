@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy
-from bioengine_contract.errors import RemoteError
 from bioengine_contract.model_errors import EnvironmentGone, ModelNotLoaded, RunDirUnusable
 from bioengine_contract.operations import ModelProcess
 from bioengine_contract.triton_model import TritonModel, config_pbtxt
@@ -86,9 +85,7 @@ class Loader:
             time.sleep(LOOK_INTERVAL)
         if found.state == "failed":
             self.unload(model.name)  # its process holds what it has opened
-            raise RemoteError(found.reason, found.code)
-        if found.state != "open":
-            raise ModelNotLoaded(model.manifest.id, found.reason or "its process could not begin")
+        found.raise_unless_open(model.manifest.id)
         return found
 
     def process(self, name: str) -> ModelProcess:

@@ -76,11 +76,6 @@ class LoadedModels:
             state.opened = None
         return state.is_loaded_from(model)
 
-    @property
-    def states(self) -> dict[str, ModelState]:
-        """What is known of each, by the name of the Triton model."""
-        return dict(self._models)
-
     def status(self) -> list[dict[str, Any]]:
         """Of each loaded model: `name` (in Triton), `weight_format`, `device`, and `idle`, the seconds since its last use."""
         now = time.monotonic()

@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
-from bioengine_contract.errors import RemoteError, RequestError
+from bioengine_contract.errors import RequestError
 from bioengine_contract.model_errors import ModelFailed, ModelNotLoaded, OtherPackage
 from bioengine_contract.operations import Load, ModelProcess, Report
 from bioengine_contract.processes import Process
@@ -68,9 +68,7 @@ class TritonWorker:
         if process.state == "failed":
             with contextlib.suppress(RequestError, TritonUnavailable):
                 await self.unload(name)  # its process holds what it has opened
-            raise RemoteError(process.reason, process.code)
-        if process.state != "open":
-            raise ModelNotLoaded(id, process.reason or "its process could not begin")
+        process.raise_unless_open(id)
         known = Process(process.pid, process.started) if self._is_local else None
         return Opened(process.weight_format, process.device, known)
 
