@@ -63,6 +63,12 @@ def unmark(text: str) -> RemoteError | None:
     return RemoteError(found[2], found[1] or RequestError.code) if found else None
 
 
+def raise_marked(text: str) -> None:
+    """Raise the error within a text of Triton's, where it has one of ours: in no variable, which would keep its frames alive."""
+    if found := _MARKED.search(text):
+        raise RemoteError(found[2], found[1] or RequestError.code)
+
+
 def shorten(value: object, limit: int = 80) -> str:
     """`repr(value)`, cut where a message would become unreadable."""
     text = repr(value)

@@ -93,8 +93,9 @@ class BioimageioModel:
         for number, outcome in zip(together, self._pipeline.predict_together(list(together.values()))):
             try:
                 if isinstance(outcome, BaseException):
-                    raise outcome
-                answers[number] = self._answer(outcome, folders[number])
+                    answers[number] = self._failure(outcome)
+                else:
+                    answers[number] = self._answer(outcome, folders[number])
             except BaseException as error:
                 answers[number] = self._failure(error)
         return answers

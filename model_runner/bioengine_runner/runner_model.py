@@ -29,7 +29,7 @@ import msgpack
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from bioengine_contract import message, run
-from bioengine_contract.errors import BadRequest, RequestError, shorten, unmark
+from bioengine_contract.errors import BadRequest, RequestError, raise_marked, shorten
 from bioengine_contract.ids import PackageKey, is_triton_name, triton_name
 from bioengine_contract.model_errors import ModelFailed, ModelProcessDied, RunTookTooLong
 from bioengine_contract.operations import Load, Report
@@ -121,8 +121,7 @@ class RunnerModel:
                 tensors = [pb_utils.get_output_tensor_by_name(response, name) for name in prepared.output_names]
                 return [_array(tensor) for tensor in tensors], opened
             text = response.error().message()
-            if error := unmark(text):
-                raise error
+            raise_marked(text)
             logger.warning("%s: %s", model.name, text)
             found = self._loader.process(model.name)
             if found.state == "open" and "is not ready" not in text and "not healthy" not in text:

@@ -27,3 +27,6 @@ async def aside(size: int, work: Callable[..., T], *arguments: Any) -> T:
     except asyncio.CancelledError:
         await asyncio.wait({running})
         raise
+    finally:
+        # It would keep what `work` raised, whose traceback has this frame: images stayed until the garbage collector came.
+        del running

@@ -129,6 +129,8 @@ class LoadedModels:
             with contextlib.suppress(TritonUnavailable):
                 await self._worker.end(model.name)
             raise RunTookTooLong(model.manifest.id, self._run_timeout) from None
+        finally:
+            del limit  # it would keep this task, with what `work` raised, whose traceback has this frame
         self._state(model).last_use = time.monotonic()
         return result
 

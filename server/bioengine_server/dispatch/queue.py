@@ -111,6 +111,8 @@ class Queue:
             closed.cancel()
             if not begun.is_set():
                 task.cancel()
+            # It would keep what `work` raised, whose traceback has this frame: images stayed until the garbage collector came.
+            del task
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bioengine_contract.errors import BioEngineError, unmark
+from bioengine_contract.errors import BioEngineError, RemoteError, unmark
 
 from bioengine_server.triton.text import plain_error, process_died, text_of
 
@@ -29,8 +29,7 @@ class TritonError(BioEngineError):
     code = "inference_failed"
 
     def __init__(self, text: str, status: int) -> None:
-        self.own_error = unmark(text)
-        """The model runner's own error, where it is one."""
+        self._marked = text
         self.text = text_of(text)
         super().__init__(str(self.own_error or plain_error(self.text)))
         self.status = status  # type: ignore[misc]  # of this one alone
@@ -41,3 +40,8 @@ class TritonError(BioEngineError):
     def is_of_request(self) -> bool:
         """Whether the request was wrong: whoever sends it again gets the same answer, and nothing is to be repaired."""
         return 400 <= self.status < 500 and not self.process_died
+
+    @property
+    def own_error(self) -> RemoteError | None:
+        """The model runner's own error, where it is one; a new one each time, as it may be raised because of this one."""
+        return unmark(self._marked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,6 +30,8 @@ _LOADS = 2
 
 # Between two questions for a model that is being loaded; the first ones come quickly, since some models open at once.
 _FIRST_LOOK, _LAST_LOOK = 0.02, 0.25  # seconds
+
+logger = logging.getLogger(__name__)
 
 
 class TritonWorker:
@@ -93,7 +96,7 @@ class TritonWorker:
             try:
                 result = await self._api.infer(model.name, inputs, names, parameters={**parameters, **shared.parameters})
             except TritonError as error:
-                raise await self._explained(error, model) from error
+                raise await self._explained(error, model) from None  # it may be the same one
             outputs = [result.outputs[name] for name in names]
             if folder is None:
                 return outputs
@@ -104,7 +107,7 @@ class TritonWorker:
         try:
             return await self._api.open("POST", f"/v2/models/{model.name}{suffix}/infer", body(), dict(headers))
         except TritonError as error:
-            raise await self._explained(error, model) from error
+            raise await self._explained(error, model) from None
 
     async def report(self) -> Report:
         return await self._runner.report()
@@ -117,9 +120,8 @@ class TritonWorker:
 
     async def _explained(self, error: TritonError, model: TritonModel) -> Exception:
         """What an error of Triton's about a model means: one of the request, or that its process is gone."""
-        if error.own_error is not None:
-            is_other = error.own_error.code == OtherPackage.code
-            return ModelGone("another package has its name now") if is_other else error.own_error
+        if (own := error.own_error) is not None:
+            return ModelGone("another package has its name now") if own.code == OtherPackage.code else own
         if error.is_of_request and not may_be_gone(error.text):
             return error
         process = await self._process({"operation": "process", "name": model.name})
@@ -127,6 +129,7 @@ class TritonWorker:
             return ModelGone(process.reason or "its process has ended")
         if error.is_of_request:
             return error  # such as for another version of the Triton model
+        logger.warning("%s: %s", model.name, error.text)
         return ModelFailed(model.manifest.id, "it gave no reason; the server's log has more")
 
 

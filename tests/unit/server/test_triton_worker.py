@@ -1,0 +1,66 @@
+"""What the worker makes of Triton's answers."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from bioengine_contract.errors import RequestError
+from bioengine_contract.operations import ModelProcess
+from bioengine_contract.shared_tensors import SharedTensors
+from bioengine_server.dispatch.dispatcher import Dispatcher
+from bioengine_server.settings import Settings
+from bioengine_server.store.service import StoreService
+from bioengine_server.triton.errors import TritonError
+from bioengine_server.workers.triton_worker import TritonWorker
+
+from tests.unit.server.test_dispatcher import FakeWorker, store
+
+
+class FakeRunner:
+    """A fake, since no real Triton fails at will: each inference ends in `text`, while the model's process lives."""
+
+    def __init__(self, text: str, status: int) -> None:
+        async def infer(*_: Any, **__: Any) -> Any:
+            raise TritonError(text, status)
+
+        self.api = SimpleNamespace(infer=infer, run_timeout=1.0)
+
+    async def ask(self, _: dict[str, Any]) -> dict[str, Any]:
+        return ModelProcess(state="open", weight_format="onnx", device="cpu").model_dump()
+
+
+FAILURES = [
+    (RequestError("the image is too small").marked(), 400, "image is too small"),
+    ("[request id: 1] unexpected shape for input", 400, "unexpected shape"),
+    ("something else", 500, "gave no reason"),
+]
+
+
+@pytest.mark.parametrize(("text", "status", "told"), FAILURES, ids=["ours", "triton", "no reason"])
+async def test_a_failed_run_keeps_no_images(tmp_path: Path, text: str, status: int, told: str) -> None:
+    """Not even until the garbage collector comes: many of them would fill the memory before it does."""
+    store(tmp_path, "shark")
+    settings = Settings(home=tmp_path, offline=True)
+    model = Dispatcher(settings, FakeWorker(), StoreService(settings), "").stored("shark")
+    runner: Any = FakeRunner(text, status)
+    worker = TritonWorker(runner, SharedTensors(tmp_path / "shared"), is_local=False)
+    image = np.zeros((1, 4, 4), np.float32)
+    kept = weakref.ref(image)
+    gc.disable()
+    try:
+        try:
+            await worker.infer(model, [image], {})
+        except Exception as error:
+            assert told in str(error)
+        del image
+        await asyncio.sleep(0.01)
+        assert kept() is None
+    finally:
+        gc.enable()
