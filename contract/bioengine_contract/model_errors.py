@@ -87,3 +87,12 @@ class RunTookTooLong(RequestError):
             f"Model '{model_id}' took longer than this server allows ({limit:g} s), and its run was ended. "
             "Send a smaller image, or ask the server's admin to raise BIOENGINE_RUN_TIMEOUT."
         )
+
+
+class Cancelled(RequestError):
+    """Of a request whose result nobody wants any more. `by`: whoever has cancelled it, such as "its caller"."""
+
+    code = "cancelled"
+
+    def __init__(self, by: str) -> None:
+        super().__init__(f"The request was cancelled by {by}.")

@@ -64,6 +64,17 @@ class ModelProcess(BaseModel):
             raise ModelNotLoaded(model_id, self.reason or "its process could not begin")
 
 
+class Card(BaseModel):
+    """A GPU of a worker."""
+
+    index: int
+    name: str
+    memory: int
+    """Bytes that it has."""
+    free: int
+    """Bytes that nobody holds."""
+
+
 class Report(BaseModel):
     """What lives in a Triton."""
 
@@ -73,3 +84,7 @@ class Report(BaseModel):
     """Instances of the runner itself whose processes have died."""
     models: dict[str, ModelProcess]
     """By the names of Triton models."""
+    memory: int = 0
+    """Bytes of memory that its machine has, or its container where that has less."""
+    cards: list[Card] = []
+    """Those that its models may use."""

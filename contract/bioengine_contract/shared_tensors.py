@@ -7,6 +7,9 @@ The inference request names the folder and the files of its inputs in its parame
 placeholder. The model's process answers in the same way: a large output is a file in the folder, under the name that its number
 gives it.
 
+The process writes there how far it is in an image that goes in tiles (`progress`), and ends between two of them where the server
+has left the file `stop`.
+
 A model may do with these folders what it likes. So the server opens them by descriptors, where links lead nowhere, and reads
 files: to cut off what somebody has mapped ends his process. A model's process maps what the server has written.
 """
@@ -41,7 +44,9 @@ MIN_BYTES = 524_288
 """Smaller tensors are sent as quickly in the message itself."""
 
 _FOLDER_NAME = re.compile(r"[0-9a-f]{32}")
-_FILE_NAME = re.compile(r"(?:input|output)-[0-9]{1,6}")
+_FILE_NAME = re.compile(r"(?:input|output)-[0-9]{1,6}|progress|stop")
+_PROGRESS, _STOP = "progress", "stop"
+_TILES = re.compile(rb"([0-9]{1,9}) ([0-9]{1,9})")
 _MAX_HEADER = 16_384  # bytes
 _MAX_BYTES = 8 << 30  # of all files that are read for one request
 
@@ -104,6 +109,33 @@ class SharedFolder:
             if self._left < 0 or found.st_blocks * 512 < found.st_size:
                 raise ValueError(f"{name} is too large")
             return _array(stream, found.st_size)
+
+    def tell_tile(self, number: int, of: int) -> None:
+        """Say which tile of so many is worked on."""
+        with contextlib.suppress(OSError), open(self._open(_PROGRESS, os.O_WRONLY | os.O_CREAT), "wb") as stream:
+            stream.write(b"%d %d" % (number, of))  # never shorter than before
+
+    def tile(self) -> tuple[int, int] | None:
+        """Which tile of how many is worked on, where that was said."""
+        try:
+            descriptor = self._open(_PROGRESS, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return None
+        try:
+            found = _TILES.fullmatch(os.read(descriptor, 32))
+        except OSError:  # whatever a model has put there
+            return None
+        finally:
+            os.close(descriptor)
+        return (int(found[1]), int(found[2])) if found else None
+
+    def stop(self) -> None:
+        """Have the model's process end its work on this request before the next tile."""
+        with contextlib.suppress(OSError):
+            os.close(self._open(_STOP, os.O_WRONLY | os.O_CREAT))
+
+    def is_stopped(self) -> bool:
+        return self.has(_STOP)
 
     def map(self, name: str) -> np.ndarray:
         """The array in a file that the server has written, mapped: changes of it stay with us. Raises ValueError, OSError."""

@@ -6,6 +6,8 @@ import ctypes
 import functools
 from typing import Any
 
+from bioengine_contract.operations import Card
+
 _MAX_PROCESSES = 512  # on one card
 
 
@@ -29,6 +31,30 @@ class _ProcessMemory(ctypes.Structure):
         ("gpu_instance", ctypes.c_uint),
         ("compute_instance", ctypes.c_uint),
     ]
+
+
+class _Memory(ctypes.Structure):
+    """NVML's nvmlMemory_t."""
+
+    _fields_ = [("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong)]
+
+
+def cards() -> list[Card]:
+    """The cards, as the driver's management library (NVML) says; none where it does not say."""
+    library = _management_library()
+    count = ctypes.c_uint()
+    if library is None or library.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
+        return []
+    found = []
+    for index in range(count.value):
+        device, memory, name = ctypes.c_void_p(), _Memory(), ctypes.create_string_buffer(96)
+        if library.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device)) != 0:
+            continue
+        if library.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory)) != 0:
+            continue
+        library.nvmlDeviceGetName(device, name, len(name))
+        found.append(Card(index=index, name=name.value.decode(errors="replace"), memory=memory.total, free=memory.free))
+    return found
 
 
 def memory_by_process() -> dict[int, int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,14 @@ _MIN_BYTES_PER_PIXEL = 64.0
 Arrays = Sequence[np.ndarray | None]
 """One for each input; None for an optional one that was left out."""
 
+OnTile = Callable[[int, int], None]
+"""Called before each tile with its number, beginning with 1, and how many there are; what it raises ends the run."""
+
+
+def _unheard(number: int, of: int) -> None:
+    pass
+
+
 Prediction = list[np.ndarray]
 
 
@@ -77,24 +85,26 @@ class Pipeline:
         self.opened = open_weights(package, description, weight_formats, boot)
         _name_inputs(self.opened.adapter, [str(id) for id, _ in self._inputs])
 
-    def predict(self, arrays: Arrays, tile: Mapping[str, int] | None = None) -> Prediction:
+    def predict(self, arrays: Arrays, tile: Mapping[str, int] | None = None, on_tile: OnTile = _unheard) -> Prediction:
         """Run the model on images of any size: whole where that fits into memory, else in tiles.
 
         Args:
             arrays: one for each input, with the model's axes and dtypes; sizes of image and batch axes as they come. None for an
                 optional input that is left out.
             tile: the size of tiles by axis, where they are wanted.
+            on_tile: called before each tile.
 
         Returns one array for each output, with the model's output axes.
 
         Raises CannotTile, TileNotPossible, TilesNotPossible, TooManyTiles, WrongOutputs, StepError, and whatever the model
-        raises.
+        raises, and `on_tile`.
         """
         most = self._most_pixels(arrays)
         while True:
             run = self._run(arrays, most, tile)
             try:
-                for block in run.blocks():
+                for number, block in enumerate(run.blocks(), 1):
+                    on_tile(number, len(run.plan))
                     run.put(block, self._forward(block.arrays))
                 return run.result()
             except Exception as error:
@@ -104,10 +114,12 @@ class Pipeline:
                 logger.warning("%s: out of memory, trying smaller tiles", self._manifest.id)
                 most = smaller
 
-    def predict_together(self, requests: Sequence[Arrays]) -> list[Prediction | BaseException]:
+    def predict_together(
+        self, requests: Sequence[Arrays], on_tiles: Sequence[OnTile] | None = None
+    ) -> list[Prediction | BaseException]:
         """The same for several requests at a time: those of one size that fit whole go through the model in one batch.
 
-        Pre- and post-processing is of each request alone.
+        Pre- and post-processing is of each request alone. `on_tiles`: one for each request.
         """
         if len(requests) > 1:
             try:
@@ -116,7 +128,7 @@ class Pipeline:
             except BaseException as error:
                 # One of them, or all together: each finds out for itself.
                 logger.info("%s: %d requests in one batch failed (%s)", self._manifest.id, len(requests), error)
-        return [self._predicted(arrays) for arrays in requests]
+        return [self._predicted(arrays, on_tile) for arrays, on_tile in zip(requests, on_tiles or [_unheard] * len(requests))]
 
     def fits_whole(self, arrays: Arrays) -> bool:
         """Whether they go through the model in one piece, as far as memory is concerned."""
@@ -126,9 +138,9 @@ class Pipeline:
         """The smallest tiles that they can be cut into, by axis. Raises CannotTile where they cannot be cut."""
         return self._planner.smallest_tile(self._sizes(arrays))
 
-    def _predicted(self, arrays: Arrays) -> Prediction | BaseException:
+    def _predicted(self, arrays: Arrays, on_tile: OnTile) -> Prediction | BaseException:
         try:
-            return self.predict(arrays)
+            return self.predict(arrays, on_tile=on_tile)
         except BaseException as error:  # sys.exit() in a package's code as well
             return error
 

@@ -10,13 +10,14 @@ import importlib.metadata
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from bioengine_contract.errors import RequestError
-from bioengine_contract.model_errors import ModelFailed, OtherPackage
+from bioengine_contract.model_errors import Cancelled, ModelFailed, OtherPackage
 from bioengine_contract.run import FINGERPRINT, TILE
 from bioengine_contract.shared_tensors import MIN_BYTES, PARAMETER, SharedFolder, opened_folder, output_file, placeholder
 from bioengine_contract.tensors.fit import check_shapes
@@ -84,13 +85,14 @@ class BioimageioModel:
                     arrays = self._with_shared(arrays, shared["inputs"], folders[number])
                 check_shapes(self._manifest, [None if array is None else array.shape for array in arrays])
                 if TILE in parameters:
-                    outputs = self._pipeline.predict(arrays, json.loads(parameters[TILE]))
+                    outputs = self._pipeline.predict(arrays, json.loads(parameters[TILE]), self._on_tile(folders[number]))
                     answers[number] = self._answer(outputs, folders[number])
                 else:
                     together[number] = arrays
             except BaseException as error:  # sys.exit() in a package's code as well
                 answers[number] = self._failure(error)
-        for number, outcome in zip(together, self._pipeline.predict_together(list(together.values()))):
+        on_tiles = [self._on_tile(folders[number]) for number in together]
+        for number, outcome in zip(together, self._pipeline.predict_together(list(together.values()), on_tiles)):
             try:
                 if isinstance(outcome, BaseException):
                     answers[number] = self._failure(outcome)
@@ -99,6 +101,18 @@ class BioimageioModel:
             except BaseException as error:
                 answers[number] = self._failure(error)
         return answers
+
+    def _on_tile(self, folder: SharedFolder | None) -> Callable[[int, int], None]:
+        """Before each tile: the server learns of it, and may have the run end."""
+
+        def on_tile(number: int, of: int) -> None:
+            if folder is None or of == 1:
+                return
+            if folder.is_stopped():
+                raise Cancelled("its caller")
+            folder.tell_tile(number, of)
+
+        return on_tile
 
     def _inputs(self, request: Any) -> list[np.ndarray | None]:
         """None for optional ones that are not there."""

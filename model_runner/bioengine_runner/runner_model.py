@@ -31,6 +31,7 @@ import triton_python_backend_utils as pb_utils
 from bioengine_contract import message, run
 from bioengine_contract.errors import BadRequest, RequestError, raise_marked, shorten
 from bioengine_contract.ids import PackageKey, is_triton_name, triton_name
+from bioengine_contract.machine import machine_memory
 from bioengine_contract.model_errors import ModelFailed, ModelProcessDied, RunTookTooLong
 from bioengine_contract.operations import Load, Report
 from bioengine_contract.request import RunRequest
@@ -38,6 +39,7 @@ from bioengine_contract.run import Run
 from bioengine_contract.store import package_of, resolve
 from bioengine_contract.triton_model import TritonModel
 
+from bioengine_runner.gpu import cards
 from bioengine_runner.loading.loader import Loader
 from bioengine_runner.loading.records import INSTANCES, Records
 from bioengine_runner.rundir import Boot
@@ -169,7 +171,8 @@ class RunnerModel:
     def _report(self) -> Report:
         instances = self._instances.all().items()
         dead = sorted(name for name, record in instances if not record.process.is_alive())
-        return Report(boot=self._boot.folder.name, dead_instances=dead, models=self._loader.processes())
+        models = self._loader.processes()
+        return Report(boot=self._boot.folder.name, dead_instances=dead, models=models, memory=machine_memory(), cards=cards())
 
 
 def _decoded(data: bytes) -> Any:

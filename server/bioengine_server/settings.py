@@ -16,6 +16,7 @@ from bioengine_contract.trust import parse_trusted
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from bioengine_server.amounts import Duration, Size
 from bioengine_server.network.hosts import EVERY_ADDRESS, Hosts, parse_hosts
 from bioengine_server.network.origins import DEFAULT_ORIGINS, parse_origins
 from bioengine_server.project import usual_environments
@@ -129,6 +130,20 @@ class Settings(BaseSettings):
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """`cuda`: models compute on the GPU, or are not loaded. `auto`: on a GPU where there is one. `cpu`: never on one. Read
     when the environments are built, too."""
+
+    memory_limit: Size = 0
+    """Bytes of memory that all loaded models together may hold, also as `8GB` or `50%` of the machine's; the model that was used
+    longest ago is unloaded when another one needs room. 0: three quarters of the machine's."""
+
+    gpu_memory_limit: Size = 0
+    """The same of the GPUs' memory. 0: nine tenths of what they have."""
+
+    keep_loaded: Duration = 1800.0
+    """How long a model stays loaded after its last use: seconds, or with a unit, such as `30m` or `2h`. `0`: it is unloaded at
+    once. `-1`: until its memory is needed."""
+
+    preload: str = ""
+    """Ids of models, separated by commas, that are loaded when the server starts and never unloaded."""
 
     probe_interval: float = Field(default=3.0, gt=0)
     """Seconds between two looks at the stack's health."""

@@ -197,7 +197,10 @@ async def service_for(
     store = StoreService(settings)
     dispatcher = Dispatcher(settings, worker, store, files_url)
     try:
-        async with background(runner.watch(settings.probe_interval, dispatcher.loaded.learn)):
+        async with (
+            background(runner.watch(settings.probe_interval, dispatcher.loaded.learn)),
+            background(dispatcher.upkeep.run()),
+        ):
             yield TritonClient(dispatcher, api, access, public_url)
     finally:
         store.close()

@@ -20,7 +20,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 PLACES = {
     "workspace": ["public", "ws-anonymous", "*"],
     "service_id": ["triton-client", "hypha-login", "ws", "bioengine:triton-client"],
-    "function_key": ["execute", "get_config", "get_status", "start", "list_workspaces", "generate_token"],
+    "function_key": ["execute", "get_config", "get_status", "cancel", "start", "list_workspaces", "generate_token"],
     "path:path": ["x"],
     "page:path": ["x", "hypha-login", ""],
 }
@@ -40,8 +40,9 @@ OPEN = {
     ("GET", "/public/services/triton-client/get_status"): 200,
     ("HEAD", "/public/services/triton-client/get_status"): 200,
     ("POST", "/public/services/triton-client/get_status"): 200,
+    ("POST", "/public/services/triton-client/cancel"): 400,
 }
-FUNCTIONS = ("execute", "get_config", "get_status")
+FUNCTIONS = ("execute", "get_config", "get_status", "cancel")
 # Where a token is needed, these ask for one, whatever the method.
 GUARDED = {path: status for path, status in OPEN.items() if status == 200} | {
     (method, f"/public/services/triton-client/{function}"): 401 for method in METHODS for function in FUNCTIONS

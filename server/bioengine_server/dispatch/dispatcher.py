@@ -7,16 +7,16 @@ Small and large requests, from whatever client, go this way. What goes wrong is 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import traceback
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from bioengine_contract import message, run
+from bioengine_contract import run
 from bioengine_contract.errors import BioEngineError
 from bioengine_contract.manifest import Manifest
 from bioengine_contract.package import Package
@@ -26,13 +26,16 @@ from bioengine_contract.run import Run
 from bioengine_contract.store import resolve
 from bioengine_contract.triton_model import TritonModel, triton_model
 
-from bioengine_server.access.caller import Caller
+from bioengine_server.access.caller import OWN_USER, Caller
 from bioengine_server.aside import aside
+from bioengine_server.dispatch.budget import Budget
 from bioengine_server.dispatch.errors import CallerGone, Fault, ModelNotFetched
+from bioengine_server.dispatch.jobs import Job, Jobs
 from bioengine_server.dispatch.loaded import LoadedModels
 from bioengine_server.dispatch.probe import PROBE_MODEL, ProbeLane, ReservedModel
 from bioengine_server.dispatch.progress import Progress
-from bioengine_server.dispatch.queue import Queue
+from bioengine_server.dispatch.queue import NotWanted, OnStop, Queue
+from bioengine_server.dispatch.upkeep import Upkeep
 from bioengine_server.settings import Settings
 from bioengine_server.store.errors import StoreError
 from bioengine_server.store.service import StoreService
@@ -43,12 +46,20 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
+# How long a run that nobody wants any more may take to notice that, between two of its tiles, before its process is ended.
+_NOTICES_WITHIN = 3.0  # seconds
+
+
 @dataclass(frozen=True)
 class Call:
     """Who asks, and who is told of it."""
 
     caller: Caller
-    steps: Progress
+    progress: Progress
+
+
+async def _nothing(_: Opened) -> None:
+    pass
 
 
 class Dispatcher:
@@ -66,41 +77,49 @@ class Dispatcher:
         self._worker = worker
         self._store = store
         self._files_url = files_url
+        self.jobs = Jobs()
         self.queue = Queue(settings.concurrency, settings.model_concurrency, settings.queue_size)
-        self.loaded = LoadedModels(worker, settings.run_timeout)
+        budget = Budget(settings.memory_limit, settings.gpu_memory_limit)
+        self.loaded = LoadedModels(worker, settings.run_timeout, budget, settings.keep_loaded)
         self._probe = ProbeLane(self._run_probe)
+        self._run_seconds: dict[str, float] = {}
+        kept = [id.strip() for id in settings.preload.split(",") if id.strip()]
+        self.upkeep = Upkeep(self.jobs, self.loaded, self._preload, kept)
+        self.loaded.always = frozenset((PROBE_MODEL,))
 
     def status(self) -> dict[str, Any]:
         """The loaded models, but for the server's own, and how many requests wait and run; for everybody to see."""
-        models = [model for model in self.loaded.status() if model["name"] != PROBE_MODEL]
+        names = ("name", "weight_format", "device", "idle")
+        models = [{name: model[name] for name in names} for model in self.loaded.status() if model["name"] != PROBE_MODEL]
         return {"models": models, "requests": {"waiting": self.queue.waiting, "running": self.queue.running}}
 
     async def respond(self, request: RunRequest, call: Call) -> dict[str, Any]:
         """The answer to a request, with whatever goes wrong as data."""
-        task_id = str(uuid.uuid4())
+        job = Job(call.caller, request.model_id, call.progress, request.inputs)
         try:
-            return await self.answer(request, call, task_id)
+            with self.jobs.begun(job):
+                return await self.answer(request, job)
         except BioEngineError as error:
             logger.info("%s: %.400r", call.caller, str(error))
-            return run.failure(error, task_id, self._details())
+            return run.failure(error, job.task_id, self._details())
         except Exception:
-            logger.exception("Task %s failed", task_id)
-            return run.failure(Fault(task_id), task_id, self._details())
+            logger.exception("Task %s failed", job.task_id)
+            return run.failure(Fault(job.task_id), job.task_id, self._details())
 
-    async def answer(self, request: RunRequest, call: Call, task_id: str) -> dict[str, Any]:
+    async def answer(self, request: RunRequest, job: Job) -> dict[str, Any]:
         """The result of a request, or its description alone.
 
-        Raises RequestError, Busy, CallerGone, Stopping, ReservedModel, TritonUnavailable.
+        Raises RequestError, Busy, CallerGone, Cancelled, Stopping, ReservedModel, TritonUnavailable.
         """
-        if request.is_plain and self._probe.is_asked(request.model_id, request.inputs, call.caller):
+        if request.is_plain and self._probe.is_asked(request.model_id, request.inputs, job.caller):
             return await self._probe.run()
         if request.inputs is None:
-            return await self._description(request.model_id, call.caller)
-        package = await self._package(request.model_id, call)
+            return await self._description(request.model_id, job.caller)
+        package = await self._package(request.model_id, job)
         if package.id == PROBE_MODEL:
             raise ReservedModel("inputs")
-        prepared = await aside(message.size(request.inputs), Run.prepare, package, request, self._settings.trusted)
-        result = await self._on_model(prepared.model, call, lambda: self._run(prepared, request, call.steps, task_id))
+        prepared = await aside(job.size, Run.prepare, package, request, self._settings.trusted)
+        result = await self._on_model(prepared.model, job, lambda: self._run(prepared, request, job))
         return {**result, **run.description(package, self._files_url)} if "return_rdf" in request.options else result
 
     async def forward(self, model: TritonModel, call: Call, version: str, body: Body, headers: Mapping[str, str]) -> Any:
@@ -110,9 +129,12 @@ class Dispatcher:
         """
 
         async def work(_: Opened) -> Any:
-            return await self._worker.forward(model, version, body, headers)
+            job.tell("running")
+            with job.at_work():
+                return await self._worker.forward(model, version, body, headers)
 
-        return await self._on_model(model, call, lambda: self.loaded.run(model, work))
+        with self.jobs.begun(Job(call.caller, model.manifest.id, call.progress)) as job:
+            return await self._on_model(model, job, lambda: self.loaded.run(model, work, job.raise_if_stopped))
 
     def stored(self, model_id: str, argument: str = "model_name") -> TritonModel:
         """The model of the store that an id names, for a client to run. Raises RequestError, ReservedModel.
@@ -128,7 +150,8 @@ class Dispatcher:
 
     async def model(self, model_id: str, call: Call) -> TritonModel:
         """The same, downloaded where it is not stored. Raises RequestError, Busy."""
-        return triton_model(await self._package(model_id, call), trusted=self._settings.trusted)
+        with self.jobs.begun(Job(call.caller, model_id, call.progress)) as job:
+            return triton_model(await self._package(model_id, job), trusted=self._settings.trusted)
 
     def stored_config(self, model_id: str) -> dict[str, Any]:
         """Triton's configuration of a stored model. Raises RequestError."""
@@ -141,68 +164,137 @@ class Dispatcher:
         manifest = await self._in_collection(missing, caller)
         return {"name": manifest.id, **manifest.triton_config}
 
-    async def in_turn(self, model: str, call: Call, work: Callable[[], Awaitable[T]]) -> T:
-        """`await work()` when the turn of a request has come, unless its caller has gone meanwhile.
+    async def other_model(self, name: str, call: Call, work: Callable[[], Awaitable[T]], inputs: Any = None) -> T:
+        """`await work()`, which runs another model of Triton than those of the store, in its turn.
+
+        Args:
+            name: of the Triton model.
+            call: who asks.
+            work: what is to be done.
+            inputs: arrays, for their sizes.
+
+        Raises Busy, CallerGone, Cancelled, Stopping, and what `work` raises.
+        """
+        with self.jobs.begun(Job(call.caller, name, call.progress, inputs)) as job:
+
+            async def run_it() -> T:
+                job.tell("running")
+                return await work()
+
+            return await self._in_turn(f"triton:{name}", job, run_it)
+
+    async def _in_turn(self, model: str, job: Job, work: Callable[[], Awaitable[T]], ended: OnStop | None = None) -> T:
+        """`await work()` when the turn of a job has come, unless nobody wants its result by then.
 
         Args:
             model: whose turns they are.
-            call: who asks.
+            job: of the request.
             work: what is to be done.
-
-        Raises Busy, CallerGone, Stopping.
+            ended: ends it where it had begun.
         """
 
         async def if_wanted() -> T:
-            if not call.caller.connected():
-                raise CallerGone(call.caller)
+            job.raise_if_stopped()
             return await work()
 
-        return await self.queue.run(model, if_wanted, call.steps.queued, call.caller.key)
+        def on_move(position: int) -> None:
+            job.has_waited |= position > 0
+            job.tell("queued", position=position, **self._estimate(model, position))
 
-    async def _package(self, model_id: str, call: Call) -> Package:
+        try:
+            options = {} if ended is None else {"on_stop": ended}
+            return await self.queue.run(model, if_wanted, on_move, job.caller.key, job.stopped, **options)
+        except NotWanted:
+            pass
+        job.raise_if_stopped()
+        raise CallerGone(job.caller)
+
+    def _estimate(self, model: str, position: int) -> dict[str, float]:
+        """`estimate`: seconds that a request of this position is going to wait, as far as the last runs of the model tell."""
+        seconds = self._run_seconds.get(model)
+        if not position or seconds is None:
+            return {}
+        return {"estimate": round(seconds * -(-position // self._settings.model_concurrency), 1)}
+
+    async def _package(self, model_id: str, job: Job) -> Package:
         """The package that an id names, which is downloaded where it is not stored. Raises RequestError, Busy."""
         try:
             return resolve(self._settings.store, model_id)
         except ModelNotFound as missing:
-            call.steps.tell("downloading")
+            job.tell("downloading")
+
+            def tell(name: str, done: int, total: int | None) -> None:
+                job.tell("downloading", file=name, bytes=done, **({} if total is None else {"total": total}))
+
             try:
-                await self._store.fetch(missing.model_id, call.caller)
+                await self._store.fetch(missing.model_id, job.caller, tell)
             except StoreError as error:
                 raise ModelNotFetched(missing, error) from error
         return resolve(self._settings.store, model_id)
 
-    async def _on_model(self, model: TritonModel, call: Call, work: Callable[[], Awaitable[T]]) -> T:
+    async def _on_model(self, model: TritonModel, job: Job, work: Callable[[], Awaitable[T]]) -> T:
         """`await work()` in the turn of a model, which all its names share."""
-        result = await self.in_turn(str(model.package.key), call, work)
-        self._store.used(str(model.package.key))
+        key = str(model.package.key)
+
+        async def end(task: asyncio.Task[Any]) -> None:
+            while not task.done():
+                await asyncio.wait({task}, timeout=_NOTICES_WITHIN)
+                if not task.done() and job.is_at_work:
+                    logger.info("The process of %s is ended: nobody wants what it works on", model.name)
+                    await self.loaded.end(model.name)
+
+        result = await self._in_turn(key, job, work, end)
+        self._store.used(key)
         return result
 
-    async def _run(self, prepared: Run, request: RunRequest, steps: Progress, task_id: str) -> dict[str, Any]:
+    async def _run(self, prepared: Run, request: RunRequest, job: Job) -> dict[str, Any]:
         started = time.perf_counter()
-        prepared = await self._current(prepared, request)
+        prepared = await self._current(prepared, request, job)
         if not self.loaded.is_loaded(prepared.model):
-            steps.tell("loading")
+            job.tell("loading")
 
         async def infer(opened: Opened) -> dict[str, Any]:
-            steps.tell("running")
-            outputs = await self._worker.infer(prepared.model, prepared.arrays, prepared.parameters)
-            seconds, size = time.perf_counter() - started, sum(output.nbytes for output in outputs)
-            return await aside(size, prepared.result, task_id, outputs, seconds, opened.weight_format, opened.device)
+            job.tell("running")
+            begun = time.perf_counter()
+            with job.at_work():
+                outputs = await self._worker.infer(prepared.model, prepared.arrays, prepared.parameters, job)
+            now, size = time.perf_counter(), sum(output.nbytes for output in outputs)
+            self._learn_seconds(str(prepared.model.package.key), now - begun)
+            return await aside(size, prepared.result, job.task_id, outputs, now - started, opened.weight_format, opened.device)
 
-        return await self.loaded.run(prepared.model, infer)
+        return await self.loaded.run(prepared.model, infer, job.raise_if_stopped)
 
-    async def _current(self, prepared: Run, request: RunRequest) -> Run:
+    def _learn_seconds(self, key: str, seconds: float) -> None:
+        """A mean of a model's runs in which the last ones count most."""
+        before = self._run_seconds.get(key, seconds)
+        self._run_seconds[key] = before + (seconds - before) / 4
+
+    async def _current(self, prepared: Run, request: RunRequest, job: Job) -> Run:
         """The run of the package that the id names now: in the queue it may have become another one. Raises RequestError."""
+        if not job.has_waited:
+            return prepared
         package, known = resolve(self._settings.store, request.model_id), prepared.model.package
         if (package.fingerprint, package.is_default) == (known.fingerprint, known.is_default):
             return prepared
-        return await aside(message.size(request.inputs), Run.prepare, package, request, self._settings.trusted)
+        return await aside(job.size, Run.prepare, package, request, self._settings.trusted)
 
     async def _run_probe(self, image: np.ndarray) -> dict[str, Any]:
         package = resolve(self._settings.store, PROBE_MODEL)
         request = RunRequest(PROBE_MODEL, [image])
         prepared = Run.prepare(package, request, self._settings.trusted)
-        return await self._run(prepared, request, Progress(None), str(uuid.uuid4()))
+        return await self._run(prepared, request, Job(Caller(OWN_USER, "", ""), PROBE_MODEL, Progress(None)))
+
+    async def _preload(self, model_id: str) -> None:
+        """Have a model loaded that is never to be unloaded. Raises RequestError, StoreError, Busy, TritonUnavailable."""
+        try:
+            package = resolve(self._settings.store, model_id)
+        except ModelNotFound:
+            await self._store.fetch(model_id, caller=None)
+            package = resolve(self._settings.store, model_id)
+        model = triton_model(package, trusted=self._settings.trusted)
+        self.loaded.always |= {model.name}
+        if not self.loaded.is_loaded(model):
+            await self.loaded.run(model, _nothing, lambda: None)
 
     async def _description(self, model_id: str, caller: Caller) -> dict[str, Any]:
         """The description alone: of a stored model, or from the collection without its weights."""

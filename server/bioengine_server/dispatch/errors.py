@@ -5,7 +5,9 @@ from __future__ import annotations
 from bioengine_contract.errors import BioEngineError, RequestError
 from bioengine_contract.package_errors import ModelNotFound
 
+from bioengine_server.dispatch.budget import CARDS_SETTING
 from bioengine_server.store.errors import StoreError
+from bioengine_server.workers.memory import Memory
 
 
 class RefusedArgument(BioEngineError):
@@ -21,6 +23,45 @@ class CallerGone(BioEngineError):
 
     def __init__(self, caller: object) -> None:
         super().__init__(f"Not run: {caller} went away while the request waited.")
+
+
+class NoSuchJob(BioEngineError):
+    code = "no_such_request"
+    status = 404
+
+    def __init__(self, task_id: object) -> None:
+        super().__init__(
+            f"There is no request {str(task_id)[:80]!r} of yours under way: it has ended, or its task_id is another one. "
+            "A progress function is told the task_id of its request."
+        )
+
+
+class ModelTooLarge(RequestError):
+    """A model that is not loaded, since it would need more memory than all models together may have."""
+
+    code = "model_too_large"
+
+    def __init__(self, model_id: str, need: Memory, limit: Memory, setting: str) -> None:
+        on_card = setting == CARDS_SETTING
+        needed, allowed = (need.cards, limit.cards) if on_card else (need.host, limit.host)
+        super().__init__(
+            f"Model '{model_id}' needs about {needed / 1e9:.2g} GB of {'the GPU' if on_card else 'memory'}, and all models "
+            f"together may hold {allowed / 1e9:.2g} GB. Ask the server's admin to raise {setting}, or to keep fewer models "
+            "loaded (BIOENGINE_PRELOAD)."
+        )
+
+
+class NoRoom(RequestError):
+    """A model that cannot be loaded now, since those that are at work hold the memory."""
+
+    code = "no_room"
+    status = 503
+
+    def __init__(self, model_id: str, waited: float, setting: str) -> None:
+        super().__init__(
+            f"Model '{model_id}' could not be loaded within {waited:.0f} s: models at work hold the memory that {setting} "
+            "allows. Send the request again later."
+        )
 
 
 class Stopping(BioEngineError):

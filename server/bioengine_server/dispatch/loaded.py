@@ -1,4 +1,5 @@
-"""Which models are loaded on a worker: loaded when they are needed, and loaded again when their process has died.
+"""Which models are loaded on a worker: loaded when they are needed, unloaded when their memory is, and loaded again when their
+process has died.
 
 The state is this process's own. What it does not know, such as the death of a model's process, the next request finds out, or
 the worker's report tells.
@@ -19,7 +20,11 @@ from bioengine_contract.model_errors import EnvironmentGone, ModelProcessDied, R
 from bioengine_contract.operations import Report
 from bioengine_contract.triton_model import TritonModel
 
+from bioengine_server.dispatch.budget import Budget, has_grown
+from bioengine_server.dispatch.errors import ModelTooLarge, NoRoom
+from bioengine_server.dispatch.gate import Gate
 from bioengine_server.triton.errors import TritonUnavailable
+from bioengine_server.workers.memory import Memory
 from bioengine_server.workers.worker import ModelGone, Opened, Worker
 
 T = TypeVar("T")
@@ -30,8 +35,17 @@ logger = logging.getLogger(__name__)
 # load it over and over; another import of its package ends the wait at once.
 FAILURE_REMEMBERED = 10.0  # seconds
 
-# Failures of the server's, not of a model: over as soon as its admin has mended it.
-_OF_SERVER = (EnvironmentGone.code, RunDirUnusable.code)
+# How long a model waits for others to end their runs, where all memory is held by models at work.
+_ROOM_PATIENCE = 120.0  # seconds
+
+# Ends of a model's process by ourselves that one request lives through: for a run beside it that took too long, or was cancelled.
+_MAX_RESTARTS = 5
+
+# A process that has not given back a large run's memory by then does not.
+_GIVES_BACK_WITHIN = 30.0  # seconds
+
+# Failures of the server's, not of a model: over as soon as its admin has mended it, or others need less.
+_NOT_OF_MODEL = (EnvironmentGone.code, RunDirUnusable.code, NoRoom.code, ModelTooLarge.code)
 
 
 @dataclass
@@ -49,25 +63,50 @@ class ModelState:
     changed: float = 0.0
     """When it was loaded, or failed to be, on the monotonic clock."""
     last_use: float = 0.0
+    ended: int = -1
+    """The generation whose process we have ended ourselves."""
+    at_rest: Memory = Memory()
+    """What it held when it was loaded last."""
+    memory: Memory = Memory()
+    """What it holds, by the last report; while it is loaded, what it will hold."""
+    gate: Gate = field(default_factory=Gate, repr=False)
+    """Each of its requests is inside, from before the load to the end of the run."""
     loading: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     def is_loaded_from(self, model: TritonModel) -> bool:
         return self.opened is not None and self.fingerprint == model.package.fingerprint
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is loaded, and no request wants it."""
+        return self.opened is not None and not self.gate.inside and not self.loading.locked()
+
+    def idle_for(self) -> float:
+        """Seconds since its last use."""
+        return time.monotonic() - max(self.last_use, self.changed)
+
 
 class LoadedModels:
     """The models of one worker."""
 
-    def __init__(self, worker: Worker, run_timeout: float) -> None:
+    def __init__(self, worker: Worker, run_timeout: float, budget: Budget, keep: float = -1) -> None:
         """
         Args:
             worker: where they run.
             run_timeout: seconds that one run may take before it is ended.
+            budget: of their memory.
+            keep: seconds that a model stays loaded after its last use; below 0: until its memory is needed.
         """
         self._worker = worker
         self._run_timeout = run_timeout
+        self._budget = budget
+        self._keep = keep
         self._models: dict[str, ModelState] = {}
         self._boot = ""
+        self._room = asyncio.Lock()
+        self._run_ended = asyncio.Event()
+        self.always: frozenset[str] = frozenset()
+        """Names of Triton models that are never unloaded to make room, or for being idle."""
 
     def is_loaded(self, model: TritonModel) -> bool:
         """Whether a request finds it loaded, as far as is known."""
@@ -77,36 +116,51 @@ class LoadedModels:
         return state.is_loaded_from(model)
 
     def status(self) -> list[dict[str, Any]]:
-        """Of each loaded model: `name` (in Triton), `weight_format`, `device`, and `idle`, the seconds since its last use."""
-        now = time.monotonic()
+        """Of each loaded model: `name` (in Triton), `weight_format`, `device`, `idle` (seconds since its last use), `memory` and
+        `gpu_memory` (bytes), and `running`, the requests that want it."""
         return [
             {
                 "name": name,
                 "weight_format": state.opened.weight_format,
                 "device": state.opened.device,
-                "idle": round(now - max(state.last_use, state.changed), 1),
+                "idle": 0.0 if state.gate.inside else round(state.idle_for(), 1),
+                "memory": state.memory.host,
+                "gpu_memory": state.memory.cards,
+                "running": state.gate.inside,
             }
             for name, state in sorted(self._models.items())
             if state.opened is not None
         ]
 
-    async def run(self, model: TritonModel, work: Callable[[Opened], Awaitable[T]]) -> T:
+    async def run(self, model: TritonModel, work: Callable[[Opened], Awaitable[T]], check: Callable[[], None]) -> T:
         """`await work(opened)` with the model loaded; where its process dies meanwhile, it is loaded and run once more.
 
-        A request may thus be worked on twice; inference changes nothing, so the answer is the same.
+        A request may thus be worked on twice; inference changes nothing, so the answer is the same. The second time it runs with
+        no other request of the model beside it: of several that a process died with, only the one that is to blame fails.
 
-        Raises RequestError: why it cannot be loaded, ModelProcessDied, RunTookTooLong, and what `work` raises; TritonUnavailable.
+        Args:
+            model: the model.
+            work: with what it has opened.
+            check: raises where the result is not wanted any more.
+
+        Raises RequestError: why it cannot be loaded, ModelProcessDied, RunTookTooLong, and what `work` and `check` raise;
+        TritonUnavailable.
         """
-        reason = ""
-        for is_last in (False, True):
+        state, reason = self._state(model), ""
+        deaths = restarts = absences = 0
+        while deaths < 2 and restarts < _MAX_RESTARTS:
             generation = -1
             try:
-                state = await self._ensure(model)
-                generation, opened = state.generation, state.opened
-                assert opened is not None
-                return await self._in_time(model, generation, work(opened))
+                async with state.gate.alone() if deaths else state.gate.beside_others():
+                    check()
+                    await self._ensure(model)
+                    check()
+                    generation, opened = state.generation, state.opened
+                    assert opened is not None
+                    return await self._in_time(model, generation, work(opened))
             except TritonUnavailable:
-                if is_last:
+                absences += 1
+                if absences == 2:
                     raise
                 await self._worker.wait_until_ready()
                 self._lost(model, generation)  # to load a model that is there takes nothing
@@ -115,7 +169,50 @@ class LoadedModels:
                 logger.warning("%s: %s", model.name, error)
                 self._lost(model, generation)
                 reason = error.reason
+                if generation == state.ended:
+                    restarts += 1
+                else:
+                    deaths += 1
+            finally:
+                self._run_ended.set()
         raise ModelProcessDied(model.manifest.id, reason)
+
+    async def end(self, name: str) -> None:
+        """End a model's process, with all that it is working on; other requests that run there are run again."""
+        if (state := self._models.get(name)) is not None and state.opened is not None:
+            state.ended, state.opened = state.generation, None
+        with contextlib.suppress(TritonUnavailable):
+            await self._worker.end(name)
+
+    async def unload(self, name: str) -> bool:
+        """Unload a model that no request wants; its memory is free then. False where one does, or it is not loaded."""
+        state = self._models.get(name)
+        if state is None or not state.is_idle:
+            return False
+        state.opened = None
+        async with state.loading:
+            if state.opened is None:
+                with contextlib.suppress(TritonUnavailable, RequestError):
+                    await self._worker.unload(name)
+                state.memory = Memory()
+                logger.info("Unloaded %s", name)
+        return True
+
+    async def tidy(self) -> None:
+        """Unload what has been idle for long, what does not give back its memory, and what is beyond the limits."""
+        for name, state in self._idle():
+            idle = state.idle_for()
+            if 0 <= self._keep <= idle:
+                await self.unload(name)
+            elif idle > _GIVES_BACK_WITHIN and has_grown(state.memory, state.at_rest):
+                logger.info("%s holds %.1f GB that it took for a large run: its process is ended", name, state.memory.host / 1e9)
+                await self.unload(name)
+        if self._room.locked() or not self._budget.exceeded(self._held()):
+            return
+        for name, _ in self._idle():
+            if not self._budget.exceeded(self._held()):
+                return
+            await self.unload(name)
 
     async def _in_time(self, model: TritonModel, generation: int, work: Awaitable[T]) -> T:
         """`await work`, or the end of the model's process. Raises RunTookTooLong, and what `work` raises."""
@@ -125,9 +222,8 @@ class LoadedModels:
         except TimeoutError:
             if not limit.expired():
                 raise
-            self._lost(model, generation)
-            with contextlib.suppress(TritonUnavailable):
-                await self._worker.end(model.name)
+            if self._state(model).generation == generation:
+                await self.end(model.name)
             raise RunTookTooLong(model.manifest.id, self._run_timeout) from None
         finally:
             del limit  # it would keep this task, with what `work` raised, whose traceback has this frame
@@ -135,50 +231,94 @@ class LoadedModels:
         return result
 
     def learn(self, report: Report) -> None:
-        """Take what a worker reports: models whose processes have ended are not loaded any more."""
+        """Take what a worker reports: models whose processes have ended are not loaded any more, and what the others hold."""
         if self._boot not in ("", report.boot):
             # Another Triton, without the models of the one before.
             for state in self._models.values():
-                state.opened = None
+                state.opened, state.memory = None, Memory()
         self._boot = report.boot
+        self._budget.learn(report)
         for name, process in report.models.items():
-            if process.state in ("ended", "failed") and (known := self._models.get(name)) is not None:
-                if not known.loading.locked():
-                    known.opened = None
+            known = self._models.get(name)
+            if known is None or known.loading.locked():
+                continue
+            if process.state in ("ended", "failed"):
+                known.opened, known.memory = None, Memory()
+            elif process.state == "open":
+                known.memory = Memory.of(process)
 
-    async def _ensure(self, model: TritonModel) -> ModelState:
-        """The state of a model that is loaded. Raises RequestError, TritonUnavailable."""
+    async def _ensure(self, model: TritonModel) -> None:
+        """Have a model loaded. Raises RequestError, TritonUnavailable."""
         state = self._state(model)
         if self.is_loaded(model):
-            return state
+            return
         async with state.loading:
             if state.is_loaded_from(model):
-                return state
+                return
             is_same = state.fingerprint == model.package.fingerprint
             if state.failure is not None and is_same and time.monotonic() - state.changed < FAILURE_REMEMBERED:
                 raise RemoteError(*state.failure)
             await self._load(model, state)
-        return state
 
     async def _load(self, model: TritonModel, state: ModelState) -> None:
         started = time.monotonic()
+        if state.fingerprint != model.package.fingerprint:
+            state.at_rest = Memory()
         state.opened, state.failure = None, None
         state.fingerprint = model.package.fingerprint
         try:
+            await self._make_room(model, state)
             state.opened = await self._worker.load(model)
+            state.memory = state.at_rest = state.opened.memory
         except RequestError as error:
-            state.failure = None if error.code in _OF_SERVER else (str(error), error.code)
+            state.failure = None if error.code in _NOT_OF_MODEL else (str(error), error.code)
             raise
         finally:
+            if state.opened is None:
+                state.memory = Memory()
             state.generation += 1
             state.changed = time.monotonic()
         logger.info("Loaded %s in %.1f s", model.name, state.changed - started)
+
+    async def _make_room(self, model: TritonModel, state: ModelState) -> None:
+        """Have as much memory free as a model needs, which counts as held from then on. Raises ModelTooLarge, NoRoom."""
+        need = self._budget.need(model.package, model.weight_formats, state.at_rest)
+        started = time.monotonic()
+        async with self._room:
+            while (names := self._to_unload(need)) is None:
+                if setting := self._budget.exceeded(need + self._held(only=self.always)):
+                    raise ModelTooLarge(model.manifest.id, need, self._budget.limit, setting)
+                if (waited := time.monotonic() - started) > _ROOM_PATIENCE:
+                    raise NoRoom(model.manifest.id, waited, self._budget.exceeded(self._held() + need))
+                self._run_ended.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await self._run_ended.wait()
+            state.memory = need
+            for name in names:
+                await self.unload(name)
+
+    def _to_unload(self, need: Memory) -> list[str] | None:
+        return self._budget.to_unload(self._held() + need, ((name, state.memory) for name, state in self._idle()))
+
+    def _idle(self) -> list[tuple[str, ModelState]]:
+        """Models that may be unloaded, the one that was used longest ago first."""
+        found = [(name, state) for name, state in self._models.items() if state.is_idle and name not in self.always]
+        return sorted(found, key=lambda each: max(each[1].last_use, each[1].changed))
+
+    def _held(self, only: frozenset[str] | None = None) -> Memory:
+        """What models hold, with those that are being loaded."""
+        held = Memory()
+        for name, state in self._models.items():
+            if only is None or name in only:
+                held += state.memory
+        return held
 
     def _lost(self, model: TritonModel, generation: int) -> None:
         """The process that a load has started is gone."""
         state = self._state(model)
         if state.generation == generation:
-            state.opened = None
+            state.opened, state.memory = None, Memory()
 
     def _state(self, model: TritonModel) -> ModelState:
         return self._models.setdefault(model.name, ModelState())

@@ -35,9 +35,6 @@ class Progress:
     def wanted(self) -> bool:
         return self._callback is not None
 
-    def queued(self, position: int) -> None:
-        self.tell("queued", position=position)
-
     def tell(self, state: str, **more: Any) -> None:
         """What has become of it; told once."""
         event = {"state": state, **more}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -22,10 +22,19 @@ _MAX_REMEMBERED = 10_000
 
 T = TypeVar("T")
 OnMove = Callable[[int], None]
+OnStop = Callable[[asyncio.Task[Any]], Coroutine[Any, Any, None]]
 
 
 def _unmoved(position: int) -> None:
     pass
+
+
+async def _left_to_end(task: asyncio.Task[Any]) -> None:
+    pass
+
+
+class NotWanted(Exception):
+    """Whoever asked wants the result no more."""
 
 
 class Queue:
@@ -86,10 +95,28 @@ class Queue:
         finally:
             self._leave(ticket)
 
-    async def run(self, model: str, work: Callable[[], Awaitable[T]], on_move: OnMove = _unmoved, caller: str = "") -> T:
-        """`await work()` in a place of `model`. Raises Busy, Stopping, and what `work` raises.
+    async def run(
+        self,
+        model: str,
+        work: Callable[[], Awaitable[T]],
+        on_move: OnMove = _unmoved,
+        caller: str = "",
+        stopped: asyncio.Event | None = None,
+        on_stop: OnStop = _left_to_end,
+    ) -> T:
+        """`await work()` in a place of `model`.
 
         A caller who is cancelled leaves the queue; work that has begun holds its place until it ends, as Triton goes on with it.
+
+        Args:
+            model: names the model.
+            work: what is to be done.
+            on_move: told the request's position in the queue.
+            caller: names who asks.
+            stopped: set when nobody wants the result any more.
+            on_stop: ends work that had begun by then; given its task.
+
+        Raises Busy, Stopping, NotWanted, and what `work` raises.
         """
         begun = asyncio.Event()
 
@@ -99,20 +126,30 @@ class Queue:
                 return await work()
 
         task = asyncio.create_task(in_place())
-        closed = asyncio.create_task(self._closed.wait())
+        ends = [asyncio.create_task(event.wait()) for event in (self._closed, stopped) if event is not None]
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         try:
-            await asyncio.wait({task, closed}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, *ends}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
-            raise Stopping
+            if self._closed.is_set():
+                raise Stopping
+            if begun.is_set():
+                self._beside(on_stop(task))
+            raise NotWanted
         finally:
-            closed.cancel()
+            for end in ends:
+                end.cancel()
             if not begun.is_set():
                 task.cancel()
             # It would keep what `work` raised, whose traceback has this frame: images stayed until the garbage collector came.
             del task
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

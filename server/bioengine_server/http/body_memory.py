@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
+
+from bioengine_contract.machine import machine_memory
 
 from bioengine_server.http.errors import BodiesTooLarge
 
@@ -22,8 +23,7 @@ class BodyMemory:
     @classmethod
     def beside(cls, largest: int) -> BodyMemory:
         """Room for two of the largest requests, but for no more than half of the machine's memory; for one in any case."""
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return cls(max(largest, min(2 * largest, machine // 2)))
+        return cls(max(largest, min(2 * largest, machine_memory() // 2)))
 
     @contextlib.contextmanager
     def share(self) -> Iterator[Take]:

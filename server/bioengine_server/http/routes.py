@@ -51,7 +51,9 @@ def route_table(
     """
     service_path = f"{SERVICES}/{SERVICE_ID}"
     calls = None if service is None else ServiceCalls(authenticator, service, memory)
-    execute, get_config, get_status = (None, None, None) if calls is None else (calls.execute, calls.get_config, calls.get_status)
+    execute, get_config, get_status, cancel = (
+        (None,) * 4 if calls is None else (calls.execute, calls.get_config, calls.get_status, calls.cancel)
+    )
     entries = [
         Entry("/ws", ANY, is_websocket=True),
         Entry("/health/liveness", GET, health.alive, is_open=True, is_document=True),
@@ -62,6 +64,7 @@ def route_table(
         Entry(f"{service_path}/execute", ("POST",), execute),
         Entry(f"{service_path}/get_config", ("GET", "HEAD", "POST"), get_config),
         Entry(f"{service_path}/get_status", ("GET", "HEAD", "POST"), get_status),
+        Entry(f"{service_path}/cancel", ("POST",), cancel),
     ]
     if service is not None:
         triton, files = (

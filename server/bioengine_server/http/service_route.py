@@ -1,4 +1,4 @@
-"""`triton-client` over plain HTTP: `/public/services/triton-client/{execute,get_config,get_status}`.
+"""`triton-client` over plain HTTP: `/public/services/triton-client/{execute,get_config,get_status,cancel}`.
 
 Before Hypha's own routes of the same paths, which know no bounds and answer wrong arguments with 500. Arguments are MessagePack
 or JSON, gzipped or not, or, for GET, the query; the answer has the type of the request. Arrays are
@@ -83,6 +83,9 @@ class ServiceCalls:
 
     async def get_status(self, request: Request) -> Response:
         return await self._call(self._service.get_status, request)
+
+    async def cancel(self, request: Request) -> Response:
+        return await self._call(self._service.cancel, request)
 
     async def _call(self, method: Callable[..., Any], request: Request) -> Response:
         kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()

@@ -93,6 +93,7 @@ class TritonClient:
             "execute": self.execute,
             "get_config": self.get_config,
             "get_status": self.get_status,
+            "cancel": self.cancel,
         }
 
     async def execute(
@@ -135,8 +136,10 @@ class TritonClient:
             compression_algorithm: known and not applied, as it would be between this server and its Triton.
             cache_config: remember the model's configuration between calls.
             verbose: log the call.
-            progress: a function, called with `{"state": str, ...}` while the call lasts: "queued" with `position` (1 is next,
-                0 need not wait), "downloading", "loading" (where it is not loaded), "running". Errors of its own are ignored.
+            progress: a function, called with `{"state": str, "task_id": str, ...}` while the call lasts: "queued" with `position`
+                (1 is next, 0 need not wait) and `estimate` (seconds, where known), "downloading" with `file`, `bytes` and
+                `total`, "loading" (where it is not loaded), "running" with `tile` and `tiles` (where there are several). Errors
+                of its own are ignored.
             server_url: refused; this service speaks to its own Triton only.
             context: given by Hypha.
 
@@ -167,8 +170,8 @@ class TritonClient:
             compression_algorithm=compression_algorithm,
         )
         logger.log(logging.INFO if verbose else logging.DEBUG, "%s runs %.80r", caller, model_name)
-        async with self.access.request(caller), Progress(progress) as steps:
-            call = Call(caller, steps)
+        async with self.access.request(caller), Progress(progress) as told:
+            call = Call(caller, told)
             if model_name == RUNNER:
                 return await self._run_stored_model(inputs, call, _for_runner(options))
             config = await self._triton_config(model_name, options.model_version, use_cache=use_cache)
@@ -177,10 +180,9 @@ class TritonClient:
             tensors = await aside(message.size(inputs), to_triton, inputs, config, serialization)
 
             async def infer() -> InferResult:
-                steps.tell("running")
                 return await self.triton.infer(model_name, tensors, outputs, options)
 
-            result = await self.dispatcher.in_turn(f"triton:{model_name}", call, infer)
+            result = await self.dispatcher.other_model(model_name, call, infer, inputs)
             size = message.size(list(result.outputs.values()))
             outputs_by_name = await aside(size, from_triton, result.outputs, serialization, json_wanted, text_wanted)
             return {**outputs_by_name, "__info__": result.info}
@@ -221,6 +223,23 @@ class TritonClient:
             ready = None if self._is_ready is None else self._is_ready()
             return {"version": VERSION, "ready": ready, **self.dispatcher.status()}
 
+    async def cancel(self, task_id: Any = None, /, *, context: dict[str, Any] | None = None, **unknown: Any) -> dict[str, Any]:
+        """End a request of the caller's own that waits or runs; whoever waits for its result gets the error `cancelled`.
+
+        Args:
+            task_id: of the request, as its progress function was told; also by the keyword.
+            context: given by Hypha.
+
+        Returns `{"cancelled": task_id}`. Raises NoAccess, NoSuchJob, RefusedArgument.
+        """
+        caller = self._caller(context)
+        task_id = unknown.pop("task_id", task_id)
+        _refuse(None, unknown, self.cancel)
+        if not isinstance(task_id, str) or not task_id:
+            raise RefusedArgument("task_id", "expected the task_id that the progress function of the request was told.")
+        self.dispatcher.jobs.cancel(task_id, "its caller", caller)
+        return {"cancelled": task_id}
+
     async def run(self, request: RunRequest, caller: Caller) -> dict[str, Any]:
         """The result of a request for a stored model that came by Triton's own protocol; what goes wrong is data.
 
@@ -254,8 +273,8 @@ class TritonClient:
                 if await self.triton.is_ready(model_name):
                     suffix = f"/versions/{version}" if version else ""
                     path = f"/v2/models/{model_name}{suffix}/infer"
-                    return await self.dispatcher.in_turn(
-                        f"triton:{model_name}", call, lambda: self.triton.open("POST", path, body(), dict(headers))
+                    return await self.dispatcher.other_model(
+                        model_name, call, lambda: self.triton.open("POST", path, body(), dict(headers))
                     )
                 model = await self.dispatcher.model(model_name, call)
             return await self.dispatcher.forward(model, call, version, body, headers)

@@ -23,7 +23,9 @@ from bioengine_server.triton.api import TritonApi
 from bioengine_server.triton.errors import TritonError, TritonUnavailable
 from bioengine_server.triton.runner import Runner
 from bioengine_server.triton.text import is_unloading, may_be_gone
-from bioengine_server.workers.worker import Body, ModelGone, Opened
+from bioengine_server.workers.following import followed
+from bioengine_server.workers.memory import Memory
+from bioengine_server.workers.worker import Body, Follower, ModelGone, Opened
 
 # Loads that Triton's model runner begins at once; one more of its instances is free for short questions meanwhile.
 _LOADS = 2
@@ -73,7 +75,7 @@ class TritonWorker:
                 await self.unload(name)  # its process holds what it has opened
         process.raise_unless_open(id)
         known = Process(process.pid, process.started) if self._is_local else None
-        return Opened(process.weight_format, process.device, known)
+        return Opened(process.weight_format, process.device, known, Memory.of(process))
 
     def lives(self, opened: Opened) -> bool:
         return opened.process is None or opened.process.is_alive()
@@ -86,7 +88,7 @@ class TritonWorker:
         await self._runner.ask({"operation": "end", "name": name})
 
     async def infer(
-        self, model: TritonModel, arrays: Sequence[np.ndarray | None], parameters: Mapping[str, str]
+        self, model: TritonModel, arrays: Sequence[np.ndarray | None], parameters: Mapping[str, str], follower: Follower
     ) -> list[np.ndarray]:
         names = [spec.id for spec in model.manifest.outputs]
         size = sum(array.nbytes for array in arrays if array is not None)
@@ -94,7 +96,8 @@ class TritonWorker:
             shared = await aside(size, SharedInputs, folder, arrays)
             inputs = [(spec.id, array) for spec, array in zip(model.manifest.inputs, shared.arrays) if array is not None]
             try:
-                result = await self._api.infer(model.name, inputs, names, parameters={**parameters, **shared.parameters})
+                with followed(folder, follower):
+                    result = await self._api.infer(model.name, inputs, names, parameters={**parameters, **shared.parameters})
             except TritonError as error:
                 raise await self._explained(error, model) from None  # it may be the same one
             outputs = [result.outputs[name] for name in names]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,6 +11,8 @@ import numpy as np
 from bioengine_contract.operations import Report
 from bioengine_contract.processes import Process
 from bioengine_contract.triton_model import TritonModel
+
+from bioengine_server.workers.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class Opened:
     device: str
     process: Process | None = None
     """None where the worker's processes are not on this machine."""
+    memory: Memory = Memory()
+    """What its process holds at rest."""
 
 
 class ModelGone(Exception):
@@ -28,6 +33,16 @@ class ModelGone(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class Follower(Protocol):
+    """Whoever follows a run."""
+
+    stopped: asyncio.Event
+    """Set when nobody wants the result any more."""
+
+    def tile(self, number: int, of: int) -> None:
+        """The model's process works on this tile of so many."""
 
 
 Body = Callable[[], AsyncIterator[bytes | bytearray]]
@@ -50,7 +65,7 @@ class Worker(Protocol):
         """Kill the process of a model, whatever it is working on."""
 
     async def infer(
-        self, model: TritonModel, arrays: Sequence[np.ndarray | None], parameters: Mapping[str, str]
+        self, model: TritonModel, arrays: Sequence[np.ndarray | None], parameters: Mapping[str, str], follower: Follower
     ) -> list[np.ndarray]:
         """The outputs of a loaded model. Raises RequestError, ModelGone.
 
@@ -58,6 +73,7 @@ class Worker(Protocol):
             model: the model.
             arrays: one for each input, as the model takes them; None for an optional one that is left out.
             parameters: of the inference request.
+            follower: told of tiles; the run ends between two of them when nobody wants it any more.
         """
 
     async def forward(self, model: TritonModel, version: str, body: Body, headers: Mapping[str, str]) -> Any:

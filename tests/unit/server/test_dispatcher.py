@@ -26,7 +26,8 @@ from bioengine_server.settings import Settings
 from bioengine_server.store.layout import write_json
 from bioengine_server.store.service import StoreService
 from bioengine_server.triton.errors import TritonUnavailable
-from bioengine_server.workers.worker import ModelGone, Opened
+from bioengine_server.workers.memory import Memory
+from bioengine_server.workers.worker import Follower, ModelGone, Opened
 
 from tests.unit.contract.packages import manifest
 
@@ -44,9 +45,11 @@ class FakeWorker:
         self.loads: list[str] = []
         self.packages: list[str] = []
         self.ended: list[str] = []
+        self.unloaded: list[str] = []
         self.inferred: list[str] = []
         self.failures: list[Exception | None] = []
         self.load_failures: list[Exception | None] = []
+        self.memory = 0
         self.boot = "1"
         self.living = True
         self.processes: dict[str, ModelProcess] = {}
@@ -58,10 +61,10 @@ class FakeWorker:
         self.packages.append(str(model.package.key))
         await asyncio.sleep(0.01)
         _fail(self.load_failures)
-        return Opened(model.weight_formats[0], "cpu")
+        return Opened(model.weight_formats[0], "cpu", memory=Memory(self.memory))
 
     async def unload(self, name: str) -> None:
-        raise NotImplementedError
+        self.unloaded.append(name)
 
     def lives(self, opened: Opened) -> bool:
         return self.living
@@ -70,7 +73,7 @@ class FakeWorker:
         self.ended.append(name)
 
     async def infer(
-        self, model: TritonModel, arrays: Sequence[np.ndarray | None], parameters: Mapping[str, str]
+        self, model: TritonModel, arrays: Sequence[np.ndarray | None], parameters: Mapping[str, str], follower: Follower
     ) -> list[np.ndarray]:
         self.inferred.append(model.name)
         self.at_once += 1
@@ -165,7 +168,7 @@ async def test_a_process_that_is_seen_to_be_dead_is_loaded_before_the_run(make: 
     worker.living = False
     told: list[str] = []
     by = call(progress=lambda event: told.append(event["state"]))
-    async with by.steps:
+    async with by.progress:
         assert (await run(dispatcher, by=by))["success"]
     assert told == ["queued", "loading", "running"] and worker.loads == ["shark", "shark"]
 
@@ -362,7 +365,7 @@ async def test_steps_are_told_in_order(make: Make) -> None:
     for expected in (["queued", "loading", "running"], ["queued", "running"]):
         told.clear()
         by = call(progress=lambda event: told.append(event["state"]))
-        async with by.steps:
+        async with by.progress:
             await run(dispatcher, by=by)
         assert told == expected
 

@@ -18,8 +18,8 @@ async def test_events_come_in_order_before_the_end() -> None:
         told.append(event)
 
     async with Progress(slow) as steps:
-        steps.queued(2)
-        steps.queued(2)
+        steps.tell("queued", position=2)
+        steps.tell("queued", position=2)
         steps.tell("loading")
         steps.tell("running")
     assert told == [{"state": "queued", "position": 2}, {"state": "loading"}, {"state": "running"}]

@@ -77,4 +77,4 @@ async def test_whoever_may_not_ask_for_a_configuration_may_not_ask_for_this(tmp_
 def test_it_is_offered_to_rpc_clients(tmp_path: Path) -> None:
     client, _ = service(tmp_path)
     methods = {name for name, value in client.definition().items() if callable(value)}
-    assert methods == {"execute", "get_config", "get_status"}
+    assert methods == {"execute", "get_config", "get_status", "cancel"}

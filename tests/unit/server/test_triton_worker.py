@@ -14,7 +14,10 @@ import pytest
 from bioengine_contract.errors import RequestError
 from bioengine_contract.operations import ModelProcess
 from bioengine_contract.shared_tensors import SharedTensors
+from bioengine_server.access.caller import Caller
 from bioengine_server.dispatch.dispatcher import Dispatcher
+from bioengine_server.dispatch.jobs import Job
+from bioengine_server.dispatch.progress import Progress
 from bioengine_server.settings import Settings
 from bioengine_server.store.service import StoreService
 from bioengine_server.triton.errors import TritonError
@@ -56,7 +59,7 @@ async def test_a_failed_run_keeps_no_images(tmp_path: Path, text: str, status: i
     gc.disable()
     try:
         try:
-            await worker.infer(model, [image], {})
+            await worker.infer(model, [image], {}, Job(Caller("user", "ws", "client"), "shark", Progress(None)))
         except Exception as error:
             assert told in str(error)
         del image

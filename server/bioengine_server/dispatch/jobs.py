@@ -1,0 +1,192 @@
+"""The requests that are under way: who asks for what, how far each one is, and how one is cancelled.
+
+    queued -> downloading -> loading -> running -> done, or an error's code
+
+Each of them is a `Job`, from its admission to its answer. Whoever wants to know of those that have ended, such as the metrics and
+the log of requests, is told at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from bioengine_contract import message
+from bioengine_contract.errors import BioEngineError
+from bioengine_contract.model_errors import Cancelled
+
+from bioengine_server.access.caller import Caller
+from bioengine_server.dispatch.errors import CallerGone, NoSuchJob
+from bioengine_server.dispatch.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+DONE = "done"
+_FAULT = "server_failed"
+
+
+class Job:
+    """One request."""
+
+    def __init__(self, caller: Caller, model: str, progress: Progress, inputs: Any = None) -> None:
+        """
+        Args:
+            caller: who asks.
+            model: the id that was asked for, or the name of another model of Triton.
+            progress: tells the caller.
+            inputs: arrays, for their shapes and bytes alone.
+        """
+        self.task_id = str(uuid.uuid4())
+        self.caller = caller
+        self.model = model
+        self.shapes = _shapes(inputs)
+        self.size = message.size(inputs)
+        """Bytes of the inputs."""
+        self.state = "admitted"
+        self.details: dict[str, Any] = {}
+        """Of the state: `position` and `estimate` in the queue, `bytes` of a download, `tile` of `tiles`."""
+        self.started = time.time()
+        self.seconds: dict[str, float] = {}
+        """Spent in each state so far that has ended."""
+        self.outcome = ""
+        """When it has ended: "done", or the error's code."""
+        self.stopped = asyncio.Event()
+        """Set when nobody wants its result any more."""
+        self.has_waited = False
+        """Whether others were before it in the queue."""
+        self.is_at_work = False
+        """Whether a model's process has its inputs."""
+        self._progress = progress
+        self._since = time.monotonic()
+        self._cancelled_by = ""
+
+    def tell(self, state: str, **details: Any) -> None:
+        """It has come to a state, or further within it."""
+        if self.outcome:
+            return  # what still runs, and nobody wants
+        self._enter(state)
+        self.details = details
+        self._progress.tell(state, task_id=self.task_id, **details)
+
+    def tile(self, number: int, of: int) -> None:
+        """Its model's process works on a tile of its image."""
+        self.tell("running", tile=number, tiles=of)
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Its model's process has its inputs."""
+        self.is_at_work = True
+        try:
+            yield
+        finally:
+            self.is_at_work = False
+
+    @property
+    def tells_progress(self) -> bool:
+        """Whether its caller wants to know how far it is."""
+        return self._progress.wanted
+
+    def cancel(self, by: str) -> None:
+        """Nobody wants the result: `by` is "its caller", "the server's admin", or empty for a caller who has gone."""
+        self._cancelled_by = by
+        self.stopped.set()
+
+    def raise_if_stopped(self) -> None:
+        """Raises CallerGone, Cancelled."""
+        if not self.stopped.is_set() and not self.caller.connected():
+            self.stopped.set()
+        if self.stopped.is_set():
+            raise Cancelled(self._cancelled_by) if self._cancelled_by else CallerGone(self.caller)
+
+    def end(self, outcome: str) -> None:
+        self._enter("ended")
+        self.outcome = outcome
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was admitted."""
+        return time.time() - self.started
+
+    def _enter(self, state: str) -> None:
+        now = time.monotonic()
+        if state != self.state:
+            self.seconds[self.state] = self.seconds.get(self.state, 0.0) + now - self._since
+            self.state, self._since = state, now
+
+
+class Jobs:
+    """All that are under way in this process."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+        self._on_end: list[Callable[[Job], None]] = []
+
+    def on_end(self, tell: Callable[[Job], None]) -> None:
+        """Have `tell` called with each job that has ended, whatever came of it. It must not raise."""
+        self._on_end.append(tell)
+
+    def __iter__(self) -> Iterator[Job]:
+        """The oldest first."""
+        return iter(list(self._jobs.values()))
+
+    @contextlib.contextmanager
+    def begun(self, job: Job) -> Iterator[Job]:
+        """A job, to its end."""
+        self._jobs[job.task_id] = job
+        outcome = DONE
+        try:
+            yield job
+        except BioEngineError as error:
+            outcome = error.code
+            raise
+        except asyncio.CancelledError:
+            outcome = CallerGone.code
+            raise
+        except BaseException:
+            outcome = _FAULT
+            raise
+        finally:
+            del self._jobs[job.task_id]
+            job.end(outcome)
+            for tell in self._on_end:
+                tell(job)
+
+    def cancel(self, task_id: object, by: str, caller: Caller | None = None) -> None:
+        """Cancel one. Raises NoSuchJob.
+
+        Args:
+            task_id: which.
+            by: whom its caller is told to have done it.
+            caller: whose job it must be; None: whoever's.
+        """
+        job = self._jobs.get(task_id) if isinstance(task_id, str) else None
+        if job is None or (caller is not None and not _is_of(job, caller)):
+            raise NoSuchJob(task_id)
+        logger.info("Cancelled %s of %s, by %s", job.task_id, job.caller, by)
+        job.cancel(by)
+
+    def stop_unwanted(self) -> None:
+        """Have what is under way for callers who have gone end."""
+        for job in self:
+            if not job.stopped.is_set() and not job.caller.connected():
+                logger.info("%s has gone: %s is ended", job.caller, job.task_id)
+                job.cancel("")
+
+
+def _is_of(job: Job, caller: Caller) -> bool:
+    """Whether it was sent with the same token, or without one over the same connection."""
+    if caller.token or job.caller.token:
+        return caller.token == job.caller.token
+    return (caller.user, caller.workspace, caller.client) == (job.caller.user, job.caller.workspace, job.caller.client)
+
+
+def _shapes(inputs: Any) -> tuple[tuple[int, ...], ...]:
+    if not isinstance(inputs, Sequence) or isinstance(inputs, (str, bytes)):
+        return ()
+    return tuple(part.shape for part in inputs if isinstance(part, np.ndarray))
