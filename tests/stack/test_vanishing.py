@@ -70,5 +70,5 @@ def test_runs_of_vanished_clients_are_not_run(one_at_a_time: Stack) -> None:
         assert answer["result"]["success"], answer
     positions = [event["position"] for event in told if event["state"] == "queued"]
     assert positions[0] == 4 and positions == sorted(positions, reverse=True), told
-    assert [event["state"] for event in told[-2:]] == ["queued", "running"], "it is loaded, by the request that runs"
-    wait_for(lambda: one_at_a_time.log.count("Not run:") == 3, 5, "each of the three is in the log")
+    assert [event["state"] for event in told[-3:]] == ["queued", "loading", "running"], "the run that nobody wants is ended"
+    wait_for(lambda: one_at_a_time.log.count("disconnected, and its request was ended") == 4, 5, "each of them is in the log")

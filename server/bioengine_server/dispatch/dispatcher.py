@@ -80,12 +80,11 @@ class Dispatcher:
         self.jobs = Jobs()
         self.queue = Queue(settings.concurrency, settings.model_concurrency, settings.queue_size)
         budget = Budget(settings.memory_limit, settings.gpu_memory_limit)
-        self.loaded = LoadedModels(worker, settings.run_timeout, budget, settings.keep_loaded)
+        self.loaded = LoadedModels(worker, settings.run_timeout, budget, settings.keep_loaded, own=frozenset((PROBE_MODEL,)))
         self._probe = ProbeLane(self._run_probe)
         self._run_seconds: dict[str, float] = {}
         kept = [id.strip() for id in settings.preload.split(",") if id.strip()]
         self.upkeep = Upkeep(self.jobs, self.loaded, self._preload, kept)
-        self.loaded.always = frozenset((PROBE_MODEL,))
 
     def status(self) -> dict[str, Any]:
         """The loaded models, but for the server's own, and how many requests wait and run; for everybody to see."""

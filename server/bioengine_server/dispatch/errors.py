@@ -22,7 +22,7 @@ class CallerGone(BioEngineError):
     code = "caller_gone"
 
     def __init__(self, caller: object) -> None:
-        super().__init__(f"Not run: {caller} went away while the request waited.")
+        super().__init__(f"The client {caller} disconnected, and its request was ended.")
 
 
 class NoSuchJob(BioEngineError):

@@ -89,13 +89,16 @@ class ModelState:
 class LoadedModels:
     """The models of one worker."""
 
-    def __init__(self, worker: Worker, run_timeout: float, budget: Budget, keep: float = -1) -> None:
+    def __init__(
+        self, worker: Worker, run_timeout: float, budget: Budget, keep: float = -1, own: frozenset[str] = frozenset()
+    ) -> None:
         """
         Args:
             worker: where they run.
             run_timeout: seconds that one run may take before it is ended.
             budget: of their memory.
             keep: seconds that a model stays loaded after its last use; below 0: until its memory is needed.
+            own: names of Triton models that are the server's own: never unloaded, and beside the budget.
         """
         self._worker = worker
         self._run_timeout = run_timeout
@@ -105,7 +108,8 @@ class LoadedModels:
         self._boot = ""
         self._room = asyncio.Lock()
         self._run_ended = asyncio.Event()
-        self.always: frozenset[str] = frozenset()
+        self._own = own
+        self.always: frozenset[str] = own
         """Names of Triton models that are never unloaded to make room, or for being idle."""
 
     def is_loaded(self, model: TritonModel) -> bool:
@@ -282,6 +286,8 @@ class LoadedModels:
 
     async def _make_room(self, model: TritonModel, state: ModelState) -> None:
         """Have as much memory free as a model needs, which counts as held from then on. Raises ModelTooLarge, NoRoom."""
+        if model.name in self._own:
+            return
         need = self._budget.need(model.package, model.weight_formats, state.at_rest)
         started = time.monotonic()
         async with self._room:
@@ -310,7 +316,7 @@ class LoadedModels:
         """What models hold, with those that are being loaded."""
         held = Memory()
         for name, state in self._models.items():
-            if only is None or name in only:
+            if name not in self._own and (only is None or name in only):
                 held += state.memory
         return held
 

@@ -1,0 +1,106 @@
+"""Models under a memory limit: all answers are right, and no more stay than there is room for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bioengine_server.store.model_store import ModelStore
+
+from tests.stack.harness import Client, Stack, example_input, example_output, wait_for
+
+ORIGINAL = "conscientious-seashell"
+
+
+def ids(count: int) -> list[str]:
+    return [f"seashell-{number}" for number in range(count)]
+
+
+def home_of(folder: Path, packages: Path, count: int) -> Path:
+    """A home with so many models, which are one and the same under names of their own."""
+    store = ModelStore(folder / "home" / "models")
+    for id in ids(count):
+        store.import_package(packages / ORIGINAL, id=id)
+    return folder / "home"
+
+
+class Turns:
+    """Runs models in turn and looks at what they hold."""
+
+    def __init__(self, stack: Stack, client: Client, packages: Path) -> None:
+        self._stack = stack
+        self._client = client
+        self._image, self._wanted = example_input(packages, ORIGINAL), example_output(packages, ORIGINAL)[0]
+
+    def run(self, id: str) -> None:
+        result = self._client.run(id, self._image)
+        assert result["success"], result
+        np.testing.assert_allclose(result["outputs"][0], self._wanted, atol=1e-3)
+
+    def loaded(self) -> list[str]:
+        return [model["name"] for model in self._client.triton.get_status()["models"]]
+
+    def memory(self) -> float:
+        """Bytes of all processes of models."""
+        return float(sum(process.memory_full_info().pss for process in self._stack.models()))
+
+    def shared(self) -> int:
+        """Bytes in /dev/shm."""
+        files = [file for folder in self._stack.shared_memory() for file in (folder, *folder.rglob("*"))]
+        return sum(file.stat().st_size for file in files if file.is_file())
+
+
+@pytest.fixture
+def turns(packages: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Turns]:
+    count, settings = request.param
+    with Stack(home_of(tmp_path, packages, count), **settings) as stack, stack.client() as client:
+        yield Turns(stack, client, packages)
+
+
+@pytest.mark.parametrize("turns", [(4, {"BIOENGINE_MEMORY_LIMIT": "600MB", "BIOENGINE_PRELOAD": "seashell-0"})], indirect=True)
+def test_models_in_turn_under_a_limit_for_few(turns: Turns) -> None:
+    wait_for(lambda: "seashell-0" in turns.loaded(), 30, "the one that is always kept")
+    for _ in range(2):
+        for id in ids(4):
+            turns.run(id)
+            assert {"seashell-0", id} <= set(turns.loaded()) and len(turns.loaded()) < 4
+            assert len(turns._stack.models()) == len(turns.loaded()), "each of the others has no process any more"
+
+
+@pytest.mark.parametrize("turns", [(2, {"BIOENGINE_KEEP_LOADED": "2s"})], indirect=True)
+def test_idle_models_are_unloaded(turns: Turns) -> None:
+    turns.run("seashell-0")
+    time.sleep(1)
+    turns.run("seashell-1")
+    wait_for(lambda: turns.loaded() == ["seashell-1"], 10, "the older one")
+    wait_for(lambda: turns.loaded() == [] and turns._stack.models() == [], 10, "both")
+    turns.run("seashell-0")
+
+
+@pytest.mark.parametrize("turns", [(1, {"BIOENGINE_MEMORY_LIMIT": "100MB"})], indirect=True)
+def test_a_model_for_which_there_is_no_room_is_not_loaded(turns: Turns) -> None:
+    result = turns._client.run("seashell-0", turns._image)
+    assert result["code"] == "model_too_large" and "BIOENGINE_MEMORY_LIMIT" in result["error"], result
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("turns", [(40, {"BIOENGINE_MEMORY_LIMIT": "950MB"})], indirect=True)
+def test_forty_models_three_times_under_a_limit_for_five(turns: Turns) -> None:
+    """All answers right; memory and shared memory flat from the second round on."""
+    rounds = []
+    for _ in range(3):
+        memory, shared, most = 0.0, 0, 0
+        for id in ids(40):
+            turns.run(id)
+            memory, shared = max(memory, turns.memory()), max(shared, turns.shared())
+            most = max(most, len(turns.loaded()))
+        rounds.append((memory, shared, turns._stack.server_pss(), most))
+        in_mb = ", ".join(f"{held / 1e6:.0f}" for held in rounds[-1][:3])
+        print(f"models, /dev/shm and server hold {in_mb} MB, and {most} models were loaded at most")
+    (_, _, _, most), second, third = rounds
+    assert most >= 4
+    for before, after in zip(second[:3], third[:3]):
+        assert after < before * 1.1 + 20e6
