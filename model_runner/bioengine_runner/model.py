@@ -22,6 +22,7 @@ from bioengine_contract.run import FINGERPRINT, TILE
 from bioengine_contract.shared_tensors import MIN_BYTES, PARAMETER, SharedFolder, opened_folder, output_file, placeholder
 from bioengine_contract.tensors.fit import check_shapes
 
+from bioengine_runner import process_log
 from bioengine_runner.errors import StepFailed
 from bioengine_runner.loading.records import MODELS, Records
 from bioengine_runner.opening import Opening
@@ -49,6 +50,7 @@ class BioimageioModel:
         self._shared_tensors, self._fingerprint = boot.shared_tensors, ""
         package, formats, fingerprint = (parameters[key]["string_value"] for key in ("package", "weight_formats", "fingerprint"))
         self._fingerprint = fingerprint
+        process_log.keep(boot, name)
         records = Records(boot, MODELS)
         # First of all, so that a load that hangs can be ended too.
         record = records.begin(name, fingerprint)

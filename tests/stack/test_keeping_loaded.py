@@ -87,7 +87,7 @@ def test_a_model_for_which_there_is_no_room_is_not_loaded(turns: Turns) -> None:
 
 
 @pytest.mark.extended
-@pytest.mark.parametrize("turns", [(40, {"BIOENGINE_MEMORY_LIMIT": "950MB"})], indirect=True)
+@pytest.mark.parametrize("turns", [(40, {"BIOENGINE_MEMORY_LIMIT": "1GB"})], indirect=True)
 def test_forty_models_three_times_under_a_limit_for_five(turns: Turns) -> None:
     """All answers right; memory and shared memory flat from the second round on."""
     rounds = []

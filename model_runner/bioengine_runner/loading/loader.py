@@ -22,6 +22,7 @@ from bioengine_contract.triton_model import TritonModel, config_pbtxt
 
 from bioengine_runner.gpu import memory_by_process
 from bioengine_runner.loading.records import MODELS, Record, Records
+from bioengine_runner.process_log import last_lines
 from bioengine_runner.rundir import Boot
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,12 @@ class Loader:
     def process(self, name: str) -> ModelProcess:
         """What has become of the process of a model."""
         record = self._records.get(name)
-        return ModelProcess(state="none") if record is None else _described(record, {})
+        if record is None:
+            return ModelProcess(state="none")
+        found = _described(record, {})
+        if found.state == "ended" and not record.weight_format and (lines := last_lines(self._boot, name)):
+            found.reason += f"; its log ended with: {lines}"
+        return found
 
     def processes(self) -> dict[str, ModelProcess]:
         """The processes of all models, and the memory that they hold."""

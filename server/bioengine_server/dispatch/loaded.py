@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from bioengine_contract.errors import RemoteError, RequestError
-from bioengine_contract.model_errors import EnvironmentGone, ModelProcessDied, RunDirUnusable, RunTookTooLong
+from bioengine_contract.model_errors import EnvironmentGone, ModelNotLoaded, ModelProcessDied, RunDirUnusable, RunTookTooLong
 from bioengine_contract.operations import Report
 from bioengine_contract.triton_model import TritonModel
 
 from bioengine_server.dispatch.budget import Budget, has_grown
 from bioengine_server.dispatch.errors import ModelTooLarge, NoRoom
 from bioengine_server.dispatch.gate import Gate
-from bioengine_server.triton.errors import TritonUnavailable
+from bioengine_server.triton.errors import NoAnswer, TritonUnavailable
 from bioengine_server.workers.memory import Memory
 from bioengine_server.workers.worker import ModelGone, Opened, Worker
 
@@ -32,8 +32,8 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 # For this long a model that could not be loaded gets the same answer again, so that a crowd of requests for it does not
-# load it over and over; another import of its package ends the wait at once.
-FAILURE_REMEMBERED = 10.0  # seconds
+# load it over and over: twice as long after each further failure. Another import of its package ends the wait at once.
+FAILURE_REMEMBERED, MAX_REMEMBERED = 10.0, 300.0  # seconds
 
 # How long a model waits for others to end their runs, where all memory is held by models at work.
 _ROOM_PATIENCE = 120.0  # seconds
@@ -44,8 +44,12 @@ _MAX_RESTARTS = 5
 # A process that has not given back a large run's memory by then does not.
 _GIVES_BACK_WITHIN = 30.0  # seconds
 
+# Where a load fails for a reason that may be the worker's, a load of the server's own model tells; not more often than that.
+_LOOKS_APART = 30.0  # seconds
+
 # Failures of the server's, not of a model: over as soon as its admin has mended it, or others need less.
 _NOT_OF_MODEL = (EnvironmentGone.code, RunDirUnusable.code, NoRoom.code, ModelTooLarge.code)
+_PERHAPS_OF_WORKER = (ModelNotLoaded.code, TritonUnavailable.code, NoAnswer.code)
 
 
 @dataclass
@@ -58,6 +62,8 @@ class ModelState:
     """None: it is not loaded."""
     generation: int = 0
     """Counts its loads."""
+    failures: int = 0
+    """How often in a row it could not be loaded."""
     failure: tuple[str, str] | None = None
     """Why its last load failed, as message and code: an exception would keep the images of all who got it."""
     changed: float = 0.0
@@ -109,6 +115,8 @@ class LoadedModels:
         self._room = asyncio.Lock()
         self._run_ended = asyncio.Event()
         self._own = own
+        self._is_in_doubt = False
+        self._looked = -_LOOKS_APART
         self.always: frozenset[str] = own
         """Names of Triton models that are never unloaded to make room, or for being idle."""
 
@@ -204,6 +212,11 @@ class LoadedModels:
 
     async def tidy(self) -> None:
         """Unload what has been idle for long, what does not give back its memory, and what is beyond the limits."""
+        if self._is_in_doubt and time.monotonic() - self._looked > _LOOKS_APART:
+            # A worker that cannot load models runs those that are loaded, the probe's as well: it has to be loaded anew.
+            self._is_in_doubt, self._looked = False, time.monotonic()
+            for name in self._own:
+                await self.unload(name)
         for name, state in self._idle():
             idle = state.idle_for()
             if 0 <= self._keep <= idle:
@@ -260,22 +273,26 @@ class LoadedModels:
             if state.is_loaded_from(model):
                 return
             is_same = state.fingerprint == model.package.fingerprint
-            if state.failure is not None and is_same and time.monotonic() - state.changed < FAILURE_REMEMBERED:
+            remembered = min(FAILURE_REMEMBERED * 2 ** (state.failures - 1), MAX_REMEMBERED)
+            if state.failure is not None and is_same and time.monotonic() - state.changed < remembered:
                 raise RemoteError(*state.failure)
             await self._load(model, state)
 
     async def _load(self, model: TritonModel, state: ModelState) -> None:
         started = time.monotonic()
         if state.fingerprint != model.package.fingerprint:
-            state.at_rest = Memory()
+            state.at_rest, state.failures = Memory(), 0
         state.opened, state.failure = None, None
         state.fingerprint = model.package.fingerprint
         try:
             await self._make_room(model, state)
             state.opened = await self._worker.load(model)
             state.memory = state.at_rest = state.opened.memory
-        except RequestError as error:
-            state.failure = None if error.code in _NOT_OF_MODEL else (str(error), error.code)
+            state.failures = 0
+        except (RequestError, TritonUnavailable) as error:
+            self._is_in_doubt |= error.code in _PERHAPS_OF_WORKER
+            if isinstance(error, RequestError) and error.code not in _NOT_OF_MODEL:
+                state.failure, state.failures = (str(error), error.code), state.failures + 1
             raise
         finally:
             if state.opened is None:

@@ -18,6 +18,15 @@ class TritonUnavailable(BioEngineError):
         )
 
 
+class NoAnswer(TritonUnavailable):
+    """Of an operation of the model runner that hangs."""
+
+    code = "inference_server_hangs"
+
+    def __init__(self, operation: str, waited: float) -> None:
+        super().__init__(f"its model runner did not {operation} within {waited:.0f} s")
+
+
 class TritonError(BioEngineError):
     """Triton answered a request with an error.
 

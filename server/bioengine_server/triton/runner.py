@@ -24,7 +24,7 @@ from bioengine_contract.ids import RUNNER
 from bioengine_contract.operations import Report
 
 from bioengine_server.triton.api import TritonApi
-from bioengine_server.triton.errors import TritonError, TritonUnavailable
+from bioengine_server.triton.errors import NoAnswer, TritonError, TritonUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,10 @@ _REPAIRS, _REPAIRS_WITHIN = 20, 60.0
 # How long a Triton that is there may take to say so. One in a container that has ended may never answer: its name and its
 # address are gone, and the system asks for both for half a minute.
 _LOOK_TIMEOUT = 10.0  # seconds
+
+
+# How long an operation may take. Each is short: a load only begins here. What takes longer hangs, and with it an instance.
+ANSWERS_WITHIN = 30.0  # seconds
 
 
 class Watcher:
@@ -72,6 +76,8 @@ class Runner:
         repairs = self._repairs
         try:
             return await self._ask(operation)
+        except NoAnswer:
+            raise  # to ask again would have another instance hang; `watch` finds out
         except TritonUnavailable:
             await self.wait_until_ready()
         except TritonError as error:
@@ -91,9 +97,13 @@ class Runner:
         return Report.model_validate(await self.ask({"operation": "report"}))
 
     async def _ask(self, operation: dict[str, Any]) -> dict[str, Any]:
-        """Raises RequestError, TritonUnavailable, TritonError."""
+        """Raises RequestError, TritonUnavailable, TritonError, NoAnswer."""
         data = np.array([message.encode(operation)], dtype=np.object_)
-        result = await self.api.infer(RUNNER, [("kwargs", data)], ["result"])
+        try:
+            async with asyncio.timeout(ANSWERS_WITHIN):
+                result = await self.api.infer(RUNNER, [("kwargs", data)], ["result"])
+        except TimeoutError:
+            raise NoAnswer(operation["operation"], ANSWERS_WITHIN) from None
         try:
             answer = message.decode(result.outputs["result"].flat[0])
             if not isinstance(answer, dict):
@@ -111,7 +121,7 @@ class Runner:
         except (RemoteError, ValueError) as error:
             logger.warning("The model runner's report cannot be had: %.400r", str(error))
             return False  # an instance has answered
-        except TritonError as error:
+        except (TritonError, NoAnswer) as error:
             logger.warning("The model runner does not report: %.400r", str(error))
             return True
         if report.dead_instances:

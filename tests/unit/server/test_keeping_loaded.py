@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bioengine_contract.errors import RequestError
+from bioengine_contract.model_errors import ModelNotLoaded
 from bioengine_contract.operations import ModelProcess
 from bioengine_server.dispatch.dispatcher import Dispatcher
+from bioengine_server.dispatch.probe import PROBE_MODEL
 from bioengine_server.settings import Settings
 from bioengine_server.store.service import StoreService
 
-from tests.unit.server.test_dispatcher import FakeWorker, Make, run, store
+from tests.unit.server.test_dispatcher import IMAGE, FakeWorker, Make, run, store
 
 GB = 10**9
 IDS = [f"model-{number}" for number in range(8)]
@@ -20,7 +23,7 @@ IDS = [f"model-{number}" for number in range(8)]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    store(tmp_path, *IDS)
+    store(tmp_path, *IDS, PROBE_MODEL)
 
     def dispatcher(**settings: Any) -> tuple[Dispatcher, FakeWorker]:
         worker, chosen = FakeWorker(), Settings(home=tmp_path, offline=True, **settings)
@@ -122,3 +125,36 @@ async def test_what_grows_beyond_the_limit_makes_others_go(make: Make) -> None:
     await run_reported(dispatcher, worker, IDS[2], 3 * GB)
     await dispatcher.loaded.tidy()
     assert worker.unloaded == [IDS[0]]
+
+
+async def test_where_loads_fail_the_probes_model_is_loaded_anew(make: Make) -> None:
+    """A worker that cannot load runs what is loaded, the probe's model too: readiness would stay as it is."""
+    dispatcher, worker = make()
+    await dispatcher._run_probe(IMAGE)
+    worker.load_failures = [RequestError("a broken file"), ModelNotLoaded("model-1", "its process could not begin")]
+    await run(dispatcher, IDS[0])
+    await dispatcher.loaded.tidy()
+    assert worker.unloaded == [], "what is broken is the package"
+    await run(dispatcher, IDS[1])
+    await dispatcher.loaded.tidy()
+    assert worker.unloaded == [PROBE_MODEL]
+    await dispatcher._run_probe(IMAGE)
+    worker.load_failures = [ModelNotLoaded("model-2", "its process could not begin")]
+    await run(dispatcher, IDS[2])
+    await dispatcher.loaded.tidy()
+    assert worker.unloaded == [PROBE_MODEL], "not over and over"
+
+
+async def test_a_model_that_cannot_be_loaded_is_tried_again_ever_later(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bioengine_server.dispatch import loaded as module
+
+    monkeypatch.setattr(module, "FAILURE_REMEMBERED", 0.05)
+    dispatcher, worker = make()
+    worker.load_failures = [ModelNotLoaded(IDS[0], "it is broken") for _ in range(2)]
+    assert not (await run(dispatcher, IDS[0]))["success"]
+    await asyncio.sleep(0.06)
+    assert not (await run(dispatcher, IDS[0]))["success"]
+    await asyncio.sleep(0.06)
+    assert "it is broken" in (await run(dispatcher, IDS[0]))["error"] and len(worker.loads) == 2
+    await asyncio.sleep(0.06)
+    assert (await run(dispatcher, IDS[0]))["success"] and len(worker.loads) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from bioengine_contract import message
 from bioengine_contract.errors import RemoteError
+from bioengine_server.triton import runner as runner_module
 from bioengine_server.triton.errors import TritonError, TritonUnavailable
 from bioengine_server.triton.runner import Runner, Watcher
 
@@ -26,6 +28,8 @@ class Api:
         ((_, data),) = inputs
         self.asked.append(message.decode(data.flat[0]))
         answer = self.answers.pop(0) if self.answers else REPORT
+        if answer is HANGS:
+            await asyncio.Event().wait()
         if isinstance(answer, Exception):
             raise answer
         return SimpleNamespace(outputs={"result": np.array([message.encode(answer)], dtype=np.object_)})
@@ -44,6 +48,7 @@ class Api:
 
 
 REPORT = {"boot": "1", "dead_instances": [], "models": {}}
+HANGS = object()
 DEAD = TritonError("Failed to process the request(s) for model instance 'x', message: Stub process 'x' is not healthy.", 500)
 
 
@@ -97,3 +102,17 @@ async def test_a_triton_that_has_started_without_its_runner_is_told_to_load_it()
     with pytest.raises(TritonUnavailable):
         await runner(api).check()
     assert not api.has_runner
+
+
+async def test_an_operation_that_hangs_fails_and_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "ANSWERS_WITHIN", 0.02)
+    api = Api(HANGS)
+    with pytest.raises(TritonUnavailable, match="its model runner did not load within"):
+        await runner(api).ask({"operation": "load"})
+    assert len(api.asked) == 1 and api.replaced == 0
+
+
+async def test_instances_that_all_hang_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "ANSWERS_WITHIN", 0.02)
+    api = Api(HANGS)
+    assert (await runner(api).check()).boot == "1" and api.replaced == 1
