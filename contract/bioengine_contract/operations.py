@@ -3,7 +3,7 @@
 An operation is a request with the key `operation`, and an answer is a dict; both in the encoding of `message`. What goes wrong
 comes back as `{"error": message, "code": code}`.
 
-    {"operation": "load", "package": "<id>/<version>", "name": ..., "weight_formats": [...], "fingerprint": ...}
+    {"operation": "load", "package": "<id>/<version>", "name": ..., "weight_formats": [...], "fingerprint": ..., "card": ...}
         begins to load a model, unless that has happened -> its process
     {"operation": "process", "name": ...}   -> its process
     {"operation": "unload", "name": ...}    -> {}, when its process has ended and its memory is free
@@ -33,6 +33,8 @@ class Load(BaseModel):
     """Those that may be opened, the first choice first."""
     fingerprint: str
     """Of the package; another one means that it was imported again since it was loaded."""
+    card: int | None = None
+    """The GPU that it is to compute on, where there are several."""
 
 
 class ModelProcess(BaseModel):

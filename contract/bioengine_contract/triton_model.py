@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bioengine_contract.axes import BATCH
@@ -23,16 +23,32 @@ _ANY_BATCH = 1 << 24
 class TritonModel:
     """A package and the weights that its process may open. `weight_formats`: of several, the first that can be opened.
 
-    `name` is a pure function of id, version and weights.
+    `name` is a pure function of id, version, weights and card.
     """
 
     name: str
     package: Package
     weight_formats: tuple[str, ...]
+    card: int | None = None
+    """The GPU that it computes on, where there are several to choose from."""
+
+    def on_card(self, card: int) -> TritonModel:
+        """The same model on one of several GPUs: a Triton model of its own."""
+        return replace(self, name=name_on_card(self.name, card), card=card)
+
+    @property
+    def base_name(self) -> str:
+        """Its name, whichever card it is on."""
+        return self.name if self.card is None else self.name.removesuffix(name_on_card("", self.card))
 
     @property
     def manifest(self) -> Manifest:
         return self.package.manifest
+
+
+def name_on_card(name: str, card: int) -> str:
+    """The name of a Triton model on one of several GPUs."""
+    return f"{name}--gpu{card}"
 
 
 def triton_model(package: Package, weight_format: object = None, trusted: frozenset[str] = frozenset()) -> TritonModel:
@@ -74,6 +90,7 @@ def config_pbtxt(model: TritonModel, package_folder: str) -> str:
         "package": package_folder,
         "weight_formats": ",".join(model.weight_formats),
         "fingerprint": model.package.fingerprint,
+        **({} if model.card is None else {"card": str(model.card)}),
     }
     return render_config(model.manifest.triton_config, parameters, is_batched(model.manifest))
 

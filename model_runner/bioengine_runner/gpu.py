@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from typing import Any
 
 from bioengine_contract.operations import Card
@@ -40,13 +41,20 @@ class _Memory(ctypes.Structure):
 
 
 def cards() -> list[Card]:
-    """The cards, as the driver's management library (NVML) says; none where it does not say."""
+    """The cards, as the driver's management library (NVML) says; none where it does not say.
+
+    Where CUDA_VISIBLE_DEVICES has numbers, those alone.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    chosen = {int(number) for number in visible.split(",") if number.strip().isdecimal()}
     library = _management_library()
     count = ctypes.c_uint()
     if library is None or library.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
         return []
     found = []
     for index in range(count.value):
+        if visible and index not in chosen:
+            continue
         device, memory, name = ctypes.c_void_p(), _Memory(), ctypes.create_string_buffer(96)
         if library.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device)) != 0:
             continue

@@ -9,6 +9,7 @@ import contextlib
 import importlib.metadata
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -51,11 +52,14 @@ class BioimageioModel:
         package, formats, fingerprint = (parameters[key]["string_value"] for key in ("package", "weight_formats", "fingerprint"))
         self._fingerprint = fingerprint
         process_log.keep(boot, name)
+        if card := parameters.get("card", {}).get("string_value"):
+            # Before anything looks for a GPU: the only one that this process sees is its own, in the order of NVIDIA's tools.
+            os.environ.update(CUDA_VISIBLE_DEVICES=card, CUDA_DEVICE_ORDER="PCI_BUS_ID")
         records = Records(boot, MODELS)
         # First of all, so that a load that hangs can be ended too.
         record = records.begin(name, fingerprint)
         try:
-            self._opening = Opening(name, record, records, Path(package), formats.split(","), boot)
+            self._opening = Opening(name, record, records, Path(package), formats.split(","), boot, card or "")
         except Exception:
             records.forget(name)  # the loader then waits for nothing
             raise

@@ -36,7 +36,14 @@ class Opening:
     """The opening of one package, which begins at once."""
 
     def __init__(
-        self, name: str, record: Record, records: Records, folder: Path, weight_formats: Sequence[str], boot: Boot
+        self,
+        name: str,
+        record: Record,
+        records: Records,
+        folder: Path,
+        weight_formats: Sequence[str],
+        boot: Boot,
+        card: str = "",
     ) -> None:
         """
         Args:
@@ -45,7 +52,9 @@ class Opening:
             folder: of the package.
             weight_formats: those that may be opened.
             boot: this start of Triton.
+            card: the number of the one GPU that the process sees, where there are several.
         """
+        self._card = card
         self._name = name
         self._record = record
         self._records = records
@@ -70,7 +79,8 @@ class Opening:
             try:
                 self._opened = self._open()
                 opened = self._opened[1].opened
-                self._records.opened(self._name, self._record, opened.weight_format, opened.device)
+                device = f"cuda:{self._card}" if self._card and opened.device == "cuda:0" else opened.device
+                self._records.opened(self._name, self._record, opened.weight_format, device)
             except BaseException as error:  # sys.exit() in a package's code as well
                 self._problem = self._reason(error)
                 self._records.failed(self._name, self._record, str(self._problem), self._problem.code)

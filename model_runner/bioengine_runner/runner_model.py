@@ -37,7 +37,7 @@ from bioengine_contract.operations import Load, Report
 from bioengine_contract.request import RunRequest
 from bioengine_contract.run import Run
 from bioengine_contract.store import package_of, resolve
-from bioengine_contract.triton_model import TritonModel
+from bioengine_contract.triton_model import TritonModel, name_on_card
 
 from bioengine_runner.gpu import cards
 from bioengine_runner.loading.loader import Loader
@@ -164,9 +164,11 @@ class RunnerModel:
             raise BadRequest(f"The package {key} was imported again meanwhile. Send the request again.")
         formats = tuple(load.weight_formats)
         names = {triton_name(key, package.is_default, only) for only in ("", *formats[:1])}
+        if load.card is not None:
+            names = {name_on_card(name, load.card) for name in names}
         if load.name not in names or not formats or not set(formats) <= set(package.manifest.weights):
             raise BadRequest(f"{shorten(load.name)} is not the name of {key} now. Send the request again.")
-        return TritonModel(load.name, package, formats)
+        return TritonModel(load.name, package, formats, load.card)
 
     def _report(self) -> Report:
         instances = self._instances.all().items()

@@ -142,6 +142,9 @@ class Settings(BaseSettings):
     """How long a model stays loaded after its last use: seconds, or with a unit, such as `30m` or `2h`. `0`: it is unloaded at
     once. `-1`: until its memory is needed."""
 
+    devices: str = ""
+    """Numbers of the GPUs that models may use, separated by commas, as `nvidia-smi` shows them. Empty: all."""
+
     preload: str = ""
     """Ids of models, separated by commas, that are loaded when the server starts and never unloaded."""
 
@@ -217,6 +220,13 @@ class Settings(BaseSettings):
         parse_origins(value)
         return value
 
+    @field_validator("devices")
+    @classmethod
+    def _numbers(cls, value: str) -> str:
+        if not all(number.strip().isdecimal() for number in value.split(",")) and value.strip():
+            raise ValueError("expected numbers of GPUs separated by commas, such as 0,1")
+        return value
+
     @field_validator("accelerator", mode="before")
     @classmethod
     def _lower_case(cls, value: str) -> str:
@@ -238,6 +248,11 @@ class Settings(BaseSettings):
     def trusted(self) -> frozenset[str]:
         """The entries of `trusted_models`."""
         return parse_trusted(self.trusted_models)
+
+    @property
+    def cards(self) -> frozenset[int]:
+        """The numbers of `devices`; empty: all."""
+        return frozenset(int(number) for number in self.devices.split(",") if number.strip())
 
     @property
     def store(self) -> Path:

@@ -32,6 +32,7 @@ from bioengine_server.dispatch.budget import Budget
 from bioengine_server.dispatch.errors import CallerGone, Fault, ModelNotFetched
 from bioengine_server.dispatch.jobs import Job, Jobs
 from bioengine_server.dispatch.loaded import LoadedModels
+from bioengine_server.dispatch.placement import Placement
 from bioengine_server.dispatch.probe import PROBE_MODEL, ProbeLane, ReservedModel
 from bioengine_server.dispatch.progress import Progress
 from bioengine_server.dispatch.queue import NotWanted, OnStop, Queue
@@ -58,7 +59,7 @@ class Call:
     progress: Progress
 
 
-async def _nothing(_: Opened) -> None:
+async def _nothing(*_: object) -> None:
     pass
 
 
@@ -80,7 +81,9 @@ class Dispatcher:
         self.jobs = Jobs()
         self.queue = Queue(settings.concurrency, settings.model_concurrency, settings.queue_size)
         budget = Budget(settings.memory_limit, settings.gpu_memory_limit)
-        self.loaded = LoadedModels(worker, settings.run_timeout, budget, settings.keep_loaded, own=frozenset((PROBE_MODEL,)))
+        placement = Placement(settings.cards)
+        own = frozenset((PROBE_MODEL,))
+        self.loaded = LoadedModels(worker, settings.run_timeout, budget, placement, settings.keep_loaded, own)
         self._probe = ProbeLane(self._run_probe)
         self._run_seconds: dict[str, float] = {}
         kept = [id.strip() for id in settings.preload.split(",") if id.strip()]
@@ -127,10 +130,10 @@ class Dispatcher:
         Raises RequestError, Busy, CallerGone, TritonUnavailable, and what `body` raises.
         """
 
-        async def work(_: Opened) -> Any:
+        async def work(placed: TritonModel, _: Opened) -> Any:
             job.tell("running")
-            with job.at_work():
-                return await self._worker.forward(model, version, body, headers)
+            with job.at_work(placed.name):
+                return await self._worker.forward(placed, version, body, headers)
 
         with self.jobs.begun(Job(call.caller, model.manifest.id, call.progress)) as job:
             return await self._on_model(model, job, lambda: self.loaded.run(model, work, job.raise_if_stopped))
@@ -238,9 +241,9 @@ class Dispatcher:
         async def end(task: asyncio.Task[Any]) -> None:
             while not task.done():
                 await asyncio.wait({task}, timeout=_NOTICES_WITHIN)
-                if not task.done() and job.is_at_work:
-                    logger.info("The process of %s is ended: nobody wants what it works on", model.name)
-                    await self.loaded.end(model.name)
+                if not task.done() and job.works_on:
+                    logger.info("The process of %s is ended: nobody wants what it works on", job.works_on)
+                    await self.loaded.end(job.works_on)
 
         result = await self._in_turn(key, job, work, end)
         self._store.used(key)
@@ -252,11 +255,11 @@ class Dispatcher:
         if not self.loaded.is_loaded(prepared.model):
             job.tell("loading")
 
-        async def infer(opened: Opened) -> dict[str, Any]:
+        async def infer(placed: TritonModel, opened: Opened) -> dict[str, Any]:
             job.tell("running")
             begun = time.perf_counter()
-            with job.at_work():
-                outputs = await self._worker.infer(prepared.model, prepared.arrays, prepared.parameters, job)
+            with job.at_work(placed.name):
+                outputs = await self._worker.infer(placed, prepared.arrays, prepared.parameters, job)
             now, size = time.perf_counter(), sum(output.nbytes for output in outputs)
             self._learn_seconds(str(prepared.model.package.key), now - begun)
             return await aside(size, prepared.result, job.task_id, outputs, now - started, opened.weight_format, opened.device)

@@ -60,8 +60,8 @@ class Job:
         """Set when nobody wants its result any more."""
         self.has_waited = False
         """Whether others were before it in the queue."""
-        self.is_at_work = False
-        """Whether a model's process has its inputs."""
+        self.works_on = ""
+        """The Triton model whose process has its inputs; empty: none has."""
         self._progress = progress
         self._since = time.monotonic()
         self._cancelled_by = ""
@@ -79,13 +79,13 @@ class Job:
         self.tell("running", tile=number, tiles=of)
 
     @contextlib.contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Its model's process has its inputs."""
-        self.is_at_work = True
+    def at_work(self, name: str) -> Iterator[None]:
+        """The process of this Triton model has its inputs."""
+        self.works_on = name
         try:
             yield
         finally:
-            self.is_at_work = False
+            self.works_on = ""
 
     @property
     def tells_progress(self) -> bool:

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from bioengine_contract.errors import RemoteError, RequestError
@@ -22,12 +21,14 @@ from bioengine_contract.triton_model import TritonModel
 
 from bioengine_server.dispatch.budget import Budget, has_grown
 from bioengine_server.dispatch.errors import ModelTooLarge, NoRoom
-from bioengine_server.dispatch.gate import Gate
+from bioengine_server.dispatch.model_state import ModelState
+from bioengine_server.dispatch.placement import Placement
 from bioengine_server.triton.errors import NoAnswer, TritonUnavailable
 from bioengine_server.workers.memory import Memory
 from bioengine_server.workers.worker import ModelGone, Opened, Worker
 
 T = TypeVar("T")
+Work = Callable[[TritonModel, Opened], Awaitable[T]]
 
 logger = logging.getLogger(__name__)
 
@@ -52,63 +53,32 @@ _NOT_OF_MODEL = (EnvironmentGone.code, RunDirUnusable.code, NoRoom.code, ModelTo
 _PERHAPS_OF_WORKER = (ModelNotLoaded.code, TritonUnavailable.code, NoAnswer.code)
 
 
-@dataclass
-class ModelState:
-    """What is known of a Triton model on a worker."""
-
-    fingerprint: str = ""
-    """Of the package that it was loaded from."""
-    opened: Opened | None = None
-    """None: it is not loaded."""
-    generation: int = 0
-    """Counts its loads."""
-    failures: int = 0
-    """How often in a row it could not be loaded."""
-    failure: tuple[str, str] | None = None
-    """Why its last load failed, as message and code: an exception would keep the images of all who got it."""
-    changed: float = 0.0
-    """When it was loaded, or failed to be, on the monotonic clock."""
-    last_use: float = 0.0
-    ended: int = -1
-    """The generation whose process we have ended ourselves."""
-    at_rest: Memory = Memory()
-    """What it held when it was loaded last."""
-    memory: Memory = Memory()
-    """What it holds, by the last report; while it is loaded, what it will hold."""
-    gate: Gate = field(default_factory=Gate, repr=False)
-    """Each of its requests is inside, from before the load to the end of the run."""
-    loading: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
-
-    def is_loaded_from(self, model: TritonModel) -> bool:
-        return self.opened is not None and self.fingerprint == model.package.fingerprint
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it is loaded, and no request wants it."""
-        return self.opened is not None and not self.gate.inside and not self.loading.locked()
-
-    def idle_for(self) -> float:
-        """Seconds since its last use."""
-        return time.monotonic() - max(self.last_use, self.changed)
-
-
 class LoadedModels:
     """The models of one worker."""
 
     def __init__(
-        self, worker: Worker, run_timeout: float, budget: Budget, keep: float = -1, own: frozenset[str] = frozenset()
+        self,
+        worker: Worker,
+        run_timeout: float,
+        budget: Budget,
+        placement: Placement,
+        keep: float = -1,
+        own: frozenset[str] = frozenset(),
     ) -> None:
         """
         Args:
             worker: where they run.
             run_timeout: seconds that one run may take before it is ended.
             budget: of their memory.
+            placement: on the worker's cards.
             keep: seconds that a model stays loaded after its last use; below 0: until its memory is needed.
             own: names of Triton models that are the server's own: never unloaded, and beside the budget.
         """
         self._worker = worker
         self._run_timeout = run_timeout
         self._budget = budget
+        self._placement = placement
+        self._copies: set[asyncio.Task[None]] = set()
         self._keep = keep
         self._models: dict[str, ModelState] = {}
         self._boot = ""
@@ -121,7 +91,10 @@ class LoadedModels:
         """Names of Triton models that are never unloaded to make room, or for being idle."""
 
     def is_loaded(self, model: TritonModel) -> bool:
-        """Whether a request finds it loaded, as far as is known."""
+        """Whether a request finds it loaded, on whichever card, as far as is known."""
+        return any(self._is_loaded(each) for each in self._on_cards(model))
+
+    def _is_loaded(self, model: TritonModel) -> bool:
         state = self._state(model)
         if state.opened is not None and not self._worker.lives(state.opened):
             state.opened = None
@@ -144,24 +117,25 @@ class LoadedModels:
             if state.opened is not None
         ]
 
-    async def run(self, model: TritonModel, work: Callable[[Opened], Awaitable[T]], check: Callable[[], None]) -> T:
-        """`await work(opened)` with the model loaded; where its process dies meanwhile, it is loaded and run once more.
+    async def run(self, model: TritonModel, work: Work[T], check: Callable[[], None]) -> T:
+        """`await work(model, opened)` with the model loaded; where its process dies meanwhile, it is loaded and run once more.
 
         A request may thus be worked on twice; inference changes nothing, so the answer is the same. The second time it runs with
         no other request of the model beside it: of several that a process died with, only the one that is to blame fails.
 
         Args:
             model: the model.
-            work: with what it has opened.
+            work: with the model, on the card that it was loaded on, and what it has opened.
             check: raises where the result is not wanted any more.
 
         Raises RequestError: why it cannot be loaded, ModelProcessDied, RunTookTooLong, and what `work` and `check` raise;
         TritonUnavailable.
         """
-        state, reason = self._state(model), ""
+        wanted, reason = model, ""
         deaths = restarts = absences = 0
         while deaths < 2 and restarts < _MAX_RESTARTS:
-            generation = -1
+            model, generation = self._placed(wanted), -1
+            state = self._state(model)
             try:
                 async with state.gate.alone() if deaths else state.gate.beside_others():
                     check()
@@ -169,7 +143,7 @@ class LoadedModels:
                     check()
                     generation, opened = state.generation, state.opened
                     assert opened is not None
-                    return await self._in_time(model, generation, work(opened))
+                    return await self._in_time(model, generation, work(model, opened))
             except TritonUnavailable:
                 absences += 1
                 if absences == 2:
@@ -255,6 +229,7 @@ class LoadedModels:
                 state.opened, state.memory = None, Memory()
         self._boot = report.boot
         self._budget.learn(report)
+        self._placement.learn(report.cards)
         for name, process in report.models.items():
             known = self._models.get(name)
             if known is None or known.loading.locked():
@@ -267,7 +242,7 @@ class LoadedModels:
     async def _ensure(self, model: TritonModel) -> None:
         """Have a model loaded. Raises RequestError, TritonUnavailable."""
         state = self._state(model)
-        if self.is_loaded(model):
+        if self._is_loaded(model):
             return
         async with state.loading:
             if state.is_loaded_from(model):
@@ -318,22 +293,33 @@ class LoadedModels:
                     async with asyncio.timeout(1.0):
                         await self._run_ended.wait()
             state.memory = need
+            names += [name for name in self._on_full_card(model.card, need.cards) if name not in names]
             for name in names:
                 await self.unload(name)
 
     def _to_unload(self, need: Memory) -> list[str] | None:
         return self._budget.to_unload(self._held() + need, ((name, state.memory) for name, state in self._idle()))
 
+    def _on_full_card(self, card: int | None, need: int) -> list[str]:
+        """Idle models that make room on one card for what it lacks."""
+        names: list[str] = []
+        lacks = 0 if card is None else need - self._placement.free(card)
+        for name, state in self._idle():
+            if lacks > 0 and state.opened is not None and state.opened.device == f"cuda:{card}":
+                names.append(name)
+                lacks -= state.memory.cards
+        return names
+
     def _idle(self) -> list[tuple[str, ModelState]]:
         """Models that may be unloaded, the one that was used longest ago first."""
-        found = [(name, state) for name, state in self._models.items() if state.is_idle and name not in self.always]
+        found = [(name, state) for name, state in self._models.items() if state.is_idle and state.base_name not in self.always]
         return sorted(found, key=lambda each: max(each[1].last_use, each[1].changed))
 
     def _held(self, only: frozenset[str] | None = None) -> Memory:
         """What models hold, with those that are being loaded."""
         held = Memory()
-        for name, state in self._models.items():
-            if name not in self._own and (only is None or name in only):
+        for state in self._models.values():
+            if state.base_name not in self._own and (only is None or state.base_name in only):
                 held += state.memory
         return held
 
@@ -344,4 +330,38 @@ class LoadedModels:
             state.opened, state.memory = None, Memory()
 
     def _state(self, model: TritonModel) -> ModelState:
-        return self._models.setdefault(model.name, ModelState())
+        return self._models.setdefault(model.name, ModelState(model.base_name))
+
+    def _on_cards(self, model: TritonModel) -> list[TritonModel]:
+        """The model on each card that it may be on; as it is where there is no choice."""
+        return [model.on_card(card) for card in self._placement.cards] or [model]
+
+    def _placed(self, model: TritonModel) -> TritonModel:
+        """The model on the card where a request runs; where all of its copies are busy, another one begins to be loaded."""
+        if model.name in self._own or not self._placement.cards:
+            return model
+        on_cards = {each.card or 0: each for each in self._on_cards(model)}
+        loaded = [card for card, each in on_cards.items() if self._is_loaded(each)]
+        need = self._budget.need(model.package, model.weight_formats, Memory()).cards
+
+        def requests(card: int) -> int:
+            return self._state(on_cards[card]).gate.inside
+
+        copy = self._placement.further(loaded, requests, need)
+        if copy is not None and not self._state(on_cards[copy]).loading.locked():
+            self._placement.promise(copy, need)
+            task = asyncio.create_task(self._load_copy(on_cards[copy]))
+            self._copies.add(task)
+            task.add_done_callback(self._copies.discard)
+        starting = [card for card, each in on_cards.items() if self._state(each).loading.locked()]
+        card = self._placement.choose(loaded or starting, requests)
+        assert card is not None
+        if not loaded and card not in starting:
+            self._placement.promise(card, need)
+        return on_cards[card]
+
+    async def _load_copy(self, model: TritonModel) -> None:
+        try:
+            await self._ensure(model)
+        except (RequestError, TritonUnavailable) as error:
+            logger.warning("%s: not loaded a second time: %s", model.name, error)

@@ -59,6 +59,7 @@ class TritonWorker:
             name=name,
             weight_formats=list(model.weight_formats),
             fingerprint=model.package.fingerprint,
+            card=model.card,
         )
         async with self._loads:
             process = await self._process(request.model_dump())

@@ -28,7 +28,7 @@ async def started(dispatcher: Dispatcher, worker: FakeWorker, **by: Any) -> tupl
     task = asyncio.create_task(run(dispatcher, by=call(**by)))
     await asyncio.sleep(0.02)
     (job,) = dispatcher.jobs
-    assert job.state == "running" and job.is_at_work
+    assert job.state == "running" and job.works_on == "shark"
     return task, job
 
 
