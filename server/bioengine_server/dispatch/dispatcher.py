@@ -135,7 +135,9 @@ class Dispatcher:
             with job.at_work(placed.name):
                 return await self._worker.forward(placed, version, body, headers)
 
-        with self.jobs.begun(Job(call.caller, model.manifest.id, call.progress)) as job:
+        job = Job(call.caller, model.manifest.id, call.progress)
+        job.size = int(headers.get("content-length", 0))
+        with self.jobs.begun(job):
             return await self._on_model(model, job, lambda: self.loaded.run(model, work, job.raise_if_stopped))
 
     def stored(self, model_id: str, argument: str = "model_name") -> TritonModel:
@@ -205,7 +207,7 @@ class Dispatcher:
 
         try:
             options = {} if ended is None else {"on_stop": ended}
-            return await self.queue.run(model, if_wanted, on_move, job.caller.key, job.stopped, **options)
+            return await self.queue.run(model, if_wanted, on_move, job.caller.key, job.size, job.stopped, **options)
         except NotWanted:
             pass
         job.raise_if_stopped()

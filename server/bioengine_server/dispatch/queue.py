@@ -2,7 +2,7 @@
 
 A free place goes to the caller who was served longest ago: whoever sends much waits behind his own requests, not before others'.
 The requests of one caller run in the order in which they came. Only some may run of one model, so that a slow or stuck one never
-takes all places.
+takes all places; and large images leave one of these to small ones, which do not wait for their long runs to end.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from bioengine_server.dispatch.errors import Stopping
 
 # Callers of whom it is known when they were served last; more than may wait.
 _MAX_REMEMBERED = 10_000
+
+# Requests with more bytes count as large.
+LARGE = 64_000_000
 
 T = TypeVar("T")
 OnMove = Callable[[int], None]
@@ -52,6 +55,7 @@ class Queue:
         self.size = size
         self._waiting: list[_Ticket] = []
         self._running: Counter[str] = Counter()
+        self._running_large: Counter[str] = Counter()
         self._served: dict[str, int] = {}
         self._turns = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -72,19 +76,20 @@ class Queue:
         return self._running.total()
 
     @contextlib.asynccontextmanager
-    async def place(self, model: str, on_move: OnMove = _unmoved, caller: str = "") -> AsyncIterator[None]:
+    async def place(self, model: str, on_move: OnMove = _unmoved, caller: str = "", size: int = 0) -> AsyncIterator[None]:
         """Hold a place for a request of `model`. Raises Busy.
 
         Args:
             model: names the model.
             on_move: told the request's position in the queue whenever that changes: 1 is next, 0 need not wait.
             caller: names who asks.
+            size: bytes of the request.
         """
         of_model = self._running[model] + sum(ticket.model == model for ticket in self._waiting)
         # Half of the queue at most for one model, so that a stuck one leaves room to wait for the others.
         if self.waiting >= self.size or of_model >= max(self.size // 2, self._per_model):
             raise Busy(self.waiting)
-        ticket = _Ticket(model, caller, on_move, asyncio.get_running_loop().create_future())
+        ticket = _Ticket(model, caller, on_move, asyncio.get_running_loop().create_future(), size > LARGE)
         self._waiting.append(ticket)
         # As if served just now: who comes new does not come before those who wait.
         self._served.setdefault(caller, self._turns)
@@ -101,6 +106,7 @@ class Queue:
         work: Callable[[], Awaitable[T]],
         on_move: OnMove = _unmoved,
         caller: str = "",
+        size: int = 0,
         stopped: asyncio.Event | None = None,
         on_stop: OnStop = _left_to_end,
     ) -> T:
@@ -113,6 +119,7 @@ class Queue:
             work: what is to be done.
             on_move: told the request's position in the queue.
             caller: names who asks.
+            size: bytes of the request.
             stopped: set when nobody wants the result any more.
             on_stop: ends work that had begun by then; given its task.
 
@@ -121,7 +128,7 @@ class Queue:
         begun = asyncio.Event()
 
         async def in_place() -> T:
-            async with self.place(model, on_move, caller):
+            async with self.place(model, on_move, caller, size):
                 begun.set()
                 return await work()
 
@@ -161,6 +168,7 @@ class Queue:
         while (ticket := next(filter(self._may_run, self._in_turn()), None)) is not None:
             self._waiting.remove(ticket)
             self._running[ticket.model] += 1
+            self._running_large[ticket.model] += ticket.is_large
             self._turns += 1
             self._served[ticket.caller] = self._turns
             ticket.has_place = True
@@ -175,7 +183,12 @@ class Queue:
             self._served = {caller: turn for caller, turn in self._served.items() if caller in waiting}
 
     def _may_run(self, ticket: _Ticket) -> bool:
-        return self._running.total() < self._total and self._running[ticket.model] < self._per_model
+        if self._running.total() >= self._total or self._running[ticket.model] >= self._per_model:
+            return False
+        if not ticket.is_large:
+            return True
+        others = self._running_large
+        return others[ticket.model] < max(1, self._per_model - 1) and others.total() < max(1, self._total - 1)
 
     def _in_turn(self) -> list[_Ticket]:
         """Who waits, the next one first: each caller's first request, then each one's second, and so on."""
@@ -189,8 +202,9 @@ class Queue:
     def _leave(self, ticket: _Ticket) -> None:
         if ticket.has_place:
             self._running[ticket.model] -= 1
+            self._running_large[ticket.model] -= ticket.is_large
             if not self._running[ticket.model]:
-                del self._running[ticket.model]
+                del self._running[ticket.model], self._running_large[ticket.model]
         else:
             self._waiting.remove(ticket)
             ticket.turn.cancel()
@@ -203,6 +217,7 @@ class _Ticket:
     caller: str
     on_move: OnMove
     turn: asyncio.Future[None]
+    is_large: bool = False
     has_place: bool = False
     position: int = field(default=-1)
 

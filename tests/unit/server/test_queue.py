@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from bioengine_server.access.errors import Busy
-from bioengine_server.dispatch.queue import Queue
+from bioengine_server.dispatch.queue import LARGE, Queue
 
 
 async def hold(queue: Queue, model: str, release: asyncio.Event, entered: list[str]) -> None:
@@ -134,3 +134,44 @@ async def test_who_comes_new_does_not_come_before_those_who_wait() -> None:
         await asyncio.sleep(0.005)
     await asyncio.gather(*tasks)
     assert order.index("old", 1) <= 2
+
+
+async def test_large_requests_leave_a_place_to_small_ones() -> None:
+    queue = Queue(total=4, per_model=3, size=100)
+    release, entered = asyncio.Event(), list[str]()
+
+    async def run(name: str, size: int) -> None:
+        async with queue.place("model", size=size):
+            entered.append(name)
+            await release.wait()
+
+    large = [asyncio.create_task(run("large", LARGE + 1)) for _ in range(5)]
+    await asyncio.sleep(0.01)
+    assert entered == ["large"] * 2
+    small = asyncio.create_task(run("small", LARGE))
+    await asyncio.sleep(0.01)
+    assert entered == ["large", "large", "small"]
+    release.set()
+    await asyncio.gather(*large, small)
+    assert len(entered) == 6 and queue.running == queue.waiting == 0
+
+
+async def test_large_requests_run_where_there_is_but_one_place() -> None:
+    queue = Queue(total=1, per_model=1, size=100)
+    async with asyncio.timeout(1), queue.place("model", size=LARGE + 1):
+        assert queue.running == 1
+
+
+async def test_the_many_of_one_caller_keep_another_waiting_for_two_runs_at_most() -> None:
+    queue, order = Queue(total=1, per_model=1, size=1000), list[str]()
+
+    async def run(caller: str) -> None:
+        async with queue.place("model", caller=caller):
+            order.append(caller)
+            await asyncio.sleep(0.001)
+
+    many = [asyncio.create_task(run("many")) for _ in range(200)]
+    await asyncio.sleep(0.02)
+    before = len(order)
+    await asyncio.gather(run("other"), *many)
+    assert order.index("other") - before <= 2
