@@ -57,6 +57,18 @@ class BadRequest(RequestError):
     code = "bad_request"
 
 
+class Fault(BioEngineError):
+    """Anything else: a fault of the server's own. The log has all of it, and the client what finds it there."""
+
+    code = "server_failed"
+    status = 500
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            f"The server failed while it worked on this request. Ask its admin to look for task {task_id} in its log."
+        )
+
+
 def unmark(text: str) -> RemoteError | None:
     """The error within a text of Triton's, or None where it has none of ours."""
     found = _MARKED.search(text)

@@ -278,6 +278,9 @@ def _header(stream: BinaryIO, size: int) -> tuple[tuple[int, ...], bool, np.dtyp
 
 
 def _remove(name: str, parent: int) -> None:
+    with contextlib.suppress(OSError):
+        os.rmdir(name, dir_fd=parent)  # most have nothing in them
+        return
     if not remove(Path(name), _REMOVAL_TIMEOUT, parent):
         # Nobody waits for the rest.
         kept = os.dup(parent)

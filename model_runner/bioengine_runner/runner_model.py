@@ -29,7 +29,7 @@ import msgpack
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from bioengine_contract import message, run
-from bioengine_contract.errors import BadRequest, RequestError, raise_marked, shorten
+from bioengine_contract.errors import BadRequest, Fault, RequestError, raise_marked, shorten
 from bioengine_contract.ids import PackageKey, is_triton_name, triton_name
 from bioengine_contract.machine import machine_memory
 from bioengine_contract.model_errors import ModelFailed, ModelProcessDied, RunTookTooLong
@@ -38,6 +38,7 @@ from bioengine_contract.request import RunRequest
 from bioengine_contract.run import Run
 from bioengine_contract.store import package_of, resolve
 from bioengine_contract.triton_model import TritonModel, name_on_card
+from bioengine_contract.triton_text import is_unloading, process_died
 
 from bioengine_runner.gpu import cards
 from bioengine_runner.loading.loader import Loader
@@ -86,8 +87,7 @@ class RunnerModel:
     def _fault(self, task_id: str) -> dict[str, Any]:
         """What the client gets for an exception that is no error of the request's; the log has all of it."""
         logger.exception("Task %s failed", task_id)
-        text = f"The server failed while it worked on this request. Ask its admin to look for task {task_id} in its log."
-        return run.failure(RequestError(text), task_id, self._traceback())
+        return run.failure(Fault(task_id), task_id, self._traceback())
 
     def _traceback(self) -> str:
         return f"\n\n{traceback.format_exc()}" if self._boot.debug else ""
@@ -126,7 +126,7 @@ class RunnerModel:
             raise_marked(text)
             logger.warning("%s: %s", model.name, text)
             found = self._loader.process(model.name)
-            if found.state == "open" and "is not ready" not in text and "not healthy" not in text:
+            if found.state == "open" and not is_unloading(text) and not process_died(text):
                 raise ModelFailed(manifest.id, "it gave no reason; the server's log has more")
         raise ModelProcessDied(manifest.id, found.reason or "its process has ended")
 

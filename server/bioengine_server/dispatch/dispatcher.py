@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from bioengine_contract import run
-from bioengine_contract.errors import BioEngineError
+from bioengine_contract.errors import BioEngineError, Fault
 from bioengine_contract.manifest import Manifest
 from bioengine_contract.package import Package
 from bioengine_contract.package_errors import ModelNotFound
@@ -29,7 +29,7 @@ from bioengine_contract.triton_model import TritonModel, triton_model
 from bioengine_server.access.caller import OWN_USER, Caller
 from bioengine_server.aside import aside
 from bioengine_server.dispatch.budget import Budget
-from bioengine_server.dispatch.errors import CallerGone, Fault, ModelNotFetched
+from bioengine_server.dispatch.errors import CallerGone, ModelNotFetched
 from bioengine_server.dispatch.jobs import Job, Jobs
 from bioengine_server.dispatch.loaded import LoadedModels
 from bioengine_server.dispatch.placement import Placement

@@ -87,15 +87,3 @@ class ModelNotFetched(RequestError):
 
     def __init__(self, missing: ModelNotFound, reason: StoreError) -> None:
         super().__init__(f"{missing} {reason}")
-
-
-class Fault(BioEngineError):
-    """Anything else: a fault of the server's own. The log has all of it, and the client what finds it there."""
-
-    code = "server_failed"
-    status = 500
-
-    def __init__(self, task_id: str) -> None:
-        super().__init__(
-            f"The server failed while it worked on this request. Ask its admin to look for task {task_id} in its log."
-        )

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from bioengine_contract import message
-from bioengine_contract.errors import BioEngineError
+from bioengine_contract.errors import BioEngineError, Fault
 from bioengine_contract.model_errors import Cancelled
 
 from bioengine_server.access.caller import Caller
@@ -28,7 +28,6 @@ from bioengine_server.dispatch.progress import Progress
 logger = logging.getLogger(__name__)
 
 DONE = "done"
-_FAULT = "server_failed"
 
 
 class Job:
@@ -149,7 +148,7 @@ class Jobs:
             outcome = CallerGone.code
             raise
         except BaseException:
-            outcome = _FAULT
+            outcome = Fault.code
             raise
         finally:
             del self._jobs[job.task_id]

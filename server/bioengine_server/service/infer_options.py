@@ -16,6 +16,10 @@ _COMPRESSIONS = ("gzip", "deflate")
 _SERIALIZATIONS = ("triton", "imjoy")
 _SHOWN = 60  # characters of a value in an error
 
+# What `infer_options` takes where an argument is left out, as most are.
+_DEFAULTS = ("", "", 0, False, False, 0, None, None)
+_WITHOUT = InferOptions()
+
 
 def infer_options(
     *,
@@ -29,6 +33,9 @@ def infer_options(
     compression_algorithm: Any = None,
 ) -> InferOptions:
     """The options, of which None stands for what Triton does without. Raises RefusedArgument, naming the argument."""
+    given = (model_version, request_id, sequence_id, sequence_start, sequence_end, priority, timeout, compression_algorithm)
+    if all(value is default for value, default in zip(given, _DEFAULTS)):
+        return _WITHOUT
     _check_compression(compression_algorithm)
     return InferOptions(
         model_version=checked_version(model_version),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from bioengine_contract.errors import BioEngineError, RemoteError, unmark
-
-from bioengine_server.triton.text import plain_error, process_died, text_of
+from bioengine_contract.triton_text import plain_error, process_died, text_of
 
 
 class TritonUnavailable(BioEngineError):

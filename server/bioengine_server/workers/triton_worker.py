@@ -17,12 +17,12 @@ from bioengine_contract.operations import Load, ModelProcess, Report
 from bioengine_contract.processes import Process
 from bioengine_contract.shared_tensors import SharedFolder, SharedInputs, SharedTensors, output_file
 from bioengine_contract.triton_model import TritonModel
+from bioengine_contract.triton_text import is_unloading, may_be_gone
 
 from bioengine_server.aside import aside
 from bioengine_server.triton.api import TritonApi
 from bioengine_server.triton.errors import TritonError, TritonUnavailable
 from bioengine_server.triton.runner import Runner
-from bioengine_server.triton.text import is_unloading, may_be_gone
 from bioengine_server.workers.following import followed
 from bioengine_server.workers.memory import Memory
 from bioengine_server.workers.worker import Body, Follower, ModelGone, Opened
