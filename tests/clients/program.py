@@ -297,6 +297,27 @@ async def progress(session):
     assert result["success"], result
 
 
+@call("cancel")
+async def cancel(session):
+    heard = []
+    arguments = [
+        "slow-snail",
+        [np.full((1, 1, 4, 4), 3600, np.float32)],
+        {"progress": function(lambda event: heard.append(dict(event)))},
+    ]
+    if MODE == "sync":  # which waits for the result
+        running = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(session.run(*arguments))))
+    else:
+        running = asyncio.create_task(session.run(*arguments))
+    async with asyncio.timeout(60):
+        while not any(event["state"] == "running" for event in heard):
+            await asyncio.sleep(0.05)
+    task_id = heard[0]["task_id"]
+    assert dict(await settled(session.triton.cancel(task_id))) == {"cancelled": task_id}
+    result = await running
+    assert (result["success"], result["code"], result["task_id"]) == (False, "cancelled", task_id), result
+
+
 @call("list_services")
 async def list_services(session):
     services = await settled(session.server.list_services("public"))

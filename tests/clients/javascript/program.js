@@ -282,6 +282,17 @@ call("progress", async ({ triton }) => {
   assertIsSeashellOf(IMAGE, await run(triton, "conscientious-seashell", [image()], { progress: fail }));
 });
 
+call("cancel", async ({ triton }) => {
+  const heard = [];
+  const anHour = array(new Float32Array(16).fill(3600), [1, 1, 4, 4], "float32");
+  const running = run(triton, "slow-snail", [anHour], { progress: (event) => { heard.push(event); } });
+  while (!heard.some((event) => event.state === "running")) await new Promise((resolve) => setTimeout(resolve, 50));
+  const taskId = heard[0].task_id;
+  assertEqual((await triton.cancel(taskId)).cancelled, taskId);
+  const result = await running;
+  assertEqual([result.success, result.code, result.task_id], [false, "cancelled", taskId]);
+});
+
 call("list_services", async ({ server }) => {
   const services = await server.listServices("public");
   assert(services.some((service) => service.id.endsWith(":triton-client")), services);
