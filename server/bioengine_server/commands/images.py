@@ -13,9 +13,10 @@ from bioengine_server.commands.shared import HomeOption, console, fail, load_set
 from bioengine_server.untrusted import shown
 
 if TYPE_CHECKING:
+    from bioengine_server.images.client import ModelClient
     from bioengine_server.images.model import Model
     from bioengine_server.images.plan import Job
-    from bioengine_server.images.runs import Report
+    from bioengine_server.images.runs import Options, Report
 
 UrlOption = Annotated[
     Optional[str], typer.Option("--server-url", help="Another server than the one of BIOENGINE_HOST and BIOENGINE_PORT.")
@@ -57,7 +58,7 @@ def run(
     """
     from bioengine_server.images.client import ModelClient
     from bioengine_server.images.plan import check_output_name, plan_runs
-    from bioengine_server.images.runs import Options, run_on_files
+    from bioengine_server.images.runs import Options
 
     settings = load_settings()
     options = Options(axes, weights.lower() if weights else None, series, overwrite)
@@ -71,8 +72,7 @@ def run(
             _tell_tables(model, jobs)
             for job in jobs:
                 try:
-                    with console.status(f"Running {shown(id)} on {shown(job.name)} ..."):
-                        report = run_on_files(client, model, job, options)
+                    report = _run_shown(client, model, job, options)
                 except BioEngineError as error:
                     if len(jobs) == 1 or not _is_of_one_image(error):
                         raise
@@ -112,6 +112,17 @@ def _is_of_one_image(error: BioEngineError) -> bool:
     from bioengine_server.images.errors import ConnectionLost
 
     return not isinstance(error, ConnectionLost)
+
+
+def _run_shown(client: ModelClient, model: Model, job: Job, options: Options) -> Report:
+    """Run a model, with a line that says how far it is; Ctrl-C ends it, as everybody's run ends whose client leaves."""
+    from bioengine_server.images.runs import run_on_files
+
+    what = f"Running {shown(model.id)} on {shown(job.name)}"
+    with console.status(f"{what} ...") as status:
+        return run_on_files(
+            client, model, job, options, lambda words: status.update(f"{what}: {words} ..." if words else f"{what} ...")
+        )
 
 
 def _tell_tables(model: Model, jobs: list[Job]) -> None:

@@ -16,6 +16,7 @@ from bioengine_server.images.address import check_address
 from bioengine_server.images.advice import for_command_line
 from bioengine_server.images.errors import ConnectionLost, NotConnected, RunFailed
 from bioengine_server.images.model import Model
+from bioengine_server.images.progress import Progress, in_words
 from bioengine_server.images.waiting import while_alive
 
 # hypha-rpc 0.21 warns of a lost connection also when we hang up ourselves, and prints an error before it raises it.
@@ -71,18 +72,27 @@ class ModelClient:
         """The model's inputs and outputs. Raises RunFailed, ConnectionLost."""
         return Model.of(id, self._ask({"model_id": id, "return_rdf": True})["rdf"])
 
-    def run(self, id: str, inputs: Sequence[np.ndarray | None], weights: str | None = None) -> Answer:
-        """The model's outputs. None: an optional input that is left out. Raises RunFailed, ConnectionLost."""
+    def run(
+        self, id: str, inputs: Sequence[np.ndarray | None], weights: str | None = None, progress: Progress = lambda words: None
+    ) -> Answer:
+        """The model's outputs. Raises RunFailed, ConnectionLost.
+
+        Args:
+            id: of the model.
+            inputs: one for each; None for an optional one that is left out.
+            weights: their format; None for the server's choice.
+            progress: told how far it is, in another thread.
+        """
         request: dict[str, Any] = {"model_id": id, "inputs": list(inputs)}
         if weights is not None:
             request["weight_format"] = weights
-        result = self._ask(request)
+        result = self._ask(request, progress=lambda event: progress(in_words(event)))
         warnings = [for_command_line(str(warning)) for warning in result.get("warnings") or []]
         return Answer(result["outputs"], result["execution_time"], warnings)
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, request: dict[str, Any], **more: Any) -> dict[str, Any]:
         def call() -> dict[str, Any]:
-            answer: dict[str, Any] = self._triton.execute(inputs=[request], model_name=RUNNER, serialization="imjoy")
+            answer: dict[str, Any] = self._triton.execute(inputs=[request], model_name=RUNNER, serialization="imjoy", **more)
             return answer
 
         try:

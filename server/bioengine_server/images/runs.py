@@ -15,6 +15,7 @@ from bioengine_server.images.files import read_image, write_image
 from bioengine_server.images.image import Image, PixelSize, rescaled
 from bioengine_server.images.model import Model, TensorAxes
 from bioengine_server.images.plan import Job, check_batch
+from bioengine_server.images.progress import Progress
 from bioengine_server.output_file import OutputExists
 
 _INSTEAD = (".tif", ".npy")  # kinds of files, of which the last holds anything
@@ -57,8 +58,13 @@ class Report:
     notes: list[str]
 
 
-def run_on_files(client: ModelClient, model: Model, job: Job, options: Options) -> Report:
-    """Raises ImageError, RunFailed, ConnectionLost, OutputExists; nothing is run where that can be known before."""
+def run_on_files(
+    client: ModelClient, model: Model, job: Job, options: Options, progress: Progress = lambda words: None
+) -> Report:
+    """Raises ImageError, RunFailed, ConnectionLost, OutputExists; nothing is run where that can be known before.
+
+    `progress`: told how far the run is.
+    """
     images = [read_image(file, options.series) for file in job.images]
     notes = [f"{file.name}: {note}." for file, image in zip(job.images, images) for note in image.notes]
     chosen = model.inputs_of(len(images))
@@ -69,7 +75,7 @@ def run_on_files(client: ModelClient, model: Model, job: Job, options: Options) 
     before = dict(zip(model.inputs[chosen[0]].axes, arranged[0].data.shape))
     check_batch(job, model, before.get("b", 1))
     arrays = dict(zip(chosen, (array.data for array in arranged)))
-    answer = client.run(model.id, [arrays.get(number) for number in range(max(chosen) + 1)], options.weights)
+    answer = client.run(model.id, [arrays.get(number) for number in range(max(chosen) + 1)], options.weights, progress)
     notes += [f"{job.name}: {warning}" for warning in answer.warnings]
     written, left_out = [], []
     for number, (output, spec) in enumerate(zip(answer.outputs, model.outputs)):
