@@ -6,6 +6,7 @@ docs/settings.md and .env.example list each of them; a test fails when one is mi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import tempfile
@@ -244,7 +245,7 @@ class Settings(BaseSettings):
         """Whether `triton` is the URL of one that this server does not start."""
         return self.triton not in ("embedded", "none")
 
-    @property
+    @functools.cached_property
     def trusted(self) -> frozenset[str]:
         """The entries of `trusted_models`."""
         return parse_trusted(self.trusted_models)

@@ -330,7 +330,10 @@ class LoadedModels:
             state.opened, state.memory = None, Memory()
 
     def _state(self, model: TritonModel) -> ModelState:
-        return self._models.setdefault(model.name, ModelState(model.base_name))
+        state = self._models.get(model.name)
+        if state is None:
+            state = self._models[model.name] = ModelState(model.base_name)
+        return state
 
     def _on_cards(self, model: TritonModel) -> list[TritonModel]:
         """The model on each card that it may be on; as it is where there is no choice."""
