@@ -1,7 +1,8 @@
-"""Memory of the whole stack with one small model loaded: at rest, and the most while large images pass."""
+"""Memory of the whole stack with one small model loaded: at rest, the most while large images pass, and after all of it."""
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 
 from bioengine_server.bench.measurement import Measurement
@@ -9,6 +10,7 @@ from bioengine_server.bench.stack import LIBRARIES, BenchStack
 
 _SIDE = 2048  # pixels: 16 MB
 _ECHOES = 3
+_REST = 45.0  # seconds; what is given back is given back within a minute
 
 
 def memory(stack: BenchStack, rounds: int) -> list[Measurement]:
@@ -25,4 +27,13 @@ def memory(stack: BenchStack, rounds: int) -> list[Measurement]:
     return [
         Measurement("memory at rest", "MB", (at_rest / 1e6,)),
         Measurement("memory, peak while 16 MB pass", "MB", (max(seen) / 1e6,)),
+    ]
+
+
+def memory_after(stack: BenchStack, rounds: int) -> list[Measurement]:
+    """Last of all subjects: what models hold after their images, when they have rested. `rounds` makes no difference."""
+    time.sleep(_REST)
+    return [
+        Measurement("memory after all, with the models of the bench", "MB", (stack.memory() / 1e6,)),
+        *([Measurement("GPU memory after all", "MB", (held / 1e6,))] if (held := stack.card_memory()) else []),
     ]

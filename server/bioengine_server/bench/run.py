@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bioengine_server.bench.core import core
+from bioengine_server.bench.crowd import crowd
 from bioengine_server.bench.echo import echo
 from bioengine_server.bench.huge import huge
 from bioengine_server.bench.measurement import Measurement
-from bioengine_server.bench.memory import memory
+from bioengine_server.bench.memory import memory, memory_after
 from bioengine_server.bench.proxy import proxy
+from bioengine_server.bench.shapes import shapes
 from bioengine_server.bench.stack import CLIENT_ENVIRONMENTS, bench_stack
 from bioengine_server.environments import build_environments
 from bioengine_server.errors import StackError
@@ -19,7 +21,7 @@ Subject = Callable[..., list[Measurement]]
 """Takes a `BenchStack` and the number of rounds."""
 
 # Memory first, and no large model loaded before it is measured.
-SUBJECTS: tuple[Subject, ...] = (memory, huge, echo, proxy, core)
+SUBJECTS: tuple[Subject, ...] = (memory, huge, echo, proxy, core, shapes, crowd, memory_after)
 
 
 def run_bench(settings: Settings, rounds: int, with_huge: bool, tell: Callable[[str], None]) -> list[Measurement]:

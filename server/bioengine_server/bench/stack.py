@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from bioengine_contract.ids import RUNNER
 
 from bioengine_server.bench.client import Client
 from bioengine_server.bench.cpu import Watched
+from bioengine_server.network.http_get import get
 from bioengine_server.network.ports import free_ports
 from bioengine_server.own_server import own_server
 from bioengine_server.settings import Settings
@@ -65,6 +68,26 @@ class BenchStack:
         """Bytes of all processes, or of those of one Triton model."""
         prefix = self.settings.shm_prefix
         return stack_memory(self.pid, prefix) if model is None else pss(processes_of_model(prefix, model))
+
+    def has_card(self) -> bool:
+        """Whether its models compute on a GPU."""
+        return any(str(model["device"]).startswith("cuda") for model in self._status()["models"])
+
+    def card_memory(self) -> int:
+        """Bytes of the GPUs' memory that its processes hold, as NVIDIA's management tool says; 0 where there is none."""
+        query = ["nvidia-smi", "--query-compute-apps=pid,used_gpu_memory", "--format=csv,noheader,nounits"]
+        try:
+            lines = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+        except (OSError, subprocess.SubprocessError):
+            return 0
+        own = {pid for pids in self.processes().values() for pid in pids}
+        held = (line.split(",") for line in lines if line.count(",") == 1)
+        return sum(int(size) * 2**20 for pid, size in held if size.strip().isdecimal() and int(pid) in own)
+
+    def _status(self) -> dict[str, Any]:
+        """What `get_status` says."""
+        answer: dict[str, Any] = get(f"{self.settings.url}/public/services/triton-client/get_status", 20).json()
+        return answer
 
     def watched(self, case: Callable[[], float], client: Client) -> Watched:
         """A measurement by `client` that also tells the CPU time of each process."""

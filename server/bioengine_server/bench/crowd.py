@@ -1,0 +1,54 @@
+"""One model and many callers at once: what each answer takes, compared with one caller alone; and every answer is right."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+from bioengine_server.bench.client import Client
+from bioengine_server.bench.measurement import Measurement, interleaved
+from bioengine_server.bench.stack import LIBRARIES, BenchStack
+
+_CALLERS = 16
+_RUNS = 48  # of each measurement, shared among its callers
+_MODEL, _SHAPE = "bench-unet", (1, 1, 256, 256)
+_LIBRARY = LIBRARIES[-1]
+
+# Of the time for an answer. One caller leaves a card idle nine tenths of the time, and many use it; one keeps a processor busy.
+_LIMIT_ON_CARD, _LIMIT = 1 / 3, 1.1
+
+
+def crowd(stack: BenchStack, rounds: int) -> list[Measurement]:
+    with ExitStack() as parts:
+        users = [parts.enter_context(stack.user(_LIBRARY)) for _ in range(_CALLERS)]
+        runs = _Runs(stack)
+        cases = {"one": lambda: runs.by(users[:1]), "many": lambda: runs.by(users)}
+        values = interleaved(cases, max(1, rounds // 3), warm_up=1)
+    reference = Measurement("256x256, answers to 1 caller", "ms", values["one"])
+    limit = _LIMIT_ON_CARD if stack.has_card() else _LIMIT
+    name = f"256x256, answers to {_CALLERS} callers"
+    return [reference, Measurement(name, "ms", values["many"], reference, ratio_limit=limit)]
+
+
+class _Runs:
+    """Runs of one model, by several clients side by side."""
+
+    def __init__(self, stack: BenchStack) -> None:
+        self._folder = stack.folder
+        self._seeds = itertools.count()
+
+    def by(self, users: Sequence[Client]) -> float:
+        """Milliseconds from one answer to the next. Raises BenchFailed."""
+        each = _RUNS // len(users)
+
+        def run(number: int, user: Client) -> None:
+            for _ in range(each):
+                user.predict(_MODEL, _SHAPE, next(self._seeds), self._folder / f"crowd-{number}.npy")
+
+        started = time.perf_counter()
+        with ThreadPoolExecutor(len(users)) as pool:
+            list(pool.map(run, range(len(users)), users))
+        return (time.perf_counter() - started) / (each * len(users)) * 1000
