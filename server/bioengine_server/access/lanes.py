@@ -174,6 +174,9 @@ class SharedWork:
                 self._begin(key, place, work)
         return await asyncio.shield(self._under_way[key])
 
+    def is_under_way(self, key: Hashable) -> bool:
+        return key in self._under_way
+
     def _begin(self, key: Hashable, place: Place, work: Callable[[], Awaitable[Any]]) -> None:
         def end(ended: asyncio.Task[Any]) -> None:
             del self._under_way[key]

@@ -50,6 +50,8 @@ logger = logging.getLogger(__name__)
 # How long a run that nobody wants any more may take to notice that, between two of its tiles, before its process is ended.
 _NOTICES_WITHIN = 3.0  # seconds
 
+_DOWNLOAD_TOLD_EVERY = 0.5  # seconds
+
 
 @dataclass(frozen=True)
 class Call:
@@ -124,10 +126,10 @@ class Dispatcher:
         result = await self._on_model(prepared.model, job, lambda: self._run(prepared, request, job))
         return {**result, **run.description(package, self._files_url)} if "return_rdf" in request.options else result
 
-    async def forward(self, model: TritonModel, call: Call, version: str, body: Body, headers: Mapping[str, str]) -> Any:
-        """Triton's answer to an inference request of its own protocol, with the model loaded.
+    async def forward(self, model_id: str, call: Call, version: str, body: Body, headers: Mapping[str, str]) -> Any:
+        """Triton's answer to an inference request of its own protocol, with the model of an id loaded, and downloaded before.
 
-        Raises RequestError, Busy, CallerGone, TritonUnavailable, and what `body` raises.
+        Raises RequestError, Busy, CallerGone, Cancelled, TritonUnavailable, and what `body` raises.
         """
 
         async def work(placed: TritonModel, _: Opened) -> Any:
@@ -135,13 +137,14 @@ class Dispatcher:
             with job.at_work(placed.name):
                 return await self._worker.forward(placed, version, body, headers)
 
-        job = Job(call.caller, model.manifest.id, call.progress)
+        job = Job(call.caller, model_id, call.progress)
         job.size = int(headers.get("content-length", 0))
         with self.jobs.begun(job):
+            model = triton_model(await self._package(model_id, job), trusted=self._settings.trusted)
             return await self._on_model(model, job, lambda: self.loaded.run(model, work, job.raise_if_stopped))
 
-    def stored(self, model_id: str, argument: str = "model_name") -> TritonModel:
-        """The model of the store that an id names, for a client to run. Raises RequestError, ReservedModel.
+    def check_stored(self, model_id: str, argument: str = "model_name") -> None:
+        """See that the store has a model of an id that clients may run. Raises RequestError, ReservedModel.
 
         Args:
             model_id: as the client named it.
@@ -150,12 +153,6 @@ class Dispatcher:
         package = resolve(self._settings.store, model_id)
         if package.id == PROBE_MODEL:
             raise ReservedModel(argument)
-        return triton_model(package, trusted=self._settings.trusted)
-
-    async def model(self, model_id: str, call: Call) -> TritonModel:
-        """The same, downloaded where it is not stored. Raises RequestError, Busy."""
-        with self.jobs.begun(Job(call.caller, model_id, call.progress)) as job:
-            return triton_model(await self._package(model_id, job), trusted=self._settings.trusted)
 
     def stored_config(self, model_id: str) -> dict[str, Any]:
         """Triton's configuration of a stored model. Raises RequestError."""
@@ -226,12 +223,16 @@ class Dispatcher:
             return resolve(self._settings.store, model_id)
         except ModelNotFound as missing:
             job.tell("downloading")
+            last = 0.0
 
             def tell(name: str, done: int, total: int | None) -> None:
-                job.tell("downloading", file=name, bytes=done, **({} if total is None else {"total": total}))
+                nonlocal last
+                if time.monotonic() - last >= _DOWNLOAD_TOLD_EVERY or done == total:
+                    job.tell("downloading", file=name, bytes=done, **({} if total is None else {"total": total}))
+                    last = time.monotonic()
 
             try:
-                await self._store.fetch(missing.model_id, job.caller, tell)
+                await job.unless_stopped(self._store.fetch(missing.model_id, job.caller, tell))
             except StoreError as error:
                 raise ModelNotFetched(missing, error) from error
         return resolve(self._settings.store, model_id)

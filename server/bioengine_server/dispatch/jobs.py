@@ -13,8 +13,8 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from bioengine_contract import message
@@ -28,6 +28,8 @@ from bioengine_server.dispatch.progress import Progress
 logger = logging.getLogger(__name__)
 
 DONE = "done"
+
+T = TypeVar("T")
 
 
 class Job:
@@ -102,6 +104,19 @@ class Job:
             self.stopped.set()
         if self.stopped.is_set():
             raise Cancelled(self._cancelled_by) if self._cancelled_by else CallerGone(self.caller)
+
+    async def unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
+        """`await work`, which ends when nobody wants it any more. Raises CallerGone, Cancelled, and what `work` raises."""
+        task, stopped = asyncio.create_task(work), asyncio.create_task(self.stopped.wait())
+        try:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                self.raise_if_stopped()
+            return task.result()
+        finally:
+            task.cancel()
+            stopped.cancel()
+            del task  # it would keep what `work` raised, whose traceback has this frame
 
     def end(self, outcome: str) -> None:
         self._enter("ended")

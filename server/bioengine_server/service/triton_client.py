@@ -248,7 +248,7 @@ class TritonClient:
         async with self.access.request(caller):
             with contextlib.suppress(RequestError):  # which the answer says
                 if request.inputs is not None:
-                    self.dispatcher.stored(request.model_id, "model_id")
+                    self.dispatcher.check_stored(request.model_id, "model_id")
             return await self.dispatcher.respond(request, Call(caller, Progress(None)))
 
     async def forward(self, model_name: str, version: str, body: Body, headers: Mapping[str, str], caller: Caller) -> Any:
@@ -268,7 +268,7 @@ class TritonClient:
         async with self.access.request(caller):
             call = Call(caller, Progress(None))
             try:
-                model = self.dispatcher.stored(model_name)
+                self.dispatcher.check_stored(model_name)
             except (BadModelId, ModelNotFound):
                 if await self.triton.is_ready(model_name):
                     suffix = f"/versions/{version}" if version else ""
@@ -276,8 +276,7 @@ class TritonClient:
                     return await self.dispatcher.other_model(
                         model_name, call, lambda: self.triton.open("POST", path, body(), dict(headers))
                     )
-                model = await self.dispatcher.model(model_name, call)
-            return await self.dispatcher.forward(model, call, version, body, headers)
+            return await self.dispatcher.forward(model_name, call, version, body, headers)
 
     def _caller(self, context: dict[str, Any] | None) -> Caller:
         """The caller; whether it is still there is known of those who are connected to the Hypha of this process.

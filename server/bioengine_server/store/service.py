@@ -65,6 +65,7 @@ class StoreService:
         self._writing: asyncio.Future[None] | None = None
         self._downloads, self._describing = SharedWork(Lane(_DOWNLOADS)), SharedWork(Lane(_DESCRIBING))
         self._descriptions: dict[str, Manifest] = {}
+        self._listeners: dict[str, list[Progress]] = {}
 
     async def fetch(self, id: str, caller: Caller | None, progress: Progress = nobody) -> None:
         """Have the model `id` in the store.
@@ -72,12 +73,19 @@ class StoreService:
         Args:
             id: a nickname, with or without a version, or a DOI; well-formed.
             caller: who asks; None for the admin, at the command line.
-            progress: told of each file; of one download only the first who asked is told.
+            progress: told of each file.
 
         Raises StoreError, Busy.
         """
         self._check(id, caller)
-        await self._downloads.once(id, caller, lambda: self._fetch(id, progress))
+        listeners = self._listeners.setdefault(id, [])
+        listeners.append(progress)
+        try:
+            await self._downloads.once(id, caller, lambda: self._fetch(id, partial(_tell_all, listeners)))
+        finally:
+            listeners.remove(progress)
+            if not listeners and not self._downloads.is_under_way(id):
+                self._listeners.pop(id, None)
 
     async def describe(self, id: str, caller: Caller | None) -> Manifest:
         """What is known of a model that is not stored from its description alone; no weights are fetched.
@@ -171,6 +179,12 @@ class StoreService:
             yield
         except OSError as error:
             raise StoreNotWritable(self._settings.store, error.strerror or str(error)) from error
+
+
+def _tell_all(listeners: list[Progress], name: str, done: int, total: int | None) -> None:
+    """Tell everybody who waits for a download."""
+    for tell in list(listeners):
+        tell(name, done, total)
 
 
 def _manifest_of(found: Description) -> Manifest:

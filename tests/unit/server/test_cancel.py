@@ -139,3 +139,25 @@ async def test_of_several_that_a_process_dies_with_one_is_to_blame(make: Make) -
     results = await asyncio.gather(first, second, third)
     assert sorted(result.get("code", "") for result in results) == ["", "", "model_process_died"]
     assert worker.most_at_once == 3 and len(worker.loads) == 3
+
+
+async def test_who_waits_for_a_download_is_answered_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    dispatcher, _ = make()
+    told: list[dict[str, Any]] = []
+
+    async def fetch(id: str, caller: Any, progress: Any) -> None:
+        for done in range(1000):
+            progress("weights.onnx", done, 1000)
+        progress("weights.onnx", 1000, 1000)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(dispatcher._store, "fetch", fetch)
+    by = call(progress=told.append)
+    async with by.progress:
+        task = asyncio.create_task(run(dispatcher, "whale", by=by))
+        await asyncio.sleep(0.05)
+        (job,) = dispatcher.jobs
+        assert job.state == "downloading" and job.details == {"file": "weights.onnx", "bytes": 1000, "total": 1000}
+        dispatcher.jobs.cancel(job.task_id, "its caller")
+        assert (await task)["code"] == "cancelled"
+    assert [event.get("bytes") for event in told] == [None, 0, 1000], "not of each piece"

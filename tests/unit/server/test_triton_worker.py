@@ -14,16 +14,16 @@ import pytest
 from bioengine_contract.errors import RequestError
 from bioengine_contract.operations import ModelProcess
 from bioengine_contract.shared_tensors import SharedTensors
+from bioengine_contract.store import resolve
+from bioengine_contract.triton_model import triton_model
 from bioengine_server.access.caller import Caller
-from bioengine_server.dispatch.dispatcher import Dispatcher
 from bioengine_server.dispatch.jobs import Job
 from bioengine_server.dispatch.progress import Progress
 from bioengine_server.settings import Settings
-from bioengine_server.store.service import StoreService
 from bioengine_server.triton.errors import TritonError
 from bioengine_server.workers.triton_worker import TritonWorker
 
-from tests.unit.server.test_dispatcher import FakeWorker, store
+from tests.unit.server.test_dispatcher import store
 
 
 class FakeRunner:
@@ -51,7 +51,7 @@ async def test_a_failed_run_keeps_no_images(tmp_path: Path, text: str, status: i
     """Not even until the garbage collector comes: many of them would fill the memory before it does."""
     store(tmp_path, "shark")
     settings = Settings(home=tmp_path, offline=True)
-    model = Dispatcher(settings, FakeWorker(), StoreService(settings), "").stored("shark")
+    model = triton_model(resolve(settings.store, "shark"))
     runner: Any = FakeRunner(text, status)
     worker = TritonWorker(runner, SharedTensors(tmp_path / "shared"), is_local=False)
     image = np.zeros((1, 4, 4), np.float32)
