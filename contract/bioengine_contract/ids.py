@@ -1,10 +1,11 @@
-"""What ids and names look like: of models, packages, versions and Triton models. Nothing else decides it.
+"""What the ids and names of models, packages, versions and Triton models look like. It is defined only here.
 
     what a client sends   model id      "affable-shark", "affable-shark/1.1", "10.5281/zenodo.5869899"
-    a stored package      package key   "affable-shark/1": its id and its version, two names of folders
+    a stored package      package key   "affable-shark/1": its id and its version, each the name of a folder
     in Triton             Triton model  "affable-shark", "affable-shark--v2", "affable-shark--onnx"
 
-A model id is looked up; it never becomes a path, a URL, or an argument of bioimageio's own loading, which would open both.
+A model id is only looked up. It is never used as a path or URL, and never passed to bioimageio's own loading functions, which
+would open both.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from dataclasses import dataclass
 from bioengine_contract.errors import BadRequest, shorten
 
 RUNNER = "bioengine-model-runner"
-"""The Triton model that clients name."""
+"""The Triton model that clients call."""
 
 RUNNER_VERSION = "1"
 """Its one version."""
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
-"""A package's id, a version as a folder, a file's own name: one part of a path."""
+"""A name that can be one part of a path: a package's id, a version's folder, a file name."""
 
 TRITON_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
-"""A model of Triton: one part of its URLs."""
+"""The name of a Triton model, which is one part of Triton's URLs."""
 
 TRITON_VERSION = r"[0-9]{1,18}"
 
@@ -36,7 +37,7 @@ _RECORD = r"/[0-9]{1,20}"
 _MODEL_IDS = (
     re.compile(rf"(?P<id>{NAME}(?:/{_VERSION})?)"),
     re.compile(rf"(?P<id>{_DOI}(?:{_RECORD})?)"),
-    re.compile(rf"/models/(?P<id>{NAME})/rdf\.yaml"),  # an old local set-up's spelling; only its nickname is used
+    re.compile(rf"/models/(?P<id>{NAME})/rdf\.yaml"),  # how an old local set-up spelled it; only the nickname is used
 )
 _FOLDER_NAME = re.compile(NAME)
 _TRITON_NAME = re.compile(TRITON_NAME)
@@ -52,13 +53,13 @@ class BadModelId(BadRequest):
         super().__init__(
             f"model_id {shorten(model_id)} is not a model id. Expected a nickname like 'affable-shark', a nickname with a "
             "version like 'affable-shark/1.1', or a DOI like '10.5281/zenodo.5869899'. "
-            "Paths, URLs and drafts are not taken: ask for a stored model by its id."
+            "Paths, URLs and drafts are not accepted: use the id of a stored model."
         )
 
 
 @dataclass(frozen=True)
 class PackageKey:
-    """Names a stored package: the two folders that it lies in, in the model store."""
+    """Identifies a stored package by its id and version, which are also its two folders in the model store."""
 
     id: str
     version: str
@@ -68,13 +69,13 @@ class PackageKey:
 
     @classmethod
     def parse(cls, text: str) -> PackageKey | None:
-        """The key in a text; None where it is none."""
+        """The key that a text such as "affable-shark/1" stands for; None if the text is not a key."""
         found = _KEY.fullmatch(text)
         return cls(found[1], found[2]) if found else None
 
 
 def parse_model_id(model_id: object) -> str:
-    """The model id in what a client sent, in its plain spelling. Raises BadModelId."""
+    """The model id that a client sent, in its normal spelling. Raises BadModelId."""
     if isinstance(model_id, str):
         for pattern in _MODEL_IDS:
             if found := pattern.fullmatch(model_id):
@@ -88,38 +89,38 @@ def is_name(text: str) -> bool:
 
 
 def is_storable_id(id: str) -> bool:
-    """Whether it can be the id of a stored package: the name of a folder, and of a Triton model of its own.
+    """Whether a text can be the id of a stored package, and so the name of a folder and of a Triton model.
 
-    `--` sets a version or weights apart in the name of a Triton model. The first half of a DOI, with a version behind it, would
-    be the whole DOI of another model.
+    `--` is not allowed, because it separates the version or the weight format in the name of a Triton model. The first half of a
+    DOI is not allowed either: with a version after it, it would be the whole DOI of another model.
     """
     return is_name(id) and "--" not in id and id.casefold() != RUNNER and re.fullmatch(_DOI_PREFIX, id) is None
 
 
 def split_doi(name: str) -> tuple[str, str] | None:
-    """A DOI without the number of its record, and that with its slash (empty where it has none); None for what is no DOI."""
+    """A DOI without its record number, and the record number with its slash (empty if there is none). None if it is not a DOI."""
     found = _DOI_WITH_RECORD.fullmatch(name)
     return (found[1], found[2] or "") if found else None
 
 
 def version_folder(version: object) -> str:
-    """A package's version as a folder name; packages without one are `0`."""
+    """A package's version as a folder name; `0` for packages without a version."""
     name = "" if version is None else _OTHERS.sub("_", str(version))
     return name if is_name(name) else "0"
 
 
 def is_triton_name(text: object) -> bool:
-    """Whether a model of Triton may have this name."""
+    """Whether a Triton model may have this name."""
     return isinstance(text, str) and _TRITON_NAME.fullmatch(text) is not None
 
 
 def triton_name(key: PackageKey, is_default: bool, only: str = "") -> str:
-    """The name of a package's Triton model, a pure function of what is in it.
+    """The name of a package's Triton model. It depends on nothing but the arguments.
 
     Args:
-        key: of the package.
-        is_default: whether the plain id names this version.
-        only: the format of its weights, where a client has asked for one that is not the first choice.
+        key: the package.
+        is_default: whether this version is the one that clients get by the id alone.
+        only: the weight format, if a client has asked for one that is not the first choice; otherwise None.
     """
     name = _OTHERS.sub("_", key.id)
     if not is_default:

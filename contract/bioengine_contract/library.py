@@ -1,12 +1,12 @@
-"""Is a library still what it was when its private names were looked at?
+"""Check that the libraries whose private names are used are still the versions that were reviewed.
 
-Another version may do elsewhere what the server closes here, or keep elsewhere what the runner reads. So for each library whose
-private names are used there is one module (`foreign` of the server and of the runner) with its exact version, and with a digest
-of the source of each part that is changed or relied on.
+In another version, a function that the server replaces may no longer be called, or what the runner reads may have moved. So for
+each library whose private names are used there is one module (in `foreign` of the server and of the runner) with its exact
+version, and with a digest of the source of each part that is changed or relied on.
 
     python -m bioengine_contract.library bioengine_server.foreign
 
-prints what differs, with the digests to put in place of the known ones once it has been looked at.
+prints what differs, with the new digests. After a review of the differences they replace the old ones.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 Parts = Mapping[str, tuple[Any, str]]
-"""What is changed or relied on, by its name: itself, or None where it is not there any more, and the digest of its source."""
+"""The parts of a library that are changed or relied on: from a part's name to the part (None if it no longer exists) and the
+expected digest of its source."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How an installed library differs from the one that was looked at.
+    """How an installed library differs from the version that was reviewed.
 
     Attributes:
-        found: its installed version, "none" where it is not installed.
-        names: of the parts that have changed or are gone.
+        found: the installed version; "none" if it is not installed.
+        names: the names of the parts that have changed or no longer exist.
     """
 
     found: str
@@ -47,12 +48,12 @@ def digest_of(part: Any) -> str:
 
 
 def difference(library: str, expected: str, parts: Parts) -> Difference | None:
-    """How a library differs from what is expected; None where it does not.
+    """How a library differs from the version that was reviewed; None if it does not differ.
 
     Args:
-        library: its name as a distribution, such as "hypha-rpc".
-        expected: its version.
-        parts: of it.
+        library: the name of its distribution, such as "hypha-rpc".
+        expected: the version that was reviewed.
+        parts: its parts that are changed or relied on.
     """
     try:
         found = version(library)
@@ -63,11 +64,11 @@ def difference(library: str, expected: str, parts: Parts) -> Difference | None:
 
 
 def changes(package: str) -> Iterator[str]:
-    """A line for each part that differs, of all modules of a package of such modules."""
+    """One line for each part that differs, for all modules of a `foreign` package."""
     for each in pkgutil.iter_modules(import_module(package).__path__):
         module = import_module(f"{package}.{each.name}")
         for name, (part, digest) in module.PARTS.items():
-            now = "is not there any more" if part is None else digest_of(part)
+            now = "no longer exists" if part is None else digest_of(part)
             if now != digest:
                 yield f"{module.__name__}: {name}: {digest} -> {now}"
 

@@ -1,6 +1,6 @@
-"""`model.json`: all that is known of a package without opening it with bioimageio.
+"""The manifest `model.json`: all that server and runner need to know about a package without opening it with bioimageio.
 
-Written once, at import, by the server's store (`bioengine_server.store.manifest_builder`); read by everybody.
+The server's store writes it once, at import (`bioengine_server.store.manifest_builder`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RDF = "rdf.yaml"
 
 @dataclass(frozen=True)
 class SizeReference:
-    """A size that follows an axis of another tensor, mostly an input: size = of that axis * scale + offset (pixels)."""
+    """A size that depends on an axis of another tensor, usually an input: size of that axis * scale + offset, in pixels."""
 
     tensor: str
     axis: str
@@ -31,7 +31,7 @@ class SizeReference:
 class Axis:
     """One axis of a tensor. Sizes in pixels (samples, channels): `min` + n * `step`; step 0: exactly `min`.
 
-    `halo`: of an output, the pixels at either end that the border of an image, or of a tile, spoils.
+    `halo`: for an output, the number of pixels at either end that are wrong because the image, or the tile, ends there.
     """
 
     id: str
@@ -42,7 +42,7 @@ class Axis:
     halo: int = 0
 
     def describe(self) -> str:
-        """Its name and sizes, for a person: "y: 64 + n*16"."""
+        """The axis and its sizes as text for error messages: "y: 64 + n*16"."""
         if self.reference is not None:
             return f"{self.id}: as {self.reference.axis} of '{self.reference.tensor}'"
         if self.type == BATCH:
@@ -72,13 +72,13 @@ class Tensor:
 
     @property
     def sample(self) -> Tensor:
-        """The same without its batch axis."""
+        """This tensor without its batch axis."""
         return replace(self, axes=tuple(axis for axis in self.axes if axis.type != BATCH))
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of one format: the file, by its path within the package, its SHA-256, and the files of its tensors if not in it."""
+    """Weights of one format: the file (a path within the package), its SHA-256, and any further files that hold its tensors."""
 
     source: str
     sha256: str
@@ -96,26 +96,27 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     format: Literal[2] = 2
-    """1, of earlier versions, has no halo, and no sizes of outputs in format 0.4; the store writes such a one anew."""
+    """Version of the manifest's format. Version 1 lacks the halo, and the output sizes of models in format 0.4; the store
+    replaces such manifests."""
     id: str
     version: str
     name: str
     imported: datetime.datetime
     origin: str
-    """Where it came from: a file, or the URL of its description."""
+    """Where the package came from: a file, or the URL of its description."""
     size: int
-    """Bytes of the whole package."""
+    """Size of the whole package in bytes."""
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     weights: dict[str, Weights]
-    """Those that can be run, some of them only where the admin trusts the package, in the order of the description."""
+    """The weights that can be run (some only if the admin trusts the package), in the order of the description."""
     unsupported_weights: tuple[str, ...]
     code: tuple[str, ...]
-    """Python of its own that the package would run with weights of any format; empty for most."""
+    """Python code in the package that would run with weights of any format; empty for most packages."""
     files: dict[str, str]
-    """SHA-256 of every file at import."""
+    """The SHA-256 that each file had at import."""
     test_inputs: tuple[str, ...] = ()
     test_outputs: tuple[str, ...] = ()
     triton_config: dict[str, Any]
     rdf: dict[str, Any]
-    """The description in the 0.4 shape that older clients read."""
+    """The description in the form of format 0.4, which older clients read."""

@@ -1,4 +1,4 @@
-"""The wire form of a request of `bioengine-model-runner` and its result: MessagePack of imjoy-rpc's encoding.
+"""How requests to `bioengine-model-runner` and their results are encoded: imjoy-rpc's data representation, as MessagePack.
 
 An array is `{"_rtype": "ndarray", "_rvalue": bytes, "_rshape": [int, ...], "_rdtype": "float32"}` with C-ordered,
 little-endian bytes (imjoy-rpc's "Data type representation").
@@ -15,25 +15,26 @@ import numpy as np
 from bioengine_contract.msgpack_scan import check_structure
 
 DTYPES = frozenset("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128".split())
-"""What may arrive, by name or, with a byte order, as NumPy spells it (>f4); object arrays and structured dtypes may not."""
+"""The dtypes that are accepted, by name or in NumPy's spelling with a byte order (>f4). Object arrays and structured dtypes are
+not."""
 
 MAX_AXES = 32
-"""Of an array, as NumPy 1 has it."""
+"""The largest number of axes of an array; it is NumPy 1's limit."""
 
 _SPELLINGS = {np.dtype(order + np.dtype(name).str[1:]).str for name in DTYPES for order in "<>"}
 
 
 def encode(value: Any) -> bytes:
-    """`value` (dicts, lists, strings, numbers, arrays) as bytes. Raises TypeError for what cannot be sent, such as a function."""
+    """Encode `value` (dicts, lists, strings, numbers, arrays). Raises TypeError for what cannot be sent, such as a function."""
     packed: bytes = msgpack.packb(value, default=represent, use_bin_type=True)
     return packed
 
 
 def decode(data: bytes | memoryview) -> Any:
-    """The object that `data` encodes; arrays are read-only views of it.
+    """Decode `data`; arrays are read-only views of it.
 
-    `data` may be hostile: how much there is in it is seen before memory is taken. Raises ValueError, or
-    msgpack.UnpackException, for what is not such an encoding.
+    `data` may be hostile, so the number of values in it is checked before memory is allocated. Raises ValueError or
+    msgpack.UnpackException if `data` is not in this encoding.
     """
     check_structure(data)
 
@@ -46,7 +47,7 @@ def decode(data: bytes | memoryview) -> Any:
 
 
 def size(value: Any) -> int:
-    """About how many bytes `value` takes on the wire."""
+    """About how many bytes `value` has when it is encoded."""
     total, pending = 0, [value]
     while pending:
         item = pending.pop()
@@ -55,7 +56,7 @@ def size(value: Any) -> int:
         elif isinstance(item, (bytes, bytearray, str)):
             total += len(item)
         elif isinstance(item, dict):
-            # Not by its own `values`: hypha-rpc's maps have their items as attributes.
+            # Not `value.values()`: hypha-rpc's dicts offer their items as attributes, so that a key could hide the method.
             pending.extend(dict.values(item))
         elif isinstance(item, (list, tuple)):
             pending.extend(item)
@@ -65,7 +66,7 @@ def size(value: Any) -> int:
 
 
 def restore(value: dict[str, Any]) -> Any:
-    """The array that a dict of the encoding stands for; other dicts as they are. Raises ValueError."""
+    """The array that an encoded dict stands for; other dicts unchanged. Raises ValueError."""
     if dict.get(value, "_rtype") != "ndarray":
         return value
     data, shape, dtype = (dict.get(value, name) for name in ("_rvalue", "_rshape", "_rdtype"))
@@ -81,14 +82,14 @@ def restore(value: dict[str, Any]) -> Any:
 
 
 def item_size(dtype: Any) -> int:
-    """Bytes of one element of a dtype as the encoding names it. Raises ValueError."""
+    """Bytes of one element, for a dtype named as in the encoding. Raises ValueError."""
     if not isinstance(dtype, str) or dtype not in DTYPES | _SPELLINGS:
         raise ValueError(f"the dtype {str(dtype)[:40]!r} is not one of {', '.join(sorted(DTYPES))}")
     return np.dtype(dtype).itemsize
 
 
 def represent(value: Any) -> Any:
-    """What the encoding has for a value that is not plain data. Raises TypeError."""
+    """The encoded form of a value that MessagePack itself cannot encode. Raises TypeError."""
     if isinstance(value, np.generic) and not isinstance(value, np.void):
         return value.item()
     if isinstance(value, np.ndarray):

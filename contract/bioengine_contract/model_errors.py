@@ -1,4 +1,4 @@
-"""What can happen to a model's process: while it is loaded, and while it works."""
+"""Errors of a model's process, while the model is loaded and while it runs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ class ModelNotOpened(RequestError):
 
     def __init__(self, model_id: str, reason: str) -> None:
         super().__init__(
-            f"Model '{model_id}' cannot be opened: {reason}. Ask the server's admin, whose log has more and who can test the "
-            f"package with `./bioengine models test {model_id}`, or the model's authors to mend it."
+            f"Model '{model_id}' cannot be opened: {reason}. Ask the server's admin to look at the server's log, and to "
+            f"test the package with `./bioengine models test {model_id}`; or ask the model's authors to correct the package."
         )
 
 
 class ModelNotLoaded(RequestError):
-    """`reason`: what is known of it, as the second half of a sentence."""
+    """`reason`: what is known about the cause, as the second half of a sentence."""
 
     code = "model_not_loaded"
 
@@ -32,8 +32,8 @@ class EnvironmentGone(RequestError):
 
     def __init__(self, model_id: str) -> None:
         super().__init__(
-            f"Model '{model_id}' could not be loaded: the model runner's environment is gone. Ask the server's admin to end the "
-            "server and to start it with `./bioengine up`, which builds the environment again."
+            f"Model '{model_id}' could not be loaded: the model runner's Python environment no longer exists. Ask the server's "
+            "admin to stop the server and to start it with `./bioengine up`, which builds the environment again."
         )
 
 
@@ -43,17 +43,17 @@ class RunDirUnusable(RequestError):
     def __init__(self, model_id: str, reason: object) -> None:
         super().__init__(
             f"Model '{model_id}' could not be loaded: the server's run dir cannot be written ({reason}). Ask the server's admin "
-            "to make room there, or to start the server again if it was removed; /health/readiness says what is missing."
+            "to free space there, or to restart the server if the folder was removed; /health/readiness says what is missing."
         )
 
 
 class OtherPackage(RequestError):
-    """The process of a model is that of another package, or of another import of it; the model is then loaded again."""
+    """A model's process has loaded another package, or another import of the same package; the model is then loaded again."""
 
     code = "other_package"
 
     def __init__(self, model_id: str) -> None:
-        super().__init__(f"Model '{model_id}' was imported again meanwhile. Send the request again.")
+        super().__init__(f"Model '{model_id}' was imported again while this request was waiting. Send the request again.")
 
 
 class ModelFailed(RequestError):
@@ -67,13 +67,13 @@ class ModelFailed(RequestError):
 
 
 class ModelProcessDied(RequestError):
-    """`reason`: what is known of its end, as the second half of a sentence."""
+    """`reason`: what is known about how the process ended, as the second half of a sentence."""
 
     code = "model_process_died"
 
     def __init__(self, model_id: str, reason: str) -> None:
         super().__init__(
-            f"Model '{model_id}' ended while it worked on this request, and again on a second try: {reason}. "
+            f"The process of model '{model_id}' ended while it worked on this request, and again on a second try: {reason}. "
             "Send a smaller image, or ask the server's admin to look at its log."
         )
 

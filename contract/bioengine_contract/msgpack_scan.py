@@ -1,7 +1,8 @@
-"""How much there is in a MessagePack, found out before memory is taken for it.
+"""Count the values in a MessagePack message before memory is allocated for them.
 
-Each value becomes an object of some 60 bytes or more, and may be a single byte on the wire: a gigabyte of them would take all
-memory. Strings and bytes, which images are made of, take what they have. Format: the MessagePack specification, "Formats".
+A value may be a single byte in the message, and becomes an object of 60 bytes or more: a gigabyte of such values would use up all
+memory. Strings and bytes, in which images are sent, take no more memory than their length. Format: the MessagePack specification,
+"Formats".
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import struct
 
 MAX_VALUES = 200_000
 MAX_CONTAINERS = 20_000
-"""Maps and lists; the libraries take some 30 microseconds for each, and nobody is answered meanwhile."""
+"""The largest number of maps and lists. Decoding takes about 30 microseconds for each, during which the server cannot answer."""
 MAX_DEPTH = 200
-_DEEPEST = 1000  # msgpack itself reads no deeper
+_DEEPEST = 1000  # msgpack itself decodes no deeper nesting
 
-# Bytes behind the first, of the formats that have always as many; those with a length before them; and those that hold values.
+# By the first byte: the formats with a fixed number of further bytes, those that begin with a length, and those that hold values.
 _FIXED = {
     0xC0: 0,
     0xC2: 0,
@@ -31,17 +32,17 @@ _FIXED = {
     0xD3: 8,
 }
 _SIZED = {0xC4: ">B", 0xC5: ">H", 0xC6: ">I", 0xD9: ">B", 0xDA: ">H", 0xDB: ">I"}
-# Timestamps are among them: as keys of a map, many of them can be chosen so that they have one hash.
+# Extension types are refused. Timestamps are among them: as keys of a map, many could be chosen that have the same hash.
 _EXTENSIONS = frozenset((0xC7, 0xC8, 0xC9, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8))
 _CONTAINERS = {0xDC: (">H", 1), 0xDD: (">I", 1), 0xDE: (">H", 2), 0xDF: (">I", 2)}
 
 
 class TooMuch(ValueError):
-    """It is MessagePack, and more of it than is taken.
+    """The message is MessagePack, but larger or more deeply nested than allowed.
 
     Args:
         problem: what there is too much of.
-        second: where its second part begins; 0 where it is the first part that has too much.
+        second: the position where its second part begins; 0 if the first part already has too much.
     """
 
     def __init__(self, problem: str, second: int) -> None:
@@ -50,17 +51,17 @@ class TooMuch(ValueError):
 
 
 def check_structure(data: bytes | bytearray | memoryview, parts: int = 1) -> None:
-    """Raises TooMuch for more values, maps and lists than there may be, and deeper nesting; ValueError for no MessagePack.
+    """Raises TooMuch for too many values, maps and lists, and for too deep nesting; ValueError if `data` is not MessagePack.
 
-    Extension types are none here.
+    Extension types are refused with a ValueError.
 
     Args:
-        data: one object after the other, without anything behind.
-        parts: how many there may be.
+        data: one or more objects, one after the other, and nothing after them.
+        parts: the largest number of such objects.
     """
     view, end = memoryview(data), len(data)
     position = values = containers = found = second = deepest = 0
-    open_containers: list[int] = []  # values that are still to come in each
+    open_containers: list[int] = []  # for each open map and list: how many values are still missing
     while position < end:
         if not open_containers:
             found += 1
@@ -94,7 +95,7 @@ def _is_container(kind: int) -> bool:
 
 
 def _step(view: memoryview, position: int) -> tuple[int, int]:
-    """The position behind a value's own bytes, and how many values it holds."""
+    """The position after a value's own bytes, and how many values it contains."""
     kind = view[position]
     position += 1
     if kind <= 0x7F or kind >= 0xE0:
@@ -118,4 +119,4 @@ def _step(view: memoryview, position: int) -> tuple[int, int]:
         raise ValueError("it is cut off") from None
     if kind in _EXTENSIONS:
         raise ValueError("it has an extension type, such as a timestamp; send strings, numbers, bytes, lists and maps")
-    raise ValueError(f"it has the byte {kind:#x}, which begins nothing")
+    raise ValueError(f"it has the byte {kind:#x}, which is not the first byte of any value")

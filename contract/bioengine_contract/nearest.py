@@ -1,4 +1,4 @@
-"""Names that nobody knows, refused with the one that was meant."""
+"""Find the known name that an unknown name was probably meant to be, for error messages."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from difflib import get_close_matches
 
 _SHOWN = 60  # characters
 
-# What people call it, where another word is near by its letters, or none.
+# Common words for a name whose letters are not similar to it.
 _SYNONYMS = dict.fromkeys(("array", "arrays", "data", "image", "images"), "inputs")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Which of the names that are known is meant by one that is not: spelt nearly so, or with it among its words."""
+    """The known name that an unknown name probably means: one with a similar spelling, or one that is among its words."""
     known, word = list(known), name[:_SHOWN].lower()
     near = [_SYNONYMS[word]] if _SYNONYMS.get(word) in known else get_close_matches(word, known, 1)
     return next((candidate for candidate in (*near, *known) if candidate in near or word in candidate.split("_")), None)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question to follow an error's sentence, such as " Did you mean 'axes'?"; nothing where no name is near."""
+    """A question to append to an error message, such as " Did you mean 'axes'?"; empty if no known name is similar."""
     found = nearest(name, known)
     return "" if found is None else f" Did you mean {found!r}?"

@@ -16,9 +16,9 @@ from bioengine_contract.package_errors import PackageUnreadable
 
 @dataclass(frozen=True)
 class Package:
-    """A package of the model store. `is_default`: whether the plain id names this version.
+    """A package of the model store. `is_default`: whether clients get this version by the id alone.
 
-    `fingerprint` changes when the package is imported again. Whoever reads the same store finds the same.
+    `fingerprint` changes when the package is imported again. It is the same for every process that reads the store.
     """
 
     folder: Path

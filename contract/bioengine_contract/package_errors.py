@@ -1,4 +1,4 @@
-"""What can be wrong with a package that a request is about, before anything of it is opened."""
+"""Errors of the package that a request names, found before any of its files are opened."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class PackageRunsCode(RequestError):
     code = "package_not_trusted"
 
     def __init__(self, model_id: str, code: Sequence[str], other_content: bool) -> None:
-        trusted = "trusted it with another content, before it was imported again" if other_content else "not trusted it"
+        trusted = "trusted it only with its earlier content, before it was imported again" if other_content else "not trusted it"
         super().__init__(
-            f"Model '{model_id}' brings Python code of its own ({'; '.join(code)}), and this server's admin has {trusted}. "
+            f"Model '{model_id}' contains Python code of its own ({'; '.join(code)}), and this server's admin has {trusted}. "
             f"Ask the admin to look at the code and, to trust it, to run `./bioengine models show {model_id}` and add the entry "
             "that it prints to BIOENGINE_TRUSTED_MODELS; or use a model with ONNX or TorchScript weights and standard processing."
         )
@@ -51,13 +51,13 @@ class WeightsNotAvailable(RequestError):
             + (
                 f"It can be run with weight_format {' or '.join(repr(name) for name in usable)}; leave it out for the fastest."
                 if usable
-                else "Leave weight_format out to see what each of its formats lacks."
+                else "Leave weight_format out: the error then says, for each of its formats, why it cannot be run."
             )
         )
 
 
 class NoWeightsWork(RequestError):
-    """`reasons`: why not, for each format of the package's weights."""
+    """`reasons`: for each format of the package's weights, why it cannot be run."""
 
     code = "no_usable_weights"
 
@@ -65,6 +65,6 @@ class NoWeightsWork(RequestError):
         super().__init__(
             f"None of the weights of model '{model_id}' can be run on this server: "
             f"{'; '.join(f'{name}: {reason}' for name, reason in reasons.items()) or 'it has none'}. "
-            "Expected ONNX or TorchScript weights that can be opened. Ask the server's admin, whose log has more and who can "
-            "import the model again with `./bioengine models import`, or ask its authors for such weights."
+            "Expected ONNX or TorchScript weights that can be opened. Ask the server's admin to look at the server's log, and to "
+            "import the model again with `./bioengine models import`; or ask the model's authors for such weights."
         )

@@ -1,4 +1,4 @@
-"""Processes by pid and start time, from /proc: a pid alone may have been given to somebody else since."""
+"""Processes, identified by pid and start time from /proc: a pid alone may meanwhile belong to another process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Process:
-    """A process on this node. `started`: its start in clock ticks since the node's boot (field 22 of /proc/<pid>/stat)."""
+    """A process on this node. `started`: when it started, in clock ticks since the node's boot (field 22 of /proc/<pid>/stat)."""
 
     pid: int
     started: int
@@ -23,14 +23,14 @@ class Process:
         return cls(pid, state[1])
 
     def is_alive(self) -> bool:
-        """False as well for a zombie: Triton does not collect its dead children."""
+        """Whether the process runs. A zombie is not alive: Triton does not collect its dead children."""
         state = _state(self.pid)
         return state is not None and state[0] not in "ZX" and state[1] == self.started
 
     def how_it_ended(self) -> str:
-        """What is known of the end of a process that is not alive, as the second half of a sentence.
+        """How a process that is not alive ended, as the second half of a sentence.
 
-        Triton does not collect its dead children, so that the system still knows it.
+        Triton does not collect its dead children, so the kernel still has their exit status.
         """
         state = _state(self.pid)
         if state is None or state[0] not in "ZX" or state[1] != self.started:
@@ -43,7 +43,7 @@ class Process:
         return f"its process crashed ({signal.strsignal(os.WTERMSIG(status))})"
 
     def memory(self) -> int:
-        """Bytes of memory that it holds (its resident set); 0 where it has ended."""
+        """The memory that the process holds (its resident set), in bytes; 0 if it has ended."""
         try:
             with open(f"/proc/{self.pid}/statm", encoding="ascii") as file:
                 return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -69,7 +69,7 @@ class Process:
 
 
 def _state(pid: int) -> tuple[str, int, int] | None:
-    """State letter, start time and wait status (once it is dead) of a process, or None when there is none."""
+    """State letter, start time and (once it is dead) wait status of a process; None if there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()

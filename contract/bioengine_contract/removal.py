@@ -1,8 +1,8 @@
-"""Remove folders that somebody hostile may have filled.
+"""Remove folders whose content may be hostile.
 
-`shutil.rmtree` recurses, and gives up with a RecursionError on folders nested a thousand deep; by path, it may also be led
-elsewhere. Here each folder is opened by its parent's descriptor, links are never followed, and what is nested is moved to the top
-first, so that neither depth nor open files grow.
+`shutil.rmtree` recurses, and fails with a RecursionError on folders nested a thousand deep; by path, a symbolic link may also
+lead it to another folder. Here each folder is opened relative to its parent's descriptor, links are never followed, and nested
+folders are moved to the top first, so that neither the depth nor the number of open files grows.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove(path: Path, patience: float = 60.0, parent: int | None = None) -> bool:
-    """Remove a file, a link or a folder with all that is in it; whether it is gone. Never raises OSError.
+    """Remove a file, a link, or a folder with its content. Returns whether it is gone; never raises OSError.
 
     Args:
-        path: what to remove; relative to `parent`, the descriptor of a folder, if there is one.
-        patience: seconds after which the rest is left, as somebody may go on adding to it.
+        path: what to remove; relative to `parent`, the descriptor of a folder, if that is given.
+        patience: seconds after which the rest is left, because another process may keep adding files.
     """
     end = time.monotonic() + patience
     try:
@@ -42,7 +42,7 @@ def remove(path: Path, patience: float = 60.0, parent: int | None = None) -> boo
 
 
 def _step(top: int, end: float) -> bool:
-    """Remove what is in `top`; what was in its folders is in `top` afterwards. Whether anything changed."""
+    """Remove the content of `top`; the content of its folders is in `top` afterwards. Returns whether anything changed."""
     changed = False
     for name, is_folder in _entries(top):
         if time.monotonic() > end:
@@ -68,7 +68,7 @@ def _step(top: int, end: float) -> bool:
 
 
 def _entries(folder: int) -> Iterator[tuple[str, bool]]:
-    """Names, and whether each is a folder. Raises OSError."""
+    """The names in a folder, and whether each is a folder itself. Raises OSError."""
     with os.scandir(folder) as entries:
         for entry in entries:
             yield entry.name, entry.is_dir(follow_symlinks=False)
@@ -85,10 +85,10 @@ def _opened(name: str | Path, parent: int | None) -> Iterator[int]:
 
 
 def _open_to_us(name: str | Path, parent: int | None) -> None:
-    """Give ourselves a folder that was made with a mode that keeps us out. Raises OSError."""
+    """Open a folder whose mode does not let its owner, this process, read it: the mode is changed. Raises OSError."""
     descriptor = os.open(name, os.O_PATH | _FOLDER, dir_fd=parent)
     try:
         if os.fstat(descriptor).st_mode & stat.S_IRWXU != stat.S_IRWXU:
-            os.chmod(f"/proc/self/fd/{descriptor}", 0o700)  # of the folder itself, whatever its name has become
+            os.chmod(f"/proc/self/fd/{descriptor}", 0o700)  # the folder itself, even if it was renamed meanwhile
     finally:
         os.close(descriptor)

@@ -1,8 +1,8 @@
-"""A request to run a stored model: the dict that clients send, and the keys that it may have.
+"""A request to run a stored model: the dict that clients send, and its keys.
 
     {"model_id": str, "inputs": [array, ...], "weight_format": str, "axes": str, "tile": int, "return_rdf": any}
 
-What is built of it has nothing but the keys that are known, and of what is no array only as much as an error message shows.
+The `RunRequest` that is made of it contains only known keys. A value that is not valid is cut to what an error message shows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REQUEST_KEYS = ("model_id", "inputs", *_OPTIONS)
 MAX_INPUTS = 64
 MAX_AXES = 64
 MAX_ID = 300  # characters
-MAX_SHOWN = 80  # characters of what is wrong in any case
+MAX_SHOWN = 80  # characters of a value that is not valid
 
 
 class UnknownKey(BadRequest):
@@ -29,22 +29,22 @@ class UnknownKey(BadRequest):
 
     def __init__(self, key: object) -> None:
         meant = did_you_mean(key, REQUEST_KEYS) if isinstance(key, str) else ""
-        super().__init__(f"the request has the unknown key {_shown(key)!r}.{meant} Known are {', '.join(REQUEST_KEYS)}.")
+        super().__init__(f"the request has the unknown key {_shown(key)!r}.{meant} The known keys are {', '.join(REQUEST_KEYS)}.")
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A request whose parts have types and sizes that can be worked with; whether they fit the model is seen later."""
+    """A request whose parts have usable types and sizes. Whether they fit the model is checked later."""
 
     model_id: str
     inputs: Any
-    """None: only the description is asked for."""
+    """None if the client asks only for the model's description."""
     options: dict[str, Any] = field(default_factory=dict)
-    """`weight_format`, `axes`, `tile` and `return_rdf`, where they were given."""
+    """Those of `weight_format`, `axes`, `tile` and `return_rdf` that the client sent."""
 
     @classmethod
     def from_client(cls, value: Any) -> RunRequest:
-        """The request in `value`, which may be anything. Raises BadRequest."""
+        """Check what a client sent, which may be anything, and make a request of it. Raises BadRequest."""
         if not isinstance(value, dict):
             raise BadRequest(f"the request is a {type(value).__name__}, expected a dict with model_id and inputs.")
         for key in value:
@@ -55,12 +55,12 @@ class RunRequest:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it asks for nothing beside the model's outputs."""
+        """Whether the request has no options."""
         return not self.options
 
 
 def _model_id(value: Any) -> str:
-    """The id; what cannot be one becomes a text that is none either, for the error to show."""
+    """The id. A value that cannot be an id becomes a text that is not a valid id either, so that the later error can show it."""
     if not isinstance(value, str):
         return f"({_shown(value)})"
     return value if len(value) <= MAX_ID else f"{value[:MAX_SHOWN]}…"
@@ -68,18 +68,18 @@ def _model_id(value: Any) -> str:
 
 def _inputs(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return np.zeros(0, np.uint8)  # not a list, which is all that is said of it
+        return np.zeros(0, np.uint8)  # the later error says only that it is not a list
     if not isinstance(value, (list, tuple)):
         return {} if isinstance(value, dict) else _shown(value)
     if len(value) > MAX_INPUTS:
         raise BadRequest(
-            f"the request has {len(value)} inputs, and no model has more than {MAX_INPUTS}. Send one array for each input."
+            f"the request has {len(value)} inputs, but no model has more than {MAX_INPUTS}. Send one array for each input."
         )
     return [_input(item) for item in value]
 
 
 def _input(value: Any) -> Any:
-    """An array, or a list of arrays; of anything else what an error shows."""
+    """An array, or a list of arrays; any other value is cut to what an error message shows."""
     if isinstance(value, np.ndarray):
         return value
     if isinstance(value, (list, tuple)) and value and all(isinstance(part, np.ndarray) for part in value):
@@ -89,20 +89,20 @@ def _input(value: Any) -> Any:
 
 def _option(key: str, value: Any) -> Any:
     if key == "return_rdf":
-        return True  # asked for by presence
+        return True  # its value does not matter
     if key == "axes" and isinstance(value, (list, tuple)):
         if len(value) > MAX_AXES:
             raise BadRequest(f"`axes` has {len(value)} entries, expected a string such as 'yx' for each input.")
         return [_shown(item) for item in value]
     if key == "tile" and isinstance(value, dict):
         if len(value) > MAX_AXES or not all(isinstance(axis, str) and not axis.startswith("_") for axis in value):
-            raise BadRequest('`tile` is a dict that has no sizes by axis, such as {"y": 256, "x": 256}.')
+            raise BadRequest('`tile` is a dict that does not map axes to sizes. Expected a dict such as {"y": 256, "x": 256}.')
         return {_shown(axis): _shown(size) for axis, size in dict.items(value)}
     return _shown(value)
 
 
 def _shown(value: Any) -> Any:
-    """A number or a short text as it is, of anything else a short text or a list of such."""
+    """What an error message may show of a value: numbers and short texts as they are, others shortened or named by their type."""
     if isinstance(value, np.generic) and not isinstance(value, np.void):
         value = value.item()
     if value is None or isinstance(value, (bool, float)):

@@ -1,4 +1,4 @@
-"""From a request and its package to tensors of the model's own Triton model, and from its outputs to the result.
+"""From a request and its package to the input tensors of the model's own Triton model, and from its outputs to the result.
 
 request + package -> run: model, arrays, tile -> (Triton) -> outputs -> result
 """
@@ -22,10 +22,10 @@ from bioengine_contract.tensors.readable import readable
 from bioengine_contract.triton_model import TritonModel, triton_model
 
 TILE = "tile"
-"""Parameter of Triton's inference request: the size of tiles by axis, as JSON."""
+"""Parameter of Triton's inference request: the tile size for each axis, as JSON."""
 
 FINGERPRINT = "fingerprint"
-"""Parameter of Triton's inference request: of the package that the inputs were prepared for."""
+"""Parameter of Triton's inference request: the fingerprint of the package that the inputs were prepared for."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Run:
     arrays: list[np.ndarray | None]
     tile: dict[str, int] | None
     warnings: tuple[str, ...]
-    """What there is to say of the inputs."""
+    """Warnings about the inputs, for the client."""
     is_spoilt: bool
-    """Whether an input has values that are not finite."""
+    """Whether an input contains values that are not finite."""
 
     @classmethod
     def prepare(cls, package: Package, request: RunRequest, trusted: frozenset[str]) -> Run:
-        """Raises RequestError: of the package (PackageRunsCode, ...) or of the inputs (Misfit)."""
+        """Fit a request to its package. Raises RequestError: about the package (PackageRunsCode, ...) or the inputs (Misfit)."""
         manifest, options = package.manifest, request.options
         model = triton_model(package, options.get("weight_format"), trusted)
         warnings: list[str] = []
@@ -53,7 +53,7 @@ class Run:
 
     @property
     def parameters(self) -> dict[str, str]:
-        """Of Triton's inference request."""
+        """The parameters of Triton's inference request."""
         tile = {} if self.tile is None else {TILE: json.dumps(self.tile)}
         return {FINGERPRINT: self.model.package.fingerprint, **tile}
 
@@ -64,13 +64,13 @@ class Run:
     def result(
         self, task_id: str, outputs: Sequence[np.ndarray], seconds: float, weight_format: str, device: str
     ) -> dict[str, Any]:
-        """What the client gets.
+        """The result that the client gets.
 
         Args:
-            task_id: names the request, in the log as well.
-            outputs: of the model, one for each of `output_names`.
-            seconds: that the run took.
-            weight_format, device: what the model's process has opened, and where it computes.
+            task_id: identifies the request, also in the log.
+            outputs: the model's outputs, in the order of `output_names`.
+            seconds: how long the run took.
+            weight_format, device: which weights the model's process has opened, and where it computes.
         """
         result: dict[str, Any] = {
             "task_id": task_id,
@@ -86,10 +86,10 @@ class Run:
 
 
 def description(package: Package, files_url: str) -> dict[str, Any]:
-    """The answer to a request without inputs. `files_url`: of the server, where it gives the files of packages."""
+    """The answer to a request without inputs. `files_url`: the server's URL, if it serves the files of packages; else empty."""
     return {"rdf": rdf_of_stored(package.manifest, files_url)}
 
 
 def failure(error: BioEngineError, task_id: str, details: str = "") -> dict[str, Any]:
-    """The answer to a request that cannot be served. `details`: of an error of the server's own, where it shows them."""
+    """The answer to a request that cannot be served. `details`: of an error in the server itself, if its settings allow them."""
     return {"task_id": task_id, "success": False, "error": f"{error}{details}", "code": error.code}

@@ -1,4 +1,4 @@
-"""Where clients find the files that show and test a package: an `rdf` whose test and sample tensors are named by URLs."""
+"""The `rdf` of a package for clients, in which test tensors, sample tensors, covers and documentation are URLs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from urllib.parse import quote
 from bioengine_contract.manifest import Manifest
 
 LISTS = ("test_inputs", "test_outputs", "sample_inputs", "sample_outputs", "covers")
-"""Keys of an `rdf` in the shape of format 0.4 that name files to be shown; `documentation` names one more."""
+"""Keys of an `rdf` in the form of format 0.4 that list files to be shown; `documentation` names one more file."""
 
 
 def rdf_of_stored(manifest: Manifest, url: str) -> dict[str, Any]:
-    """The description of a stored package for clients, its files at the addresses that the server has for them.
+    """The description of a stored package for clients, with the server's URLs of its files.
 
     Args:
-        manifest: of the package.
-        url: of the server; empty: files are named as they are in the package.
+        manifest: the package's manifest.
+        url: the server's URL; empty: files keep the names that they have in the package.
     """
     if not url:
         return manifest.rdf
@@ -26,13 +26,13 @@ def rdf_of_stored(manifest: Manifest, url: str) -> dict[str, Any]:
 
 
 def with_addresses(rdf: dict[str, Any], address_of: Callable[[str], str]) -> dict[str, Any]:
-    """An `rdf` in the shape of format 0.4 whose test and sample tensors, covers and documentation are named by URLs.
+    """An `rdf` in the form of format 0.4 in which test tensors, sample tensors, covers and documentation are URLs.
 
-    What is shown as a sample is the test's tensor where there is no other.
+    A model without sample tensors gets its test tensors as samples.
 
     Args:
         rdf: the description.
-        address_of: the URL of a file by its path within the package.
+        address_of: returns the URL of a file, given its path within the package.
     """
 
     def address(source: str) -> str:
@@ -46,6 +46,6 @@ def with_addresses(rdf: dict[str, Any], address_of: Callable[[str], str]) -> dic
 
 
 def sources_of(items: Any) -> list[str]:
-    """The sources in a list of names, or of `{"source", "sha256"}`."""
+    """The file names in a list whose entries are names or `{"source": ..., "sha256": ...}`."""
     sources = [item.get("source") if isinstance(item, dict) else item for item in items] if isinstance(items, list) else []
     return [source for source in sources if isinstance(source, str)]

@@ -1,7 +1,7 @@
-"""The model store, as everybody reads it: from the id that a client names to a package.
+"""Read the model store: from the id that a client sends to a package.
 
     <store>/<id>/<version>/     a package, with its model.json
-    <store>/aliases.json        from every name of a package to its key `<id>/<version>`
+    <store>/aliases.json        maps every name of a package to its key `<id>/<version>`
 
 Only the server writes it (`bioengine_server.store`).
 """
@@ -40,7 +40,7 @@ def package_of(store: Path, key: PackageKey) -> Package:
 
 
 def read_aliases(store: Path) -> Mapping[str, str]:
-    """Every name of a package, and the key that it stands for; none where there is no store yet. Raises OSError, ValueError."""
+    """Every name of a package and the key that it stands for; empty if there is no store yet. Raises OSError, ValueError."""
     file = store / ALIASES_FILE
     try:
         found = file.stat()

@@ -1,4 +1,4 @@
-"""A package as a model of Triton: its name, the weights that it may open, and its configuration."""
+"""The Triton model of a package: its name, the weights that it may open, and its configuration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ANY_BATCH = 1 << 24
 
 @dataclass(frozen=True)
 class TritonModel:
-    """A package and the weights that its process may open. `weight_formats`: of several, the first that can be opened.
+    """A package and the weights that its process may open. `weight_formats`: the process opens the first one that works.
 
     `name` is a pure function of id, version, weights and card.
     """
@@ -55,8 +55,8 @@ def triton_model(package: Package, weight_format: object = None, trusted: frozen
     """The Triton model for a package.
 
     Args:
-        package: of the store.
-        weight_format: what the client has asked for, and then nothing else is opened; None: whatever can be.
+        package: a package of the store.
+        weight_format: the only format that may be opened, because the client asked for it; None: any that can be run.
         trusted: the entries of BIOENGINE_TRUSTED_MODELS.
 
     Raises PackageRunsCode, WeightsNotAvailable, NoWeightsWork.
@@ -78,14 +78,14 @@ def triton_model(package: Package, weight_format: object = None, trusted: frozen
 
 
 def is_batched(manifest: Manifest) -> bool:
-    """Whether Triton may give the model several requests at a time: the batch comes first, and its size is free."""
+    """Whether Triton may pass several requests to the model at once: its batch axis is the first one and may have any size."""
     return all(spec.axes[0].type == BATCH and spec.axes[0].step > 0 for spec in manifest.inputs) and all(
         spec.axes[0].type == BATCH for spec in manifest.outputs
     )
 
 
 def config_pbtxt(model: TritonModel, package_folder: str) -> str:
-    """The model's config.pbtxt. `package_folder`: where Triton's processes find the package."""
+    """The content of the model's config.pbtxt. `package_folder`: where Triton's processes find the package."""
     parameters = {
         "package": package_folder,
         "weight_formats": ",".join(model.weight_formats),
@@ -99,19 +99,19 @@ def render_config(config: dict[str, Any], parameters: dict[str, str], batches: b
     """Triton's text form of a configuration.
 
     Args:
-        config: as the manifest has it.
+        config: the configuration in the manifest.
         parameters: for the model's process.
-        batches: whether Triton may join requests.
+        batches: whether Triton may join several requests into a batch.
     """
     lines = [f"backend: {json.dumps(config['backend'])}", f"max_batch_size: {_ANY_BATCH if batches else 0}"]
     for kind in ("input", "output"):
         lines += _tensors(kind, config[kind], batches)
     if batches:
-        # Without a delay: what has come while the model worked is given to it together.
+        # Without a delay: the requests that arrived while the model worked are passed to it together.
         lines.append("dynamic_batching { }")
     for key, value in parameters.items():
         lines.append(f"parameters {{ key: {json.dumps(key)} value {{ string_value: {json.dumps(value)} }} }}")
-    # The Python backend's own processes; which device a model computes on is bioimageio.core's choice.
+    # KIND_CPU is about the Python backend's process; bioimageio.core chooses the device that a model computes on.
     lines.append("instance_group { count: 1 kind: KIND_CPU }")
     return "\n".join(lines) + "\n"
 
@@ -119,7 +119,7 @@ def render_config(config: dict[str, Any], parameters: dict[str, str], batches: b
 def _tensors(kind: str, tensors: Sequence[dict[str, Any]], batches: bool) -> list[str]:
     lines = []
     for tensor in tensors:
-        # Any size: the model's process pads and cuts images. Triton leaves the batch out of the dims where it batches.
+        # -1 allows any size: the model's process pads and cuts images. If Triton batches, the dims do not include the batch axis.
         dims = ", ".join(["-1"] * (len(tensor["dims"]) - batches))
         optional = "optional: true " if tensor.get("optional") else ""
         lines.append(

@@ -1,12 +1,12 @@
-"""What the server and the Triton that it is given agree on, beside tensors: how the server opens Triton's closed APIs."""
+"""How the server authenticates itself to Triton's closed APIs, such as loading models, and asks for a restart of Triton."""
 
 from __future__ import annotations
 
 SECRET_HEADER = "bioengine-secret"
-"""The HTTP header that opens the closed APIs."""
+"""The HTTP header with the secret for the closed APIs."""
 
 RESTART_FILE = "restart"
-"""Beside the file of the secret that both share: it changes when the server asks for another Triton."""
+"""A file beside that of the shared secret; the server changes it to ask for a restart of Triton."""
 
 MIN_SECRET = 32
-"""Characters of the secret, at least."""
+"""The secret has at least this many characters."""

@@ -1,7 +1,7 @@
-"""Whose Python code is run: that of the packages that the admin names by id and content.
+"""Which packages may run their own Python code: those that the admin names by id and content.
 
-An entry of BIOENGINE_TRUSTED_MODELS is `id@hash`. The hash is of every file of the package as it was at import, so whatever
-else is imported under this id later is not trusted.
+An entry of BIOENGINE_TRUSTED_MODELS is `id@hash`. The hash covers every file that the package had at import, so a different
+package that is imported under the same id later is not trusted.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ def parse_trusted(text: str) -> frozenset[str]:
 
 
 def trust_entry(manifest: Manifest) -> str:
-    """The entry for a package with the content that it has now: its id, and a hash of the hashes of all its files."""
+    """The entry for a package with its present content: its id, and a hash of the hashes of all its files."""
     content = json.dumps(manifest.files, sort_keys=True)
     return f"{manifest.id}@{hashlib.sha256(content.encode()).hexdigest()}"
 
 
 def code_of(manifest: Manifest, weight_format: str | None = None) -> tuple[str, ...]:
-    """The package's own Python code, in words; empty for most.
+    """The Python code that the package would run, described for people; empty for most packages.
 
     Args:
-        manifest: of the package.
-        weight_format: of the weights that would be run; None: whichever.
+        manifest: the package's manifest.
+        weight_format: the format of the weights that would be run; None: any format.
     """
     formats = [name for name in RUN_CODE if name in manifest.weights] if weight_format is None else [weight_format]
     return (*manifest.code, *(f"the architecture of its {name} weights" for name in formats if name in RUN_CODE))
@@ -49,25 +49,25 @@ def may_run(manifest: Manifest, weight_format: str, trusted: frozenset[str]) -> 
 
 
 def check_trust(manifest: Manifest, weight_format: str, trusted: frozenset[str]) -> None:
-    """Raises PackageRunsCode for what the admin has not trusted."""
+    """Raises PackageRunsCode for a package with code that the admin has not trusted."""
     if not may_run(manifest, weight_format, trusted):
         other_content = any(entry.startswith(f"{manifest.id}@") for entry in trusted)
         raise PackageRunsCode(manifest.id, code_of(manifest, weight_format), other_content)
 
 
 def usable_weights(manifest: Manifest, trusted: frozenset[str]) -> list[str]:
-    """The formats of the package's weights that are run here, in the order of preference."""
+    """The formats of the package's weights that this server can run, in the order of preference."""
     return [name for name in RUNNABLE if name in manifest.weights and may_run(manifest, name, trusted)]
 
 
 def unusable_weights(manifest: Manifest, trusted: frozenset[str]) -> dict[str, str]:
-    """The other formats of the package's weights, and why each is not run."""
+    """The other formats of the package's weights, and why each cannot be run."""
     reasons = {}
     for name in (*manifest.weights, *manifest.unsupported_weights):
         if name not in RUNNABLE:
             reasons[name] = "not supported by this server yet"
         elif name not in manifest.weights:
-            reasons[name] = "not stored; the admin has to import the whole package"
+            reasons[name] = "not stored on this server; the admin has to import the whole package"
         elif not may_run(manifest, name, trusted):
             reasons[name] = f"runs code of the package; the admin has to trust it (`./bioengine models show {manifest.id}`)"
     return reasons

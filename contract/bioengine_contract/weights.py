@@ -1,9 +1,9 @@
-"""The formats of weights: which can be run, in which order they are tried, and which bring code."""
+"""Weight formats: which can be run, in which order they are tried, and which run code of the package."""
 
 from __future__ import annotations
 
 RUNNABLE = ("onnx", "torchscript", "pytorch_state_dict")
-"""In the order of preference: ONNX Runtime is about twice as fast as torch on the CPU."""
+"""The formats that can be run, in order of preference: ONNX Runtime is about twice as fast as torch on the CPU."""
 
 RUN_CODE = ("pytorch_state_dict",)
-"""Opened by Python code: the model's architecture, from a file of the package or a library by name."""
+"""Formats that need Python code: the model's architecture, from a file of the package or from a library."""

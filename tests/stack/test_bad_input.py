@@ -63,9 +63,9 @@ def test_unknown_id(client: Client) -> None:
         ("conscientious-seashell", [None], "Input 'image' is missing"),
         ("conscientious-seashell", [np.zeros((1, 3, 0, 32), np.float32)], "empty array"),
         ("conscientious-seashell", [np.zeros((1, 3, 32, 32), np.complex64)], "an array of complex64"),
-        ("conscientious-seashell", [np.full((1, 3, 32, 32), 1e39)], "is float64 and the model takes float32"),
-        ("label-doubler", [np.full((1, 1, 8, 8), -1, np.int64)], "is int64 and the model takes uint8"),
-        ("label-doubler", [np.full((1, 1, 8, 8), 0.5, np.float32)], "is float32 and the model takes uint8"),
+        ("conscientious-seashell", [np.full((1, 3, 32, 32), 1e39)], "is float64, but the model takes float32"),
+        ("label-doubler", [np.full((1, 1, 8, 8), -1, np.int64)], "is int64, but the model takes uint8"),
+        ("label-doubler", [np.full((1, 1, 8, 8), 0.5, np.float32)], "is float32, but the model takes uint8"),
     ],
 )
 def test_inputs_that_are_not_what_the_model_takes(client: Client, model_id: str, inputs: Any, expected: str) -> None:
@@ -75,8 +75,8 @@ def test_inputs_that_are_not_what_the_model_takes(client: Client, model_id: str,
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [
-        ((32, 32), "It has 2 axes, the model 4"),
-        ((1, 1, 3, 32, 32), "It has 5 axes, the model 4"),
+        ((32, 32), "It has 2 axes, but the model has 4"),
+        ((1, 1, 3, 32, 32), "It has 5 axes, but the model has 4"),
         ((1, 1, 32, 32), "channel is 1, it must be 3"),
         ((1, 32, 32, 3), "channel is 32, it must be 3"),
     ],
@@ -93,7 +93,7 @@ def test_wrong_axes_name_what_the_model_takes_and_the_shape(client: Client, shap
 
 def test_second_input_has_to_go_with_the_first(client: Client) -> None:
     error = failure(client, "two-inputs", [np.zeros((1, 1, 4, 8, 8), np.float32), np.zeros((1, 1, 4, 8, 12), np.float32)])
-    assert "x is 12, it must be 8 to go with 'image'" in error
+    assert "x is 12, it must be 8 to match 'image'" in error
 
 
 def test_weights_that_there_are_not(client: Client) -> None:
@@ -104,7 +104,7 @@ def test_weights_that_there_are_not(client: Client) -> None:
 def test_package_with_code_of_its_own_is_not_run(client: Client) -> None:
     mark = Path("/dev/shm/custom-crab-was-here")
     mark.unlink(missing_ok=True)
-    assert "brings Python code" in failure(client, "custom-crab", [np.ones((1, 1, 8, 8), np.float32)])
+    assert "contains Python code" in failure(client, "custom-crab", [np.ones((1, 1, 8, 8), np.float32)])
     assert not mark.exists()
 
 

@@ -145,7 +145,7 @@ def test_files_of_any_name_are_opened(trusting: Stack, failing: Path) -> None:
     "part, id, told, error",
     [
         ("rün dir/boot-*/models", "two-inputs", "run dir", "the server's run dir cannot be written"),
-        ("ümgebungen", "label-doubler", "the environment 'runner'", "the model runner's environment is gone"),
+        ("ümgebungen", "label-doubler", "the environment 'runner'", "the model runner's Python environment no longer exists"),
     ],
 )
 def test_a_part_that_is_gone_is_told_by_readiness_and_by_a_load(

@@ -231,7 +231,7 @@ def test_misspelt_arguments_are_refused_with_the_right_one(client: Client, stack
     http = by_http(stack, "execute", model_id="square-root", inputs=[], model_name=ROUTER, serialization="imjoy")
     assert "'model_id' is refused: it goes into the dict in `inputs`" in http.json()["error"]
     http = by_http(stack, "execute", anything_else=1)
-    assert "Did you mean" not in http.json()["error"] and "Known are inputs, model_name" in http.json()["error"]
+    assert "Did you mean" not in http.json()["error"] and "The known arguments are inputs, model_name" in http.json()["error"]
 
 
 def test_axes_in_capitals(client: Client) -> None:
@@ -276,7 +276,7 @@ for id in sorted(folder.name for folder in store.iterdir() if folder.is_dir()):
     try:  # one sample, or refused with what to say
         assert [array.shape for array in fit_inputs(package, one)] == shapes, id
     except WrongAxes as error:
-        assert "say which axes it has" in str(error), (id, error)
+        assert "give its axes" in str(error), (id, error)
     tried.append(id)
 print(len(tried))
 """
@@ -304,7 +304,7 @@ def test_a_list_adds_the_batch_axis_of_a_model_whose_channels_come_last(client: 
         np.testing.assert_array_equal(got, -given[None, ..., None])
     (both,) = outputs(client, "grey-last", [[given[..., None], 2 * given[..., None]]])
     np.testing.assert_array_equal(both[..., 0], np.stack([-given, -2 * given]))
-    assert "say which axes it has" in error_of(client, "grey-last", [given[..., None]])
+    assert "give its axes" in error_of(client, "grey-last", [given[..., None]])
 
 
 @pytest.mark.parametrize(

@@ -282,7 +282,7 @@ def test_wrong_inputs_get_a_clear_sentence(stack: Stack) -> None:
     status, error = infer(stack, MODEL, {"inputs": [tensor("image", odd[0])]}, odd.tobytes())
     assert status == 400 and error.startswith("unexpected shape for input 'image'")
     status, error = infer(stack, "/triton/v2/models/custom-crab", {"inputs": [tensor("image", odd)]}, odd.tobytes())
-    assert status == 400 and error.startswith("Model 'custom-crab' brings Python code of its own")
+    assert status == 400 and error.startswith("Model 'custom-crab' contains Python code of its own")
 
 
 @pytest.mark.parametrize("way", ["GET /config", "GET ", "GET /ready", "POST /infer"])

@@ -16,7 +16,7 @@ CODED = {"custom-crab": "onnx", "state-dict-stork": "pytorch_state_dict"}
 def shown_entry(home: Path, id: str) -> str:
     """What `models show` prints to be pasted."""
     shown = bioengine("models", "show", id, "--home", str(home), COLUMNS="60").stdout
-    assert "brings Python code of its own" in shown and "BIOENGINE_TRUSTED_MODELS" in shown
+    assert "contains Python code of its own" in shown and "BIOENGINE_TRUSTED_MODELS" in shown
     return next(line.strip() for line in shown.splitlines() if line.strip().startswith(f"{id}@"))
 
 
@@ -37,7 +37,7 @@ def test_trusted_code_runs_until_the_package_changes(own_home: Path, packages: P
         (changed / "README.md").write_text("Other content; the code is the same.")
         ModelStore(own_home / "models").import_package(changed, replace=True)
         error = client.run("custom-crab", example_input(packages, "custom-crab"))["error"]
-        assert "trusted it with another content, before it was imported again" in error
+        assert "trusted it only with its earlier content, before it was imported again" in error
         assert "`./bioengine models show custom-crab`" in error and not MARK.exists()
         # The content that was trusted is trusted again; a file that is changed in the store is not what was imported.
         ModelStore(own_home / "models").import_package(packages / "custom-crab", replace=True)

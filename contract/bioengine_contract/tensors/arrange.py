@@ -1,4 +1,4 @@
-"""From the axes that an array has to those of the model, in the model's order. Nothing is guessed by sizes."""
+"""Bring an array's axes into the model's order. Axes are never guessed from sizes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bioengine_contract.tensors.hints import fits_channel, letter, letters, may_
 
 
 def axes_of_inputs(axes: Any, count: int, given: int | None = None) -> list[str | None]:
-    """The request's `axes` for each input, in small letters: None where nothing is said. Raises BadAxes.
+    """The request's `axes` for each input, in lower case; None for inputs whose axes were not given. Raises BadAxes.
 
     Args:
-        axes: as it came.
-        count: of the model's inputs.
-        given: of those that came, where optional ones at the end were left out.
+        axes: the option as the client sent it.
+        count: the number of the model's inputs.
+        given: the number of inputs in the request, which may leave out optional ones at the end.
     """
     if axes is None or isinstance(axes, str):
         axes = [axes] * count
@@ -38,8 +38,8 @@ def arranged(spec: Tensor, array: np.ndarray, axes: str | None) -> np.ndarray:
 
     Args:
         spec: the input.
-        array: with the axes that `axes` says.
-        axes: such as "yxc"; a letter for each axis of the array. None: see `completed`.
+        array: its axes are those that `axes` names.
+        axes: one letter for each axis of the array, such as "yxc". None: see `completed`.
 
     Raises BadAxes, WrongAxes.
     """
@@ -47,9 +47,11 @@ def arranged(spec: Tensor, array: np.ndarray, axes: str | None) -> np.ndarray:
         return completed(spec, array)
     known, given = letters(spec), axes.lower()
     if len(given) != array.ndim:
-        raise BadAxes(f"Input '{spec.id}' has the shape {array.shape}, and axes {given!r} are {len(given)}.")
+        raise BadAxes(
+            f"Input '{spec.id}' has the shape {array.shape}, but axes {given!r} names {len(given)} axes. Give a letter for each."
+        )
     if len(set(given)) != len(given):
-        raise BadAxes(f"Of the axes {given!r} of input '{spec.id}', one is there twice.")
+        raise BadAxes(f"The axes {given!r} of input '{spec.id}' name one axis twice. Give each axis a different letter.")
     for name, size in zip(given, array.shape):
         if name not in known and size != 1:
             raise BadAxes(
@@ -60,26 +62,26 @@ def arranged(spec: Tensor, array: np.ndarray, axes: str | None) -> np.ndarray:
     order = [name for name in given if name in known]
     for axis in spec.axes:
         if letter(axis) not in order and not may_be_missing(axis):
-            raise BadAxes(f"Input '{spec.id}' has the axes {given!r}, without {axis.describe()}.")
+            raise BadAxes(f"Input '{spec.id}' has the axes {given!r}, but the model also needs {axis.describe()}.")
     present = [name for name in known if name in order]
     moved = kept.transpose([order.index(name) for name in present])
     return moved[tuple(slice(None) if name in order else None for name in known)]
 
 
 def completed(spec: Tensor, array: np.ndarray, of: str = "the model") -> np.ndarray:
-    """`array`, which has the model's axes in order, perhaps without those for batch or channel that have a size of 1.
+    """`array` with batch and channel axes of size 1 added where they are missing; its other axes are the model's, in order.
 
     Args:
         spec: the input.
         array: of any shape.
-        of: what has the axes of `spec`, for errors.
+        of: what `spec` describes, for error messages.
 
-    Raises WrongAxes where no such reading fits, or more than one, or it makes a batch of what may be none.
+    Raises WrongAxes if no such interpretation fits, if more than one fits, or if the first axis need not be a batch.
     """
     lacking = len(spec.axes) - array.ndim
     optional = [index for index, axis in enumerate(spec.axes) if may_be_missing(axis)]
     if lacking < 0 or lacking > len(optional):
-        raise _unclear(spec, array, f"It has {array.ndim} axes, {of} {len(spec.axes)}.")
+        raise _unclear(spec, array, f"It has {array.ndim} axes, but {of} has {len(spec.axes)}.")
     readings = {
         np.expand_dims(array, missing).shape: missing
         for missing in itertools.combinations(optional, lacking)
@@ -87,17 +89,19 @@ def completed(spec: Tensor, array: np.ndarray, of: str = "the model") -> np.ndar
     }
     if not readings:
         if lacking:
-            raise _unclear(spec, array, "Batch and channel may be left out where their size is 1; no such reading fits.")
-        return array  # what does not fit about its sizes is said where they are checked
+            raise _unclear(
+                spec, array, "Batch and channel axes of size 1 may be left out, but the array does not fit then either."
+            )
+        return array  # `check_sizes` reports which sizes do not fit
     if len(readings) > 1:
         could_be = " or ".join(map(str, sorted(readings)))
-        raise _unclear(spec, array, f"It could mean {could_be}: say which axes it has, by `axes`.")
+        raise _unclear(spec, array, f"It could mean {could_be}: give its axes as `axes`.")
     (missing,) = readings.values()
     batch = spec.batch_axis
     complete = np.expand_dims(array, missing)
     if lacking and batch is not None and batch not in missing and complete.shape[batch] > 1:
-        # Samples of a model without channels, or planes, or an image whose channels come last.
-        raise _unclear(spec, array, f"It could be {complete.shape[batch]} samples, or not: say which axes it has, by `axes`.")
+        # These may be samples of a model without channels, planes of a stack, or an image whose channels come last.
+        raise _unclear(spec, array, f"It could be {complete.shape[batch]} samples, or something else: give its axes as `axes`.")
     return complete
 
 

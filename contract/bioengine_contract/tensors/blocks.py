@@ -1,4 +1,4 @@
-"""Large arrays a piece at a time: what is computed of them on the way never takes as much memory as they do."""
+"""Go through large arrays in blocks, so that intermediate results never take as much memory as the arrays themselves."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _SIZE = 131_072  # values
 
 
 def blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """The values of arrays of one shape, which may lie anyhow in memory: of each the same ones, in one dimension.
+    """Go through several arrays of the same shape, with any memory layout: yields the same values of each, as 1-d arrays.
 
-    In the order in which they lie in memory. A block is valid until the next one is asked for, and is not to be written to.
+    The values come in their order in memory. A block is valid until the next one is requested, and must not be written to.
     """
     iterator = np.nditer(arrays, ["external_loop", "buffered", "zerosize_ok"], [["readonly"]] * len(arrays), buffersize=_SIZE)
     with iterator:

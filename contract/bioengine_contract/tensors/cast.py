@@ -1,10 +1,10 @@
-"""From the dtype that an array has to the model's: without loss, or with a word, or refused with what to do instead.
+"""Cast an array to the model's dtype: without loss, or with a warning, or refused with an error that says what to do instead.
 
-Integers become floats, and floats shorter floats, as users of scikit-image expect, whose images are float64. What would make
-another image of it is refused: fractions that an integer has no room for, values beyond the range, whole numbers (labels,
-counts) that a float no longer tells apart.
+Integers are cast to floats, and floats to shorter floats, as users of scikit-image expect, whose images are float64. A cast that
+would change the image is refused: fractions cast to integers, values outside of the range, whole numbers (labels, counts) that a
+shorter float can no longer distinguish.
 
-An array may be as large as a request: beside the result, only blocks of it are in memory (`blocks`).
+Arrays may be as large as a request allows, so temporary copies are made only of blocks (`blocks`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from bioengine_contract.manifest import Tensor
 from bioengine_contract.tensors.blocks import blocks
 from bioengine_contract.tensors.errors import LossyCast
 
-# What images are scaled to at most: a camera's range. An int32 that is filled to its end gains nothing, and overflows on the way.
+# Errors suggest to scale images to this range, a camera's, at most. The full range of int32 gains nothing, and can overflow.
 _MAX_SCALED = 65535
 
-# Fewer whole values than these are no picture any more, so that rounding is not worth a word.
+# An image that is rounded to fewer values than these is useless, so errors do not suggest rounding then.
 _MIN_LEVELS = 16
 
 
@@ -31,9 +31,9 @@ def cast(spec: Tensor, array: np.ndarray, warnings: list[str]) -> np.ndarray:
     Args:
         spec: the input.
         array: of booleans, integers or floats, not empty.
-        warnings: gets a sentence where the dtype of an image is cut short.
+        warnings: a sentence is appended if values were rounded.
 
-    Raises LossyCast, with a way that works.
+    Raises LossyCast, whose message says how to convert the array.
     """
     wanted = np.dtype(spec.dtype)
     kinds = array.dtype.kind + wanted.kind
@@ -53,7 +53,7 @@ def cast(spec: Tensor, array: np.ndarray, warnings: list[str]) -> np.ndarray:
 
 
 def _integers_to_floats(spec: Tensor, array: np.ndarray, wanted: np.dtype, warnings: list[str]) -> np.ndarray:
-    """To float32 always, as clients of the public server have it; to others where every value survives."""
+    """Cast to float32 always, as the public server does; to other floats only if every value stays the same."""
     with np.errstate(all="ignore"):
         floats = array.astype(wanted)
     largest = max(abs(int(array.min())), abs(int(array.max())))
@@ -64,7 +64,7 @@ def _integers_to_floats(spec: Tensor, array: np.ndarray, wanted: np.dtype, warni
     lost = _lost(
         spec,
         array.size,
-        # It holds 64 bits, and so both sides of it.
+        # A longdouble has a mantissa of 64 bits, so it holds the integers and the floats exactly.
         (block[rounded.astype(np.longdouble) != block.astype(np.longdouble)] for block, rounded in blocks(array, floats)),
     )
     if lost:
@@ -75,18 +75,18 @@ def _integers_to_floats(spec: Tensor, array: np.ndarray, wanted: np.dtype, warni
 
 
 def _shorter_floats(spec: Tensor, array: np.ndarray, wanted: np.dtype, warnings: list[str]) -> np.ndarray:
-    """Rounded, and said so. Raises LossyCast for what would be another image."""
+    """Round, with a warning. Raises LossyCast if the cast would change the image."""
     with np.errstate(all="ignore"):
         floats = array.astype(wanted)
     limits = np.finfo(wanted)
-    # Without NaN, which is NaN afterwards as well; and without infinities.
+    # NaN and infinities are left out: they stay what they are.
     largest = max(abs(float(np.fmin.reduce(array, axis=None))), abs(float(np.fmax.reduce(array, axis=None))))
     if np.isinf(largest):
         largest = max(float(np.abs(block[np.isfinite(block)]).max(initial=0)) for (block,) in blocks(array))
     if largest > float(limits.max) or 0 < largest < float(limits.tiny):
         raise _beyond(spec, array, largest)
     if largest > _largest_exact(wanted):
-        # From where all numbers of the given dtype are whole, they count nothing.
+        # Where the array's own dtype has only whole numbers, a whole number is not a count or a label.
         end = _largest_exact(array.dtype)
         lost = _lost(
             spec,
@@ -106,30 +106,30 @@ def _shorter_floats(spec: Tensor, array: np.ndarray, wanted: np.dtype, warnings:
 
 
 def _largest_exact(dtype: np.dtype) -> int:
-    """Up to which a float has every whole number."""
+    """The largest number up to which a float dtype has every whole number."""
     return int(2 ** (np.finfo(dtype).nmant + 1))
 
 
 def _beyond(spec: Tensor, array: np.ndarray, largest: float) -> LossyCast:
-    """Values that would all be infinite, or 0."""
+    """The error for values that are too large or too small for the dtype, and would become infinite or 0."""
     limits = np.finfo(spec.dtype)
-    ends = f"holds up to {limits.max:.3g}" if largest > 1 else f"does not tell what is below {limits.tiny:.3g} from 0"
+    ends = f"holds up to {limits.max:.3g}" if largest > 1 else f"cannot tell values below {limits.tiny:.3g} from 0"
     return LossyCast(
         spec.id,
         array.dtype.name,
         spec.dtype,
-        f"its values reach {largest:.3g}, and {spec.dtype} {ends}",
+        f"its values reach {largest:.3g}, but {spec.dtype} {ends}",
         f"Rescale them first, for example with `(image / {largest:.6g}).astype('{spec.dtype}')`.",
     )
 
 
 def _lost(spec: Tensor, size: int, changed: Iterable[np.ndarray]) -> str:
-    """What is said of values that the dtype does not have; nothing where there are none.
+    """A phrase about the values that the new dtype cannot represent; empty if there are none.
 
     Args:
         spec: the input.
-        size: number of all values.
-        changed: those that are other numbers afterwards, block by block.
+        size: the number of all values.
+        changed: the values that the cast changes, block by block.
     """
     count, example = 0, 0
     for values in changed:
@@ -138,19 +138,19 @@ def _lost(spec: Tensor, size: int, changed: Iterable[np.ndarray]) -> str:
         count += values.size
     if not count:
         return ""
-    return f"{count} of its {size} values are whole numbers that {spec.dtype} does not have, such as {example}"
+    return f"{count} of its {size} values are whole numbers that {spec.dtype} cannot represent, such as {example}"
 
 
 def _labels_or_intensities(spec: Tensor) -> str:
     return (
-        "If they are labels of objects, number them anew, from 1 on; if they are intensities, whose last digits do not matter, "
+        "If they are labels of objects, renumber them from 1; if they are intensities, whose last digits do not matter, "
         f"round them with `image.astype('{spec.dtype}')`."
     )
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """An array's range, NaN and infinity taken for 0, and how many of these there are."""
+    """An array's range, with NaN and infinity counted as 0, and the number of NaN and infinite values (`spoilt`)."""
 
     low: float
     high: float
@@ -175,7 +175,7 @@ def _cleaned(block: np.ndarray) -> np.ndarray:
 
 
 def _is_lossless(array: np.ndarray, wanted: np.dtype, seen: _Seen) -> bool:
-    """Whether every value of `array` has its equal in the dtype `wanted`, of integers or booleans; NaN and infinity as 0."""
+    """Whether the dtype `wanted` (integers or booleans) has every value of `array`; NaN and infinity count as 0."""
     least, most = _range(wanted)
     if not (int(seen.low) >= least and int(seen.high) <= most):
         return False
@@ -189,13 +189,13 @@ def _range(wanted: np.dtype) -> tuple[int, int]:
 
 
 def _other_ways(array: np.ndarray, wanted: np.dtype, seen: _Seen, is_lossless: bool) -> tuple[str, str]:
-    """What integers or booleans would lose of these values, and what to do, by the range that is seen.
+    """What a cast to integers or booleans would lose, and a suggestion that depends on the range of the values.
 
-    `is_lossless`: with 0 for NaN and infinity.
+    `is_lossless`: whether nothing else is lost once NaN and infinity are replaced by 0.
     """
     if not seen.spoilt:
         return _ways_by_range(array, wanted, seen)
-    problem = f"{seen.spoilt} of its {array.size} values are NaN or infinite, which {wanted.name} has not"
+    problem = f"{seen.spoilt} of its {array.size} values are NaN or infinite, which {wanted.name} cannot represent"
     replace = "Replace them first, for example with `image = np.where(np.isfinite(image), image, 0)`."
     if is_lossless:
         return problem, f"{replace} Then `image.astype('{wanted.name}')` changes nothing else."
@@ -210,23 +210,23 @@ def _ways_by_range(array: np.ndarray, wanted: np.dtype, seen: _Seen) -> tuple[st
     least, most = _range(wanted)
     if wanted.kind == "b":
         limit = "0.5" if 0 <= low and high <= 1 else "0"
-        return f"{values}, and bool has False and True", f"Say which of them are true, for example with `image > {limit}`."
+        return f"{values}, but bool has only False and True", f"Choose which are true, for example with `image > {limit}`."
     top = min(most, _MAX_SCALED)
     rescaled = f"`np.interp(image, (image.min(), image.max()), (0, {top})).round().astype('{name}')`"
     fits = round(low) >= least and round(high) <= most
     if array.dtype.kind != "f" or not fits:
-        problem = f"{values}, and {name} holds {least} to {most}"
+        problem = f"{values}, but {name} holds {least} to {most}"
         if low == high:
-            return problem, f"Cut them off, for example with `image.clip({least}, {top}).astype('{name}')`."
-        labels = "" if array.dtype.kind == "f" else " Labels of objects are not rescaled: number them anew, from 1 on."
-        return problem, f"Rescale the range that is there to 0 to {top}, for example with {rescaled}.{labels}"
+            return problem, f"Clip them, for example with `image.clip({least}, {top}).astype('{name}')`."
+        labels = "" if array.dtype.kind == "f" else " Do not rescale labels of objects: renumber them from 1."
+        return problem, f"Rescale them to 0 to {top}, for example with {rescaled}.{labels}"
     problem = f"{values}, and their fractions would be lost"
-    # Not a dim image, of which a few steps would be left.
+    # A dim image, with a small part of the range, is not scaled by a constant: few different values would be left.
     if high <= 1 and low >= (0 if least == 0 else -1) and (high - low) * top >= _MIN_LEVELS:
         image = "image" if array.dtype.itemsize > 2 else "image.astype('float32')"  # float16 ends at 65504
-        return problem, f"Scale them, 1 to {top}: `({image} * {top}).round().astype('{name}')`."
+        return problem, f"Scale them so that 1 becomes {top}: `({image} * {top}).round().astype('{name}')`."
     if high - low < _MIN_LEVELS and low != high:
-        return problem, f"Rescale the range that is there to 0 to {top}, for example with {rescaled}."
+        return problem, f"Rescale them to 0 to {top}, for example with {rescaled}."
     rounded = f"`image.round().astype('{name}')`"
     if low == high:
         return problem, f"Round them, with {rounded}."

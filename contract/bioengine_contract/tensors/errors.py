@@ -1,4 +1,4 @@
-"""Inputs that do not fit a model: how many there are, their axes, sizes and dtypes."""
+"""Errors for inputs that do not fit a model: their number, axes, sizes and dtypes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from bioengine_contract.errors import RequestError
 
 
 class Misfit(RequestError):
-    """Inputs that do not fit the model."""
+    """The inputs do not fit the model."""
 
     code = "inputs_do_not_fit"
 
     def with_help(self, help: str) -> Self:
-        """The same, and what the model takes."""
+        """This error with `help`, which says what the model takes, added to its message."""
         self.args = (f"{self} {help}",)
         return self
 
@@ -40,7 +40,7 @@ class NotAnArray(Misfit):
 
 
 class BadAxes(Misfit):
-    """`axes` that are not such, or do not go with the array or the model."""
+    """`axes` is not valid, or does not match the array or the model."""
 
     code = "bad_axes"
 
@@ -69,9 +69,9 @@ class BadTile(Misfit):
 
 
 class LossyCast(Misfit):
-    """`problem`: what would be lost. `advice`: a sentence with a way that works."""
+    """`problem`: what would be lost. `advice`: a sentence that says how to convert the array."""
 
     code = "lossy_cast"
 
     def __init__(self, name: str, given: str, wanted: str, problem: str, advice: str) -> None:
-        super().__init__(f"Input '{name}' is {given} and the model takes {wanted}: {problem}. {advice}")
+        super().__init__(f"Input '{name}' is {given}, but the model takes {wanted}: {problem}. {advice}")

@@ -1,6 +1,6 @@
-"""From what a client sent to the arrays that a model takes: count, type, axes, dtype, and the sizes that mean something.
+"""Turn what a client sent into the arrays that a model takes: their number, type, axes, dtype, and sizes with a meaning.
 
-Image axes may have any size: the model's process pads and cuts them.
+Image axes may have any size: the model's process pads the image or cuts it into tiles.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ def fit_inputs(manifest: Manifest, inputs: Any, axes: Any = None, warnings: list
 
     Args:
         manifest: the model.
-        inputs: a list with one item for each input: an array, or a list of arrays without the batch axis, which the list adds;
-            for an optional input None, and nothing at the end of the list.
-        axes: the arrays' axes, such as "yx", one string for all or a list with one for each; None: those of the model, of which
-            batch and channel may be missing where their size is 1.
-        warnings: gets a sentence for what was done to the values.
+        inputs: a list with one item for each input: an array, or a list of arrays without the batch axis, which the list adds.
+            None stands for an optional input that is left out; at the end of the list it may be missing.
+        axes: the arrays' axes, such as "yx": one string for all inputs or a list with one for each. None: the arrays have the
+            model's axes, of which batch and channel may be missing if their size is 1.
+        warnings: a sentence is appended for each input whose values were rounded.
 
     Returns None for an optional input that was left out.
 
-    Raises BadRequest, and the kinds of Misfit, which say what the model takes and show a request that works.
+    Raises BadRequest, or a subclass of Misfit whose message says what the model takes and shows a request that works.
     """
     specs, said = manifest.inputs, [] if warnings is None else warnings
     try:
@@ -47,7 +47,7 @@ def fit_inputs(manifest: Manifest, inputs: Any, axes: Any = None, warnings: list
             raise WrongInputCount([spec.id + " (optional)" * spec.optional for spec in specs], len(inputs))
         given = [*inputs, *[None] * (len(specs) - len(inputs))]
         if all(item is None for item in given):
-            raise NotAnArray(specs[0].id, "missing (None), and so is every other")
+            raise NotAnArray(specs[0].id, "missing (None), and so are all others")
         orders = axes_of_inputs(axes, len(specs), len(inputs))
         arrays = [
             None if item is None and spec.optional else cast(spec, _as_array(spec, item, order), said)
@@ -65,7 +65,7 @@ def fit_inputs(manifest: Manifest, inputs: Any, axes: Any = None, warnings: list
 
 
 def check_shapes(manifest: Manifest, shapes: Sequence[Sequence[int] | None]) -> None:
-    """Every shape against its input's axes, as for `fit_inputs`. Raises WrongAxes, WrongSize, NotAnArray."""
+    """Check every shape against the axes of its input, as `fit_inputs` does. Raises WrongAxes, WrongSize, NotAnArray."""
     try:
         for spec, shape in zip(manifest.inputs, shapes):
             if shape is None:
@@ -73,7 +73,7 @@ def check_shapes(manifest: Manifest, shapes: Sequence[Sequence[int] | None]) -> 
                     raise NotAnArray(spec.id, "missing")
                 continue
             if len(shape) != len(spec.axes):
-                raise WrongAxes(spec.id, shape, f"It has {len(shape)} axes, the model {len(spec.axes)}.")
+                raise WrongAxes(spec.id, shape, f"It has {len(shape)} axes, but the model has {len(spec.axes)}.")
             if 0 in shape:
                 raise NotAnArray(spec.id, f"an empty array of shape {tuple(shape)}")
         check_sizes(manifest.inputs, shapes)
@@ -86,12 +86,12 @@ def check_sizes(
     shapes: Sequence[Sequence[int] | None],
     as_sent: Mapping[str, tuple[Tensor, Sequence[int]]] = MappingProxyType({}),
 ) -> None:
-    """The sizes that cannot be padded or cut: channels, and what has to go with another input. Raises WrongSize.
+    """Check the sizes that cannot be padded or cut: channels, and sizes that depend on another input. Raises WrongSize.
 
     Args:
-        specs, shapes: of each input; no shape where an optional one was left out.
-        as_sent: of each input whose axes were not said, nor moved, so that others may be meant: what it was taken for, and its
-            shape. Of a list of arrays, a sample and its shape.
+        specs, shapes: of each input; None instead of a shape for an optional input that was left out.
+        as_sent: the inputs whose axes the client did not give, so that the array's axes may be others: the tensor that the array
+            was taken for, and its shape; for a list of arrays, those of one sample.
     """
     given = [(spec, shape) for spec, shape in zip(specs, shapes) if shape is not None]
     sizes = {(spec.id, axis.id): size for spec, shape in given for axis, size in zip(spec.axes, shape)}
@@ -102,10 +102,10 @@ def check_sizes(
             if axis.reference is not None:
                 reference = axis.reference
                 if (reference.tensor, reference.axis) not in sizes:
-                    continue  # of an optional input that was left out
+                    continue  # it depends on an optional input that was left out
                 wanted = int(sizes[reference.tensor, reference.axis] * reference.scale) + reference.offset
                 if size != wanted:
-                    problems.append(f"{axis.id} is {size}, it must be {wanted} to go with '{reference.tensor}'")
+                    problems.append(f"{axis.id} is {size}, it must be {wanted} to match '{reference.tensor}'")
             elif axis.type == BATCH:
                 if len(batches) > 1:
                     problems.append(f"{axis.id} is {size}, it must be the same for all inputs")
@@ -119,7 +119,7 @@ def check_sizes(
 
 
 def fit_tile(manifest: Manifest, tile: Any) -> dict[str, int] | None:
-    """The request's `tile` as sizes by axis: a number is for each image axis. Raises BadTile."""
+    """The request's `tile` as a size for each axis; a single number stands for all image axes. Raises BadTile."""
     if tile is None:
         return None
     axes = {axis.id: letter(axis) for spec in manifest.inputs for axis in spec.axes if axis.type in IMAGE_AXES}
@@ -137,7 +137,7 @@ def fit_tile(manifest: Manifest, tile: Any) -> dict[str, int] | None:
 
 
 def usage(manifest: Manifest) -> str:
-    """What the model takes, and a request that works."""
+    """Help for error messages: what the model takes, and a request that works."""
     takes = "; ".join(
         f"'{spec.id}'{' (optional)' * spec.optional}: {spec.dtype}, axes {letters(spec)} ({spec.describe_axes()})"
         for spec in manifest.inputs
@@ -156,7 +156,7 @@ def usage(manifest: Manifest) -> str:
         f"np.zeros({tuple(sizes[spec.id, axis.id] for axis in spec.axes)}, {spec.dtype!r})" for spec in manifest.inputs
     )
     return (
-        f"The model takes {takes}. Batches and image axes may have any size; give `axes` where yours are others. "
+        f"The model takes {takes}. Batches and image axes may have any size; give `axes` if yours are different. "
         f'This works: inputs=[{{"model_id": "{manifest.id}", "inputs": [{arrays}]}}].' + left_out
     )
 
@@ -179,7 +179,7 @@ def _numbers(spec: Tensor, array: np.ndarray) -> np.ndarray:
 
 
 def _stack(spec: Tensor, parts: list[np.ndarray], axes: str | None) -> np.ndarray:
-    """The samples of a list, joined along the batch axis."""
+    """Join a list of samples along the batch axis."""
     shapes = sorted({part.shape for part in parts})
     if len(shapes) > 1:
         raise NotAnArray(spec.id, f"a list of arrays of different shapes ({', '.join(map(str, shapes))})")
@@ -188,24 +188,24 @@ def _stack(spec: Tensor, parts: list[np.ndarray], axes: str | None) -> np.ndarra
         raise WrongAxes(
             spec.id,
             (len(parts), *shapes[0]),
-            "A list of arrays adds the batch axis, and the model has none: send the array itself, and one in each request.",
+            "A list of arrays adds a batch axis, but the model has none: send one array in each request, without a list.",
         )
     if axes is None and ndim == len(spec.axes):
         raise WrongAxes(
             spec.id,
             (len(parts), *shapes[0]),
-            "A list of arrays adds the batch axis, so each array has the other axes only; an array is sent without the list.",
+            "A list of arrays adds the batch axis, so each array must come without it; send a single array without a list.",
         )
     if axes is not None and "b" in axes and len(axes) == ndim + 1:
-        axes = axes.replace("b", "")  # of the whole, which the list makes
+        axes = axes.replace("b", "")  # the list itself makes the batch axis
     if axes is not None and "b" in axes:
         samples = [arranged(spec, _numbers(spec, part), axes) for part in parts]
         if any(sample.shape[batch_axis] != 1 for sample in samples):
             raise WrongAxes(
-                spec.id, (len(parts), *shapes[0]), "A list of arrays adds the batch axis, so each array is one sample."
+                spec.id, (len(parts), *shapes[0]), "A list of arrays adds the batch axis, so each array must be one sample."
             )
         return np.concatenate(samples, axis=batch_axis)
-    # That the batch axis is not in them is known, so nothing else is taken for it.
+    # The samples of a list have no batch axis, so no other axis may be taken for it.
     of = "a sample of the model"
     sample = spec.sample
     numbers = (_numbers(spec, part) for part in parts)

@@ -1,6 +1,6 @@
-"""What could be meant by a shape that does not fit, for the errors: axes that the model takes when they are said.
+"""Hints for error messages about a shape that does not fit: values of `axes` with which the model would accept the array.
 
-Hints only, for a person to choose from; a request is never changed by them.
+They are suggestions to people; a request is never changed by them.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from bioengine_contract.axes import BATCH, CHANNEL, letter_of
 from bioengine_contract.manifest import Axis, Tensor
 
-# An axis of so few pixels is rather one of colours.
+# An axis with no more pixels than this is probably a colour axis.
 _COLOURS = 4
 
-_ONE_BY_ONE = "planes of a stack or a movie, each run by itself"
+_ONE_BY_ONE = "planes of a stack or a movie, each run separately"
 
 
 def letter(axis: Axis) -> str:
-    """The axis in a string such as "bcyx"."""
+    """The letter of an axis in a string such as "bcyx"."""
     return letter_of(axis.type, axis.id)
 
 
@@ -34,32 +34,32 @@ def fits_channel(axis: Axis, size: int) -> bool:
 
 
 def other_readings(spec: Tensor, shape: Sequence[int]) -> str:
-    """Axes that an array of this shape, which does not fit as it is, could have: a sentence for each, or nothing."""
+    """Suggest axes that an array of this shape could have: a sentence for each, at most two; empty if there are none."""
     known, found = letters(spec), []
     for body in _samples(spec):
         if _is_taken(spec, body, shape) and body != known:
-            found.append(f'Say axes="{body}" if that is what it has.')
+            found.append(f'Give axes="{body}" if these are its axes.')
         if "b" in known and _is_taken(spec, f"b{body}", shape) and f"b{body}" != known:
-            found.append(f'Say axes="b{body}" for {_ONE_BY_ONE}.')
+            found.append(f'Give axes="b{body}" for {_ONE_BY_ONE}.')
     if not found and "b" in known:
         found = [_merged(body, len(shape) - len(body)) for body in _samples(spec) if _is_taken(spec, body, shape[-len(body) :])]
         found = [sentence for sentence in found if sentence]
     if not found and shape and 2 < shape[-1] <= _COLOURS:
-        # Colours for a model of one channel.
+        # A colour image for a model with one channel.
         for body in _samples(spec):
             if "c" not in body and _is_taken(spec, body, shape[:-1]):
-                found = [f'A colour image is made grey first: image[..., :3].mean(-1), with axes="{body}".']
+                found = [f'Convert a colour image to grey first: image[..., :3].mean(-1), with axes="{body}".']
     return " ".join(found[:2])
 
 
 def run_one_by_one(spec: Tensor, shape: Sequence[int], axes: str, foreign: str) -> str:
-    """How to send an array that has several planes along `foreign`, an axis that the model does not have."""
+    """Suggest how to send an array with several planes along `foreign`, an axis that the model does not have."""
     known = letters(spec)
     several = [name for name, size in zip(axes, shape) if name not in known and size > 1]
     if "b" in known and "b" not in axes and several == [foreign]:
         as_batch = axes.replace(foreign, "b")
         if _is_complete(spec, dict(zip(as_batch, shape))):
-            return f'Say axes="{as_batch}" to run them one by one.'
+            return f'Give axes="{as_batch}" to run them one by one.'
     merged = [name for name in axes if name in several or name == "b"]
     rest = axes[len(merged) :]
     if "b" in known and list(axes[: len(merged)]) == merged and _is_complete(spec, dict(zip(rest, shape[len(merged) :]))):
@@ -68,14 +68,14 @@ def run_one_by_one(spec: Tensor, shape: Sequence[int], axes: str, foreign: str) 
 
 
 def _merged(body: str, count: int) -> str:
-    """The first `count` axes as one batch."""
+    """Suggest to merge the first `count` axes into one batch axis."""
     if count < 2:
         return ""
     return f'Send image.reshape(-1, *image.shape[{count}:]) with axes="b{body}" for {_ONE_BY_ONE}.'
 
 
 def _samples(spec: Tensor) -> Iterator[str]:
-    """The axes of a sample in the orders that there are: the model's, channels first, last, or left out."""
+    """The axes of a sample in the usual orders: the model's order, channels first, channels last, without channels."""
     own = letters(spec).replace("b", "")
     rest = own.replace("c", "")
     has_channel = own != rest
@@ -84,7 +84,7 @@ def _samples(spec: Tensor) -> Iterator[str]:
 
 
 def _is_taken(spec: Tensor, axes: str, shape: Sequence[int]) -> bool:
-    """Whether the model takes arrays of this shape with these axes, which are those of images."""
+    """Whether the model takes arrays of this shape with these axes, and y and x are too long to be colours."""
     sizes = dict(zip(axes, shape))
     return (
         len(axes) == len(shape)

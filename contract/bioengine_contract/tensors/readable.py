@@ -1,4 +1,4 @@
-"""From a model's outputs to arrays that every client can read."""
+"""Convert a model's outputs to dtypes that every client can decode."""
 
 from __future__ import annotations
 

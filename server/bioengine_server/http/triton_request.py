@@ -196,7 +196,7 @@ def _refuse_parameters(document: dict[str, Any]) -> None:
 def _known(item: dict[str, Any], what: str, keys: Sequence[str]) -> None:
     if unknown := sorted(set(item) - set(keys)):
         meant = did_you_mean(unknown[0], keys)
-        raise BadInference(f"{what} has the unknown key {_shown(unknown[0])}.{meant} Known are {', '.join(keys)}")
+        raise BadInference(f"{what} has the unknown key {_shown(unknown[0])}.{meant} The known keys are {', '.join(keys)}")
 
 
 def _tensors(document: dict[str, Any], key: str) -> list[dict[str, Any]]:

@@ -124,7 +124,7 @@ def _conversion(array: np.ndarray, wanted: np.dtype) -> str:
             loses = _loses_whole_numbers(array, wanted)
         if loses:
             return (
-                f"Its whole numbers are more than {wanted.name} has: number labels of objects anew, from 1 on; intensities are "
+                f"{wanted.name} cannot represent some of its whole numbers: renumber labels of objects from 1; intensities are "
                 f"rounded with {plain}."
             )
         return f"Convert it with {plain}: its values are rounded to about {limits.precision} digits."
@@ -135,9 +135,9 @@ def _conversion(array: np.ndarray, wanted: np.dtype) -> str:
     if 0 <= low and high <= 1 and (high - low) * top >= _LEVELS:
         return f"{seen}: scale them, for example with (image * {top}).round().astype('{wanted.name}')."
     return (
-        f"{seen}: rescale the range that is there to 0 to {top}, for example with "
+        f"{seen}: rescale them to 0 to {top}, for example with "
         f"np.interp(image, (image.min(), image.max()), (0, {top})){'.round()' * (top > 1)}.astype('{wanted.name}')."
-        + " Labels of objects are not rescaled: number them anew, from 1 on."
+        + " Do not rescale labels of objects: renumber them from 1."
         * (array.dtype.kind in "iu" and low >= 0)
     )
 

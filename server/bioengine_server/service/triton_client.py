@@ -365,7 +365,7 @@ def _for_runner(options: InferOptions) -> InferOptions:
 def _refuse(server_url: Any, unknown: dict[str, Any], method: Callable[..., Any]) -> None:
     """Refuse what clients of the public server could say and must not here, and what `method` does not know."""
     if server_url is not None:
-        raise RefusedArgument("server_url", "this service speaks to its own Triton only. Leave it out.")
+        raise RefusedArgument("server_url", "this service uses its own Triton only. Leave it out.")
     for name in unknown:
         known = [known for known in inspect.signature(method).parameters if known not in _NOT_FOR_CLIENTS]
         if name in REQUEST_KEYS and name not in known:
@@ -373,5 +373,5 @@ def _refuse(server_url: Any, unknown: dict[str, Any], method: Callable[..., Any]
             raise RefusedArgument(
                 name, f'it goes into the dict in `inputs`, as in inputs=[{{"model_id": "affable-shark"{more}}}].'
             )
-        expected = f"Known are {', '.join(known)}." if known else "It takes none."
+        expected = f"The known arguments are {', '.join(known)}." if known else "It takes none."
         raise RefusedArgument(name[:60], f"there is no such argument.{did_you_mean(name, known)} {expected}")

@@ -26,7 +26,7 @@ def fitted(array: np.ndarray, dtype: str) -> tuple[np.ndarray, list[str]]:
 
 
 def refusal(array: np.ndarray, dtype: str) -> str:
-    with pytest.raises(LossyCast, match=rf"is {array.dtype.name} and the model takes {dtype}: ") as error:
+    with pytest.raises(LossyCast, match=rf"is {array.dtype.name}, but the model takes {dtype}: ") as error:
         fitted(array, dtype)
     return str(error.value)
 
@@ -62,9 +62,9 @@ def ramp(low: float, high: float, dtype: str = "float32") -> np.ndarray:
         (ramp(-3, 900.5), "uint16", "(0, 65535)"),
         (ramp(0, 3.5), "uint8", "(0, 255)"),
         (ramp(0, 200.5), "uint8", "`image.round().astype('uint8')`"),
-        (ramp(0, 4095.5), "uint8", "its values are from 0 to 4095.5, and uint8 holds 0 to 255"),
+        (ramp(0, 4095.5), "uint8", "its values are from 0 to 4095.5, but uint8 holds 0 to 255"),
         (ramp(0, 1e30), "uint8", "(0, 255)"),
-        (ramp(0, 4095, "uint16"), "uint8", "Labels of objects are not rescaled"),
+        (ramp(0, 4095, "uint16"), "uint8", "Do not rescale labels of objects"),
         (ramp(-500, 500, "int16"), "uint16", "(0, 65535)"),
         (ramp(-128, 127, "int8"), "uint8", "(0, 255)"),
         (ramp(0, 2**40, "int64"), "int32", "(0, 65535)"),
@@ -118,10 +118,10 @@ def test_float64_becomes_float32_and_that_is_said() -> None:
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        (1e39, "its values reach 1e+39, and float32 holds up to 3.4e+38"),
+        (1e39, "its values reach 1e+39, but float32 holds up to 3.4e+38"),
         (-1e300, "its values reach 1e+300"),
-        (1e-60, "its values reach 1e-60, and float32 does not tell"),
-        (2.0**24 + 1, "1 of its 96 values are whole numbers that float32 does not have, such as 16777217"),
+        (1e-60, "its values reach 1e-60, but float32 cannot tell"),
+        (2.0**24 + 1, "1 of its 96 values are whole numbers that float32 cannot represent, such as 16777217"),
         (-(2.0**40) - 1, "such as -1099511627777"),
     ],
 )
@@ -150,7 +150,7 @@ def test_integers_become_float32_and_are_exact_or_said() -> None:
     assert not fitted(np.full(SHAPE, -(2**40), np.int64), "float32")[1], "a power of two"
     exact[0, 0] += 1
     got, (sentence,) = fitted(exact, "float32")
-    assert "1 of its 96 values are whole numbers that float32 does not have, such as 16777217" in sentence
+    assert "1 of its 96 values are whole numbers that float32 cannot represent, such as 16777217" in sentence
     assert "such as 9223372036854775807" in fitted(np.full(SHAPE, 2**63 - 1, np.int64), "float32")[1][0]
     assert "such as 18446744073709551615" in fitted(np.full(SHAPE, 2**64 - 1, np.uint64), "float32")[1][0]
 

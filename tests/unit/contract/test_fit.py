@@ -88,7 +88,7 @@ def test_a_size_that_follows_another_input() -> None:
     half = Axis("y", "space", 1, 1, SizeReference("image", "y", 0.5, 1))
     mask = Tensor("mask", "float32", (BATCH, half))
     check_shapes(model(spec(), mask), [(1, 2, 8, 8), (1, 5)])
-    with pytest.raises(WrongSize, match="y is 4, it must be 5 to go with 'image'"):
+    with pytest.raises(WrongSize, match="y is 4, it must be 5 to match 'image'"):
         check_shapes(model(spec(), mask), [(1, 2, 8, 8), (1, 4)])
 
 
@@ -161,15 +161,15 @@ def test_axes_that_are_understood(shape: tuple[int, ...], axes: object, wanted: 
     ("shape", "axes", "problem"),
     [
         ((5, 8, 12), "zyx", "5 along 'z', an axis that the model does not have"),
-        ((8, 12), "zyx", "axes 'zyx' are 3"),
-        ((8, 8), "yy", "there twice"),
-        ((8, 12), "cx", "without y: 8 [+] n[*]4"),
+        ((8, 12), "zyx", "axes 'zyx' names 3 axes"),
+        ((8, 8), "yy", "name one axis twice"),
+        ((8, 12), "cx", "also needs y: 8 [+] n[*]4"),
         ((8, 12), 5, "`axes` is 5"),
         ((8, 12), ["yx", "yx"], "one for each input"),
         ((2, 2, 8, 12), None, "channel is 2, it must be 1"),
         ((8,), None, "It has 1 axes"),
-        ((5, 8, 12), None, "It could be 5 samples, or not"),
-        ((8, 12, 3), None, "say which axes it has, by `axes`"),
+        ((5, 8, 12), None, "It could be 5 samples, or something else"),
+        ((8, 12, 3), None, "give its axes as `axes`"),
     ],
 )
 def test_axes_that_are_refused(shape: tuple[int, ...], axes: object, problem: str) -> None:

@@ -56,7 +56,7 @@ def test_a_list_adds_the_batch_axis_wherever_it_is(order: str, channels: int) ->
     spec, inner = tensor(order, channels), order.replace("b", "")
     one, two = sample(inner, channels), sample(inner, channels, 1)
     if "b" not in order:
-        with pytest.raises(WrongAxes, match="the model has none: send the array itself"):
+        with pytest.raises(WrongAxes, match="the model has none: send one array"):
             fit(spec, [one])
         np.testing.assert_array_equal(fit(spec, one), one)
         return
@@ -70,7 +70,7 @@ def test_a_list_adds_the_batch_axis_wherever_it_is(order: str, channels: int) ->
         np.testing.assert_array_equal(fit(spec, wanted), wanted)
         if "c" in order and channels == 1:
             np.testing.assert_array_equal(fit(spec, [without_channel(part, inner) for part in parts]), wanted)
-        with pytest.raises(WrongAxes, match="an array is sent without the list"):
+        with pytest.raises(WrongAxes, match="send a single array without a list"):
             fit(spec, [np.stack([part], axis=place) for part in parts])
 
 
@@ -83,7 +83,7 @@ def test_an_array_without_the_batch_is_one_sample_or_refused(order: str, channel
     try:
         got = fit(spec, one)
     except WrongAxes as error:
-        assert channels == 1 and "c" in order and "say which axes it has" in str(error)
+        assert channels == 1 and "c" in order and "give its axes" in str(error)
         got = fit(spec, one, inner)
     np.testing.assert_array_equal(got, np.expand_dims(one, order.index("b")))
 
@@ -91,21 +91,21 @@ def test_an_array_without_the_batch_is_one_sample_or_refused(order: str, channel
 @pytest.mark.parametrize(
     ("order", "channels", "shape", "axes", "advice"),
     [
-        ("bcyx", 1, (5, 8, 12), None, 'Say axes="byx" for planes'),
-        ("bcyx", 1, (5, 8, 12), "zyx", 'Say axes="byx" to run them one by one.'),
-        ("bcyx", 1, (5, 8, 12), "TYX", 'Say axes="byx"'),
-        ("bcyx", 1, (8, 12, 5), "yxz", 'Say axes="yxb"'),
-        ("bcyx", 1, (5, 1, 8, 12), "tcyx", 'Say axes="bcyx"'),
+        ("bcyx", 1, (5, 8, 12), None, 'Give axes="byx" for planes'),
+        ("bcyx", 1, (5, 8, 12), "zyx", 'Give axes="byx" to run them one by one.'),
+        ("bcyx", 1, (5, 8, 12), "TYX", 'Give axes="byx"'),
+        ("bcyx", 1, (8, 12, 5), "yxz", 'Give axes="yxb"'),
+        ("bcyx", 1, (5, 1, 8, 12), "tcyx", 'Give axes="bcyx"'),
         ("bcyx", 1, (4, 5, 8, 12), "tzyx", 'image.reshape(-1, *image.shape[2:]) with axes="byx"'),
         ("bcyx", 1, (4, 5, 8, 12), "bzyx", 'image.reshape(-1, *image.shape[2:]) with axes="byx"'),
         ("bcyx", 1, (4, 5, 8, 12), None, 'image.reshape(-1, *image.shape[2:]) with axes="byx"'),
         ("bcyx", 1, (3, 4, 5, 8, 12), None, 'image.reshape(-1, *image.shape[3:]) with axes="byx"'),
         ("bcyx", 2, (4, 5, 2, 8, 12), "tzcyx", 'image.reshape(-1, *image.shape[2:]) with axes="bcyx"'),
-        ("bcyx", 3, (8, 12, 3), None, 'Say axes="yxc"'),
-        ("bcyx", 3, (1, 8, 12, 3), None, 'Say axes="byxc"'),
-        ("byxc", 3, (3, 8, 12), None, 'Say axes="cyx"'),
+        ("bcyx", 3, (8, 12, 3), None, 'Give axes="yxc"'),
+        ("bcyx", 3, (1, 8, 12, 3), None, 'Give axes="byxc"'),
+        ("byxc", 3, (3, 8, 12), None, 'Give axes="cyx"'),
         ("bcyx", 1, (8, 12, 3), None, 'image[..., :3].mean(-1), with axes="yx"'),
-        ("bczyx", 1, (5, 6, 8, 12), None, 'Say axes="bzyx"'),
+        ("bczyx", 1, (5, 6, 8, 12), None, 'Give axes="bzyx"'),
         ("cyx", 1, (5, 8, 12), "zyx", "Send one of them at a time."),
     ],
 )
@@ -123,7 +123,7 @@ def test_advice_about_axes_works(order: str, channels: int, shape: Sequence[int]
 @pytest.mark.parametrize("image", [np.zeros((8, 12, 3), np.float32), np.zeros((8, 12, 3, 1), np.float32)[..., 0]])
 def test_advice_about_a_list_is_about_its_arrays(image: np.ndarray) -> None:
     spec = tensor("bcyx", 3)
-    with pytest.raises(Misfit, match='Say axes="yxc" if that is what it has') as error:
+    with pytest.raises(Misfit, match='Give axes="yxc" if these are its axes') as error:
         fit(spec, [image])
     assert 'axes="b' not in str(error.value)
     assert fit(spec, [image], "yxc").shape == (1, 3, 8, 12)
@@ -133,7 +133,7 @@ def test_advice_about_a_list_is_about_its_arrays(image: np.ndarray) -> None:
 @pytest.mark.parametrize("order", ["cyxb", "cbyx", "cybx"])
 def test_a_batch_that_is_not_first_is_counted_where_it_is(order: str, shape: Sequence[int]) -> None:
     """Where the channel is left out, the array's axes are not at the model's places."""
-    with pytest.raises(WrongAxes, match="say which axes it has"):
+    with pytest.raises(WrongAxes, match="give its axes"):
         fit(tensor(order), np.zeros(shape, np.float32))
 
 
@@ -147,7 +147,7 @@ def test_no_advice_about_an_array_that_was_moved() -> None:
 
 def test_no_advice_about_axes_where_sizes_do_not_go_together() -> None:
     follows = Tensor("mask", "float32", (*tensor("bc").axes, Axis("y", "space", 1, 1, SizeReference("raw", "y", 1, 0))))
-    with pytest.raises(Misfit, match="to go with 'raw'") as error:
+    with pytest.raises(Misfit, match="to match 'raw'") as error:
         fit_inputs(model(tensor("bcy", id="raw"), follows), [np.zeros((1, 1, 8)), np.zeros((1, 1, 9))])
     assert 'axes="' not in str(error.value)
 
@@ -181,7 +181,7 @@ def test_optional_inputs() -> None:
     for bad in ([], [None], [None, IMAGE], [IMAGE] * 4, [None] * 3):
         with pytest.raises(Misfit, match="None stands for an optional input that is left out"):
             fit_inputs(package, bad)
-    with pytest.raises(Misfit, match="and so is every other"):
+    with pytest.raises(Misfit, match="and so are all others"):
         fit_inputs(model(MASK, LAST), [])
     with pytest.raises(Misfit, match="'raw' is missing"):
         check_shapes(package, [None, (1, 8, 12), None])
@@ -191,7 +191,7 @@ def test_a_size_that_follows_an_optional_input_is_free_without_it() -> None:
     follows = Tensor("last", "float32", (Axis("y", "space", 1, 1, SizeReference("mask", "y", 1, 0)),))
     mask = Tensor("mask", "float32", (Axis("y", "space", 1, 1),), optional=True)
     check_shapes(model(mask, follows), [None, (7,)])
-    with pytest.raises(Misfit, match="to go with 'mask'"):
+    with pytest.raises(Misfit, match="to match 'mask'"):
         check_shapes(model(mask, follows), [(6,), (7,)])
 
 

@@ -46,10 +46,10 @@ _AS_IS, _TURNED, _APART = np.asarray, np.transpose, every_second
 @pytest.mark.parametrize(
     ("dtype", "values", "arranged", "wanted", "told"),
     [
-        ("int32", (7, 2**24 + 1), _AS_IS, "float32", "1 of its 16000000 values are whole numbers that float32 does not have"),
-        ("int32", (7, 2**24 + 1), _TURNED, "float32", "1 of its 16000000 values are whole numbers that float32 does not have"),
-        ("int32", (7, 2**24 + 1), _APART, "float32", "1 of its 16000000 values are whole numbers that float32 does not have"),
-        ("int64", (7, 2**53 + 1), _AS_IS, "float64", "1 of its 8000000 values are whole numbers that float64 does not have"),
+        ("int32", (7, 2**24 + 1), _AS_IS, "float32", "1 of its 16000000 values are whole numbers that float32 cannot represent"),
+        ("int32", (7, 2**24 + 1), _TURNED, "float32", "1 of its 16000000 values are whole numbers that float32 cannot represent"),
+        ("int32", (7, 2**24 + 1), _APART, "float32", "1 of its 16000000 values are whole numbers that float32 cannot represent"),
+        ("int64", (7, 2**53 + 1), _AS_IS, "float64", "1 of its 8000000 values are whole numbers that float64 cannot represent"),
         ("float64", (2.0**30, np.inf, np.nan), _APART, "float32", "its values are rounded to about 6 digits"),
         ("float64", (7, 2.0**24 + 1), _AS_IS, "float32", "1 of its 8000000 values are whole numbers"),
         ("float32", (7,), _AS_IS, "uint8", ""),

@@ -25,13 +25,14 @@ def test_what_is_not_finite_is_counted() -> None:
     assert warnings_of_inputs({"image": array, "mask": None}) == [] == warnings_of_outputs({"out": array}, False)
     array[0, :3] = np.nan
     assert warnings_of_inputs({"image": array}) == [
-        "Input 'image' has NaN in 3 of 100 pixels. The outputs may be NaN, there or everywhere."
+        "Input 'image' has NaN in 3 of 100 pixels. The outputs may be NaN at these pixels, or everywhere."
     ]
     assert warnings_of_outputs({"fine": array[1:], "out": array}, True) == ["Output 'out' has NaN in 3 of 100 pixels."]
     array[1, :2] = np.inf, -np.inf
     (sentence,) = warnings_of_outputs({"out": array}, False)
     assert (
-        sentence == "Output 'out' has NaN in 3 and infinity in 2 of 100 pixels, though the inputs have none: the model made them."
+        sentence
+        == "Output 'out' has NaN in 3 and infinity in 2 of 100 pixels, although the inputs have none: the model produced them."
     )
 
 

@@ -183,7 +183,7 @@ def test_other_content_is_not_trusted(folder: Path) -> None:
         file = package.folder / name
         content = file.read_bytes()
         file.write_bytes(content + b"\n#")
-        with pytest.raises(PackageRunsCode, match="trusted it with another content, before it was imported again"):
+        with pytest.raises(PackageRunsCode, match="trusted it only with its earlier content, before it was imported again"):
             triton_model(stork(folder), "pytorch_state_dict", trusted)
         file.write_bytes(content)
     (package.folder / "more.py").touch()

@@ -84,7 +84,7 @@ def test_what_differs_is_told_with_its_digest(monkeypatch: pytest.MonkeyPatch) -
     assert list(changes("bioengine_server.foreign")) == []
     monkeypatch.setitem(aiohttp_border.PARTS, "ClientResponse.read", (None, "0" * 12))
     assert list(changes("bioengine_server.foreign")) == [
-        "bioengine_server.foreign.aiohttp: ClientResponse.read: 000000000000 -> is not there any more"
+        "bioengine_server.foreign.aiohttp: ClientResponse.read: 000000000000 -> no longer exists"
     ]
 
 

@@ -41,7 +41,9 @@ OPTIONAL = {
     ],
 )
 def test_the_nearest_key_is_named(wrong: str, right: str) -> None:
-    with pytest.raises(BadRequest, match=rf"unknown key '{wrong}'\. Did you mean '{right}'\? Known are model_id, inputs"):
+    with pytest.raises(
+        BadRequest, match=rf"unknown key '{wrong}'\. Did you mean '{right}'\? The known keys are model_id, inputs"
+    ):
         RunRequest.from_client({"model_id": "x", wrong: "y"})
 
 
@@ -55,7 +57,10 @@ def test_no_key_is_near(far: Any) -> None:
 
 def test_arguments_that_there_are_not() -> None:
     for name, told in (
-        ("model", "there is no such argument. Did you mean 'model_name'? Known are inputs, model_name, serialization,"),
+        (
+            "model",
+            "there is no such argument. Did you mean 'model_name'? The known arguments are inputs, model_name, serialization,",
+        ),
         ("selectOutputs", "Did you mean 'select_outputs'?"),
         (
             "weight_format",
@@ -66,7 +71,7 @@ def test_arguments_that_there_are_not() -> None:
         with pytest.raises(RefusedArgument, match=re.escape(f"'{name}' is refused: ") + ".*" + re.escape(told)):
             _refuse(None, {name: 1}, TritonClient.execute)
     with pytest.raises(
-        RefusedArgument, match=re.escape("Did you mean 'model_name'? Known are model_name, model_version, verbose.")
+        RefusedArgument, match=re.escape("Did you mean 'model_name'? The known arguments are model_name, model_version, verbose.")
     ):
         _refuse(None, {"name": 1}, TritonClient.get_config)
     with pytest.raises(RefusedArgument, match="its own Triton only"):
@@ -128,5 +133,5 @@ def test_advice_about_a_dtype_keeps_the_picture(array: np.ndarray, wanted: str) 
 )
 def test_labels_are_not_taken_for_intensities(array: np.ndarray, wanted: str) -> None:
     config = {"name": "other", "input": [{"name": "image", "data_type": f"TYPE_{wanted}"}]}
-    with pytest.raises(TypeError, match=r"number (them|labels of objects) anew, from 1 on"):
+    with pytest.raises(TypeError, match=r"renumber (them|labels of objects) from 1"):
         to_triton([array], config, "triton")

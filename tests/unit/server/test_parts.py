@@ -58,7 +58,7 @@ def test_inputs_of_other_triton_models() -> None:
         ((7.0, np.inf), "float64", "no value changes"),
         ((7.0, 0.1), "float64", "its values are rounded to about 6 digits"),
         ((7.0, 1e300, np.nan), "float64", "replace NaN and infinity first"),
-        ((7, 2**24 + 1), "int32", "number labels of objects anew"),
+        ((7, 2**24 + 1), "int32", "renumber labels of objects from 1"),
         ((7, 8), "int32", "no value changes"),
     ],
 )

@@ -231,15 +231,15 @@ def test_an_answer_is_awaited_while_there_is_a_server() -> None:
     [
         (
             "Input 'image' has the shape (7, 5). The model takes 'image': float32, axes bcyx (batch: any, y: 72 + n). "
-            'Batches may have any size; give `axes` where yours are others. This works: inputs=[{"model_id": "m", "inputs": '
+            'Batches may have any size; give `axes` if yours are different. This works: inputs=[{"model_id": "m", "inputs": '
             "[np.zeros((1, 1, 72, 72), 'float32')]}].",
             "Input 'image' has the shape (7, 5). The model takes 'image': float32, axes bcyx (batch: any, y: 72 + n). "
-            "Batches may have any size; give --axes where yours are others.",
+            "Batches may have any size; give --axes if yours are different.",
         ),
         (
-            "Input 'x' is float32 and the model takes uint8: the values would change. Convert it, for example with "
+            "Input 'x' is float32, but the model takes uint8: the values would change. Convert it, for example with "
             "image.astype('uint8').",
-            "Input 'x' is float32 and the model takes uint8: the values would change.",
+            "Input 'x' is float32, but the model takes uint8: the values would change.",
         ),
         (
             "It can be run with weight_format 'onnx'; leave it out for the fastest.",
@@ -250,15 +250,16 @@ def test_an_answer_is_awaited_while_there_is_a_server() -> None:
             "A tile of 8 is not possible.",
         ),
         (
-            "Input 'x' has the shape (3, 80, 96). Say axes=\"byx\" for planes. Send image.reshape(-1, *image.shape[2:]) with "
-            'axes="byx" for all. A colour image is made grey first: image[..., :3].mean(-1), with axes="yx".',
-            "Input 'x' has the shape (3, 80, 96). Say --axes byx for planes.",
+            "Input 'x' has the shape (3, 80, 96). Give axes=\"byx\" for planes. Send image.reshape(-1, *image.shape[2:]) with "
+            'axes="byx" for all. Convert a colour image to grey first: image[..., :3].mean(-1), with axes="yx".',
+            "Input 'x' has the shape (3, 80, 96). Give --axes byx for planes.",
         ),
         (
-            "Scale them, 1 to 255: `(image * 255).round().astype('uint8')`. Round them, with `image.round().astype('uint8')`; "
-            "or rescale them, with `np.interp(image, (0, 1), (0, 255))`. Replace them first, for example with "
+            "Scale them so that 1 becomes 255: `(image * 255).round().astype('uint8')`. "
+            "Round them, with `image.round().astype('uint8')`; or rescale them, with `np.interp(image, (0, 1), (0, 255))`. "
+            "Replace them first, for example with "
             "`image = np.where(np.isfinite(image), image, 0)`. Then `image.astype('uint8')` changes nothing.",
-            "Scale them, 1 to 255. Round them; or rescale them. Replace them first.",
+            "Scale them so that 1 becomes 255. Round them; or rescale them. Replace them first.",
         ),
         ("Ask for it: `./bioengine models pull some-image.v2`.", "Ask for it: `./bioengine models pull some-image.v2`."),
         (
