@@ -1,4 +1,4 @@
-"""What the `setup.py` of the server and of the model runner take from the rest of the checkout, in which wheels are built."""
+"""What the `setup.py` files of the server and of the model runner need from the rest of the checkout to build wheels."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What the installed command needs beside its own package: programs and lock files that the environments are built with, and
-# the packages that are put into the model runner's.
+# What the installed command needs besides its own package: the programs and lock files that build the environments, and the
+# packages that are installed into the model runner's environment.
 _SHIPPED_FILES = (
     *(f"deploy/{name}.py" for name in ("environments", "layout", "machine", "recipes", "steps")),
     *(f"server/requirements-{name}.lock" for name in ("no-deps", "triton")),
     *(f"model_runner/requirements-{name}.lock" for name in ("cpu", "cuda")),
     "model_runner/requirements-torch.txt",
-    *(f"tests/clients/requirements-{name}.lock" for name in ("hypha", "imjoy")),  # `bioengine bench` calls with them
+    *(f"tests/clients/requirements-{name}.lock" for name in ("hypha", "imjoy")),  # `bioengine bench` uses these client libraries
 )
 _SHIPPED_PACKAGES = ("contract/bioengine_contract", "model_runner/bioengine_runner")
 
@@ -26,13 +26,13 @@ def version() -> str:
 
 
 def requirements(*files: str) -> list[str]:
-    """The requirements in these files of the checkout, each once."""
+    """The requirements in these files of the checkout, without duplicates."""
     lines = [line.partition("#")[0].strip() for file in files for line in (ROOT / file).read_text(encoding="utf-8").splitlines()]
     return [*dict.fromkeys(filter(None, lines))]
 
 
 def contract() -> str:
-    """The requirement of the contract, which is of the same version."""
+    """The requirement for the contract, in the same version."""
     return f"bioengine-contract=={version()}"
 
 

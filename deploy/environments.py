@@ -4,9 +4,10 @@ Run by the `bioengine` executable before anything else is installed, so it uses 
 
     python environments.py [--renew] NAME [NAME ...] [-- ARGUMENTS OF bioengine]
 
-("clients" stands for all of the tests') reports to stderr, and prints the folder that holds the environments. What is missing is
-built for every command. What is out of date is built anew by `--renew` alone, which `up`, `setup` and `test` stand for: beside
-the one that is there, which is used until the new one works, and kept for as long as somebody uses it (`layout.py`).
+("clients" means all client environments of the tests) reports to stderr, and prints the folder that contains the environments. A
+missing environment is built for every command. One that is out of date is rebuilt only with `--renew`, which is the default of
+`up`, `setup` and `test`. The new one is built beside the old one, which is used until the new one works, and kept as long as a
+process uses it (`layout.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# `python -I` leaves a program's own folder out. An installed package is found beside this Python.
+# `python -I` does not add a program's own folder to the path. An installed package is found beside this Python.
 sys.path[:0] = [str(ROOT / "deploy"), str(ROOT / "server"), str(ROOT / "contract")]
 
 import layout  # noqa: E402
@@ -37,13 +38,13 @@ from steps import PYTHON_VERSION, BuildFailed, report  # noqa: E402
 
 RENEWING_COMMANDS = ("up", "setup", "test")
 RENEW = "--renew"
-AGAIN = "--again"  # of `setup`: also what is up to date
+AGAIN = "--again"  # of `setup`: rebuild also what is up to date
 
 
 @dataclass(frozen=True)
 class Environment:
-    """One environment: what it is built from (for the digest), how, and what for. `project`: the folders of the
-    project's own packages in it."""
+    """One environment: what it is built from (for the digest), how, and for which device. `project`: the folders of the project's
+    own packages in it."""
 
     name: str
     title: str
@@ -60,7 +61,7 @@ class Environment:
         return digest.hexdigest()
 
     def found(self, folder: Path) -> Path | None:
-        """The one that is there and works, up to date or not: for this checkout, which may have been moved."""
+        """The existing environment, whether up to date or not, if it works for this checkout, which may have been moved."""
         place = layout.present(folder, self.name)
         if place is None or not self.project:
             return place
@@ -79,10 +80,10 @@ class Environment:
 
 @dataclass(frozen=True)
 class Options:
-    """What a command wants of the environments.
+    """Which environments a command rebuilds.
 
-    `renew`: also those that are out of date; `again`: all. `settings`: for what neither is in the environment. `is_setup`: of
-    `./bioengine setup`, which may ask a person.
+    `renew`: also those that are out of date; `again`: all. `settings`: from settings files, for variables that the environment
+    does not have. `is_setup`: for `./bioengine setup`, which may ask the user.
     """
 
     renew: bool
@@ -92,7 +93,7 @@ class Options:
 
     @classmethod
     def of(cls, arguments: list[str], renew: bool = False) -> Options:
-        """That of `./bioengine ARGUMENTS`. Raises SettingsFileRefused."""
+        """The options for `./bioengine ARGUMENTS`. Raises SettingsFileRefused."""
         command = arguments[0] if arguments and not {"--help", "-h"} & set(arguments) else ""
         home = next((value for flag, value in itertools.pairwise(arguments) if flag == "--home"), None)
         home = next((argument.removeprefix("--home=") for argument in arguments if argument.startswith("--home=")), home)
@@ -105,22 +106,22 @@ class Options:
 
 
 def environments_folder(options: Options) -> Path:
-    """The folder of all environments: BIOENGINE_ENVIRONMENTS, or the usual one."""
+    """The folder of all environments: BIOENGINE_ENVIRONMENTS, or the default."""
     return Path(options.setting("BIOENGINE_ENVIRONMENTS") or usual_environments()).expanduser().absolute()
 
 
 def accelerator(options: Options, folder: Path) -> str:
-    """`cpu` or `cuda`: what the model runner's environment has to be for.
+    """The device that the model runner's environment has to be built for: `cpu` or `cuda`.
 
-    `auto` asks NVIDIA's driver once. Then it stays as it was built until somebody says otherwise: a driver that does not answer
-    today is no reason to build for the CPU.
+    `auto` asks NVIDIA's driver once. Then the environment stays as it was built until the user decides otherwise: it is not
+    rebuilt for the CPU just because the driver does not answer today.
     """
     wanted = (options.setting("BIOENGINE_ACCELERATOR") or "auto").lower()
     if wanted not in ("auto", "cpu", "cuda"):
-        raise BuildFailed(f"BIOENGINE_ACCELERATOR is {wanted!r}; it can be auto, cpu or cuda.")
+        raise BuildFailed(f"BIOENGINE_ACCELERATOR is {wanted!r}; expected auto, cpu or cuda.")
     before = layout.built_for(folder, "runner")
     if wanted == "cpu" and before == "cuda" and not options.is_setup:
-        return before  # it computes on the CPU as well
+        return before  # an environment for CUDA can compute on the CPU too
     if wanted != "auto":
         return wanted
     if before is not None and not options.renew:
@@ -132,7 +133,7 @@ def accelerator(options: Options, folder: Path) -> str:
 
 
 def driver_has() -> str:
-    """`cuda` where NVIDIA's driver has a GPU, `cpu` where it has none or does not answer."""
+    """`cuda` if NVIDIA's driver reports a GPU, `cpu` if it reports none or does not answer."""
     try:
         listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
@@ -141,15 +142,15 @@ def driver_has() -> str:
 
 
 def is_agreed(options: Options, before: str, found: str) -> bool:
-    """Whether the person who runs `setup` wants what the driver says now; nobody else is asked, but told."""
+    """Whether the user wants to rebuild for the device that the driver reports now. Only `setup` asks; others print a note."""
     if found == "cuda":
-        what = "NVIDIA's driver has a GPU now, and the model runner's environment is built for the CPU."
+        what = "NVIDIA's driver reports a GPU now, but the model runner's environment was built for the CPU."
     else:
-        what = "The model runner's environment is built for the GPU, and `nvidia-smi` finds none now."
+        what = "The model runner's environment was built for a GPU, but `nvidia-smi` finds none now."
     if options.is_setup and sys.stdin.isatty() and sys.stderr.isatty():
         print(f"{what} Build it for {found}? [y/N] ", end="", file=sys.stderr, flush=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
-    report(f"{what} It stays for {before}: `BIOENGINE_ACCELERATOR={found} ./bioengine setup` builds it for {found}.")
+    report(f"{what} It is not rebuilt; `BIOENGINE_ACCELERATOR={found} ./bioengine setup` rebuilds it for {found}.")
     return False
 
 
@@ -164,7 +165,7 @@ def catalogue(accelerator: str = "cpu") -> dict[str, Environment]:
 
     packages = tuple(tests / "clients" / "javascript" / name for name in ("package.json", "package-lock.json"))
     triton_lock = server / "requirements-triton.lock"
-    # An installed server has its own environment already, but for what pip cannot install beside the rest; and no tests.
+    # An installed server already has its own environment, except what pip cannot install beside the rest, and has no tests.
     server_locks, of_server = (["no-deps"], ()) if IS_INSTALLED else (["test", "no-deps"], (server, contract))
     of_tests = "" if IS_INSTALLED else "-test"
     environments = (
@@ -195,7 +196,7 @@ def catalogue(accelerator: str = "cpu") -> dict[str, Environment]:
 
 
 def bring_about(names: list[str], options: Options) -> Path:
-    """Have the environments `names`, as far as the options say; returns the folder that holds them."""
+    """Build the environments `names` if the options require it; returns the folder that contains them."""
     folder = environments_folder(options)
     folder.mkdir(parents=True, exist_ok=True)
     known = catalogue(accelerator(options, folder))
@@ -212,7 +213,7 @@ def bring_about(names: list[str], options: Options) -> Path:
             for number, environment in enumerate(to_build, start=1):
                 build(environment, folder, f"[{number}/{len(to_build)}]", options.again)
             if remove_unused(concerned, folder) and to_build:
-                report("A running server goes on with what it was started with: start it again to have it use the new ones.")
+                report("A running server keeps using the old environments: restart it to use the new ones.")
     elif options.renew and os.access(folder, os.W_OK) and any(needs_upkeep(folder, each.name) for each in wanted):
         with contextlib.suppress(BlockingIOError), alone(folder, wait=False):
             take_over(wanted, folder)
@@ -222,7 +223,7 @@ def bring_about(names: list[str], options: Options) -> Path:
 
 
 def is_good_enough(environment: Environment, folder: Path, options: Options) -> bool:
-    """Whether a command can do with what is there: up to date where it renews, else whatever works."""
+    """Whether a command can use the existing environment: it must be up to date if the command renews, else it must only work."""
     return environment.is_current(folder) if options.renew else environment.found(folder) is not None
 
 
@@ -233,17 +234,17 @@ def take_over(environments: list[Environment], folder: Path) -> None:
 
 
 def remove_unused(environments: list[Environment], folder: Path) -> list[Path]:
-    """Remove what is out of date and nobody uses; returns what somebody does."""
+    """Remove environments that are out of date; returns those that have to stay because a process uses them."""
     return [place for environment in environments for place in layout.remove_unused(folder, environment.name)]
 
 
 def needs_upkeep(folder: Path, name: str) -> bool:
-    """Whether there is something of the first layout, or of an earlier build that nobody may use any more."""
+    """Whether there is an environment of the first layout, or an earlier build that may be removable."""
     return not (folder / name).is_symlink() or len(layout.builds(folder, name)) > 1
 
 
 def build(environment: Environment, folder: Path, number: str, again: bool) -> None:
-    """Build an environment beside what is there, and have it used once it works."""
+    """Build an environment beside the existing one, and switch to it once it works."""
     started, digest = time.monotonic(), environment.digest()
     ready = [place for place in layout.builds(folder, environment.name) if layout.is_of(place, digest)]
     ready = [place for place in ready if (place / layout.STAMP).is_file()]
@@ -272,19 +273,19 @@ def tell_what_is_out_of_date(environments: list[Environment], folder: Path) -> N
             other = "" if is_for == environment.built_for else f", but built for {is_for}"
             old.append(environment.title + other)
     if old:
-        report(f"Out of date, and used as it is: {'; '.join(old)}. `./bioengine setup` brings it up to date.")
+        report(f"Out of date, but used as it is: {'; '.join(old)}. `./bioengine setup` brings it up to date.")
 
 
 @contextlib.contextmanager
 def alone(folder: Path, wait: bool = True) -> Iterator[None]:
-    """One at a time builds; a second `bioengine` waits for the first, or raises BlockingIOError."""
+    """Allow only one build at a time: a second `bioengine` waits for the first, or raises BlockingIOError."""
     with open(folder / "lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not wait:
                 raise
-            report("Waiting for another bioengine, which builds the environments ...")
+            report("Waiting for another bioengine process that builds the environments ...")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -294,7 +295,7 @@ def names_of(wanted: list[str]) -> list[str]:
 
 
 def client_environments() -> list[str]:
-    """The names of the environments with client libraries; without that for JavaScript where npm is not there."""
+    """The names of the environments with client libraries; without the one for JavaScript if npm is not installed."""
     names = [name for name in catalogue() if name.startswith("client-")]
     if shutil.which("npm") is None:
         report("npm is not installed: the JavaScript clients are not tested.")
@@ -314,7 +315,7 @@ def main() -> int:
         report("\nbioengine: interrupted; run the same command again to go on.")
         return 130
     except OSError as error:
-        report(f"bioengine: cannot build the environments: {error}. BIOENGINE_ENVIRONMENTS names another folder for them.")
+        report(f"bioengine: cannot build the environments: {error}. Set BIOENGINE_ENVIRONMENTS to use another folder.")
         return 1
     return 0
 

@@ -1,8 +1,8 @@
 """Make the lock files: every package of an environment with its exact version and the hashes of its files.
 
-    python3.11 deploy/lock.py                          after a change of a requirements*.txt: nothing else moves
-    python3.11 deploy/lock.py --upgrade NAME ...       move these packages to the newest version that the files allow
-    python3.11 deploy/lock.py --upgrade                move all of them
+    python3.11 deploy/lock.py                          after a change of a requirements*.txt: other versions stay
+    python3.11 deploy/lock.py --upgrade NAME ...       upgrade these packages to the newest version that the files allow
+    python3.11 deploy/lock.py --upgrade                upgrade all of them
 
 A `requirements*.txt` says what is wanted and why, a `requirements*.lock` what is installed (`deploy/environments.py`, the
 Dockerfiles), by `pip install --require-hashes`. The same holds for `package.json` and `package-lock.json` of the tests' pages.
@@ -27,12 +27,12 @@ ROOT = Path(__file__).resolve().parent.parent
 SERVER, RUNNER, CLIENTS = ROOT / "server", ROOT / "model_runner", ROOT / "tests" / "clients"
 JAVASCRIPT = CLIENTS / "javascript"
 
-# Where the project runs: other systems' packages are not looked for.
+# The platform that the project runs on: packages of other systems are not needed.
 PLATFORM = (
     "sys_platform == 'linux' and platform_system == 'Linux' and platform_machine == 'x86_64'"
     " and platform_python_implementation == 'CPython' and python_full_version < '3.13'"
 )
-# Parts of it that uv writes behind packages, where they say nothing.
+# Conditions of this platform that uv adds to packages; they are always true here.
 _SAID = (
     "platform_machine == 'x86_64'",
     "platform_python_implementation == 'CPython'",
@@ -47,8 +47,8 @@ _SAID = (
 class Lock:
     """A lock file.
 
-    `sources`: what it is made of. `base`: the lock file whose versions it has too. `with_dependencies`: whether what its packages
-    depend on is in it. `left_out`: packages that are installed by another step.
+    `sources`: the requirements files that it is made from. `base`: a lock file whose versions it has to use too.
+    `with_dependencies`: whether it contains the dependencies of its packages. `left_out`: packages that another step installs.
     """
 
     file: Path
@@ -86,10 +86,10 @@ LOCKS = (
 
 
 def lock(uv: Path, lock: Lock, upgrade: list[str] | None) -> None:
-    """Write a lock file. `upgrade`: the packages to move, none of them for all; None: whatever need not move stays."""
+    """Write a lock file. `upgrade`: the packages to upgrade, an empty list for all; None: change only what has to change."""
     moves = [] if upgrade is None else [f"--upgrade-package={name}" for name in upgrade] or ["--upgrade"]
     with tempfile.TemporaryDirectory() as name:
-        # uv reads the platform from a project, and the versions so far from the file that it writes.
+        # uv reads the platform from a project file, and the present versions from the file that it overwrites.
         folder = Path(name)
         (folder / "pyproject.toml").write_text(f'[tool.uv]\nenvironments = ["{PLATFORM}"]\n')
         output = folder / lock.file.name
@@ -115,7 +115,7 @@ def header(lock: Lock) -> str:
 
 
 def without_platform(text: str) -> str:
-    """Without the parts of a package's marker that hold wherever the project runs."""
+    """Remove the conditions of a package's marker that are always true on the project's platform."""
 
     def shorter(found: re.Match[str]) -> str:
         if " or " in found[2]:
@@ -127,9 +127,9 @@ def without_platform(text: str) -> str:
 
 
 def lock_javascript(upgrade: list[str] | None) -> None:
-    """Write `package-lock.json`, without the addresses of the registry that it was made with."""
+    """Write `package-lock.json`, without the URLs of the registry that was used."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / JAVASCRIPT.name  # npm writes its name down
+        folder = Path(name) / JAVASCRIPT.name  # npm writes the folder's name into the file
         folder.mkdir()
         for file in ("package.json", *(["package-lock.json"] if upgrade != [] else [])):
             if (JAVASCRIPT / file).exists():
@@ -144,7 +144,7 @@ def lock_javascript(upgrade: list[str] | None) -> None:
 
 
 def own_uv() -> Path:
-    """uv, as its own lock file has it."""
+    """The path of uv, installed in the version of its own lock file."""
     folder = Path(os.environ.get("BIOENGINE_ENVIRONMENTS") or ROOT / ".environments") / "uv"
     if not (folder / "bin" / "uv").exists():
         subprocess.run([sys.executable, "-I", "-m", "venv", str(folder)], check=True)
@@ -157,7 +157,7 @@ def own_uv() -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--upgrade", nargs="*", metavar="NAME", help="packages to move; without names, all")
+    parser.add_argument("--upgrade", nargs="*", metavar="NAME", help="packages to upgrade; all, if none are named")
     upgrade = parser.parse_args().upgrade
     uv = own_uv()
     for each in LOCKS:

@@ -1,6 +1,7 @@
-"""How each kind of environment is built. Whatever changes here, but for words, makes every environment out of date.
+"""How each kind of environment is built. Any change in this file, except in comments and docstrings, makes all environments
+out of date.
 
-A recipe builds into a folder that does not exist yet and yields what it does, step by step.
+A recipe builds into a folder that does not exist yet, and yields a text for each step.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ Recipe = Callable[[Path], Iterator[str]]
 
 
 def virtual_environment(*requirements: Path, sources: tuple[Path, ...] = (), imports: str = "") -> Recipe:
-    """An environment with the packages of these files, one after the other, and with the project's own in the folders `sources`.
+    """An environment with the packages in these files, installed in this order, and the project's own in the folders `sources`.
 
-    Lock files (`deploy/lock.py`) name all that they need, with the hashes of its files; nothing else is installed. Other files
-    hold what has no hash, since it is another file on each machine. `imports`: modules that it is tried with at the end.
+    Lock files (`deploy/lock.py`) name all packages that are needed, with the hashes of their files; nothing else is installed.
+    Other files name packages without a hash, because their files differ between machines. `imports`: modules that are imported
+    at the end, as a test.
     """
 
     def build(folder: Path) -> Iterator[str]:
@@ -44,9 +46,9 @@ def virtual_environment(*requirements: Path, sources: tuple[Path, ...] = (), imp
 
 
 def pip_install(python: list[str], file: Path) -> list[str]:
-    """The command that installs what `file` names and nothing else, with the hashes that a lock file has."""
-    # `-I`: nothing in the folder that a person starts this from takes the place of pip's own modules.
-    # From wheels alone: a source distribution would be built with packages that no lock file names.
+    """The command that installs the packages in `file` and nothing else, and verifies the hashes of a lock file."""
+    # `-I`: no file in the current folder can replace one of pip's own modules.
+    # Only from wheels: a source distribution would be built with packages that are in no lock file.
     hashes = ["--require-hashes", "--only-binary=:all:"] if file.suffix == ".lock" else []
     return [
         *(*python, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-deps"),
@@ -90,7 +92,7 @@ def npm_packages(description: Path, lock: Path) -> Recipe:
 
 
 def what_is_done(source: str) -> str:
-    """A program without its words: neither comments nor docstrings."""
+    """A program without its comments and docstrings."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:

@@ -1,4 +1,4 @@
-"""One step of a build: run a command, say what it does, and end the build with its output where it fails."""
+"""One step of a build: run a command, report what it does, and stop the build with its output if it fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 class BuildFailed(Exception):
-    """An environment could not be built; the message says which, why and what to do."""
+    """An environment could not be built. The message says which, why and what to do."""
 
 
 def report(line: str) -> None:
@@ -21,7 +21,7 @@ def report(line: str) -> None:
 
 
 def run(command: list[str]) -> None:
-    """Run one build step; its last line of output is shown while it runs, all of it when it fails."""
+    """Run one build step. Its last line of output is shown while it runs, its whole output if it fails."""
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     assert process.stdout is not None
@@ -33,7 +33,7 @@ def run(command: list[str]) -> None:
                 width = shutil.get_terminal_size().columns - 8
                 print(f"\r\033[K      {line.strip()[:width]}", end="", file=sys.stderr, flush=True)
     except BaseException:
-        process.kill()  # it would go on writing into what is removed
+        process.kill()  # otherwise it would keep writing into a folder that is removed
         process.wait()
         raise
     if sys.stderr.isatty():
@@ -41,5 +41,5 @@ def run(command: list[str]) -> None:
     if process.wait() != 0:
         raise BuildFailed(
             f"this step failed:\n  {' '.join(command)}\n{''.join(output[-30:])}\n"
-            "Check the network (or the proxy settings of pip), then run the same command again: what was downloaded is kept."
+            "Check the network (or the proxy settings of pip), then run the same command again: downloaded files are kept."
         )

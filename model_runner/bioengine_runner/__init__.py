@@ -1,1 +1,1 @@
-"""bioengine-runner: what runs inside Triton: the model runner, loading and inference of bioimage.io models."""
+"""bioengine-runner: the code that runs inside Triton: the model runner, and loading and inference of bioimage.io models."""

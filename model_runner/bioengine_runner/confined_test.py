@@ -1,4 +1,4 @@
-"""Start the test of a stored package, confined as its model is in Triton: it reads the package, and writes its working folder.
+"""Start the test of a stored package, confined like a model in Triton: it can read the package and write its working folder.
 
     python -m bioengine_runner.confined_test PACKAGE_FOLDER WORKING_FOLDER FORMAT...
 

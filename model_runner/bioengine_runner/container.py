@@ -1,4 +1,4 @@
-"""Triton as a container's main process: what it needs is checked first, and a stuck one is ended on the server's request.
+"""Triton as a container's main process: it is started after checks, and killed if it hangs and the server asks for it.
 
 python -P -m bioengine_runner.container
 """

@@ -1,4 +1,4 @@
-"""What can go wrong in a model's process: with its weights, its tiles and its steps, one class each.
+"""The errors of a model's process: of its weights, its tiles and its processing steps, one class for each.
 
     package -> weights -> inputs -> tiles -> prediction -> outputs
                |          |        |         |
@@ -7,7 +7,7 @@
                |          Misfit (bioengine_contract.tensors.errors)
                WeightsError: WeightsDamaged, WeightsNotOpened, NoGpu
 
-What is wrong with a request or a package before it gets here, and what becomes of processes, is in `bioengine_contract`.
+Errors of requests and packages before they reach this process, and errors about processes, are in `bioengine_contract`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bioengine_contract.errors import RequestError
 
 
 class WeightsError(RequestError):
-    """Weights of one format that were not opened. `reason`: why, in short."""
+    """Weights of one format could not be opened. `reason`: why, as a short phrase."""
 
     code = "weights_not_opened"
 
@@ -54,10 +54,10 @@ class NoGpu(WeightsError):
     code = "no_gpu"
 
     def __init__(self, model_id: str, weight_format: str, active: str) -> None:
-        reason = f"would compute on the device {active}, and this server is set to use a GPU (BIOENGINE_ACCELERATOR=cuda)"
+        reason = f"would compute on the device {active}, but this server is set to use a GPU (BIOENGINE_ACCELERATOR=cuda)"
         super().__init__(
             f"Model '{model_id}' was not loaded: its {weight_format} weights {reason}. Ask the server's admin to check that "
-            "`nvidia-smi` shows the GPU where the server runs, or to set BIOENGINE_ACCELERATOR=cpu, and to start it again.",
+            "`nvidia-smi` shows the GPU where the server runs, or to set BIOENGINE_ACCELERATOR=cpu, and to restart the server.",
             reason,
         )
 
@@ -84,7 +84,7 @@ class TileNotPossible(RequestError):
 
 
 class TilesNotPossible(CannotTile):
-    """Tiles that were asked for, where the image could be run whole."""
+    """The client asked for tiles, but the model can only run the whole image."""
 
     code = "tiles_not_possible"
 
@@ -92,7 +92,7 @@ class TilesNotPossible(CannotTile):
         self.reason = "not all of its outputs are images that could be put together from tiles"
         RequestError.__init__(
             self,
-            f"Model '{model_id}' cannot work on tiles along {axis}: {self.reason}. Leave out `tile`, and it is run whole.",
+            f"Model '{model_id}' cannot work on tiles along {axis}: {self.reason}. Leave out `tile` to run the image whole.",
         )
 
 
@@ -100,25 +100,25 @@ class TooManyTiles(RequestError):
     code = "too_many_tiles"
 
     def __init__(self, model_id: str, tiles: int, pieces: int, most: int, tile: Mapping[str, int]) -> None:
-        """`pieces`: of the batch. `tile`: sizes that would do; empty where there are none, or none is needed."""
+        """`pieces`: the parts that the batch is split into. `tile`: tile sizes that would work; empty for no suggestion."""
         count = f"{tiles} tiles" if pieces == 1 else f"{tiles} tiles for each of {pieces} pieces of the batch"
         remedy = f"Ask for a larger tile, such as tile={dict(tile)}, or send" if tile else "Send"
         super().__init__(
-            f"Model '{model_id}' would have to work on {count}, and one request has at most {most} of them. "
+            f"Model '{model_id}' would have to work on {count}, but one request may have at most {most}. "
             f"{remedy} the image in parts."
         )
 
 
 class StepFailed(RequestError):
-    """`step`: such as 'binarize'. `kind`: "pre-processing" or "post-processing". `tensor`: which it is of."""
+    """`step`: such as 'binarize'. `kind`: "pre-processing" or "post-processing". `tensor`: the tensor that it processes."""
 
     code = "step_failed"
 
     def __init__(self, model_id: str, kind: str, step: str, tensor: str, version: str, reason: str) -> None:
         super().__init__(
             f"Model '{model_id}' could not be run: its {kind} step '{step}' (of '{tensor}') fails in the reference "
-            f"implementation, bioimageio.core {version}: {reason}. Where the model's own test input fails with it "
-            "too, no other input helps: ask the model's authors to describe the step in another way, or use another model."
+            f"implementation, bioimageio.core {version}: {reason}. If the model's own test input fails too, no "
+            "other input helps: ask the model's authors to describe the step in another way, or use another model."
         )
 
 
@@ -127,7 +127,7 @@ class WrongOutputs(RequestError):
 
     def __init__(self, model_id: str, weight_format: str, problem: str) -> None:
         super().__init__(
-            f"Model '{model_id}' ran, and its result cannot be read: its {weight_format} weights {problem}. No other input "
-            "helps: ask the model's authors to correct its weights or its description, or use another weight_format where it "
+            f"Model '{model_id}' ran, but its result cannot be used: its {weight_format} weights {problem}. No other input "
+            "helps: ask the model's authors to correct its weights or its description, or use another weight_format if it "
             "has one."
         )

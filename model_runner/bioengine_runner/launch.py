@@ -1,9 +1,9 @@
-"""Start Triton with the model runner: prepare the run dir, give up what models do not need, then become tritonserver.
+"""Start Triton with the model runner: prepare the run dir, give up the rights that models do not need, become tritonserver.
 
     python -m bioengine_runner.launch
 
-The one place that knows tritonserver's command line; used by `bioengine up` and by the Triton container alike. Settings
-come from the environment (`bioengine_runner.settings`).
+This module alone knows tritonserver's command line; `bioengine up` and the Triton container both use it. Settings come from the
+environment (`bioengine_runner.settings`).
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from bioengine_runner.loading.records import INSTANCES, MODELS
 from bioengine_runner.rundir import Boot
 from bioengine_runner.settings import Settings
 
-# How long Triton waits for requests in flight when it ends. After a model process was killed it always waits this long.
+# How long Triton waits for running requests when it stops. If a model's process was killed, it always waits this long.
 EXIT_TIMEOUT = 3  # seconds
 
-# How long the server may take to make the secret that both share.
+# How long the server may take to create the secret that both share.
 SECRET_PATIENCE = 60.0  # seconds
 
-# What clients never need: loading and unloading models, mapping shared memory, tracing, changing the log's file.
+# APIs that clients never need: loading and unloading models, mapping shared memory, tracing, changing the log file.
 CLOSED_APIS = "model-repository,shared-memory,trace,logging"
 
 
 def prepare(settings: Settings) -> Boot:
-    """Make the run dir's folder for this start, and remove those of earlier ones."""
+    """Make the run dir's folder for this start of Triton, and remove those of earlier starts."""
     for old in settings.run_dir.glob("boot-*"):
         remove(old)
     boot = Boot(
@@ -64,12 +64,12 @@ def prepare(settings: Settings) -> Boot:
     for file in ("config.pbtxt", "1/model.py"):
         copy = boot.runner_repository / RUNNER / file
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes((settings.model_repository / RUNNER / file).read_bytes())  # and not its mode, which is open to others
+        copy.write_bytes((settings.model_repository / RUNNER / file).read_bytes())  # without the file's mode
     return boot
 
 
 def command(settings: Settings, boot: Boot, secret: str) -> list[str]:
-    """tritonserver's command line. `secret`: opens the closed APIs."""
+    """tritonserver's command line. `secret`: the secret for the closed APIs."""
     own = sorted(model.name for model in boot.own_repository.iterdir())
     closed = f"{CLOSED_APIS}:{SECRET_HEADER}={secret}"
     return [
@@ -79,7 +79,7 @@ def command(settings: Settings, boot: Boot, secret: str) -> list[str]:
         f"--model-repository={boot.own_repository}",
         "--model-control-mode=explicit",
         *(f"--load-model={name}" for name in (RUNNER, *own)),
-        # One of the admin's models that cannot be loaded is in the log, and not the end of all others.
+        # If one of the admin's models cannot be loaded, Triton logs it and starts all the same.
         "--exit-on-error=false",
         "--strict-readiness=false",
         f"--backend-directory={settings.backends}",
@@ -95,56 +95,56 @@ def command(settings: Settings, boot: Boot, secret: str) -> list[str]:
 
 
 def listens_on(what: str, settings: Settings, port: int) -> list[str]:
-    """Where Triton offers `what`: in its folder of sockets, or on its host."""
+    """The options for where Triton listens for `what`: on a Unix socket, or on a TCP port."""
     if settings.triton_sockets is not None:
         return [f"--{what}-address=unix:{settings.triton_sockets / what}"]
     return [f"--{what}-address={settings.triton_host}", f"--{what}-port={port}"]
 
 
 def own_models(folder: Path | None, store: Path) -> list[Path]:
-    """The admin's own models: folders with a config.pbtxt. Others are named on stdout, Triton's log.
+    """The admin's own models: folders with a config.pbtxt. Other folders are reported on stdout, which is Triton's log.
 
-    One with the name of another would have Triton load neither.
+    A name that another model already has is refused, because Triton would load neither of the two.
     """
     models = []
     for model in sorted(folder.iterdir()) if folder is not None and folder.is_dir() else ():
         if model.name.startswith(".") or not model.is_dir():
             continue
         if model.name == RUNNER or not is_triton_name(model.name):
-            print(f"Not loaded, for its name: {model}. Expected letters, digits, '.', '_' and '-', and not {RUNNER}.", flush=True)
+            print(f"Not loaded, because of its name: {model}. Use letters, digits, '.', '_' or '-', not {RUNNER}.", flush=True)
         elif not (model / "config.pbtxt").is_file():
             print(f"Not loaded: {model}. It has no config.pbtxt.", flush=True)
         elif (store / model.name).exists():
-            print(f"Not loaded, for its name: {model}. The store has a model of this name: give it another.", flush=True)
+            print(f"Not loaded, because of its name: {model}. The store has a model of this name: rename the folder.", flush=True)
         else:
             models.append(model)
     return models
 
 
 def environment(settings: Settings, boot: Boot) -> dict[str, str]:
-    """tritonserver's environment. Its Python processes find this environment's packages by the first `python3` on PATH."""
+    """tritonserver's environment variables. Its Python processes use the packages of the first `python3` on PATH."""
     return {
         **inherited_variables(),
         **boot.to_environment(),
         "PATH": f"{settings.python_environment / 'bin'}:{os.environ.get('PATH', '')}",
         "HOME": str(boot.home),
         "TMPDIR": str(boot.temporary),
-        # bioimageio must not go to the network for anything: packages are complete in the store.
+        # bioimageio must never use the network: packages are complete in the store.
         "BIOIMAGEIO_CACHE_PATH": str(boot.folder / "bioimageio-cache"),
     }
 
 
 def read_settings() -> Settings:
-    """The settings from the environment. Raises StartError."""
+    """Read the settings from the environment. Raises StartError."""
     try:
         return Settings()  # type: ignore[call-arg]  # from the environment
     except ValidationError as error:
         problems = [f"BIOENGINE_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()]
-        raise StartError(f"Triton cannot start, its settings cannot be used: {'; '.join(problems)}") from None
+        raise StartError(f"Triton cannot start because its settings are not valid: {'; '.join(problems)}") from None
 
 
 def read_secret(settings: Settings) -> str:
-    """The secret of the closed APIs; in its file it is waited for. Raises SecretMissing."""
+    """The secret for the closed APIs; if it is in a file, wait until the server has written it. Raises SecretMissing."""
     if (file := settings.triton_secret_file) is None:
         if settings.triton_secret is None:
             raise SecretMissing("BIOENGINE_TRITON_SECRET and BIOENGINE_TRITON_SECRET_FILE are not set")
@@ -155,7 +155,7 @@ def read_secret(settings: Settings) -> str:
             secret = file.read_text().strip()
         except FileNotFoundError:
             if time.monotonic() > deadline:
-                raise SecretMissing(f"{file} is not there after {SECRET_PATIENCE:.0f} s") from None
+                raise SecretMissing(f"{file} does not exist after {SECRET_PATIENCE:.0f} s") from None
             time.sleep(0.2)
         except OSError as error:
             raise SecretMissing(f"{file} cannot be read ({error.strerror})") from None
@@ -166,13 +166,13 @@ def read_secret(settings: Settings) -> str:
 
 
 def die_with_parent() -> None:
-    """Have the kernel end this process when its parent dies, whatever the parent dies of."""
+    """Have the kernel kill this process when its parent dies, for whatever reason."""
     PR_SET_PDEATHSIG = 1
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def own_links(folder: Path | None) -> tuple[Path, ...]:
-    """The folder of links, where it is one of our own that only we can enter: anybody may make one in /tmp, or a link there."""
+    """The folder of links, if this user owns it and nobody else can enter it: in /tmp, anybody may make a folder or a link."""
     try:
         found = None if folder is None else folder.lstat()
     except OSError:
@@ -183,7 +183,7 @@ def own_links(folder: Path | None) -> tuple[Path, ...]:
 
 
 def confine_triton(settings: Settings, boot: Boot) -> None:
-    """Give up what Triton, its processes and models do not need. Raises NotConfined."""
+    """Give up the rights that Triton, its processes and models do not need. Raises NotConfined."""
     accesses = of_triton(
         installation=(settings.tritonserver.parents[1], settings.tritonserver.resolve().parents[1], settings.backends),
         readable=(settings.store, *own_links(settings.plain_names)),
@@ -198,7 +198,7 @@ def confine_triton(settings: Settings, boot: Boot) -> None:
 
 def start(settings: Settings) -> NoReturn:
     """Become tritonserver. Raises StartError."""
-    # Nobody else's: what is made here, and what Triton and its processes make.
+    # Other users cannot read files that this process, Triton and its processes make.
     os.umask(0o077)
     check_numpy(settings.tritonserver)
     secret = read_secret(settings)

@@ -1,4 +1,4 @@
-"""Test a stored package in the environment that serves it: by bioimageio.core's own test, and in tiles against the whole.
+"""Test a stored package in the environment that serves it: with bioimageio.core's own test, and tiled against whole.
 
     python -m bioengine_runner.package_test PACKAGE_FOLDER REPORT.json FORMAT...
 
@@ -30,21 +30,21 @@ from bioengine_runner.rundir import ACCELERATOR, TRUSTED_MODELS, Boot
 from bioengine_runner.verify import verify_package
 from bioengine_runner.weights import tensors_found
 
-# Keys of a description that name files which its test does not need, or further packages.
+# Keys of a description whose files, or further packages, the test does not need.
 _SHOWN = ("documentation", "covers", "icon", "attachments", "sample_inputs", "sample_outputs", "training_data", "parent")
 _README = "README.md"
 _TOLERANCES_0_4 = ("absolute_tolerance", "relative_tolerance", "decimal")
 
 
 def test_package(package: Package, weights_format: str) -> dict[str, Any]:
-    """The outcome of the reference test of one of a package's weights, with the tolerance that its description has for it."""
-    # Without the checks that want every file: those of a package that was downloaded are not all stored.
+    """The outcome of the reference test for one weight format, with the tolerance that the description gives for it."""
+    # Without the checks for every file: the store does not keep all files of a downloaded package.
     description: Any = load_description(package.folder / RDF, perform_io_checks=False)
     if isinstance(description, InvalidDescr):
         return {"status": "failed", "errors": ["the description is not valid"], "summary": None}
     tolerance = tolerance_0_4(description, weights_format) if isinstance(description, v0_4.ModelDescr) else {}
     content = tested_part(dump_description(description), weights_format)
-    # Relative sources are looked for in the package; format 0.4 wants a documentation, which is none of this test's business.
+    # Relative paths refer to the package; format 0.4 requires a documentation, which this test does not need.
     context = ValidationContext(root=package.folder, file_name=RDF, known_files={_README: None})
     with context, tensors_found(package):
         summary = test_description(content, weight_format=weights_format, expected_type="model", **tolerance)  # type: ignore[arg-type]
@@ -54,9 +54,10 @@ def test_package(package: Package, weights_format: str) -> dict[str, Any]:
 
 
 def tested_part(content: dict[str, Any], weights_format: str) -> dict[str, Any]:
-    """What the reference test of weights of one format needs of a description: it wants every file that is named to be there.
+    """The part of a description that the reference test of one weight format needs: the test requires every file in it.
 
-    Weights of other formats, which may bring Python code or were not downloaded, are left out, and what only shows a model.
+    Weights of other formats are left out, because they may contain Python code or were not downloaded, and so are the keys that
+    are only for display.
     """
     weights = {key: value for key, value in content["weights"][weights_format].items() if key not in ("parent", "dependencies")}
     part = {key: value for key, value in content.items() if key not in _SHOWN} | {"weights": {weights_format: weights}}
@@ -68,7 +69,7 @@ def tested_part(content: dict[str, Any], weights_format: str) -> dict[str, Any]:
 
 
 def tolerance_0_4(description: v0_4.ModelDescr, weights_format: str) -> dict[str, float]:
-    """What format 0.4 has for tolerances of the reference test of weights; bioimageio.core itself reads those of 0.5."""
+    """The tolerances of the reference test in a description of format 0.4; bioimageio.core itself reads those of format 0.5."""
     config: Any = description.config
     for key in ("bioimageio", "test_kwargs", weights_format):
         config = config.get(key) if isinstance(config, dict) else None
@@ -77,10 +78,10 @@ def tolerance_0_4(description: v0_4.ModelDescr, weights_format: str) -> dict[str
 
 
 def compare_tiles(package: Package, weights_format: str, boot: Boot) -> dict[str, Any]:
-    """How far the test image's outputs in the smallest tiles are from those of the whole.
+    """How far the outputs for the test image, run in the smallest tiles, differ from those for the whole image.
 
-    `{"tile": {axis: pixels}, "differences": {output: the largest, absolute}}`, or `{"problem": why there are no such tiles}`.
-    Tiles give what the whole does where the model looks no further than its halo.
+    Returns `{"tile": {axis: pixels}, "differences": {output: largest absolute difference}}`, or
+    `{"problem": why it cannot be run in tiles}`. The outputs are equal if no pixel depends on pixels farther away than the halo.
     """
     try:
         pipeline = Pipeline(package, [weights_format], boot)
@@ -95,12 +96,12 @@ def compare_tiles(package: Package, weights_format: str, boot: Boot) -> dict[str
     except CannotTile as error:
         return {"problem": f"cannot be tiled: {error.reason}"}
     except Exception as error:
-        # Whatever the framework raises; the reference test's outcome is told all the same.
+        # The framework may raise anything; the outcome of the reference test is reported all the same.
         return {"problem": f"could not be run in tiles: {error}"}
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
-    """The largest absolute difference of two arrays of one shape; the same NaN or infinity is none."""
+    """The largest absolute difference of two arrays of the same shape; NaN equals NaN, and infinity the same infinity."""
     one, other = one.astype(np.float64), other.astype(np.float64)
     differ = (one != other) & ~(np.isnan(one) & np.isnan(other))
     return float(np.abs(one[differ] - other[differ]).max(initial=0))
@@ -108,14 +109,14 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
 
 def main() -> None:
     folder, report, *formats = sys.argv[1:]
-    # Relative files of a description are looked for here.
+    # Relative paths in a description refer to this folder.
     os.chdir(folder)
     package = read_package(Path(folder), is_default=True)
     trusted = parse_trusted(os.environ.get(TRUSTED_MODELS, ""))
     for name in formats:
         check_trust(package.manifest, name, trusted)
     verify_package(package, formats)
-    # No Triton runs here: of its start, only these two settings concern a pipeline.
+    # No Triton runs here; only these two of its settings matter for a pipeline.
     accelerator = os.environ.get(ACCELERATOR, "auto")
     boot = Boot(Path(folder), Path(folder), run_timeout=0, debug=False, trusted=trusted, accelerator=accelerator)
     results = {name: {**test_package(package, name), "tiles": compare_tiles(package, name, boot)} for name in formats}

@@ -1,4 +1,4 @@
-"""Pre- and post-processing of bioimageio.core, step by step, so that a step that fails is named."""
+"""Pre- and post-processing of bioimageio.core, step by step, so that an error can name the step that failed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from bioengine_runner.reasons import StepError, in_short
 
 
 class Processing:
-    """The steps of one request's pipeline."""
+    """The processing steps of one request."""
 
     def __init__(self, pipeline: PredictionPipeline, inputs: Iterable[Any]) -> None:
-        """`inputs`: the ids of all inputs of the model, of which a request may leave out optional ones."""
+        """`inputs`: the ids of all inputs of the model; a request may leave out optional ones."""
         self._inputs = {str(id) for id in inputs}
         self._steps = steps_of(pipeline)
 
     def before_whole(self, sample: Sample) -> None:
-        """Change `sample`, as the other three do too. Raises StepError."""
+        """Apply steps to `sample` in place, as the other three methods do. Raises StepError."""
         given = {str(id) for id in sample.members}
         for step in self._steps.before_whole:
             if takes_statistics(step):
@@ -39,11 +39,11 @@ class Processing:
         _apply("post-processing", self._steps.after_whole, sample)
 
     def _check_statistics(self) -> None:
-        """Raises StepError for a step that needs statistics of an output: all are taken before the model has run."""
+        """Raises StepError for a step that needs statistics of an output: statistics are computed before the model runs."""
         for step in (*self._steps.after_tile, *self._steps.after_whole):
             for measure in step.required_measures:
                 if str(measure.member_id) not in self._inputs:
-                    reason = f"it needs statistics of the output '{measure.member_id}', and gets those of inputs only"
+                    reason = f"it needs statistics of the output '{measure.member_id}', but only those of inputs are available"
                     raise StepError("post-processing", _name(step), _tensor(step), reason)
 
 
@@ -51,7 +51,7 @@ def _apply(kind: str, steps: Iterable[Step], sample: Sample) -> None:
     for step in steps:
         try:
             step(sample)
-        except MemoryError:  # smaller tiles may do
+        except MemoryError:  # smaller tiles may work
             raise
         except Exception as error:
             raise _failure(kind, step, error) from error

@@ -1,6 +1,6 @@
-"""What an exception of a model's own parts says, short enough for a sentence: the lines that help, without paths.
+"""Turn an exception from a model's framework into a short phrase for an error message: the useful lines, without paths.
 
-ONNX Runtime says on its first line that something does not fit and on the next ones what; TorchScript says the reason last,
+ONNX Runtime says in its first line that something does not fit, and in the next ones what; TorchScript gives the reason last,
 after a listing of its code.
 """
 
@@ -10,7 +10,7 @@ import re
 
 _LIMIT = 300  # characters
 
-# "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : ", and what it says of its own source code.
+# "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : ", and references to its own source code.
 _ONNX = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _SOURCE = re.compile(
     r"\S*/\S+\.(?:cc|cpp|h|hpp|cu|cuh|py)\b(?::\d+)?(?: .*?\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with [^\]]*\])?)?\s*"
@@ -20,9 +20,9 @@ _NO_NEWS = ("Please fix either the inputs/outputs or the model.",)
 
 
 class StepError(Exception):
-    """A step that failed.
+    """A processing step failed.
 
-    `kind`: "pre-processing" or "post-processing". `step`: as the description names it. `tensor`: what it works on.
+    `kind`: "pre-processing" or "post-processing". `step`: its name in the description. `tensor`: what it processes.
     """
 
     def __init__(self, kind: str, step: str, tensor: str, reason: str) -> None:
@@ -34,7 +34,7 @@ class StepError(Exception):
 
 
 def in_short(error: BaseException) -> str:
-    """Why it was raised, on one line."""
+    """Why an exception was raised, in one line."""
     if isinstance(error, MemoryError):
         return "there was not enough memory"
     if isinstance(error, SystemExit):
@@ -59,7 +59,7 @@ def in_short(error: BaseException) -> str:
 
 
 def _invalid_value(lines: list[str]) -> str:
-    """The first of what pydantic found: the field, unless it is the whole value that is wrong; the value; and what is wrong."""
+    """The first problem that pydantic found: the field (unless the whole value is wrong), the value, and what is wrong."""
     field, described = ("", lines[1]) if " [type=" in lines[1] else (lines[1], lines[2])
     what, _, details = described.partition(" [")
     value = re.search(r"input_value=(.*), input_type=(\w+)", details)

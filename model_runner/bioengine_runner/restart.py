@@ -1,6 +1,6 @@
-"""End a stuck Triton when the server asks for it: by a file beside the secret that both share.
+"""Kill a Triton that hangs when the server asks for it, by changing a file beside the shared secret.
 
-The server's side is `bioengine_server.triton.restart`. In a container, Docker then starts all of it again.
+The server's side is `bioengine_server.triton.restart`. Docker then starts the container again.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 
 from bioengine_contract.triton_protocol import RESTART_FILE
 
-_INTERVAL = 1.0  # seconds between two looks
+_INTERVAL = 1.0  # seconds between two checks
 
 
 def end_on_request(secret_file: Path) -> None:
-    """Have a process of its own kill this one, whatever it has become by then, as soon as the server asks for it."""
+    """Start a process that kills this one, even after it has become Triton, as soon as the server asks for it."""
     file = secret_file.with_name(RESTART_FILE)
     before, parent = _content(file), os.getpid()
     if os.fork() != 0:
@@ -24,7 +24,7 @@ def end_on_request(secret_file: Path) -> None:
     while os.getppid() == parent:
         time.sleep(_INTERVAL)
         if _content(file) not in ("", before):
-            print("The server asks for a new Triton: this one is stuck. Ending it.", flush=True)
+            print("The server asks for a restart because Triton hangs. Killing it.", flush=True)
             os.kill(parent, signal.SIGKILL)
             break
     os._exit(0)

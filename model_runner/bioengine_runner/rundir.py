@@ -1,14 +1,14 @@
-"""The run dir: what the parts of one running Triton share on the node. Never on a network file system.
+"""The run dir: files that the processes of a running Triton share on this node. It must not be on a network file system.
 
     <run dir>/boot-<id>/            one for each start of Triton; earlier ones are removed
         runner/                     Triton's first model repository: bioengine-model-runner
-        models/                     Triton's second: one folder for each bioimage.io model, made on demand
-        processes/                  which processes there are, and what came of them (bioengine_runner.loading.records)
+        models/                     Triton's second model repository: a folder for each bioimage.io model, made on demand
+        processes/                  records of the models' processes and their state (bioengine_runner.loading.records)
         locks/                      one lock file for each model
-        empty/                      the working directory: what a model's file names without a folder is looked for here
+        empty/                      the working directory, empty so that a relative path in a model's file finds nothing
         home/, tmp/                 for caches and temporary files of Triton's processes, instead of the user's
 
-`launch` makes it and hands its path on in the environment, which Triton gives to its Python processes.
+`launch` makes it and passes its path in the environment, which Triton passes to its Python processes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SHARED_TENSORS = "BIOENGINE_SHARED_TENSORS"
 
 @dataclass(frozen=True)
 class Boot:
-    """The folder of one start of Triton, and the settings its processes share."""
+    """The folder of one start of Triton, and the settings that its processes share."""
 
     folder: Path
     store: Path

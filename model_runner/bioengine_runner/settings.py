@@ -1,4 +1,4 @@
-"""The settings of the Triton side, read once by `bioengine_runner.launch`.
+"""The settings of Triton and the model runner, read once by `bioengine_runner.launch`.
 
 Each is an environment variable with the prefix `BIOENGINE_`; docs/settings.md lists them for admins.
 """
@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """What Triton and the model runner are started with."""
+    """The settings with which Triton and the model runner are started."""
 
     model_config = SettingsConfigDict(env_prefix="BIOENGINE_", use_attribute_docstrings=True)
 
@@ -29,29 +29,29 @@ class Settings(BaseSettings):
     """Folder with the Triton model `bioengine-model-runner/`."""
 
     python_environment: Path = Path(sys.prefix)
-    """This Python environment, by a name that Triton can take where its own has a space or other letters than ASCII's."""
+    """The path of this Python environment; if it has spaces or non-ASCII letters, which Triton cannot handle, a link to it."""
 
     plain_names: Path | None = None
-    """Folder of links to folders whose own names Triton cannot take; used only where it is our own, with mode 700."""
+    """Folder of links to folders whose paths Triton cannot handle; used only if this user owns it and its mode is 700."""
 
     store: Path
-    """The model store; read only on this side."""
+    """The model store; Triton's side only reads it."""
 
     run_dir: Path
-    """Node-local folder for what the running Triton shares; never on a network file system."""
+    """Folder for the files that Triton's processes share; it must be on this node, not on a network file system."""
 
     triton_models: Path | None = None
     """Folder with the admin's own Triton models, `<name>/config.pbtxt` and `<name>/<version>/`, loaded at each start."""
 
     triton_secret: SecretStr | None = Field(default=None, min_length=32)
-    """Opens Triton's closed APIs (loading models and the like) to the server alone. An embedded Triton gets a new one at
-    each start."""
+    """The secret with which the server, and nobody else, can use Triton's closed APIs (loading models and the like). An embedded
+    Triton gets a new one at each start."""
 
     triton_secret_file: Path | None = None
-    """File with that secret, in a folder that the server shares and makes it in: it is waited for."""
+    """File with that secret, which the server creates in a shared folder; Triton's start waits for it."""
 
     runtime: str = "runc"
-    """Docker's runtime, in a container: with `nvidia` there has to be a GPU."""
+    """The container's Docker runtime: with `nvidia`, there has to be a GPU."""
 
     triton_sockets: Path | None = None
     """Folder of the Unix sockets that Triton listens on, `http` and `metrics`, closed to other users. Without it, Triton listens
@@ -67,26 +67,26 @@ class Settings(BaseSettings):
     """Triton's Prometheus metrics, never published."""
 
     shm_prefix: str = Field(default="bioengine", pattern="^[A-Za-z0-9_-]+$")
-    """Prefix of Triton's shared memory segments in /dev/shm, so that leftovers can be told from other programs'."""
+    """Prefix of the names of Triton's shared memory segments in /dev/shm, by which orphaned segments are recognized."""
 
     shared_tensors: Path | None = None
-    """Folder in memory that the server has too, for tensors by reference. Without it they go as bytes."""
+    """In-memory folder, shared with the server, for tensors that are passed by reference. Without it they are sent as bytes."""
 
     run_timeout: float = Field(default=3000.0, gt=0)
-    """Seconds that one run of a model may take before it is ended."""
+    """Seconds that one run of a model may take before its process is killed."""
 
     trusted_models: str = ""
     """Packages that may run Python code of their own: entries `id@hash`, separated by commas."""
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    """`cuda`: models compute on the GPU, or are not loaded. `auto`: on a GPU where there is one. `cpu`: never on one."""
+    """`cuda`: models compute on the GPU, or are not loaded. `auto`: on a GPU if there is one. `cpu`: always on the CPU."""
 
     debug: bool = False
     """Show tracebacks in the errors that clients get."""
 
     confine: Literal["auto", "require", "off"] = "auto"
-    """Whether Triton and its models are kept from the rest of the machine (`bioengine_runner.confinement`). `auto`: as far as the
-    kernel can. `require`: or it does not start. `off`: not at all."""
+    """Whether Triton and its models are confined (`bioengine_runner.confinement`). `auto`: as far as the kernel supports it.
+    `require`: Triton does not start unless the kernel supports all of it. `off`: not at all."""
 
     @field_validator("trusted_models")
     @classmethod

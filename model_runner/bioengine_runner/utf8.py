@@ -1,8 +1,8 @@
-"""File names with any letters, and text files in UTF-8, for the Python processes of Triton.
+"""Use UTF-8 for file names and text files in Triton's Python processes.
 
-Triton 2.51's Python backend starts Python in its isolated configuration, which reads neither PYTHONUTF8 nor LC_ALL: names of
-files are ASCII there, and `open("gewichte_ü.onnx")` raises UnicodeEncodeError. Names that the system gives, such as those of a
-folder's entries, still carry their other bytes as lone surrogates ("surrogateescape") and can be opened.
+Triton 2.51's Python backend starts Python in its isolated configuration, which reads neither PYTHONUTF8 nor LC_ALL: file names
+are encoded as ASCII there, and `open("gewichte_ü.onnx")` raises UnicodeEncodeError. File names that come from the system, such as
+those of a folder's entries, contain the other bytes as lone surrogates ("surrogateescape") and can be opened.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ _builtin = codecs.lookup_error(_NAME)
 
 
 def use_utf8() -> None:
-    """Have file names encoded as UTF-8 from now on, and text files read and written so, where that is not so already."""
+    """Encode file names as UTF-8 from now on, and read and write text files in UTF-8, if Python does not do so already."""
     with contextlib.suppress(locale.Error):
-        locale.setlocale(locale.LC_CTYPE, "C.UTF-8")  # what `open` asks for the encoding of a file's content
+        locale.setlocale(locale.LC_CTYPE, "C.UTF-8")  # `open` gets the default encoding of a file's content from here
     if sys.getfilesystemencoding() == "ascii":
-        # CPython asks the handler of this name for what ASCII has no byte for, but for lone surrogates, which it knows itself.
+        # CPython calls the handler of this name for letters that ASCII lacks, except for lone surrogates, which it handles
+        # itself.
         codecs.register_error(_NAME, _encode)
 
 

@@ -1,4 +1,4 @@
-"""Files of a stored package against the hashes that were recorded at its import, before anything is made of them."""
+"""Verify the files of a stored package with the hashes that were recorded at its import, before the files are used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bioengine_runner.errors import WeightsDamaged
 
 
 def verify_package(package: Package, weight_formats: list[str]) -> None:
-    """Verify the description, and, where code of the package would run, all but its weights. Raises PackageUnreadable."""
+    """Verify the description; if code of the package would run, every file except weights. Raises PackageUnreadable."""
     weights = {file for entry in package.manifest.weights.values() for file in entry.files}
     runs_code = any(code_of(package.manifest, name) for name in weight_formats)
     for name in [name for name in package.manifest.files if name not in weights] if runs_code else [RDF]:

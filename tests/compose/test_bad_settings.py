@@ -57,7 +57,7 @@ def test_a_setting_of_triton_that_cannot_be_used(engine: Engine) -> None:
 @pytest.mark.parametrize("setting", ["BIOENGINE_RUNTIME=nvidia", "BIOENGINE_ACCELERATOR=cuda"])
 def test_a_gpu_that_is_asked_for_and_not_there(engine: Engine, setting: str) -> None:
     outcome = run(engine, "triton", environment=[setting], tmpfs=tmpfs(), shm_size="512m")
-    assert_told(outcome, f"{setting} asks for a GPU", "nvidia-smi")
+    assert_told(outcome, f"{setting} requires a GPU", "nvidia-smi")
 
 
 def test_too_little_shared_memory(engine: Engine) -> None:

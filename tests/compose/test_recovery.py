@@ -76,7 +76,7 @@ def test_a_stuck_triton_is_ended_when_the_server_asks_for_it(project: Project) -
     project.exec("server", "python", "-c", f"{ask} ask(Path('/var/lib/bioengine-link/secret'))")
     wait_for(lambda: project.container("triton").attrs["RestartCount"] > before, 30, "the restart")
     project.wait_until_well()
-    assert "this one is stuck" in project.compose("logs", "triton").stdout.decode()
+    assert "because Triton hangs" in project.compose("logs", "triton").stdout.decode()
     assert_a_model_runs(project)
 
 

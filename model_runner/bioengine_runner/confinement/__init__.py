@@ -1,20 +1,20 @@
-"""Confinement: what Triton, its Python processes and the models in them can reach of this machine.
+"""Confinement: limits what Triton, its Python processes and the models in them can access on this machine.
 
-A TorchScript file reads and writes files as it likes, and so may whatever a model's file makes of a fault in its framework. So
-`launch` gives up what they do not need just before it becomes Triton, and the kernel keeps it from all that Triton starts:
+A TorchScript file can read and write any file, and so can a model file that exploits a fault in its framework. So `launch` gives
+up the rights that they do not need, just before it becomes Triton; the kernel then denies them to everything that Triton starts:
 
-- `landlock`: they read the environments, the model store and the admin's own Triton models, and write their boot folder and
-  shared memory. Nothing else of the file system can be opened, no process outside can be signalled or looked into.
-- `seccomp`: no connection anywhere, no sockets but Unix ones to listen on (and TCP ones where Triton listens on TCP), and none of
-  the system calls by which programs reach other processes or the kernel.
-- no rights of root but that to files, even where root has started it; and none by set-user-id programs (no_new_privs).
+- `landlock`: they can read the environments, the model store and the admin's own Triton models, and write their boot folder and
+  shared memory. They cannot open any other file, and cannot signal or inspect any process outside.
+- `seccomp`: no connections to anywhere, no sockets except Unix ones to listen on (and TCP ones if Triton listens on TCP), and no
+  system calls by which programs reach other processes or the kernel.
+- of root's capabilities only the one to open files, even if root has started it; none by set-user-id programs (no_new_privs).
 
-No rights are needed for any of it. A kernel that lacks a part goes without, and the log says so; BIOENGINE_CONFINE decides.
-Models are not kept from each other: they are one domain, with Triton.
+None of this needs special rights. If the kernel lacks a part, BIOENGINE_CONFINE decides whether Triton starts without it, and the
+log says so. Models are not confined from each other: they share one domain with Triton.
 
     python -m bioengine_runner.confinement
 
-prints what this machine's kernel has, for `bioengine doctor`.
+prints what this machine's kernel supports, for `bioengine doctor`.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from bioengine_runner.confinement import landlock, seccomp
 from bioengine_runner.confinement.kernel import DROP_FROM_BOUNDING_SET, SET_NO_NEW_PRIVILEGES, process_control
 from bioengine_runner.confinement.landlock import Access
 
-# Root may start it with a home that is a user's: its files can still be opened, as far as Landlock lets it.
+# Root may start it with a home folder that belongs to a user: its files can still be opened, as far as Landlock allows.
 _KEPT_RIGHT = 1  # CAP_DAC_OVERRIDE
-_RIGHTS = 64  # more than there are
+_RIGHTS = 64  # more capabilities than exist
 
 _SCOPES_SINCE, _PORTS_SINCE, _TRUNCATE_SINCE = 6, 4, 3
 
 
 @dataclass(frozen=True)
 class Protection:
-    """What a kernel has. `landlock`: the version, 0 for none."""
+    """What a kernel supports. `landlock`: the version of its interface; 0 if there is none."""
 
     landlock: int
     seccomp: bool
 
     @property
     def lacks(self) -> list[str]:
-        """What models can do that they could not on a newer kernel; nothing: all is there."""
+        """What models can do here that a newer kernel would prevent; empty if the kernel supports everything."""
         if not self.landlock:
             lacks = ["read and write all files of the user who started the server (no Landlock)"]
         elif self.landlock < _SCOPES_SINCE:
@@ -58,18 +58,20 @@ class Protection:
 
 
 def available() -> Protection:
-    """What this machine's kernel has."""
+    """What this machine's kernel supports."""
     return Protection(landlock.version(), seccomp.is_available())
 
 
 def confine(accesses: Iterable[Access], tcp_ports: Iterable[int] = ()) -> Protection:
-    """Confine this thread, and whatever it starts or becomes, for good; what did it, as far as the kernel has it. Raises OSError.
+    """Confine this thread for good, with every program that it starts or becomes, as far as the kernel supports it.
 
-    The process's other threads are not confined: call it before there are any, or become another program afterwards.
+    Other threads of the process are not confined: call this before there are any, or become another program afterwards.
 
     Args:
-        accesses: what may be opened.
-        tcp_ports: that may be listened on; none: no TCP at all.
+        accesses: the paths that may be opened.
+        tcp_ports: the ports that it may listen on; if empty, no TCP at all.
+
+    Returns what the kernel supports. Raises OSError.
     """
     ports = tuple(tcp_ports)
     protection = available()
@@ -86,8 +88,8 @@ def confine(accesses: Iterable[Access], tcp_ports: Iterable[int] = ()) -> Protec
 
 
 def _drop(right: int) -> None:
-    """Take a right of root from the programs that this process becomes."""
+    """Remove a capability of root from the programs that this process becomes."""
     try:
         process_control(DROP_FROM_BOUNDING_SET, right)
     except OSError:
-        pass  # there is none of this number, or it was taken already
+        pass  # there is no capability with this number, or it was removed already

@@ -1,4 +1,4 @@
-"""Print what this machine's kernel has, as JSON."""
+"""Print what this machine's kernel supports, as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel's calls that confine a process, by ctypes: neither Python's library nor glibc has them."""
+"""The system calls that confine a process, through ctypes: neither Python's standard library nor glibc offers them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LIBRARY = ctypes.CDLL(None, use_errno=True)
 
 
 def system_call(number: int, *arguments: object) -> int:
-    """The result of a system call. Raises OSError."""
+    """Make a system call and return its result. Raises OSError."""
     result = int(_LIBRARY.syscall(ctypes.c_long(number), *arguments))
     if result < 0:
         error = ctypes.get_errno()
@@ -21,7 +21,7 @@ def system_call(number: int, *arguments: object) -> int:
 
 
 def process_control(option: int, value: int) -> None:
-    """prctl(2). Raises OSError."""
+    """Call prctl(2). Raises OSError."""
     if _LIBRARY.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))

@@ -1,9 +1,9 @@
-"""Landlock: which files a process, and all that it starts, may open from now on. Needs no rights and Linux 5.13.
+"""Landlock: limits which files a process, and everything that it starts, may open. It needs Linux 5.13, and no special rights.
 
-The numbers are those of linux/landlock.h; https://docs.kernel.org/userspace-api/landlock.html explains them. A right that the
-kernel is told to handle is refused everywhere but under the paths that are named. What it does not handle at all, in any version
-yet, is to ask for names, sizes and modes (stat), to change times, modes and owners, and to connect to a Unix socket that has a
-path: `bioengine_runner.confinement.seccomp` refuses the last three.
+The numbers are those of linux/landlock.h; https://docs.kernel.org/userspace-api/landlock.html explains them. A right that is
+handled is refused everywhere except under the paths that are named. No version of Landlock handles yet: reading names, sizes and
+modes (stat), changing times, modes and owners, and connecting to a Unix socket that has a path.
+`bioengine_runner.confinement.seccomp` refuses the changes and the connections.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ REFER, TRUNCATE, IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 BIND_TCP, CONNECT_TCP = 1 << 0, 1 << 1
 _SCOPE_ABSTRACT_UNIX_SOCKET, _SCOPE_SIGNAL = 1 << 0, 1 << 1
 
-# What each version of Landlock, from 1 on, can refuse of the file system.
+# The file system rights that each version of Landlock, from 1 on, can refuse.
 _FILE_RIGHTS = ((1 << 13) - 1, REFER, TRUNCATE, 0, IOCTL_DEV)
 _FIRST_WITH_PORTS = 4
 _FIRST_WITH_SCOPES = 6
 
-# The rights that a rule for something else than a folder may name.
+# The rights that a rule for a file, not a folder, may name.
 _OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 
 READ = READ_FILE | READ_DIR
@@ -56,14 +56,14 @@ class _PortRule(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Access:
-    """`rights` to a path and all beneath it, links followed; a path that does not exist counts for nothing."""
+    """`rights` to a path and everything below it; links are followed. A path that does not exist is ignored."""
 
     path: Path
     rights: int
 
 
 def version() -> int:
-    """Landlock's version in this kernel; 0 where it has none, or does not let us use it."""
+    """The version of Landlock in this kernel; 0 if it has none, or if this process may not use it."""
     try:
         return system_call(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_ASK_VERSION))
     except OSError:
@@ -71,10 +71,10 @@ def version() -> int:
 
 
 def restrict(accesses: Iterable[Access], bind_ports: Iterable[int] = ()) -> None:
-    """Restrict this thread to `accesses` for good, as far as the kernel can, and whatever it starts or becomes.
+    """Restrict this thread, and every program that it starts or becomes, to `accesses` for good, as far as the kernel can.
 
-    It binds TCP ports of `bind_ports` only and connects to none, signals only processes that are restricted with it, and sees
-    neither memory nor environment of others. Needs no_new_privs. Raises OSError.
+    It can bind only the TCP ports in `bind_ports`, connect to none, signal only processes that are restricted together with it,
+    and cannot read the memory or environment of others. Needs no_new_privs. Raises OSError.
     """
     known = version()
     handled = 0
@@ -97,7 +97,7 @@ def _allow_path(rules: int, access: Access, handled: int) -> None:
     try:
         parent = os.open(access.path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
-        return  # not on this machine, or nothing that we could open either
+        return  # it does not exist on this machine, or this process cannot open it either
     with _descriptor(parent):
         rights = access.rights & handled
         if not stat.S_ISDIR(os.fstat(parent).st_mode):

@@ -1,4 +1,4 @@
-"""What Triton's processes, and the test of a package, may open: the paths, and why each is needed."""
+"""The paths that Triton's processes and the test of a package may open, and why each is needed."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ _PACKAGES = (Path(__file__).resolve().parents[1], Path(bioengine_contract.__file
 
 # Programs and libraries of the system; NixOS has its own place for them.
 _PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/run/opengl-driver")
-# Of /etc no more than the dynamic linker and glibc look for.
+# In /etc only what the dynamic linker and glibc read.
 _SYSTEM_FILES = (
     "/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/alternatives", "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd",
     "/etc/group", "/etc/OpenCL", "/etc/vulkan",
 )  # fmt: skip
-# What the machine is like: processors, memory, PCI devices, limits of a container.
+# Properties of the machine: processors, memory, PCI devices, limits of a container.
 _MACHINE = ("/sys/devices", "/sys/bus", "/sys/class", "/sys/module", "/sys/fs/cgroup", "/sys/kernel/mm", "/proc/driver/nvidia")
-# Of processes: a process's own, and what `bioengine_contract.processes` asks of others. Memory, environment and open files of
-# those outside are closed by Landlock itself; their command lines are open to everybody. Nobody lists it, nobody writes to it.
+# /proc: a process's own entries, and what `bioengine_contract.processes` reads about others. Landlock itself denies memory,
+# environment and open files of processes outside; everybody can read their command lines. Listing and writing are not allowed.
 _PROCESSES = "/proc"
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-# NVIDIA's driver, WSL's, and the kernel's own for graphics.
+# Devices of NVIDIA's driver, of WSL's, and of the kernel's own graphics drivers.
 _GPUS = ("nvidia*", "dxg", "dri")
 
 SHARED_MEMORY = Path("/dev/shm")
 
 
 def of_python() -> Iterator[Access]:
-    """What this environment's Python, the libraries of models and CUDA's driver need."""
+    """The paths that this environment's Python, the libraries of models and the CUDA driver need."""
     interpreter = {sys.prefix, sys.base_prefix, sys.exec_prefix}
     programs = [*map(Path, _PROGRAMS), *map(Path, interpreter), *_PACKAGES, *_library_folders()]
     yield from (Access(path, READ | EXECUTE) for path in programs)
@@ -67,36 +67,36 @@ def of_triton(
     writable: Iterable[Path],
     sockets: Path | None,
 ) -> Iterator[Access]:
-    """What Triton and its processes may open.
+    """The paths that Triton and its processes may open.
 
     Args:
         installation: folders of Triton's programs and backends.
         readable: the model store.
-        own_models: the admin's own Triton models; they may bring programs.
-        writable: the boot folder, and the one for shared tensors.
-        sockets: the folder where it listens.
+        own_models: the admin's own Triton models, which may contain programs.
+        writable: the boot folder, and the folder for shared tensors.
+        sockets: the folder of the sockets on which Triton listens.
     """
     yield from of_python()
     yield from (Access(folder, READ | EXECUTE) for folder in (*installation, *own_models))
     yield from (Access(folder, READ) for folder in readable)
     yield from (Access(folder, CHANGE) for folder in writable)
-    # Segments have their names at the top of it: those of other programs of the same user can be opened, too.
+    # All segments are directly in this folder, so those of other programs of the same user can be opened, too.
     yield Access(SHARED_MEMORY, READ | WRITE_FILE | TRUNCATE | CHANGE & ~MAKE_DIR)
-    # At each start the Python backend makes a folder /tmp/python_env_..., and leaves it; the place is fixed.
+    # The Python backend makes a folder /tmp/python_env_... at each start and does not remove it; its path cannot be changed.
     yield Access(Path("/tmp"), MAKE_DIR)
     if sockets is not None:
         yield Access(sockets, MAKE_SOCK | REMOVE_FILE)
 
 
 def of_package_test(package: Path, working: Path) -> Iterator[Access]:
-    """What the test of a stored package may open: the package, and to write its working folder."""
+    """The paths that the test of a stored package may open: it can read the package and write its working folder."""
     yield from of_python()
     yield Access(package, READ)
     yield from (Access(folder, CHANGE) for folder in (working, SHARED_MEMORY))
 
 
 def _library_folders() -> Iterator[Path]:
-    """Folders of further libraries, unless they hold the user's home as well."""
+    """Folders of further libraries, unless they contain the user's home."""
     home = Path.home()
     for name in os.environ.get("LD_LIBRARY_PATH", "").split(":"):
         folder = Path(name).resolve() if name else None

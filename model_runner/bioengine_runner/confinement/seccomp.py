@@ -1,8 +1,8 @@
-"""Seccomp: which system calls a process, and all that it starts, is refused from now on. Needs no rights and Linux 3.17.
+"""Seccomp: refuses system calls to a process and everything that it starts. It needs Linux 3.17, and no special rights.
 
-It stands beside Landlock, which speaks of paths: here is what reaches other processes, the network and the kernel itself, and
-what Landlock does not handle. What models, their frameworks and CUDA use is left alone; each group below says why it is refused.
-The numbers are those of x86-64 (asm/unistd_64.h); other architectures have no filter.
+It complements Landlock, which is about paths: this filter refuses calls that reach other processes, the network and the kernel
+itself, and what Landlock does not handle. Calls that models, their frameworks and CUDA use are allowed; each group below says why
+it is refused. The numbers are those of x86-64 (asm/unistd_64.h); other architectures have no filter.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bioengine_runner.confinement.kernel import system_call
 
 _SECCOMP = 317
 _SET_MODE_FILTER, _GET_ACTION_AVAIL = 1, 2
-# Else older kernels slow the process down against attacks by speculation; this filter does not mean to stop those.
+# Without this flag, older kernels slow the process down to prevent speculation attacks, which is not the purpose of this filter.
 _SPEC_ALLOW = 1 << 2
 
 _ARCHITECTURE = 0xC000003E  # AUDIT_ARCH_X86_64
@@ -36,51 +36,51 @@ _SHARED_WITHOUT_FILES = {
     "shmget": 29, "shmat": 30, "shmctl": 31, "semget": 64, "semop": 65, "semctl": 66, "msgget": 68, "msgsnd": 69,
     "msgrcv": 70, "msgctl": 71, "mq_open": 240, "mq_unlink": 241, "add_key": 248, "request_key": 249, "keyctl": 250,
 }  # fmt: skip
-# Files by other ways than their path, and other views of the file system.
+# Opening files other than by path, and changing the view of the file system.
 _FILE_SYSTEMS = {
     "open_by_handle_at": 304, "mount": 165, "umount2": 166, "pivot_root": 155, "chroot": 161, "open_tree": 428,
     "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "mount_setattr": 442,
     "open_tree_attr": 467, "unshare": 272, "setns": 308, "quotactl": 179, "quotactl_fd": 443, "acct": 163, "swapon": 167,
     "swapoff": 168,
 }  # fmt: skip
-# The kernel: where most of its holes were, and what would stop the machine.
+# Parts of the kernel in which most security holes were found, and calls that would stop the machine.
 _KERNEL = {
     "bpf": 321, "perf_event_open": 298, "userfaultfd": 323, "kexec_load": 246, "kexec_file_load": 320, "init_module": 175,
     "finit_module": 313, "delete_module": 176, "reboot": 169, "syslog": 103, "iopl": 172, "ioperm": 173, "modify_ldt": 154,
     "personality": 135, "sethostname": 170, "setdomainname": 171, "settimeofday": 164, "clock_settime": 227, "vhangup": 153,
     "lookup_dcookie": 212, "nfsservctl": 180, "uselib": 134, "ustat": 136, "_sysctl": 156,
 }  # fmt: skip
-# Files of others that it may not open, it may not change by their path either.
+# Files that a process may not open must not be changed by their path either.
 _BY_PATH = {
     "truncate": 76, "chown": 92, "fchown": 93, "lchown": 94, "fchownat": 260, "setxattr": 188, "lsetxattr": 189,
     "fsetxattr": 190, "setxattrat": 463, "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199, "removexattrat": 466,
     "mknod": 133, "mknodat": 259,
 }  # fmt: skip
-# What is told of files and folders that may not be opened: names, and when they are used.
+# Notifications about files and folders that may not be opened: their names, and when they are used.
 _WATCHING = {
     "inotify_init": 253, "inotify_init1": 294, "inotify_add_watch": 254, "fanotify_init": 300, "fanotify_mark": 301,
 }  # fmt: skip
-# All that Triton starts stays in its process group, and ends with it.
+# Everything that Triton starts stays in its process group, and ends with it.
 _OTHER_GROUPS = {"setsid": 112, "setpgid": 109}
-# Connections, to a Unix socket such as Docker's as well.
+# Connections, including those to a Unix socket such as Docker's.
 _CONNECT = {"connect": 42}
 
-# Modes stay as they are, and whoever changes them is told that all is well: Python's shutil would fail else, and Boost in
+# Changing a mode does nothing and reports success: otherwise Python's shutil would fail, and Boost in
 # Triton's Python backend would open its shared memory to others (it makes it 0644 whatever the umask is).
 _WITHOUT_EFFECT = {"chmod": 90, "fchmod": 91, "fchmodat": 268, "fchmodat2": 452}
-# A filter cannot see through the structures that these are given; who calls them takes the older call where they are missing.
+# A filter cannot inspect the structures that these calls take; callers use the older call where these are missing.
 _NOT_THERE = {"clone3": 435, "openat2": 437, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
 
-_NEW_NAMESPACES = 0x7E020000  # CLONE_NEW..., all that clone takes
+_NEW_NAMESPACES = 0x7E020000  # all CLONE_NEW... flags of clone
 _TYPE_OF_SOCKET = 0xF
 _TYPE_INTO_TERMINAL = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
-_TCP = (0, 6)  # the protocol, by default or named; MPTCP is another, for which Landlock's ports do not count
+_TCP = (0, 6)  # the protocol TCP, by default or by number; not MPTCP, to which Landlock's rules for ports do not apply
 _FAST_OPEN = 0x20000000  # MSG_FASTOPEN: connects without a connect
 
 
 @dataclass(frozen=True)
 class Check:
-    """Of the lower half of an argument, after `mask`: whether it is one of `values`, or is none of them."""
+    """Checks whether the lower half of an argument, after `mask`, is one of `values` or none of them."""
 
     argument: int
     values: tuple[int, ...]
@@ -91,7 +91,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Rule:
-    """A system call that gets `error`, unless all `checks` hold; without a check, always. 0: it does nothing, and succeeds."""
+    """A system call that fails with `error` unless all `checks` hold; without checks, always. 0: it does nothing and succeeds."""
 
     number: int
     error: int
@@ -110,25 +110,27 @@ def is_available() -> bool:
 
 
 def restrict(with_tcp: bool) -> None:
-    """Have this thread, and whatever it starts or becomes, refused for good. Needs no_new_privs. Raises OSError.
+    """Install the filter for this thread, and every program that it starts or becomes, for good.
+
+    Needs no_new_privs. Raises OSError.
 
     Args:
-        with_tcp: whether it may listen on TCP ports; else it has Unix sockets alone.
+        with_tcp: whether it may listen on TCP ports; otherwise it can only listen on Unix sockets.
     """
     program = _program(rules(with_tcp))
     filters = ctypes.create_string_buffer(program, len(program))
-    # struct sock_fprog: how many instructions, and where.
+    # struct sock_fprog: the number of instructions, and their address.
     description = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(filters))
     system_call(_SECCOMP, ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(_SPEC_ALLOW), ctypes.c_char_p(description))
 
 
 def rules(with_tcp: bool) -> tuple[Rule, ...]:
-    """What is refused, and how."""
+    """Which system calls are refused, and how."""
     tcp = (socket.AF_INET, socket.AF_INET6) if with_tcp else ()
-    # A datagram names whom it goes to, and needs no connection.
+    # A datagram carries its destination, and needs no connection.
     streams = Check(1, (socket.SOCK_STREAM,), _TYPE_OF_SOCKET)
     refused = (_OTHER_PROCESSES, _SHARED_WITHOUT_FILES, _FILE_SYSTEMS, _KERNEL, _BY_PATH, _WATCHING, _OTHER_GROUPS)
-    no_truncation = (os.O_RDONLY | os.O_TRUNC,)  # Landlock before Linux 6.2 lets it pass
+    no_truncation = (os.O_RDONLY | os.O_TRUNC,)  # Landlock before Linux 6.2 does not refuse it
     no_address = (Check(4, (0,)), Check(4, (0,), is_upper_half=True))
     return (
         *(Rule(number, errno.EPERM) for group in refused for number in group.values()),
@@ -142,7 +144,7 @@ def rules(with_tcp: bool) -> tuple[Rule, ...]:
         Rule(46, errno.EACCES, (Check(2, (0,), _FAST_OPEN),)),  # sendmsg
         Rule(307, errno.EACCES, (Check(3, (0,), _FAST_OPEN),)),  # sendmmsg
         Rule(302, errno.EPERM, (Check(0, (0,)),)),  # prlimit64: limits of other processes
-        # How much of a processor others get: 0 is whoever calls.
+        # Priorities of other processes: pid 0 is the calling process itself.
         Rule(141, errno.EPERM, (Check(0, (os.PRIO_PROCESS,)), Check(1, (0,)))),  # setpriority
         *(Rule(number, errno.EPERM, (Check(0, (0,)),)) for number in (142, 144, 314)),  # sched_setparam, -scheduler, -attr
         Rule(251, errno.EPERM),  # ioprio_set

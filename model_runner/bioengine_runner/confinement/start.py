@@ -1,4 +1,4 @@
-"""Confine this process as the settings say, before it becomes Triton, or the test of a package."""
+"""Confine this process according to the settings, before it becomes Triton or the test of a package."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from bioengine_runner.confinement import available, confine
 from bioengine_runner.confinement.landlock import Access
 from bioengine_runner.gpu import gpus
 
-# What Triton's processes have of the environment that it is started in: how to find programs and libraries, language and time,
-# and how to compute.
+# The environment variables that Triton's processes inherit: how to find programs and libraries, language and time, and how to
+# compute.
 _INHERITED = (
     "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LD_PRELOAD", "LOGNAME", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "TZ", "USER",
 )  # fmt: skip
@@ -24,17 +24,17 @@ _INHERITED_PREFIXES = (
 class NotConfined(StartError):
     def __init__(self, lacks: list[str]) -> None:
         super().__init__(
-            f"BIOENGINE_CONFINE=require, and with this machine's kernel models can still {'; '.join(lacks)}. Use a newer kernel "
+            f"BIOENGINE_CONFINE=require, but with this machine's kernel models can still {'; '.join(lacks)}. Use a newer kernel "
             "(Linux 6.12), allow Landlock and seccomp where a container's profile forbids them, or start with "
-            "BIOENGINE_CONFINE=auto, which goes without what is missing."
+            "BIOENGINE_CONFINE=auto, which starts without what is missing."
         )
 
 
 def confine_as_set(wish: str, accelerator: str, accesses: Iterable[Access], tcp_ports: Iterable[int] = ()) -> None:
-    """Confine this thread and whatever it becomes, and say on stdout what did it. Raises NotConfined.
+    """Confine this thread and every program that it becomes, and print how. Raises NotConfined.
 
     Args:
-        wish: BIOENGINE_CONFINE: `auto`, `require` or `off`.
+        wish: the setting BIOENGINE_CONFINE: `auto`, `require` or `off`.
         accelerator: `cpu`, `cuda` or `auto`.
         accesses, tcp_ports: as for `confine`.
     """
@@ -45,14 +45,14 @@ def confine_as_set(wish: str, accelerator: str, accesses: Iterable[Access], tcp_
     if wish == "require" and lacks:
         raise NotConfined(lacks)
     if accelerator != "cpu":
-        # Asked for the first time since the machine's start, NVIDIA's driver makes its device files, by a set-user-id program.
+        # At its first use after the machine's start, NVIDIA's driver makes its device files, with a set-user-id program.
         gpus()
     protection = confine(accesses, tcp_ports)
     print(f"Confined by {protection}." + (f" Models can still {'; '.join(lacks)}." if lacks else ""), flush=True)
 
 
 def inherited_variables() -> dict[str, str]:
-    """What a confined process gets of our environment: it can be read there, and a user's has secrets in it."""
+    """The environment of a confined process. It is not passed on as a whole, because a user's environment may contain secrets."""
     inherited = {key: value for key, value in os.environ.items() if key in _INHERITED or key.startswith(_INHERITED_PREFIXES)}
-    # Text is UTF-8 for models, whatever language the server was started with, or without any.
+    # Text is UTF-8 for models, whatever locale the server was started with.
     return {"LC_ALL": "C.UTF-8", **inherited, "PYTHONUTF8": "1"}

@@ -67,7 +67,7 @@ def test_the_secret_in_a_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.
     assert launch.read_secret(settings(tmp_path, triton_secret_file=file)) == "s" * 40
     file.unlink()
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    with pytest.raises(SecretMissing, match="is not there after 60 s"):
+    with pytest.raises(SecretMissing, match="does not exist after 60 s"):
         launch.read_secret(settings(tmp_path, triton_secret_file=file))
     file.write_text("short")
     with pytest.raises(SecretMissing, match="less than 32"):

@@ -193,14 +193,14 @@ def test_no_more_tiles_than_the_limit_which_the_error_names(tile: dict[str, int]
         planner.plan(sizes, float("inf"), tile)
     assert time.monotonic() - started < 0.1
     text = str(refused.value)
-    assert "one request has at most 10000 of them" in text and "or send the image in parts" in text
+    assert "one request may have at most 10000" in text and "or send the image in parts" in text
     (recommended,) = re.findall(r"tile=(\{.*?\})", text)
     assert len(planner.plan(sizes, float("inf"), ast.literal_eval(recommended))) <= MAX_PASSES
 
 
 def test_the_limit_is_for_the_batch_too_and_for_tiles_that_nobody_asked_for() -> None:
     one_size = Planner("x", model(64, 0, 0))
-    with pytest.raises(TooManyTiles, match=r"would have to work on .* tiles, and one request has at most 10000"):
+    with pytest.raises(TooManyTiles, match=r"would have to work on .* tiles, but one request may have at most 10000"):
         one_size.plan(sizes_of(1, 10**6, 10**6), float("inf"))
     fixed = model(64, 0, 0)
     fixed.inputs["in"] = (InputAxis("batch", "batch", 1, 0), *fixed.inputs["in"][1:])

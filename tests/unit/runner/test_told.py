@@ -58,7 +58,12 @@ def pipeline(folder: Path, build: Callable[[Path], None], id: str, weight_format
     ("build", "channels", "step", "reason"),
     [
         (requests.binarized_by_channel, 2, "binarize", "could not be broadcast"),
-        (requests.scaled_like_input, 1, "scale_mean_variance", "statistics of the output 'out', and gets those of inputs only"),
+        (
+            requests.scaled_like_input,
+            1,
+            "scale_mean_variance",
+            "statistics of the output 'out', but only those of inputs are available",
+        ),
     ],
 )
 def test_a_step_that_the_reference_implementation_cannot_run_is_named(
@@ -135,6 +140,6 @@ def test_a_tile_for_a_model_without_an_image_to_put_together() -> None:
     sizes = {"image": {"y": 64, "x": 64}}
     assert len(planner.plan(sizes, float("inf"))) == 1
     assert len(planner.plan(sizes, float("inf"), {"y": 64, "x": 96})) == 1, "one tile is the whole"
-    with pytest.raises(TilesNotPossible, match="Leave out `tile`, and it is run whole") as error:
+    with pytest.raises(TilesNotPossible, match="Leave out `tile` to run the image whole") as error:
         planner.plan(sizes, float("inf"), {"y": 32, "x": 32})
     assert isinstance(error.value, CannotTile)

@@ -139,7 +139,7 @@ def test_what_is_out_of_date_is_built_by_three_commands_alone(
     setup.lock("cpu").write_text("numpy==2.0\n")
     setup.run(command)
     assert (setup.place != before, len(setup.built)) == ((True, 2) if builds else (False, 1))
-    assert ("Out of date, and used as it is: model runner (cpu). `./bioengine setup`" in capsys.readouterr().err) is not builds
+    assert ("Out of date, but used as it is: model runner (cpu). `./bioengine setup`" in capsys.readouterr().err) is not builds
     assert before.exists() is not builds, "nobody used it"
 
 
@@ -150,7 +150,7 @@ def test_a_server_keeps_its_environment_until_it_ends(setup: Setup, user: Any, c
     setup.lock("cpu").write_text("numpy==2.0\n")
     setup.run("setup")
     assert setup.place != before and (before / "built").is_file()
-    assert "start it again" in capsys.readouterr().err
+    assert "restart it to use the new ones" in capsys.readouterr().err
     server.communicate()
     setup.run("up")
     assert setup.all() == {setup.place.name} and setup.built == ["cpu", "cpu"]

@@ -48,7 +48,7 @@ def test_nothing_is_missing_here() -> None:
 def test_another_system_or_version_is_named(machine: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.what_is_missing() is None
     monkeypatch.setattr(machine, "SUITABLE", ((3, 99),))
-    assert "3.11 or 3.12 is needed" in machine.what_is_missing()
+    assert "BioEngine needs 3.11 or 3.12" in machine.what_is_missing()
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     assert "this is Linux on arm64" in machine.what_is_missing()
 

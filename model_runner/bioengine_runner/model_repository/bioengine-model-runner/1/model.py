@@ -1,4 +1,4 @@
-"""The Triton model that clients name; all of it is in `bioengine_runner.runner_model`."""
+"""The Triton model that clients call; its code is in `bioengine_runner.runner_model`."""
 
 from bioengine_runner.runner_model import RunnerModel as TritonPythonModel
 
