@@ -66,7 +66,7 @@ def test_on_loopback_everybody_may_run_models_by_default(stack: Stack) -> None:
 
 def test_up_says_who_may_run_models(stack: Stack, guarded: Stack) -> None:
     assert "Access: open to programs on this machine; with a token through a proxy" in stack.log
-    assert "Access: with a token, which `./bioengine token create NAME` makes" in guarded.log
+    assert "Access: with a token (create one with `./bioengine token create NAME`)" in guarded.log
     assert '"token": "..."' in guarded.log and '"token"' not in stack.log
 
 
@@ -79,7 +79,7 @@ def test_through_a_proxy_a_token_is_needed(stack: Stack, headers: dict[str, str]
         requests.get(f"{stack.url}/public/services/triton-client/get_config?model_name=counter", headers=headers),
     ):
         assert answer.status_code == 401 and answer.json()["error"].startswith(NEEDED)
-        assert f"came through a proxy, by its header {next(iter(headers)).title()}." in answer.json()["error"]
+        assert f"came through a proxy, as its header {next(iter(headers)).title()} shows." in answer.json()["error"]
     for path in ("/health/liveness", "/health/readiness", "/public/services"):
         assert requests.get(stack.url + path, headers=headers).status_code == 200
 
@@ -170,8 +170,8 @@ def test_one_request_more_than_the_limit_is_refused_at_once(limited: Stack, who:
     token = limited.token("two-at-once", "--requests", "2") if who == "token" else ""
     headers = bearer(token) if token else {}
     reason = (
-        "The token 'two-at-once' has 2 requests under way already" if token
-        else "Clients without a token have, together, 2 requests under way already"
+        "The token 'two-at-once' has 2 requests in progress already" if token
+        else "Clients without a token have, together, 2 requests in progress already"
     )  # fmt: skip
     with limited.client(token) as first, limited.client(token) as second:
         with Occupied(first, 2):
@@ -180,7 +180,7 @@ def test_one_request_more_than_the_limit_is_refused_at_once(limited: Stack, who:
                 second.run("conscientious-seashell", [IMAGE])
             for answer in (post(limited, IMAGE, **headers), infer(limited, IMAGE, **headers)):
                 assert answer.status_code == 429 and answer.headers["Retry-After"]
-                assert answer.json()["error"].startswith(reason) and "Wait for one to end" in answer.json()["error"]
+                assert answer.json()["error"].startswith(reason) and "Wait for one to finish" in answer.json()["error"]
             with RawClient(limited, "imjoy-rpc", token=token) as raw, pytest.raises(RuntimeError, match=reason):
                 raw.execute(encoded(IMAGE))
             assert time.monotonic() - started < 3, "the slow ones still run"
@@ -210,7 +210,7 @@ def test_a_request_counts_while_its_body_comes(limited: Stack, path: str) -> Non
             requests.get(config, headers=headers), requests.get(service, headers=headers),
         ]  # fmt: skip
         assert [answer.status_code for answer in answers] == [429] * 4
-        assert all("has 1 request under way already" in answer.json()["error"] for answer in answers)
+        assert all("has 1 request in progress already" in answer.json()["error"] for answer in answers)
     wait_for(lambda: requests.get(config, headers=headers).status_code == 200, 10, "room again")
     assert requests.get(service, headers=headers).status_code == 200
     assert post(limited, IMAGE, **headers).status_code == infer(limited, IMAGE, **headers).status_code == 200, "each counts once"
@@ -225,7 +225,7 @@ def test_an_input_larger_than_the_limit_is_refused(limited: Stack, who: str) -> 
     for answer in (post(limited, large, **headers), infer(limited, large, **headers)):
         assert answer.status_code == 413 and reason in answer.json()["error"], answer.text
     with limited.client(token) as client:
-        with pytest.raises(Exception, match=f"more than 4 MB, and {reason}") as refused:
+        with pytest.raises(Exception, match=f"more than 4 MB, but {reason}") as refused:
             client.run("conscientious-seashell", [large])
         assert "Traceback" not in str(refused.value) and ".py" not in str(refused.value)
         assert client.run("conscientious-seashell", [IMAGE])["success"], "the same connection goes on"

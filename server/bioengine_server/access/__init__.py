@@ -1,1 +1,1 @@
-"""Who may use this server, with how much: tokens, what is asked of whom, limits."""
+"""Who may use this server, and how much: tokens, access rules and limits."""

@@ -1,4 +1,4 @@
-"""Who calls: every request of a client carries it."""
+"""The client that sent a request; it is passed along with every request."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 TOKEN_ROLE = "bioengine-token:"
-"""Begins the role by which Hypha's user of a token of ours is known; the id of the token's record follows."""
+"""Prefix of the role that Hypha's user gets for one of this server's tokens; the id of the token's record follows."""
 
 OWN_USER = "root"
-"""Hypha's user in whose name the server itself calls, such as for the readiness probe."""
+"""The Hypha user for calls of the server itself, such as the readiness probe."""
 
 
-# In a context: nothing that comes over a connection is this object, so no client can say that its request is counted.
+# This object marks a context as counted. Nothing that a client sends can be this object, so no client can fake it.
 _COUNTED = object()
 
 
@@ -22,17 +22,17 @@ def _always() -> bool:
 
 
 def token_id(roles: Iterable[Any]) -> str:
-    """The id of the token that a user with these roles has; empty where it is none of ours."""
+    """The id of the token of a user with these roles; empty if the user has none of this server's tokens."""
     ids = (role.removeprefix(TOKEN_ROLE) for role in roles if isinstance(role, str) and role.startswith(TOKEN_ROLE))
     return next(ids, "")
 
 
 @dataclass(frozen=True)
 class Caller:
-    """A client of the server, as Hypha knows it."""
+    """A client of the server, as Hypha identifies it."""
 
     user: str
-    """The user's id; anonymous users get one at random for each connection."""
+    """The user's id. Anonymous users get a random one for each connection."""
 
     workspace: str
     """The workspace that the client is connected to."""
@@ -41,17 +41,17 @@ class Caller:
     """The client's id within the workspace."""
 
     token: str = ""
-    """The id of the token that the client has; empty: none that counts."""
+    """The id of the client's token; empty if it has no valid token."""
 
     connected: Callable[[], bool] = field(default=_always, compare=False, repr=False)
-    """Whether the client is still there to get an answer, as far as this process knows."""
+    """Whether the client is still connected to get an answer, as far as this process knows."""
 
     counted: bool = field(default=False, compare=False, repr=False)
-    """Whether the request counts already among the caller's own, as one whose body had to be read first."""
+    """Whether the request was already counted against the caller's limit, as happens before an HTTP body is read."""
 
     @property
     def key(self) -> str:
-        """Names who asks, where callers take turns: a token, or one connection without."""
+        """Identifies the caller where callers take turns: by its token, or by its connection if it has none."""
         return f"token {self.token}" if self.token else f"anonymous {self.user}"
 
     @classmethod
@@ -71,7 +71,7 @@ class Caller:
         )
 
     def to_context(self) -> dict[str, Any]:
-        """The caller as a context that `from_context` reads."""
+        """A context for this caller that `from_context` can read."""
         user = {"id": self.user, "roles": [f"{TOKEN_ROLE}{self.token}"] if self.token else []}
         sender = f"{self.workspace}/{self.client}"
         counted = _COUNTED if self.counted else None

@@ -1,4 +1,4 @@
-"""What is refused before anything else looks at it: for who asks, how often, and how much it is."""
+"""Errors for requests that are refused first: because of who sends them, how many there are, and how large they are."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class TooLarge(BioEngineError):
     status = 413
 
     def __init__(self, size: int, limit: SizeLimit, is_all: bool = True) -> None:
-        """`is_all`: whether `size` is that of all inputs, or of what had come of them."""
+        """`is_all`: whether `size` is that of all inputs, or only of the part received so far."""
         inputs = f"{size / 1e6:.0f} MB" if is_all else f"more than {size // 1_000_000} MB"
         super().__init__(
-            f"The inputs are {inputs}, and {limit.whose} at most {limit.bytes / 1e6:.0f} MB in one request. "
+            f"The inputs are {inputs}, but {limit.whose} at most {limit.bytes / 1e6:.0f} MB in one request. "
             f"Send the image in parts, or {limit.remedy}."
         )
 
 
 class NoAccess(BioEngineError):
-    """Somebody who may not use the server, or not any more."""
+    """The client may not use the server, or not any longer."""
 
     code = "no_access"
     status = 401
@@ -46,7 +46,9 @@ class TokenNeeded(NoAccess):
     code = "token_needed"
 
     def __init__(self, sign_of_proxy: str = "") -> None:
-        proxied = f" Programs on its own machine need none; this came through a proxy, by its header {sign_of_proxy}."
+        proxied = (
+            f" Programs on its own machine need none, but this request came through a proxy, as its header {sign_of_proxy} shows."
+        )
         super().__init__(
             "This server needs a token: ask its admin for one (`./bioengine token create NAME`), and pass it as `token` to "
             f"connect_to_server, or over HTTP in the header `Authorization: Bearer <token>`.{proxied if sign_of_proxy else ''}"
@@ -106,8 +108,8 @@ class TokenExists(BioEngineError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"There is a valid token '{name}' already, and it is shown only once. Choose another name, or end the old one first: "
-            f"`./bioengine token revoke {name}`."
+            f"There is already a valid token '{name}', and tokens are shown only once. Choose another name, or revoke the old "
+            f"one first: `./bioengine token revoke {name}`."
         )
 
 
@@ -115,7 +117,7 @@ class NoSuchToken(BioEngineError):
     code = "no_such_token"
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
-        have = f"There are: {', '.join(known)}." if known else "There is none; `./bioengine token create NAME` makes one."
+        have = f"There are: {', '.join(known)}." if known else "There are none yet; `./bioengine token create NAME` creates one."
         super().__init__(f"There is no token {name!r} in this home. {have}")
 
 
@@ -130,8 +132,8 @@ class TooManyRequests(BioEngineError):
             else "for a token (`./bioengine token create NAME`), or to raise BIOENGINE_ANONYMOUS_REQUESTS"
         )  # fmt: skip
         super().__init__(
-            f"{who} {limit} request{'' if limit == 1 else 's'} under way already, and that is the limit. Wait for one to end "
-            f"before the next is sent, or ask the server's admin {remedy}."
+            f"{who} {limit} request{'' if limit == 1 else 's'} in progress already, which is the limit. Wait for one to finish "
+            f"before you send the next, or ask the server's admin {remedy}."
         )
 
 
@@ -140,8 +142,8 @@ class AccessDenied(NoAccess):
 
     def __init__(self) -> None:
         super().__init__(
-            "The token is not valid. Over HTTP, send `Authorization: Bearer <token>` with a token of this server, or no "
-            "such header."
+            "The token is not valid. Over HTTP, send `Authorization: Bearer <token>` with a token of this server, or leave "
+            "the header out."
         )
 
 
@@ -151,25 +153,25 @@ class NotLetIn(BioEngineError):
     def __init__(self) -> None:
         super().__init__(
             "The token is not valid on this server, or not for the workspace. Connect with a token of this server and the "
-            "workspace that it is for, or with neither."
+            "workspace of that token, or without both."
         )
 
 
 class WorkspaceDenied(Forbidden):
-    """A client names a workspace that it has no permission for."""
+    """The client has no permission for the workspace that it names."""
 
     code = "workspace_denied"
 
     def __init__(self, workspace: str) -> None:
         BioEngineError.__init__(
             self,
-            f"Permission denied for the workspace {quoted(workspace)}: it is not yours. Leave the workspace out, or connect "
-            "with a token for it.",
+            f"Permission denied for the workspace {quoted(workspace)}: it is not yours. Leave the workspace "
+            "out, or connect with a token for it.",
         )
 
 
 class TooManyHandshakes(BioEngineError):
-    """More clients connect at once than the server can let in."""
+    """More clients connect at once than the server can handle."""
 
     code = "too_many_handshakes"
 

@@ -1,7 +1,7 @@
-"""A bounded number of places, shared fairly between callers: who asks for much waits behind his own requests, not before others'.
+"""A bounded number of places, shared fairly between callers: a caller with many requests waits, and does not delay others.
 
-Requests that run no model go this way: questions about models, descriptions from the collection, downloads. What runs a model
-waits in `dispatch.queue`, for each model.
+It is used for requests that do not run a model: metadata requests, descriptions from the collection, downloads. Requests that run
+a model wait in `dispatch.queue`, where each model has its own queue.
 """
 
 from __future__ import annotations
@@ -20,52 +20,53 @@ from bioengine_server.access.errors import Busy
 
 
 class OwnRequestsWait(Busy):
-    """Of one caller alone: the others are served meanwhile."""
+    """One caller has too many waiting requests; other callers are served meanwhile."""
 
     code = "own_requests_wait"
 
     def __init__(self, waiting: int) -> None:
         BioEngineError.__init__(
-            self, f"{waiting} of your requests are waiting already, and that is the limit. Wait for one to end before the next."
+            self,
+            f"{waiting} of your requests are waiting already, which is the limit. Wait for one to finish, then send the next.",
         )
 
 
 @dataclass(frozen=True)
 class LaneLimits:
-    """How much of a lane there is, and how much of it one caller may have."""
+    """The size of a lane, and how much of it one caller may use."""
 
     places: int
-    """Requests at work at once."""
+    """How many requests may be worked on at once."""
     queue: int
-    """Requests that may wait, in all."""
+    """How many requests may wait, of all callers together."""
     caller_places: int
     caller_queue: int
     anonymous_places: int
-    """Places that all callers without a token may have together: each of their connections has a new name."""
+    """How many places all callers without a token may use together, because each of their connections looks like a new caller."""
     patience: float
-    """Seconds that a request may wait."""
+    """How many seconds a request may wait."""
 
 
 class Lane:
-    """Places for which callers wait in turn: the next free place goes to the caller who was served longest ago."""
+    """Places for which callers wait: the next free place goes to the caller who was served longest ago."""
 
     def __init__(self, limits: LaneLimits) -> None:
         self._limits = limits
         self._held: Counter[str] = Counter()
         self._anonymous_held = 0
-        # Callers who wait, the one whose turn is next first, each with his requests in order.
+        # The waiting callers, in the order of their turns, each with its requests in order.
         self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for a place."""
+        """The number of requests that wait for a place."""
         return sum(len(queue) for queue in self._queues.values())
 
     async def enter(self, caller: Caller | None) -> Place:
-        """Wait for a place, which its holder gives back by `leave`. Raises Busy.
+        """Wait for a place, which its holder gives back with `leave`. Raises Busy.
 
         Args:
-            caller: who asks; None for the server's admin.
+            caller: the client; None for the server's admin.
         """
         key, anonymous = _key(caller), caller is not None and not caller.token
         queue = self._queues.get(key, deque())
@@ -87,7 +88,7 @@ class Lane:
 
     @contextlib.asynccontextmanager
     async def place(self, caller: Caller | None) -> AsyncIterator[None]:
-        """Hold a place. Raises Busy."""
+        """Hold a place while the context lasts. Raises Busy."""
         place = await self.enter(caller)
         try:
             yield
@@ -145,14 +146,14 @@ class Place:
         self.anonymous = anonymous
 
     def leave(self) -> None:
-        """Give it back; once is enough."""
+        """Give the place back. Further calls have no effect."""
         lane, self._lane = self._lane, None
         if lane is not None:
             lane._leave(self)
 
 
 class SharedWork:
-    """Work in a lane, done once for all who ask for the same meanwhile; it goes on when one of them gives up."""
+    """Work in a lane that is done once for all callers who request the same meanwhile, even if one of them gives up."""
 
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
@@ -162,14 +163,14 @@ class SharedWork:
         """The result of `work`. Raises Busy, and what `work` raises.
 
         Args:
-            key: names the work; whoever finds it under way takes no place of the lane.
-            caller: who asks.
-            work: to be done where it is not under way.
+            key: identifies the work; a caller of work that is in progress needs no place of its own.
+            caller: the client.
+            work: does the work, if it is not in progress.
         """
         if key not in self._under_way:
             place = await self._lane.enter(caller)
             if key in self._under_way:
-                place.leave()  # somebody else's turn came first
+                place.leave()  # another caller has begun the same work first
             else:
                 self._begin(key, place, work)
         return await asyncio.shield(self._under_way[key])
@@ -182,7 +183,7 @@ class SharedWork:
             del self._under_way[key]
             place.leave()
             if not ended.cancelled():
-                ended.exception()  # seen, also where all who asked have gone
+                ended.exception()  # retrieves the exception even if all callers have gone, so that asyncio does not log it
 
         self._under_way[key] = task = asyncio.ensure_future(work())
         task.add_done_callback(end)

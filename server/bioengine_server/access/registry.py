@@ -1,6 +1,6 @@
-"""The tokens that were made, by name, in `<home>/tokens.json`. The tokens themselves are kept nowhere.
+"""The records of the tokens, by name, in `<home>/tokens.json`. The tokens themselves are not stored.
 
-Written by the command line, read by the running server: a change counts from the next look on, without a restart.
+The command line writes the file and the running server reads it: a change takes effect at once, without a restart.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from bioengine_server.errors import StackError
 from bioengine_server.room import is_full
 from bioengine_server.whole_file import whole_file
 
-# Hypha makes a workspace of it, and takes these characters there.
+# Hypha uses the name as part of a workspace's name, for which it accepts these characters.
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _MAX_NAME = 40
 
 
 class Token(BaseModel):
-    """What is known of a token."""
+    """The record of a token."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,9 +48,9 @@ class Token(BaseModel):
     registration: bool = False
     """Whether its holder may offer `triton-client` in this server."""
     requests: int | None = None
-    """Requests at once; None: as the settings say."""
+    """How many requests it may have in progress at once; None for the value of the settings."""
     max_size: int | None = None
-    """Bytes of one request's inputs; None: as the settings say."""
+    """The largest size of one request's inputs, in bytes; None for the value of the settings."""
 
     @property
     def state(self) -> str:
@@ -70,15 +70,15 @@ class TokenRegistry:
         self._tokens: dict[str, Token] = {}
 
     def all(self) -> list[Token]:
-        """Every token, in the order in which they were made. Raises TokensUnreadable."""
+        """All tokens, in the order in which they were created. Raises TokensUnreadable."""
         return list(self._current().values())
 
     def find(self, id: str) -> Token | None:
-        """The token with an id. Raises TokensUnreadable."""
+        """The token with this id; None if there is none. Raises TokensUnreadable."""
         return self._current().get(id)
 
     def checked(self, id: str) -> Token:
-        """The token with an id, if it is valid. Raises UnknownToken, TokenRevoked, TokenExpired, TokensUnreadable."""
+        """The token with this id, if it is valid. Raises UnknownToken, TokenRevoked, TokenExpired, TokensUnreadable."""
         token = self.find(id)
         if token is None:
             raise UnknownToken
@@ -116,7 +116,7 @@ class TokenRegistry:
         return token
 
     def revoke(self, name: str) -> Token:
-        """Have the token of a name count no more. Raises NoSuchToken, TokensUnreadable, StackError."""
+        """Revoke the token with this name. Raises NoSuchToken, TokensUnreadable, StackError."""
         with self._changing() as tokens:
             token = next((token for token in tokens.values() if token.name == name), None)
             if token is None:
@@ -127,7 +127,7 @@ class TokenRegistry:
         return token
 
     def _current(self) -> dict[str, Token]:
-        """The tokens as the file has them now; it is read again when it has changed."""
+        """The tokens that are in the file now; it is read again only if it has changed."""
         try:
             found = self._file.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -148,11 +148,11 @@ class TokenRegistry:
         except OSError as error:
             raise TokensUnreadable(self._file, error.strerror or str(error)) from error
         except (ValueError, KeyError, TypeError, ValidationError) as error:
-            raise TokensUnreadable(self._file, "it is not the list that `./bioengine token` writes") from error
+            raise TokensUnreadable(self._file, "it does not contain the list that `./bioengine token` writes") from error
 
     @contextmanager
     def _changing(self) -> Iterator[dict[str, Token]]:
-        """The tokens, to be changed by one process at a time, and written when the context ends without an error."""
+        """Lock the tokens for a change by this process, and write them when the context ends without an error."""
         try:
             self._home.mkdir(parents=True, exist_ok=True)
             with open(os.open(self._home / ".tokens.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)) as lock:
@@ -166,7 +166,7 @@ class TokenRegistry:
             raise StackError(
                 f"{self._file} cannot be written: {error.strerror}. "
                 + (
-                    f"Make room on the disk of {self._home}."
+                    f"Free space on the disk of {self._home}."
                     if is_full(error)
                     else f"Give yourself access to {self._home}, or name another home with --home FOLDER."
                 )

@@ -1,7 +1,7 @@
-"""Who needs a token, whose counts, and how much each may ask for at once: the one place that decides it.
+"""Who needs a token, which tokens are valid, and how many requests each client may have: all of it is decided here.
 
-Transports ask here before anything is done for a client: authentication for each connection and HTTP request, the service for
-each call.
+These rules are checked before anything is done for a client: by the authentication for each connection and HTTP request, by the
+service for each call.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from bioengine_server.limits import SizeLimit
 from bioengine_server.network.peers import gateway, is_loopback
 from bioengine_server.settings import Settings
 
-# Headers that proxies add. Whoever sends one without a proxy is asked for a token, no more.
+# Headers that proxies add. A client that sends one without a proxy needs a token too, but nothing worse happens.
 _PROXY_HEADERS = (
     "cf-connecting-ip",
-    "forwarded",  # and Forwarded-For
+    "forwarded",  # X-Forwarded-For and others
     "true-client-ip",
     "via",
     "x-client-ip",
@@ -35,13 +35,13 @@ _PROXY_HEADERS = (
 
 
 class Access:
-    """The rules of one server."""
+    """The access rules of one server."""
 
     def __init__(self, settings: Settings, registry: TokenRegistry | None) -> None:
         """
         Args:
-            settings: who needs a token, and the limits.
-            registry: of the tokens that count; None where another server has checked them.
+            settings: say who needs a token, and what the limits are.
+            registry: of this server's tokens; None if another server has checked them.
         """
         self._settings = settings
         self._registry = registry
@@ -50,15 +50,15 @@ class Access:
 
     @property
     def all_need_token(self) -> bool:
-        """Whether everybody needs a token, whichever way they come."""
+        """Whether every client needs a token, however it connects."""
         mode = self._settings.access
         return mode == "token" or (mode == "auto" and not is_loopback(self._settings.host))
 
     def needs_token(self, headers: Iterable[str], peer: str) -> bool:
-        """Whether whoever comes this way needs a token.
+        """Whether a client that connects in this way needs a token.
 
         Args:
-            headers: names of the HTTP headers.
+            headers: the names of its HTTP headers.
             peer: the address at the other end of the connection.
         """
         if self.all_need_token or self._settings.access == "open":
@@ -66,21 +66,21 @@ class Access:
         return bool(self.sign_of_proxy(headers)) or not self._is_here(peer)
 
     def sign_of_proxy(self, headers: Iterable[str]) -> str:
-        """The header by which whoever needs a token for coming through a proxy is known to have; empty for others.
+        """The header that shows that a request came through a proxy and therefore needs a token; otherwise empty.
 
         Args:
-            headers: their names.
+            headers: the names of its HTTP headers.
         """
         if self.all_need_token or self._settings.access != "auto":
             return ""
         return next((name.title() for name in headers if name.lower().startswith(_PROXY_HEADERS)), "")
 
     def _is_here(self, peer: str) -> bool:
-        """Whether a peer is a program on this machine, where that is not sure by the address that we listen on."""
+        """Whether a peer is a program on this machine, if the address that the server listens on does not imply it."""
         return not self._settings.listen or is_loopback(peer) or peer == self._gateway
 
     def check(self, caller: Caller) -> None:
-        """Raises TokenNeeded, UnknownToken, TokenRevoked, TokenExpired."""
+        """Check that a caller may use the server. Raises TokenNeeded, UnknownToken, TokenRevoked, TokenExpired."""
         if caller.token:
             self._token(caller)
         elif self.all_need_token and caller.user != OWN_USER:
@@ -88,9 +88,9 @@ class Access:
 
     @contextlib.asynccontextmanager
     async def request(self, caller: Caller) -> AsyncIterator[Caller]:
-        """Count a request of a caller for as long as it is received, waits or runs; yields the caller as one who is counted.
+        """Count a request of a caller while it is received, waits or runs; yields the caller, marked as counted.
 
-        Raises TooManyRequests, and what `check` does.
+        Raises TooManyRequests, and what `check` raises.
         """
         self.check(caller)
         if caller.counted or caller.user == OWN_USER:
@@ -111,11 +111,11 @@ class Access:
 
     @property
     def largest(self) -> int:
-        """Bytes of one request's inputs, whoever sends it."""
+        """The largest size of one request's inputs for any client, in bytes."""
         return self._settings.max_request_size
 
     def size_limit(self, caller: Caller) -> SizeLimit:
-        """Of the inputs of one request of a caller. Raises UnknownToken, TokenRevoked, TokenExpired."""
+        """The largest size of one request's inputs for a caller. Raises UnknownToken, TokenRevoked, TokenExpired."""
         settings, token = self._settings, self._token(caller)
         if caller.token:
             limit = SizeLimit(
@@ -134,20 +134,20 @@ class Access:
         return SizeLimit(settings.max_request_size) if own else limit
 
     def check_size(self, inputs: object, caller: Caller) -> None:
-        """Raises TooLarge for inputs that the caller may not send in one request."""
+        """Raises TooLarge if the inputs are larger than the caller may send in one request."""
         size, limit = message.size(inputs), self.size_limit(caller)
         if size > limit.bytes:
             raise TooLarge(size, limit)
 
     def _token(self, caller: Caller) -> Token | None:
-        """What is known of the caller's token, if anything."""
+        """The record of the caller's token; None if it has none."""
         return self._registry.checked(caller.token) if self._registry is not None and caller.token else None
 
 
 def access_of(settings: Settings) -> str:
-    """Who may run models, in a few words for the admin."""
+    """Who may run models, as a short text for the admin."""
     if Access(settings, None).all_need_token:
-        return "with a token, which `./bioengine token create NAME` makes"
+        return "with a token (create one with `./bioengine token create NAME`)"
     if settings.access == "auto":
         return "open to programs on this machine; with a token through a proxy"
-    return "open to everybody who reaches it"
+    return "open to everybody who can reach it"

@@ -1,6 +1,6 @@
-"""The borders: private names of other libraries, one module for each library, and nowhere else.
+"""Private names of other libraries are used only here, in one module for each library.
 
-Each module holds its library's private names behind plainly named functions and classes, and says with `VERSION` and `PARTS` what
-they were when they were looked at; `check()` raises LibraryChanged where they are something else. Rules, such as what a client's
-message may say, stand in the rooms above.
+Each module wraps its library's private names in plainly named functions and classes. `VERSION` and `PARTS` say which version, and
+which source of the parts that are used, was reviewed; `check()` raises LibraryChanged if the installed library is different.
+Rules, such as what a client's message may contain, are in the rooms above.
 """

@@ -1,4 +1,4 @@
-"""aiohttp's private names: a connection that is looked at before anything is sent, and an answer that is read within a bound."""
+"""aiohttp's private names: check a connection before anything is sent, and limit the size of a response while it is read."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ PARTS = {
 
 
 def check() -> None:
-    """Raises LibraryChanged where aiohttp is not the one that this module knows."""
+    """Raises LibraryChanged if aiohttp is not the version that was reviewed."""
     require("aiohttp", VERSION, PARTS)
 
 
 class CheckedUnixConnector(aiohttp.UnixConnector):
-    """Connections to a Unix socket, each looked at before it is used."""
+    """Connects to a Unix socket, and checks each connection before it is used."""
 
     def look_at(self, transport: asyncio.Transport | None) -> None:
-        """To be overridden: raises, which closes the connection, where another listens than should."""
+        """To be overridden: raises an error if the wrong program listens, which closes the connection."""
 
     async def _create_connection(self, *arguments: Any) -> ResponseHandler:
         protocol = await super()._create_connection(*arguments)
@@ -40,7 +40,7 @@ class CheckedUnixConnector(aiohttp.UnixConnector):
 
 
 class WholeResponse(aiohttp.ClientResponse):
-    """An answer of which it can be said how it is read as a whole."""
+    """A response whose way of reading the whole body can be overridden."""
 
     async def read_whole(self) -> bytes:
         """To be overridden; called once."""

@@ -1,4 +1,4 @@
-"""geventhttpclient's private names: what the clients of tritonclient that are not asyncio's connect to."""
+"""geventhttpclient's private names: the socket to which tritonclient's synchronous clients connect."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PARTS = {
 
 
 def check() -> None:
-    """Raises LibraryChanged where geventhttpclient is not the one that this module knows."""
+    """Raises LibraryChanged if geventhttpclient is not the version that was reviewed."""
     require("geventhttpclient", VERSION, PARTS)
 
 
 def connect_to_socket(client: HTTPClient, path: str) -> None:
-    """Have a client that was just made connect to a Unix socket, whatever host it was given. Raises LibraryChanged."""
+    """Make a new client connect to a Unix socket instead of the host that it was given. Raises LibraryChanged."""
     check()
     pool: Any = client._connection_pool
-    pool._resolve = lambda: [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", path)]  # it asks there for what to connect to
+    pool._resolve = lambda: [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", path)]  # the client gets the socket to connect from here

@@ -1,4 +1,4 @@
-"""Hypha's private names, and all that this server replaces in it. The rules that clients meet are in `bioengine_server.hypha`."""
+"""Hypha's private names, and all that this server replaces in it. The rules for clients are in `bioengine_server.hypha`."""
 
 from __future__ import annotations
 
@@ -50,27 +50,29 @@ PARTS = {
 
 
 def check() -> None:
-    """Raises LibraryChanged where Hypha is not the one that this module knows."""
+    """Raises LibraryChanged if Hypha is not the version that was reviewed."""
     require("hypha", VERSION, PARTS)
 
 
 def drop_rate_limit(app: FastAPI) -> None:
-    """Take out Hypha's limit of requests by address.
+    """Remove Hypha's limit of requests for each address.
 
-    It believes X-Forwarded-For, from anybody: whoever sends that header drains the limit of others, evades its own, and fills
-    memory with names. Behind a proxy or on one machine it holds for all clients together. Ours counts requests by token.
+    It trusts the header X-Forwarded-For from any client, so a client that sends it can use up the limit of others, avoid its own,
+    and fill the memory with addresses. Behind a proxy, or on one machine, all clients share one limit. This server counts
+    requests by token instead.
     """
     limit: Any = hypha.http.HTTPRateLimitMiddleware
     kept = [item for item in app.user_middleware if item.cls is not limit]
     if len(kept) == len(app.user_middleware):
-        raise LibraryChanged("hypha", VERSION, "its http.HTTPRateLimitMiddleware is not in use any more")
+        raise LibraryChanged("hypha", VERSION, "it no longer uses its http.HTTPRateLimitMiddleware")
     app.user_middleware = kept
 
 
 def know_who_is_there() -> None:
-    """Have a call of a client that is not connected fail at once, whenever it left.
+    """Make calls of a client that has disconnected fail at once.
 
-    Hypha remembers for two minutes who was here, since others may be at another server of the same Redis; here is but one.
+    Hypha waits for two minutes after a client left, because it may be connected to another server of the same Redis; here is only
+    one server.
     """
 
     def is_gone(self: RedisEventBus, workspace: str, client_id: str) -> bool:
@@ -80,34 +82,34 @@ def know_who_is_there() -> None:
 
 
 def user_of_connected(id: str) -> str | None:
-    """The id of the user whose client, `<workspace>/<client id>`, is connected; None where none is."""
+    """The id of the user whose client `<workspace>/<client id>` is connected; None if it is not connected."""
     there = RedisRPCConnection._connections.get(id)
     return None if there is None else str(there._user_info["id"])
 
 
 def is_connected(store: RedisStore, id: str) -> bool:
-    """Whether a client or an end of this process, `<workspace>/<client id>`, is connected now."""
+    """Whether `<workspace>/<client id>`, a client or an endpoint of this process, is connected now."""
     workspace, _, client = id.partition("/")
     return bool(store.get_event_bus().is_local_client(workspace, client))
 
 
 def use_rpc(end: type) -> None:
-    """Have Hypha's own ends of RPC be of this class."""
+    """Make Hypha use this class for its own RPC endpoints."""
     hypha.core.store.RPC = hypha.core.workspace.RPC = end
 
 
 def use_login(create: Callable[[Any], dict[str, Any]]) -> None:
-    """Have Hypha register this service in place of its own login."""
+    """Make Hypha register this service instead of its own login service."""
     hypha.core.store.create_login_service = create
 
 
 def wrap_manager(name: str, wrap: Callable[[Any], Any]) -> None:
-    """Have every workspace manager's method replaced by `wrap(method)`."""
+    """Replace this method of every workspace manager by `wrap(method)`."""
     _wrap(_Manager, name, wrap)
 
 
 def wrap_websockets(name: str, wrap: Callable[[Any], Any]) -> None:
-    """Have the method of what ends clients' websockets replaced by `wrap(method)`."""
+    """Replace this method of Hypha's websocket server by `wrap(method)`."""
     _wrap(WebsocketServer, name, wrap)
 
 
@@ -117,22 +119,22 @@ def _wrap(owner: type, name: str, wrap: Callable[[Any], Any]) -> None:
 
 
 def wrap_queue(wrap: Callable[[Callable[[Any], dict[str, Any]]], Callable[[Any], dict[str, Any]]]) -> None:
-    """Have Hypha's queue service made by `wrap` of what makes it."""
+    """Make Hypha create its queue service with `wrap(create)`."""
     hypha.queue.create_queue_service = wrap(hypha.queue.create_queue_service)
 
 
 def wrap_scope(wrap: Callable[[Callable[[Any], str]], Callable[[Any], str]]) -> None:
-    """Have the scope in a token written by `wrap` of what writes it."""
+    """Make Hypha write the scope of a token with `wrap(write)`."""
     hypha.core.auth.generate_jwt_scope = wrap(hypha.core.auth.generate_jwt_scope)
 
 
 def hide_version() -> None:
-    """Have Hypha tell no client its version, which says which holes it has. The key stays, for clients that show it."""
+    """Hide Hypha's version from clients, because it tells its security holes. The key stays, for clients that show it."""
     hypha.core.store.__version__ = hypha.websocket.__version__ = ""
 
 
 def hide_prints() -> None:
-    """Have Hypha's store print nothing: at each normal end it says that one of its tasks has ended."""
+    """Stop Hypha's store from printing: at each normal shutdown it would report that one of its tasks has ended."""
     hypha.core.store.print = lambda *_: None
 
 
@@ -142,15 +144,15 @@ def use_secret(secret: str) -> None:
 
 
 async def use_verifier(user_of: Callable[[Any], UserInfo]) -> None:
-    """Have Hypha ask this function about every token."""
+    """Make Hypha verify every token with this function."""
     await hypha.core.auth.set_parse_token_function(user_of)
 
 
 def parse_token(token: Any) -> UserInfo:
-    """The user in a token that is signed with the secret; raises whatever Hypha and its library do."""
+    """The user in a token that is signed with the secret; raises whatever Hypha and its library raise."""
     return hypha.core.auth._parse_token(token)
 
 
 def manager_of(store: RedisStore) -> Any:
-    """A store's own workspace manager."""
+    """The workspace manager of a store."""
     return store._workspace_manager

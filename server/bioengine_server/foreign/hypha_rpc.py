@@ -1,4 +1,4 @@
-"""hypha-rpc's private names: its end of a connection, with methods to override and what it keeps, called plainly."""
+"""hypha-rpc's private names: a connection's RPC endpoint, its methods to override, and its data, under plain names."""
 
 from __future__ import annotations
 
@@ -39,37 +39,37 @@ PARTS = {
 
 
 def check() -> None:
-    """Raises LibraryChanged where hypha-rpc is not the one that this module knows."""
+    """Raises LibraryChanged if hypha-rpc is not the version that was reviewed."""
     require("hypha-rpc", VERSION, PARTS)
 
 
 def use_end(end: type) -> None:
-    """Have every end that a client of hypha-rpc makes from now on be of this class."""
+    """Make clients of hypha-rpc use this class for the endpoints that they create from now on."""
     hypha_rpc.websocket_client.RPC = end
 
 
 def use_lookup(find: Callable[..., Any]) -> None:
-    """Have names of functions in messages looked up by `find(store, name)`."""
+    """Look up the names of functions in messages with `find(store, name)`."""
     hypha_rpc.rpc.index_object = find
 
 
 def use_traceback_format(format: Callable[[str], str]) -> None:
-    """Have what is sent of an error made by `format`, from its formatted traceback."""
+    """Make the text that is sent for an error with `format`, from its formatted traceback."""
     hypha_rpc.rpc.format_traceback = format
 
 
 def format_traceback(traceback: str) -> str:
-    """What is sent of an error, from its formatted traceback."""
+    """The text that is sent for an error, made from its formatted traceback."""
     return str(hypha_rpc.rpc.format_traceback(traceback))
 
 
 def event_bus_of(connection: Any) -> Any:
-    """Hypha's own event bus, behind a connection within its process; None elsewhere."""
+    """Hypha's own event bus, if the connection is within Hypha's process; otherwise None."""
     return getattr(connection, "_event_bus", None)
 
 
 class End(hypha_rpc.rpc.RPC):
-    """An end of a connection. The methods in its second half are to be overridden; each does what the library does."""
+    """An RPC endpoint of a connection. Methods from `client_left` on may be overridden; they do what the library does."""
 
     @property
     def workspace(self) -> str:
@@ -81,40 +81,40 @@ class End(hypha_rpc.rpc.RPC):
 
     @property
     def services(self) -> dict[str, Any]:
-        """What it offers, by id."""
+        """The services that it offers, by id."""
         return self._services
 
     @property
     def sessions(self) -> dict[str, Any]:
-        """The calls that wait for an answer and what was passed in them, by name; beside them `services`."""
+        """The calls that wait for an answer and the objects that were passed in them, by name; also `services`."""
         return self._object_store
 
     @property
     def unfinished(self) -> dict[str, Any]:
-        """Messages that come in chunks, by key: the chunks by their number."""
+        """Messages that arrive in chunks and are not complete, by key; the chunks are stored by their number."""
         cache: dict[str, Any] = self._object_store.get("message_cache", {})
         return cache
 
     def known_method(self, function: Any) -> dict[str, Any] | None:
-        """What was said of a function when it was first offered; its `method_id` is `services.<id>.<name>`."""
+        """The annotation that a function got when it was first offered; its `method_id` is `services.<id>.<name>`."""
         known: dict[str, Any] | None = self._method_annotations.get(function)
         return known
 
     def encoded(self, args: list[Any]) -> Any:
-        """Arguments as they stand in a message."""
+        """Arguments as they are encoded in a message."""
         return self._encode(args)
 
     async def send(self, frame: bytes) -> None:
-        """Send a frame; nothing goes out any more once this end has disconnected."""
+        """Send a frame. Nothing is sent once this endpoint has disconnected."""
         if self._emit_message is not None:
             await self._emit_message(frame)
 
     async def ask(self, target: str, method: str, args: list[Any]) -> Any:
-        """Call a method of another end, and wait for its answer."""
+        """Call a method of another endpoint, and wait for its answer."""
         return await self._generate_remote_method({"_rtarget": target, "_rmethod": method, "_rpromise": True})(*args)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something beside, at the latest until this end disconnects; nobody hears of its failure."""
+        """Run a coroutine in the background, at most until this endpoint disconnects; its errors are not reported."""
         task = asyncio.ensure_future(work)
         self._background_tasks.add(task)
         task.add_done_callback(self._ended)
@@ -129,11 +129,11 @@ class End(hypha_rpc.rpc.RPC):
         self._fire("method", message)
 
     async def client_left(self, id: str) -> None:
-        """Have whatever waits for a client, `<workspace>/<client id>`, fail now."""
+        """Make all calls fail that wait for the client `<workspace>/<client id>`."""
         await self._handle_client_disconnected(id)
 
     def take_frame(self, frame: Any) -> None:
-        """`frame`: bytes, or a message that was unpacked already."""
+        """Handle a frame that has arrived. `frame`: bytes, or a message that is already decoded."""
         super()._on_message(frame)
 
     def handle_call(self, message: dict[str, Any]) -> None:
@@ -143,19 +143,19 @@ class End(hypha_rpc.rpc.RPC):
         super()._handle_peer_not_found(message)
 
     def session_store(self, name: Any, create: bool = False) -> Any:
-        """The session of a name, made where it is missing and `create`."""
+        """The session with this name; if it does not exist, it is created if `create` is set."""
         return super()._get_session_store(name, create)
 
     def annotate(self, offered: Any, object_id: str, *arguments: Any, **options: Any) -> None:
-        """Note who may call the functions within what is offered."""
+        """Annotate the functions of a service with who may call them."""
         super()._annotate_service_methods(offered, object_id, *arguments, **options)
 
     async def send_chunks(self, package: bytes, target: str, session: str | None) -> None:
-        """Send a long message; `session`: of the call that it answers."""
+        """Send a long message in chunks. `session`: the session of the call that it answers."""
         await super()._send_chunks(package, target, session)
 
     def create_message(self, key: str, heartbeat: bool = False, overwrite: bool = False, context: Any = None) -> None:
-        """A message in chunks begins; `heartbeat`: it answers a call of this end."""
+        """A message in chunks begins. `heartbeat`: whether it answers a call of this endpoint."""
         super()._create_message(key, heartbeat, overwrite, context)
 
     def append_message(self, key: str, data: bytes, heartbeat: bool = False, context: Any = None) -> None:
@@ -165,7 +165,7 @@ class End(hypha_rpc.rpc.RPC):
         super()._set_message(key, index, data, heartbeat, context)
 
     def process_message(self, key: str, heartbeat: bool = False, context: Any = None) -> None:
-        """All chunks have come."""
+        """All chunks of a message have arrived."""
         super()._process_message(key, heartbeat, context)
 
     def remove_message(self, key: str, context: Any = None) -> None:

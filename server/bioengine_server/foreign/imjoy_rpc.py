@@ -1,7 +1,7 @@
-"""imjoy-rpc's private names: its end of a connection, with methods to override and what it keeps, called plainly.
+"""imjoy-rpc's private names: a connection's RPC endpoint, its methods to override, and its data, under plain names.
 
-Frames are MessagePack of a main part, followed by one of an extra part; long messages come in chunks of 512,000 bytes
-through the built-in service's `message_cache` (imjoy-rpc 0.5, "hypha" transport).
+A frame is a main part, followed by an extra part, both in MessagePack; long messages are sent in chunks of 512,000 bytes through
+the built-in service's `message_cache` (imjoy-rpc 0.5, "hypha" transport).
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ Reject = Callable[[Exception], Any]
 
 
 def check() -> None:
-    """Raises LibraryChanged where imjoy-rpc is not the one that this module knows."""
+    """Raises LibraryChanged if imjoy-rpc is not the version that was reviewed."""
     require("imjoy-rpc", VERSION, PARTS)
 
 
 def use_lookup(find: Callable[..., Any]) -> None:
-    """Have names of functions in messages looked up by `find(store, name)`."""
+    """Look up the names of functions in messages with `find(store, name)`."""
     imjoy_rpc.hypha.rpc.index_object = find
 
 
 def mend_promises() -> None:
-    """Have a call be answered once: the library rejects one also when its message cannot be sent any more."""
+    """Make sure that a call is answered only once: the library also rejects it when its message can no longer be sent."""
     imjoy_rpc.hypha.rpc.FuturePromise = _Promise
 
 
 def silence() -> None:
-    """Have nothing logged: it writes a traceback for each message that names nothing, as any client may send."""
+    """Turn off the library's log: it writes a traceback for each message without a valid name, which any client may send."""
     imjoy_rpc.hypha.rpc.logger.setLevel(logging.CRITICAL)
 
 
 class _Promise(FuturePromise):
-    """The answer of a call, which comes once."""
+    """The answer of a call, which can be set only once."""
 
     def resolve(self, result: Any) -> None:
         if not self.done():
@@ -62,7 +62,7 @@ class _Promise(FuturePromise):
 
 
 class End(RPC):
-    """An end of a connection. The methods in its second half are to be overridden; most do what the library does."""
+    """An RPC endpoint of a connection. Its methods from `take_frame` on may be overridden; most do what the library does."""
 
     @property
     def workspace(self) -> str:
@@ -70,17 +70,17 @@ class End(RPC):
 
     @property
     def services(self) -> dict[str, Any]:
-        """What it offers, by id."""
+        """The services that it offers, by id."""
         return self._services
 
     @property
     def sessions(self) -> dict[str, Any]:
-        """The calls that wait for an answer and what was passed in them, by name; beside them `services`."""
+        """The calls that wait for an answer and the objects that were passed in them, by name; also `services`."""
         return self._object_store
 
     @property
     def unfinished(self) -> dict[str, Any]:
-        """Messages that come in chunks, by key."""
+        """Messages that arrive in chunks and are not complete, by key."""
         cache: dict[str, Any] = self._object_store.get("message_cache", {})
         return cache
 
@@ -92,7 +92,7 @@ class End(RPC):
         self._fire("method", message)
 
     def send_with(self, send: Callable[[bytes], Awaitable[None]]) -> None:
-        """Have frames sent by `send` from now on."""
+        """Send frames with `send` from now on."""
         self._emit_message = send
 
     async def send(self, frame: bytes) -> None:
@@ -114,22 +114,22 @@ class End(RPC):
         heartbeat: asyncio.Task[None] | None,
         name: str | None,
     ) -> None:
-        """Call a function that was offered, and have its answer sent by `resolve` or `reject`; then end the heartbeat."""
+        """Call a function that was offered, send its answer with `resolve` or `reject`, then stop the heartbeat."""
         raise NotImplementedError
 
     async def send_chunks(self, package: bytes, target: str, session: str | None) -> None:
-        """Send a long message; `session`: of the call that it answers."""
+        """Send a long message in chunks. `session`: the session of the call that it answers."""
         await super()._send_chunks(package, target, session)
 
     def create_message(self, key: Any, heartbeat: Any = False, overwrite: bool = False, context: Any = None) -> None:
-        """A message in chunks begins; `heartbeat`: it answers a call of this end."""
+        """A message in chunks begins. `heartbeat`: whether it answers a call of this endpoint."""
         super()._create_message(key, heartbeat, overwrite, context)
 
     def append_message(self, key: Any, data: Any, heartbeat: Any = False, context: Any = None) -> None:
         super()._append_message(key, data, heartbeat, context)
 
     def process_message(self, key: Any, heartbeat: Any = False, context: Any = None) -> None:
-        """All chunks have come."""
+        """All chunks of a message have arrived."""
         super()._process_message(key, heartbeat, context)
 
     def remove_message(self, key: Any, context: Any = None) -> None:

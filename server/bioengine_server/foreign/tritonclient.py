@@ -1,4 +1,4 @@
-"""tritonclient's private names: where its clients keep what they connect with, for which version 2.73 has no options."""
+"""tritonclient's private names: the connections of its clients, which version 2.73 has no options for."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ PARTS = {
 
 
 def check() -> None:
-    """Raises LibraryChanged where tritonclient is not the one that this module knows."""
+    """Raises LibraryChanged if tritonclient is not the version that was reviewed."""
     require("tritonclient", VERSION, PARTS)
 
 
 def replace_session(client: AsyncClient, connector: aiohttp.BaseConnector | None, **options: Any) -> None:
-    """Have a client that was just made send its requests through another session.
+    """Make a new client send its requests through another session.
 
     Args:
-        client: within a running event loop.
-        connector: of the new session; None: the client's own.
-        options: of `aiohttp.ClientSession`.
+        client: created within a running event loop.
+        connector: for the new session; None for the client's own.
+        options: for `aiohttp.ClientSession`.
     """
     own = client._conn
     client._stub.detach()
@@ -39,6 +39,6 @@ def replace_session(client: AsyncClient, connector: aiohttp.BaseConnector | None
 
 
 def connect_to_socket(client: InferenceServerClient, path: str) -> None:
-    """Have a client that was just made connect to a Unix socket, whatever host it was given. Raises LibraryChanged."""
+    """Make a new client connect to a Unix socket instead of the host that it was given. Raises LibraryChanged."""
     check()
     geventhttpclient.connect_to_socket(client._client_stub, path)

@@ -1,4 +1,4 @@
-"""uvicorn's inner classes: its ends of HTTP connections and of websockets, from which the server's own are made."""
+"""uvicorn's internal classes for HTTP and websocket connections, from which the server's own protocols are derived."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PARTS = {
 
 
 def check() -> None:
-    """Raises LibraryChanged where uvicorn is not the one that this module knows."""
+    """Raises LibraryChanged if uvicorn is not the version that was reviewed."""
     require("uvicorn", VERSION, PARTS)
 
 
 class Flow(FlowControl):
-    """Whether the bytes of a connection are read."""
+    """Controls whether more bytes are read from a connection."""
 
     @property
     def transport(self) -> asyncio.Transport:

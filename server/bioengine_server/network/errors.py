@@ -1,4 +1,4 @@
-"""What is refused for where it comes from, or what it is meant for."""
+"""Errors for requests that are refused because of where they come from, or which name they are sent to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Forbidden(BioEngineError):
 
 
 class HostNotAllowed(BioEngineError):
-    """The Host header does not name this server: a web page may have had its own name point here (DNS rebinding)."""
+    """The Host header is not a name of this server; a web page may have made its own name resolve to it (DNS rebinding)."""
 
     code = "host_not_allowed"
     status = 421
@@ -30,7 +30,7 @@ class HostNotAllowed(BioEngineError):
 
 
 class OriginNotAllowed(Forbidden):
-    """A web page of an origin that may not use the server."""
+    """Web pages of this origin may not use the server."""
 
     code = "origin_not_allowed"
 
@@ -43,15 +43,15 @@ class OriginNotAllowed(Forbidden):
 
 
 class CrossSiteRequest(Forbidden):
-    """A request that a browser sends for a page of another site without saying which, such as for an image."""
+    """A browser sent the request for a page of another site without naming its origin, as it does for an image."""
 
     code = "cross_site_request"
 
     def __init__(self) -> None:
         BioEngineError.__init__(
             self,
-            "A web page of another site asked for this without an Origin header. Pages that BIOENGINE_ALLOW_ORIGINS allows use "
-            "fetch() in its mode 'cors'.",
+            "A web page of another site sent this request without an Origin header. Pages that BIOENGINE_ALLOW_ORIGINS allows "
+            "must use fetch() with the mode 'cors'.",
         )
 
 
@@ -61,5 +61,5 @@ class PortInUse(StackError):
     def __init__(self, host: str, port: int, reason: str) -> None:
         super().__init__(
             f"Cannot listen on {host}:{port} ({reason}). "
-            "Another program has this port, perhaps another BioEngine. End it, or choose another with --port NUMBER."
+            "Another program uses this port, perhaps another BioEngine. Stop it, or choose another port with --port NUMBER."
         )

@@ -1,7 +1,7 @@
-"""Which names this server answers to: the Host header of every request and websocket is compared with them.
+"""The names of this server: the Host header of every request and websocket must contain one of them.
 
-A web page can have a name of its own point to this machine (DNS rebinding), and is then of the same origin as the server for
-the browser. The browser still sends that name as the Host.
+A web page can make a name of its own resolve to this machine (DNS rebinding); for the browser, page and server then have the same
+origin. But the browser still sends that name in the Host header.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ _NAME = r"[a-z0-9_]([a-z0-9._-]{0,251}[a-z0-9_])?"
 _HOST = re.compile(rf"(?P<name>{_NAME}|\[[0-9a-f]*:[0-9a-f:.]{{1,44}}\])(:(?P<port>[0-9]{{1,5}}))?", re.IGNORECASE)
 _LAST_PORT = 65535
 EVERY_ADDRESS = ("", "0.0.0.0", "::")
-_PATIENCE = 2.0  # seconds for the name service to tell this machine's full name
+_PATIENCE = 2.0  # seconds that the name service may take to return this machine's full name
 
 
 class Hosts:
-    """The names of one server. Loopback is always among them."""
+    """The names of one server, which always include those of loopback."""
 
     def __init__(self, public_url: str, host: str, bind_address: str, allowed: str, is_in_container: bool) -> None:
         """
         Args:
-            public_url: the server's address as clients are told it.
-            host: that it listens on, as the admin says.
-            bind_address: that it listens on.
+            public_url: the server's public URL.
+            host: the host to listen on, as the admin has set it.
+            bind_address: the address that the server listens on.
             allowed: the setting BIOENGINE_ALLOW_HOSTS.
-            is_in_container: where the addresses by which the machine around it is reached are not known.
+            is_in_container: whether it runs in a container, where the host's addresses are not known.
         """
         named = [name for name in (urlsplit(public_url).hostname or "", host, bind_address) if name not in EVERY_ADDRESS]
         self._patterns = HostPatterns([*named, *parse_hosts(allowed)])
@@ -42,7 +42,7 @@ class Hosts:
 
     @property
     def names(self) -> list[str]:
-        """What the admin is told: the names that are taken, without those of loopback."""
+        """The accepted names, without those of loopback, to show to the admin."""
         return sorted({*self._patterns.names, *self._own_names})
 
     @property
@@ -51,11 +51,11 @@ class Hosts:
         return self._patterns.takes_all
 
     def check(self, values: Sequence[bytes], here: str) -> str:
-        """The one Host of a request, in lower case, with its port where it names one. Raises HostNotAllowed.
+        """The Host of a request, in lower case, with its port if it has one. Raises HostNotAllowed.
 
         Args:
-            values: of all its Host headers.
-            here: the address of this machine that the connection came to.
+            values: the values of all its Host headers.
+            here: the address of this machine at which the connection arrived.
         """
         if len(values) != 1:
             raise HostNotAllowed(None)
@@ -69,7 +69,7 @@ class Hosts:
         return host.lower()
 
     def _is_address_of_ours(self, name: str, here: str) -> bool:
-        """Whether `name` is an address of this machine. An address cannot be made to point elsewhere, as a name can."""
+        """Whether `name` is an address of this machine. Unlike a name, an address cannot be made to lead to another machine."""
         address = as_address(name)
         if address is None or address.is_unspecified:
             return name == "localhost"
@@ -107,7 +107,7 @@ def canonical(name: str) -> str:
 
 
 def as_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that is written there; an IPv4 address within IPv6 as what it is. None for a name."""
+    """The IP address that a text stands for; an IPv4 address mapped into IPv6 becomes IPv4. None for a name."""
     try:
         address = ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
     except ValueError:
@@ -118,7 +118,7 @@ def as_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def own_names() -> set[str]:
-    """The names of this machine: its own, the one that multicast DNS gives it, and the full one of the name service."""
+    """The names of this machine: its host name, its multicast DNS name, and its full name from the name service."""
     name = socket.gethostname().lower()
     found = {name, f"{name}.local"}
 
@@ -127,7 +127,7 @@ def own_names() -> set[str]:
         if full.startswith(f"{name}."):
             found.add(full)
 
-    # The name service may take long to say that it does not know.
+    # The name service may take long to answer that it does not know the name.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_PATIENCE)

@@ -1,4 +1,4 @@
-"""Ask a server something, with what the environment says of certificates and proxies; what is wrong with it is said."""
+"""HTTP GET with the certificates and proxies of the environment; an error names the environment variable that is wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REMEDY = "Name one that begins with http://, or unset it"
 
 
 class WrongEnvironment(BioEngineError):
-    """A variable with which no server can be asked anything."""
+    """An environment variable makes all requests fail."""
 
     code = "wrong_environment"
 
@@ -24,15 +24,15 @@ class WrongEnvironment(BioEngineError):
 
 
 def get(url: str, timeout: float) -> httpx.Response:
-    """The answer to a GET. Raises WrongEnvironment, httpx.InvalidURL, httpx.HTTPError.
+    """Send a GET request. Raises WrongEnvironment, httpx.InvalidURL, httpx.HTTPError.
 
-    httpx reads the environment before it connects, and raises what it comes upon there, whatever that is.
+    httpx reads the environment before it connects, and a wrong variable may make it raise any exception.
     """
     try:
         parsed = httpx.URL(url)
-        _ = parsed.host, parsed.raw_host.decode().encode("idna")  # read as httpx does it, and as a connection does
-    except UnicodeError as error:  # of a name that has an empty part, or one that is too long
-        raise httpx.InvalidURL("no computer can have its name") from error
+        _ = parsed.host, parsed.raw_host.decode().encode("idna")  # parse the URL as httpx does, and its host as a connection does
+    except UnicodeError as error:  # raised for a name with a part that is empty or too long
+        raise httpx.InvalidURL("its host is not a valid name") from error
     try:
         return httpx.get(url, timeout=timeout)
     except (OSError, ImportError, ValueError, httpx.InvalidURL) as error:
@@ -55,7 +55,7 @@ def _wrong_environment(error: Exception) -> WrongEnvironment:
         value = os.environ.get(name, "")
         kind = value.partition("://")[0] if "://" in value else "http"
         if kind.lower() not in ("http", "https"):
-            return WrongEnvironment(name, f"names a proxy of the kind {shown(kind, 20)}://, which is not spoken", _REMEDY)
+            return WrongEnvironment(name, f"names a proxy of the kind {shown(kind, 20)}://, which is not supported", _REMEDY)
         if not _is_url(value):
             return WrongEnvironment(name, "is not the URL of a proxy", _REMEDY)
     return WrongEnvironment(

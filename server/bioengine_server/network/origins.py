@@ -1,4 +1,4 @@
-"""Which web pages may use the server, by their origin (RFC 6454): scheme, host and port of the page's address."""
+"""Which web pages may use the server, by their origin (RFC 6454): the scheme, host and port of the page's URL."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _LABELS = r"([a-z0-9_-]+\.)+"
 
 
 class Origins:
-    """The origins that may use one server, beside its own."""
+    """The origins whose web pages may use one server, besides its own."""
 
     def __init__(self, allowed: str, own_url: str) -> None:
         """
         Args:
             allowed: the setting BIOENGINE_ALLOW_ORIGINS.
-            own_url: the server's address as clients are told it.
+            own_url: the server's public URL.
         """
         entries = parse_origins(allowed)
         own = urlsplit(own_url)
@@ -46,20 +46,20 @@ class Origins:
         self._allowed = re.compile("|".join([*patterns, re.escape(f"{own.scheme}://{own.netloc}".lower())]))
 
     def match(self, origin: str) -> bool:
-        """Whether a page of this origin may use the server."""
+        """Whether web pages of this origin may use the server."""
         return self.takes_all or bool(self._allowed.fullmatch(origin))
 
     def check(self, values: Sequence[bytes], host: str) -> None:
-        """Raises OriginNotAllowed where a request comes from a page that may not use the server.
+        """Raises OriginNotAllowed if a request comes from a web page that may not use the server.
 
         Args:
-            values: of all its Origin headers; programs send none.
-            host: that it was sent to, which is one of the server's.
+            values: the values of all its Origin headers; programs send none.
+            host: the name of this server that it was sent to.
         """
         if not values or self.takes_all:
             return
         origin = b", ".join(values).decode("latin-1")
-        # A page of this server, by whichever of its names.
+        # A page of this server, under any of its names.
         is_own = origin in (f"http://{host}", f"https://{host}")
         if len(values) != 1 or not (is_own or self.match(origin)):
             raise OriginNotAllowed(origin)
@@ -78,7 +78,7 @@ def parse_origins(value: str) -> list[str]:
 
 
 def _pattern(entry: str) -> str:
-    """A regular expression for the origins that an entry means."""
+    """A regular expression for the origins that an entry allows."""
     found = _ENTRY.fullmatch(entry)
     if found is None:
         return _LOOPBACK

@@ -1,4 +1,4 @@
-"""Which peers of a connection are programs on this machine: as seen from a container, the machine is the gateway."""
+"""Which peers are programs on this machine. Seen from a container, connections from the host come from the gateway."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ROUTES = Path("/proc/net/route")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address, or `localhost`, is this machine's own for itself."""
+    """Whether an address, or the name `localhost`, is a loopback address."""
     try:
         return ipaddress.ip_address(host.removeprefix("::ffff:")).is_loopback
     except ValueError:
@@ -19,7 +19,7 @@ def is_loopback(host: str) -> bool:
 
 
 def gateway(routes: Path = _ROUTES) -> str | None:
-    """The address of the default gateway (proc(5), /proc/net/route); None where there is none."""
+    """The address of the default gateway (proc(5), /proc/net/route); None if there is none."""
     try:
         lines = [line.split() for line in routes.read_text().splitlines()[1:]]
     except OSError:

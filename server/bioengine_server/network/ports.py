@@ -1,4 +1,4 @@
-"""Ports that are free."""
+"""Find free ports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 
 
 def free_ports(count: int) -> list[int]:
-    """As many ports on loopback that nobody listens on now."""
+    """This many ports of loopback on which no program listens now."""
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     try:
         return [int(listener.getsockname()[1]) for listener in listeners]

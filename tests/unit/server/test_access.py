@@ -68,7 +68,7 @@ def test_who_needs_a_token(tmp_path: Path, mode: str, host: str, all_need: bool,
 def test_who_is_refused_for_a_proxy_is_told_of_it(tmp_path: Path) -> None:
     registry = TokenRegistry(tmp_path)
     proxied = {"type": "http", "client": ("127.0.0.1", 5), "headers": [(b"via", b"1.1 lab")]}
-    with pytest.raises(TokenNeeded, match=r"needs a token: .*came through a proxy, by its header Via\.$"):
+    with pytest.raises(TokenNeeded, match=r"needs a token: .*came through a proxy, as its header Via shows\.$"):
         Authenticator(access(tmp_path), registry).admit(proxied, None)
     with pytest.raises(TokenNeeded) as caught:
         Authenticator(access(tmp_path, access="token"), registry).admit(proxied, None)
@@ -88,9 +88,9 @@ async def test_requests_at_once_are_counted_for_each_token(tmp_path: Path) -> No
             for number in range(limit):
                 # Another connection is the same token, and another anonymous client one more of them.
                 await running.enter_async_context(rules.request(Caller(caller.user, "ws", f"{number}", token=caller.token)))
-        with pytest.raises(TooManyRequests, match=r"^The token 'ada' has 3 requests under way.*more --requests"):
+        with pytest.raises(TooManyRequests, match=r"^The token 'ada' has 3 requests in progress.*more --requests"):
             await running.enter_async_context(rules.request(ada))
-        with pytest.raises(TooManyRequests, match=r"^The token 'bob' has 1 request under way"):
+        with pytest.raises(TooManyRequests, match=r"^The token 'bob' has 1 request in progress"):
             await running.enter_async_context(rules.request(bob))
         with pytest.raises(TooManyRequests, match=r"Clients without a token have, together, 2 .*BIOENGINE_ANONYMOUS_REQUESTS"):
             await running.enter_async_context(rules.request(ANONYMOUS))
@@ -141,7 +141,7 @@ def test_sizes(tmp_path: Path) -> None:
     ]  # fmt: skip
     tight.check_size([np.zeros(500, np.uint8)], small)
     image = [np.zeros(5_000_000, np.uint8)]
-    with pytest.raises(TooLarge, match=r"5 MB, and the token 'small' allows at most .*larger --max-size"):
+    with pytest.raises(TooLarge, match=r"5 MB, but the token 'small' allows at most .*larger --max-size"):
         tight.check_size(image, small)
     with pytest.raises(TooLarge, match=r"clients without a token may send at most .*BIOENGINE_ANONYMOUS_MAX_REQUEST_SIZE"):
         tight.check_size(image, ANONYMOUS)
@@ -167,7 +167,7 @@ async def test_where_another_door_has_looked_a_token_is_taken_as_it_comes(tmp_pa
     known = Caller("token-ada", "ws", "client", token="12ab")
     assert rules.size_limit(known).bytes == Settings().max_request_size
     async with rules.request(known):
-        with pytest.raises(TooManyRequests, match=r"A token has 1 request under way"):
+        with pytest.raises(TooManyRequests, match=r"A token has 1 request in progress"):
             async with rules.request(known):
                 pass
     with pytest.raises(TokenNeeded):

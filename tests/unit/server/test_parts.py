@@ -145,7 +145,7 @@ async def test_errors_of_guarded_ends_are_sent_bare(monkeypatch: pytest.MonkeyPa
 async def test_an_unfinished_upload_that_is_too_large_is_not_said_to_be_all() -> None:
     uploads = Uploads(forget=lambda key: None)
     uploads.open("ws/client", "key", SizeLimit(1_500_000))
-    with pytest.raises(TooLarge, match="The inputs are more than 2 MB, and this server takes at most 2 MB"):
+    with pytest.raises(TooLarge, match="The inputs are more than 2 MB, but this server takes at most 2 MB"):
         for _ in range(3):
             uploads.grow("ws/client", "key", bytes(900_000))
 

@@ -121,9 +121,9 @@ def said(kind: type[BioEngineError], url: str) -> str:
         ("http://localhost:95200", "Port out of range"),
         ("http://[::1", "is not the URL of a server"),
         ("", "http:// or https:// is missing. Expected a URL such as"),
-        ("http://xn--a:9520", "no computer can have its name"),
-        ("http://a..b:9520", "no computer can have its name"),
-        (f"http://{'a' * 300}:9520", "no computer can have its name"),
+        ("http://xn--a:9520", "its host is not a valid name"),
+        ("http://a..b:9520", "its host is not a valid name"),
+        (f"http://{'a' * 300}:9520", "its host is not a valid name"),
     ],
 )
 def test_what_is_no_url(url: str, expected: str) -> None:
@@ -138,8 +138,8 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY"
     [
         ("SSL_CERT_FILE", "/nowhere/lab.pem", "SSL_CERT_FILE names /nowhere/lab.pem, .*No such file or directory.*PEM form"),
         ("SSL_CERT_FILE", "no.pem", "SSL_CERT_FILE names no.pem, from which no certificates can be read"),
-        ("ALL_PROXY", "socks5://me:secret@127.0.0.1:1", "ALL_PROXY names a proxy of the kind socks5://, which is not spoken"),
-        ("http_proxy", "foo://x", "http_proxy names a proxy of the kind foo://, which is not spoken"),
+        ("ALL_PROXY", "socks5://me:secret@127.0.0.1:1", "ALL_PROXY names a proxy of the kind socks5://, which is not supported"),
+        ("http_proxy", "foo://x", "http_proxy names a proxy of the kind foo://, which is not supported"),
         ("http_proxy", "http://me:secret@x:port", "http_proxy is not the URL of a proxy"),
     ],
 )
