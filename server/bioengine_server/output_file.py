@@ -18,19 +18,19 @@ _SHOWN_FILES = 5
 
 
 class OutputExists(BioEngineError):
-    """Files that are there already, and that nobody asked to replace."""
+    """Output files already exist, and --overwrite was not given."""
 
     code = "output_exists"
 
     def __init__(self, files: list[Path]) -> None:
         names = ", ".join(shown(file, 300) for file in files[:_SHOWN_FILES])
         more = f" and {len(files) - _SHOWN_FILES} more" if len(files) > _SHOWN_FILES else ""
-        there, them = ("is", "it") if len(files) == 1 else ("are", "them")
-        super().__init__(f"{names}{more} {there} there already. Name another output, or add --overwrite to replace {them}.")
+        exist, them = ("exists", "it") if len(files) == 1 else ("exist", "them")
+        super().__init__(f"{names}{more} already {exist}. Choose another output, or add --overwrite to replace {them}.")
 
 
 class OutputNotPossible(BioEngineError):
-    """A place where nothing can be written, whatever it would be."""
+    """Nothing can be written at this path."""
 
     code = "output_not_possible"
 

@@ -272,16 +272,16 @@ def own_home(settings: Settings) -> Iterator[str]:
         settings.store.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StackError(
-            f"The home {settings.home} cannot be made: {error.strerror}. Name another with --home FOLDER."
+            f"The home {settings.home} cannot be made: {error.strerror}. Choose another with --home FOLDER."
         ) from error
     folder = settings.node_folder
     if "?" in str(folder):  # SQLAlchemy ends the path of Hypha's database there
-        raise StackError(f"The run dir {folder} has a '?' in its name. Name another with BIOENGINE_RUN_DIR.")
+        raise StackError(f"The run dir {folder} has a '?' in its name. Choose another with BIOENGINE_RUN_DIR.")
     try:
         make_private(folder)
     except OSError as error:
         raise StackError(
-            f"The run dir {folder} cannot be made: {error.strerror}. Name another with BIOENGINE_RUN_DIR."
+            f"The run dir {folder} cannot be made: {error.strerror}. Choose another with BIOENGINE_RUN_DIR."
         ) from error
     check_room(settings)
     with contextlib.ExitStack() as locks:

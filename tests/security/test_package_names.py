@@ -118,7 +118,7 @@ def test_what_a_download_names_is_never_a_file_of_ours() -> None:
     assert _local_name(URL, "model.json", set()) == "model-2.json"
     assert _local_name(URL, "Model.json", set()) == "Model-2.json"
     for source in ("reports/test.json", "Reports/test.json", "model.json/x", "/".join("a" * (MAX_DEPTH + 1))):
-        with pytest.raises(NotAPackage, match="not one of the package"):
+        with pytest.raises(NotAPackage, match="outside of the package"):
             _local_name(URL, source, set())
 
 

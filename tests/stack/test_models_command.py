@@ -52,7 +52,7 @@ def test_errors_are_told_and_end_with_a_status(packages: Path, tmp_path: Path) -
         (["remove", "old-otter"], "There is no model 'old-otter' in the store"),
         (["test"], "Name a model to test, or all of them with --all"),
         (["pull", "huggingface/a/b"], "'huggingface/a/b' is not a model id"),
-        (["pull", "affable-shark", "--offline"], "since this server is offline"),
+        (["pull", "affable-shark", "--offline"], "because this server is offline"),
     ]:
         attempt = bioengine("models", *arguments, BIOENGINE_HOME=home)
         assert attempt.returncode == 1 and expected in attempt.stderr, (arguments, attempt.stderr)
@@ -80,7 +80,7 @@ def test_pull_show_test_export_and_prune(packages: Path, tmp_path: Path) -> None
     assert set(json.loads(report.read_text())) == {"onnx", "torchscript"}
     archive = tmp_path / "seashell.zip"
     assert bioengine("models", "export", "conscientious-seashell", "-o", str(archive), BIOENGINE_HOME=home).returncode == 0
-    assert "is there already" in bioengine("models", "export", "old-otter", "-o", str(archive), BIOENGINE_HOME=home).stderr
+    assert "already exists" in bioengine("models", "export", "old-otter", "-o", str(archive), BIOENGINE_HOME=home).stderr
     assert bioengine("models", "import", str(archive), BIOENGINE_HOME=other).returncode == 0
     inputs = example_input(packages, "conscientious-seashell")
     with Stack(tmp_path / "other") as stack, stack.client() as client:
@@ -170,7 +170,7 @@ def test_versions(packages: Path, tmp_path: Path) -> None:
     aliases = tmp_path / "home" / "models" / "aliases.json"
     before = aliases.read_text()
     asked = bioengine("models", "import", str(second), "--home", home)
-    assert asked.returncode == 1 and "The name 'old-otter' means the package old-otter/1.0.0" in asked.stderr
+    assert asked.returncode == 1 and "The name 'old-otter' already means the package old-otter/1.0.0" in asked.stderr
     assert "--replace" in asked.stderr and "--id ID" in asked.stderr and aliases.read_text() == before
     assert bioengine("models", "import", str(second), "--replace", "--home", home).returncode == 0
     assert json.loads(aliases.read_text())["old-otter"] == "old-otter/2.0.0"
@@ -215,7 +215,7 @@ def test_a_model_is_downloaded_when_it_is_asked_for(packages: Path, tmp_path: Pa
     with Stack(tmp_path / "home") as stack, stack.client() as client:
         assert client.run("conscientious-seashell", inputs)["success"]
         assert client.run("old-otter", example_input(packages, "old-otter"))["success"]
-        assert "since this server is offline" in client.run("two-inputs", inputs)["error"]
+        assert "because this server is offline" in client.run("two-inputs", inputs)["error"]
 
 
 @pytest.mark.extended

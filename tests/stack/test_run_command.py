@@ -130,7 +130,7 @@ def test_nothing_of_the_users_is_overwritten(stack: Stack, tmp_path: Path) -> No
     assert len(results) == 3
     assert {file: file.read_bytes() for file in before} == before
     again = command(*arguments)
-    assert again.exit_code == 1 and "are there already" in again.stderr and "--overwrite" in again.stderr
+    assert again.exit_code == 1 and "already exist" in again.stderr and "--overwrite" in again.stderr
     assert {file: file.read_bytes() for file in results} == results
     images = [tmp_path / "a.tif", tmp_path / "a.png"]
     replaced = command(*arguments[:2], *map(str, images), *arguments[-4:], "--overwrite")
@@ -203,7 +203,7 @@ def test_demo_uses_the_server_that_runs(stack: Stack, tmp_path: Path) -> None:
     done = bioengine("demo", "-o", str(tmp_path), **environment)
     assert done.returncode == 0 and done.stderr == "" and not (tmp_path / "unused").exists(), done.stderr
     (tmp_path / "mask.png").write_text("my own")
-    for output, reason in ((tmp_path, "are there already"), (tmp_path / "mask.png", "mask.png is a file, not a folder")):
+    for output, reason in ((tmp_path, "already exist"), (tmp_path / "mask.png", "mask.png is a file, not a folder")):
         refused = command("demo", "-o", str(output))
         assert refused.exit_code == 1 and reason in refused.stderr and "Traceback" not in refused.stderr
     assert (tmp_path / "mask.png").read_text() == "my own"

@@ -19,7 +19,7 @@ def bench(
         bool, typer.Option("--huge", help="Also run an image of 16384 x 16384 pixels: minutes, and gigabytes.")
     ] = False,
     json: Annotated[Optional[Path], typer.Option(help="File for the figures, as JSON.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace that file where it is there already.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace that file if it already exists.")] = False,
 ) -> None:
     """Measure speed and memory on this machine, with a server of its own in a temporary home.
 

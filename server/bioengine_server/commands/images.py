@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 UrlOption = Annotated[
     Optional[str], typer.Option("--server-url", help="Another server than the one of BIOENGINE_HOST and BIOENGINE_PORT.")
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that already exist.")]
 
 
 def run(

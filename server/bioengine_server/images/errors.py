@@ -118,7 +118,7 @@ class SameOutput(ImageError):
         if len(images) == 1:
             super().__init__(
                 f"Two outputs of the model for {shown(images[0], 200)} would be the same file, {shown(file, 300)}, by its name "
-                "or a link. Nothing was run. Name another output with -o, or leave out --all-outputs."
+                "or a link. Nothing was run. Choose another output with -o, or leave out --all-outputs."
             )
             return
         twice = len(set(images)) == 1
@@ -136,7 +136,9 @@ class OutputIsInput(ImageError):
 
     def __init__(self, file: Path, image: Path) -> None:
         same = "is one of the images" if file == image else f"is the same file as the image {shown(image, 300)}"
-        super().__init__(f"The output {shown(file, 300)} {same}, and an image is never overwritten. Name another output with -o.")
+        super().__init__(
+            f"The output {shown(file, 300)} {same}, and an image is never overwritten. Choose another output with -o."
+        )
 
 
 class WrongAxesCount(ImageError):

@@ -62,7 +62,7 @@ def plan_runs(images: Sequence[Path], model: Model, output: str, all_outputs: bo
     Optional inputs are left out, unless `output` is a file and images for them are there.
 
     `output` is a file for one run, or a folder, in which results are called by the image and the model. No file is an image, or
-    that of two results, and none is there already unless `overwrite`.
+    that of two results, and none exists already unless `overwrite` is set.
 
     Raises NoFormat, NoName, WrongImageCount, WrongKind, SameOutput, OutputIsInput, OutputExists, OutputNotPossible.
     """

@@ -1,7 +1,8 @@
-"""What a description may say and the libraries of this server do not take, said so that they do.
+"""Adapt valid descriptions that bioimageio's libraries in this server do not accept.
 
-bioimageio.core 0.11 takes names of tensors of at most 32 letters; format 0.4 sets no bound. bioimageio.spec 0.5.12 does not know
-`any_discrete_output` and `any_continuous_output`, with which format 0.5.14 says what tolerances of the reference test hold for.
+bioimageio.core 0.11 accepts tensor names of at most 32 letters; format 0.4 sets no limit. bioimageio.spec 0.5.12 does not know
+`any_discrete_output` and `any_continuous_output`, with which format 0.5.14 says which outputs a tolerance of the reference test
+is for.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ from typing import Any
 _MAX_NAME = 32
 _DISCRETE = ("int", "uint", "bool")
 _KINDS = {"any_discrete_output": True, "any_continuous_output": False}
-# Of format 0.5.14, where an entry for discrete outputs does not say otherwise.
+# The default of format 0.5.14 for discrete outputs.
 _DISCRETE_TOLERANCE = {"relative_tolerance": 0, "absolute_tolerance": 0, "mismatched_elements_per_million": 1000}
 
 
 def adapt(raw: dict[str, Any]) -> bool:
-    """Change the plain data of a description where this is needed; whether anything was."""
+    """Change the plain data of a description where necessary; returns whether anything was changed."""
     return any([_shorten_names(raw), _spell_out_outputs(raw)])
 
 
 def _shorten_names(raw: dict[str, Any]) -> bool:
-    """Shorten names of tensors that are too long, wherever format 0.4 has them."""
+    """Shorten tensor names that are too long, in all places where format 0.4 uses them."""
     if str(raw.get("format_version", "")).startswith("0.5"):
         return False
     tensors = [tensor for kind in ("inputs", "outputs") for tensor in _dicts(raw.get(kind))]
@@ -45,7 +46,7 @@ def _shorten_names(raw: dict[str, Any]) -> bool:
 
 
 def _shortened(name: str, taken: set[str], numbers: Counter[str]) -> str:
-    """A name that is not taken. `numbers`: how many have the same beginning, which is not counted anew for each."""
+    """A short name that is not used yet. `numbers`: counts the names with the same beginning, so that each count is made once."""
     beginning = short = name[:_MAX_NAME]
     while short in taken:
         numbers[beginning] += 1
@@ -60,7 +61,7 @@ def _replace(holder: Any, key: str, names: dict[str, str]) -> None:
 
 
 def _spell_out_outputs(raw: dict[str, Any]) -> bool:
-    """Name the outputs that a tolerance is for. One that is for none of them is left out: without names it would be for all."""
+    """List the outputs that each tolerance is for. One that is for none is removed: without a list, it would apply to all."""
     config = raw.get("config")
     bioimageio = config.get("bioimageio") if isinstance(config, dict) else None
     entries = _dicts(bioimageio.get("reproducibility_tolerance")) if isinstance(bioimageio, dict) else []
@@ -78,7 +79,7 @@ def _spell_out_outputs(raw: dict[str, Any]) -> bool:
 
 
 def _is_discrete(output: dict[str, Any]) -> bool:
-    """Whether an output's values are integers or booleans; several channels may say so each, and say the same."""
+    """Whether an output's values are integers or booleans. Each channel may have an entry; all must have the same type."""
     data = output.get("data")
     first = data[0] if isinstance(data, list) and data else data
     return isinstance(first, dict) and str(first.get("type", "")).startswith(_DISCRETE)

@@ -1,7 +1,7 @@
-"""Which addresses are those of hosts on the public internet, in whatever form they come.
+"""Which addresses, in any spelling, belong to hosts on the public internet.
 
 A name, a redirect or a DNS server that somebody else controls must not lead the server to itself, to its network, or to the
-metadata service of a cloud. An IPv6 address may hold an IPv4 address, to which a gateway sends it on: what it holds counts.
+metadata service of a cloud. If an IPv6 address contains an IPv4 address, to which a gateway forwards it, that address is checked.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import ipaddress
 import socket
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-# What older releases of Python take for public: special assignments, and the relays of 6to4.
+# Special networks, and the relays of 6to4, that older releases of Python consider public.
 _SPECIAL = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"))
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _DOCUMENTATION = IPv6Network("3fff::/20")
-_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052; networks with IPv6 alone reach the public IPv4 internet by it
-# They tunnel to an IPv4 address, by a relay of anybody's: 6to4 and Teredo, both given up long ago.
+_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052; networks with only IPv6 reach the public IPv4 internet through it
+# 6to4 and Teredo, both obsolete, tunnel to an IPv4 address through a relay that anybody may run.
 _TUNNELS = (IPv6Network("2002::/16"), IPv6Network("2001::/32"))
 _ISATAP = (0x00005EFE, 0x02005EFE)  # RFC 5214: the first half of the interface's number; the second is an IPv4 address
 
 
 def is_public(address: str) -> bool:
-    """Whether a numeric address, as of a socket, is one of the public internet."""
+    """Whether a numeric address, such as a socket's, is on the public internet."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -30,7 +30,7 @@ def is_public(address: str) -> bool:
 
 
 def numeric_host(host: str) -> str | None:
-    """The address that a host of a URL is, also in the old spellings (`127.1`, `0x7f.0.0.1`, `2130706433`); None for a name."""
+    """The address that a URL's host stands for, even if it is spelled `127.1`, `0x7f.0.0.1` or `2130706433`; None for a name."""
     try:
         return str(ipaddress.ip_address(host.strip("[]").partition("%")[0]))
     except ValueError:

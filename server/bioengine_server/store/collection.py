@@ -1,4 +1,4 @@
-"""The public collection: from an id to the URL of its description, and the list of what there is."""
+"""The public collection: from an id to the URL of its description, and the list of its models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LIST_LIMIT = 40_000_000  # bytes
 
 @dataclass(frozen=True)
 class Description:
-    """A model's description in the collection: where it is, as it came, and as plain data."""
+    """A model's description in the collection: its URL, its text, and its plain data."""
 
     id: str
     url: str
@@ -37,7 +37,7 @@ class Listed:
 
 
 class Collection:
-    """The collection that the settings name."""
+    """The collection that is configured in the settings."""
 
     def __init__(self, settings: Settings, downloader: Downloader) -> None:
         self._settings = settings
@@ -47,8 +47,8 @@ class Collection:
     async def description(self, id: str) -> Description:
         """The description of `id`: a nickname, with a version or without, or a DOI. Raises NotInCollection, DownloadFailed.
 
-        Asked in turn: the collection by its pattern, the id map, and, for a nickname with a version, the collection for the
-        nickname alone, whose version may be the one that is wanted.
+        These are tried in turn: the collection's URL pattern, the id map, and, for a nickname with a version, the collection for
+        the nickname alone, which may have the requested version.
         """
         asked = [self._settings.collection_url.replace("{id}", quote(id))]
         found = await self._read(id, asked[0])
@@ -69,7 +69,7 @@ class Collection:
         return found
 
     async def search(self, words: list[str]) -> list[Listed] | None:
-        """The models whose listing has all of `words`; None where the collection has no listing. Raises DownloadFailed."""
+        """The models whose entry in the listing contains all `words`; None if there is no listing. Raises DownloadFailed."""
         url = self._settings.collection_listing_url
         if not url:
             return None
@@ -80,14 +80,14 @@ class Collection:
             return None
 
     async def confirms(self, name: str, description: Description, is_pinned: bool) -> bool:
-        """Whether the collection itself says that `name` is the model of `description`, which says so of itself.
+        """Whether the collection confirms that `name`, a name that `description` claims for itself, belongs to its model.
 
-        It does where it has the same description under that name, at the same URL, or with the same content somewhere else.
+        It does so if it has the same description under that name: at the same URL, or with the same content at another one.
 
         Args:
             name: a nickname or DOI.
-            description: that was found under another name.
-            is_pinned: whether the description has the hashes of its files, so that the same text is the same model.
+            description: a description that was found under another name.
+            is_pinned: whether the description contains the hashes of its files, so that the same text means the same model.
         """
         own = self._settings.collection_url.replace("{id}", quote(name))
         try:
@@ -102,7 +102,7 @@ class Collection:
                 except NotThere:
                     continue
         except DownloadFailed:
-            pass  # then it is not confirmed; the model comes without this name
+            pass  # then the name is not confirmed, and the model is stored without it
         return False
 
     async def _read(self, id: str, url: str) -> Description | None:
@@ -113,7 +113,7 @@ class Collection:
         return Description(id, url, content, await apart(read_raw, url, content))
 
     async def _mapped(self, id: str) -> str | None:
-        """Where the id map says that the description is. The map is fetched once."""
+        """The URL of the description according to the id map, which is downloaded only once."""
         url = self._settings.id_map_url
         if not url:
             return None

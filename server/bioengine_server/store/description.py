@@ -1,8 +1,8 @@
 """Read a model's description: `rdf.yaml` -> plain data -> validated -> the content of `model.json`.
 
-Whoever wrote the description may mean harm, so this runs in a process of its own (`bioengine_server.store.reader`), which bounds
-memory and time. What is bounded here is what the text may become: YAML that names a part of itself again and again has a
-few bytes and billions of values.
+A description may be malicious, so it is read in a process of its own (`bioengine_server.store.reader`), with limited memory and
+time. This module limits the number of values: a few bytes of YAML that refer to themselves again and again can stand for
+billions.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from bioengine_server.store.yaml_text import Loader
 from bioengine_server.untrusted import shown
 
 MAX_SIZE = 1_000_000  # bytes; descriptions of the collection have at most some tens of kB
-_MAX_VALUES = 20_000  # keys and values, those that are repeated by an alias counted each time; long texts count more
+_MAX_VALUES = 20_000  # keys and values; those that an alias repeats are counted each time, and long texts count more
 _MAX_DEPTH = 40
 
 
 class Unreadable(Exception):
-    """This is no description of a model; the message says why, as the end of a sentence."""
+    """This is not a description of a model; the message says why, as the second half of a sentence."""
 
 
 class Invalid(Exception):
-    """The description breaks the specification; the message has a line for each problem."""
+    """The description violates the specification; the message has a line for each problem."""
 
 
 class TooNew(Invalid):
-    """The description breaks the specification that this server knows, and is written for a later one: the message says both."""
+    """The description is in a newer format than this server knows, and violates the one that it knows; the message says both."""
 
 
 class PackageTooNew(StoreError):
@@ -42,7 +42,7 @@ class PackageTooNew(StoreError):
     def __init__(self, source: Path | str, reason: str) -> None:
         super().__init__(
             f"This server is older than the package {shown(source, 300)}, so nothing was imported: {reason}\n"
-            "The package may well be right. Update this BioEngine, or have the package saved in a format that it reads."
+            "The package may be correct. Update this BioEngine, or save the package in a format that it can read."
         )
 
 
@@ -72,17 +72,17 @@ def parse(content: bytes) -> dict[str, Any]:
 def build(folder: Path, id: str, files: dict[str, str], origin: str) -> dict[str, Any]:
     """Validate the description in `folder`, and the ONNX file beside it; the content of `model.json`.
 
-    Without the checks that would fetch what the description links to.
+    The checks that would download files that the description links to are skipped.
 
     Args:
-        folder: of the package.
-        id: that it is stored under.
+        folder: the package's folder.
+        id: the id under which it is stored.
         files: SHA-256 of each file, by its path within the package.
         origin: where it came from.
 
     Raises Unreadable, Invalid, TooNew, BadWeights.
     """
-    # Imported here, since reading alone needs none of it.
+    # Imported here, because reading alone does not need it.
     from bioimageio.spec import InvalidDescr, load_description
     from bioimageio.spec.model import v0_4, v0_5
 
@@ -96,7 +96,7 @@ def build(folder: Path, id: str, files: dict[str, str], origin: str) -> dict[str
         description: Any = load_description(folder / "rdf.yaml", perform_io_checks=False)
     except MemoryError:
         raise
-    except Exception as error:  # whatever a hostile description makes of the validation
+    except Exception as error:  # a malicious description may make the validation raise anything
         raise _invalid(raw, newest, f"  {type(error).__name__}: {shown(error, 500)}") from error
     if isinstance(description, InvalidDescr):
         details = [
@@ -119,10 +119,10 @@ def build(folder: Path, id: str, files: dict[str, str], origin: str) -> dict[str
 
 
 def _invalid(raw: dict[str, Any], newest: str, details: str) -> Invalid:
-    """What is wrong: the description, or a server that knows formats up to `newest` only."""
+    """The error for an invalid description, or for one whose format is newer than `newest`, the newest that this server knows."""
     version = str(raw.get("format_version"))
     if re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}", version) and _numbers(version) > _numbers(newest):
-        return TooNew(f"it is written in format {version}, and this server reads formats up to {newest}, in which:\n{details}")
+        return TooNew(f"it is in format {version}, but this server reads formats up to {newest}. Read as {newest}:\n{details}")
     return Invalid(details)
 
 
@@ -131,7 +131,7 @@ def _numbers(version: str) -> list[int]:
 
 
 def _check_size(root: Any) -> None:
-    """Raises ValueError for more values than any description has. Every alias counts as all that it stands for."""
+    """Raises ValueError for more values than any real description has. An alias counts as everything that it stands for."""
     sizes: dict[int, int] = {}
 
     def size(node: Any, depth: int) -> int:
@@ -147,7 +147,7 @@ def _check_size(root: Any) -> None:
         for part in parts if isinstance(parts, list) else ():
             total += sum(size(each, depth + 1) for each in (part if isinstance(part, tuple) else (part,)))
             if total > _MAX_VALUES:
-                raise ValueError(f"it stands for more than {_MAX_VALUES:,} values")
+                raise ValueError(f"it contains more than {_MAX_VALUES:,} values, with those of its aliases")
         sizes[id(node)] = total
         return total
 
@@ -155,7 +155,7 @@ def _check_size(root: Any) -> None:
 
 
 def _jsonable(value: Any) -> Any:
-    """Plain data of YAML as plain data of JSON: dates become text, not-finite numbers too."""
+    """Convert plain data of YAML to plain data of JSON: dates and numbers that are not finite become text."""
     if isinstance(value, dict):
         return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,11 +1,11 @@
-"""Fetch a file over HTTP(S), from somewhere that a description names and nobody here has checked.
+"""Download a file over HTTP(S), from a URL in a description that nobody has checked.
 
-    URL -> allowed? -> address -> allowed? -> bytes, bounded in size and time -> SHA-256 compared
+    URL -> allowed? -> address -> allowed? -> bytes, limited in size and time -> SHA-256 compared
 
-An address on this machine or in the private network is refused, since a description could else make the server read what only
-it can reach. What counts is the address that a socket is about to be connected to, after all that URLs, redirects and DNS make
-of a name. The collection's own host is trusted: an admin named it; and so is a proxy of the environment, which then looks up the
-names itself: there, keep it from the private network.
+An address on this machine or in the private network is refused: otherwise a description could make the server read what only the
+server can reach. The check is made on the address to which a socket is about to be connected, after redirects and DNS. The
+collection's own host is trusted, because an admin named it, and so is a proxy in the environment. A proxy resolves names itself,
+so it has to refuse addresses of the private network itself.
 """
 
 from __future__ import annotations
@@ -34,35 +34,35 @@ from bioengine_server.untrusted import shown
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int | None], None]
-"""Told of a file's name, the bytes that have come, and those it has in all where that is known."""
+"""Called with a file's name, the number of bytes that have arrived, and the total number, or None if that is not known."""
 
 _MAX_REDIRECTS = 5
 _ATTEMPTS = 3
-_IDLE_TIMEOUT = 60.0  # seconds without a byte
+_IDLE_TIMEOUT = 60.0  # seconds without any data
 _CHUNK = 1 << 20  # bytes
-_DISK_RESERVE = 200_000_000  # bytes that a download leaves free
+_DISK_RESERVE = 200_000_000  # bytes that must stay free on the disk
 
 
 def nobody(name: str, done: int, total: int | None) -> None:
-    """Progress that nobody watches."""
+    """A progress callback that does nothing."""
 
 
 class NotThere(Exception):
-    """The host answered that there is no such file (404)."""
+    """The host answered that the file does not exist (404)."""
 
 
 class _Interrupted(Exception):
-    """The transfer failed in a way that another try may mend."""
+    """The transfer failed in a way that may succeed when it is tried again."""
 
 
 class Downloader:
-    """Fetches files; open it as a context."""
+    """Downloads files; use it as a context manager."""
 
     def __init__(self, trusted_urls: Iterable[str], timeout: float) -> None:
         """
         Args:
-            trusted_urls: their hosts may have any address, and be asked over plain HTTP where these URLs are so.
-            timeout: seconds that one file may take in all.
+            trusted_urls: the hosts of these URLs may have any address, and may use plain HTTP if these URLs do.
+            timeout: seconds that one file may take in total.
         """
         self._trusted = {
             (scheme, url.host, url.explicit_port) for url in map(URL, trusted_urls) for scheme in (url.scheme, "https")
@@ -80,7 +80,7 @@ class Downloader:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=min(_IDLE_TIMEOUT, self._timeout)),
                 headers={"User-Agent": "bioengine-server", "Accept-Encoding": "identity"},
                 auto_decompress=False,
-                trust_env=False,  # it would send the passwords of ~/.netrc to hosts that descriptions name
+                trust_env=False,  # otherwise the passwords in ~/.netrc would be sent to hosts that descriptions name
             )
         return self
 
@@ -90,7 +90,7 @@ class Downloader:
 
     @property
     def timeout(self) -> float:
-        """Seconds that one file may take in all."""
+        """Seconds that one file may take in total."""
         return self._timeout
 
     async def fetch(self, url: str, limit: int) -> bytes:
@@ -100,23 +100,23 @@ class Downloader:
         async def read() -> None:
             parts.clear()
             async with self._open(url) as (response, _):
-                async for chunk in _bounded(response, url, limit, "which is the most that is read of it"):
+                async for chunk in _bounded(response, url, limit, "the largest size that is accepted"):
                     parts.extend(chunk)
 
         await self._with_retries(url, read)
         return bytes(parts)
 
     async def fetch_file(self, url: str, target: Path, sha256: str | None, limit: int, progress: Progress = nobody) -> str:
-        """Write a file to `target` and return its SHA-256.
+        """Download a file to `target` and return its SHA-256.
 
         Args:
-            url: where it is.
-            target: written anew at each attempt.
-            sha256: what the hash must be, where it is known.
-            limit: bytes, at most.
-            progress: told of `target`'s name.
+            url: the file's URL.
+            target: the path to write; overwritten at each attempt.
+            sha256: the expected hash, if it is known.
+            limit: the largest size in bytes.
+            progress: called with the name of `target`.
 
-        Raises NotThere, DownloadFailed, OSError where `target` cannot be written.
+        Raises NotThere, DownloadFailed, or OSError if `target` cannot be written.
         """
         digest = hashlib.sha256()
 
@@ -139,7 +139,7 @@ class Downloader:
         found = digest.hexdigest()
         if sha256 is not None and found != sha256.lower():
             raise DownloadFailed(
-                url, f"it is damaged or was exchanged: its SHA-256 is {found[:12]}…, and the description says {sha256[:12]}…"
+                url, f"it is damaged or was replaced: its SHA-256 is {found[:12]}…, but the description says {sha256[:12]}…"
             )
         return found
 
@@ -162,10 +162,10 @@ class Downloader:
 
     @asynccontextmanager
     async def _open(self, url: str) -> AsyncIterator[tuple[aiohttp.ClientResponse, int | None]]:
-        """The response for `url`, behind its redirects, and how many bytes it has where it says so."""
+        """The response for `url`, after redirects, and its size in bytes if it is known."""
         try:
             for _ in range(_MAX_REDIRECTS + 1):
-                # Parsed once: what is checked is what is connected to.
+                # Parsed only once, so that the URL that is checked is the one that is used.
                 target = URL(url)
                 session = self._sessions[self._check(target)]
                 async with session.get(target, allow_redirects=False, proxy=_proxy(target)) as response:
@@ -179,7 +179,7 @@ class Downloader:
                     if response.status != 200:
                         raise DownloadFailed(url, f"the host answered {response.status} {shown(response.reason)}")
                     if response.headers.get("Content-Encoding", "identity") != "identity":
-                        raise DownloadFailed(url, "the host compressed it, which was not asked for")
+                        raise DownloadFailed(url, "the host compressed it, although that was not requested")
                     yield response, response.content_length
                     return
             raise DownloadFailed(url, f"it was redirected more than {_MAX_REDIRECTS} times")
@@ -191,7 +191,7 @@ class Downloader:
             raise DownloadFailed(url, f"the host cannot be reached ({error.os_error.strerror or error.os_error})") from error
         except aiohttp.ConnectionTimeoutError as error:
             raise DownloadFailed(url, "the host cannot be reached (it does not answer)") from error
-        except (ValueError, UnicodeError) as error:  # of yarl, and of what is made of a name before it is looked up
+        except (ValueError, UnicodeError) as error:  # raised by yarl, and by the encoding of a name before it is looked up
             raise DownloadFailed(url, "that is not a URL") from error
         except (TimeoutError, aiohttp.ClientError) as error:
             if isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)):
@@ -199,19 +199,19 @@ class Downloader:
             raise _Interrupted(f"the transfer was cut off ({type(error).__name__})") from error
 
     def _check(self, url: URL) -> bool:
-        """Whether a URL is of a host that is trusted. Raises DownloadFailed for one that is not followed."""
+        """Whether a URL's host is trusted. Raises DownloadFailed for a URL that may not be used."""
         if (url.scheme, url.host, url.explicit_port) in self._trusted and url.scheme in ("http", "https"):
             return True
         if url.scheme != "https" or not url.host:
-            raise DownloadFailed(str(url), "only https URLs are followed")
-        # A proxy would be asked for it by its name; without one, the socket decides.
+            raise DownloadFailed(str(url), "only https URLs are allowed")
+        # With a proxy, this is the only check of an address; without one, the address is checked again for the socket.
         if (address := numeric_host(url.host)) is not None and not is_public(address):
             raise DownloadFailed(str(url), f"{address} is not an address of the public internet")
         return False
 
 
 def _proxy(url: URL) -> URL | None:
-    """The proxy that the environment names for a URL."""
+    """The proxy in the environment for a URL."""
     proxy = urllib.request.getproxies().get(url.scheme)
     if proxy is None or not url.host or urllib.request.proxy_bypass(url.host):
         return None
@@ -219,14 +219,14 @@ def _proxy(url: URL) -> URL | None:
 
 
 class _Refused(OSError):
-    """A host's address is not one to go to."""
+    """The server may not connect to a host's address."""
 
 
 class _Gate(AbstractResolver):
-    """Lets connections go to addresses of the public internet alone, and to the proxies of the environment.
+    """Allows connections only to addresses of the public internet, and to the proxies of the environment.
 
-    Every connection is made by `open_socket`, with the very address it is connected to. The resolver refuses the same earlier,
-    and names the host: a name with one private address among others is refused altogether.
+    `open_socket` makes every connection, and gets the address that is really used. The resolver refuses the same addresses
+    earlier, and can name the host: a name that has a private address among others is refused.
     """
 
     def __init__(self) -> None:
@@ -241,11 +241,11 @@ class _Gate(AbstractResolver):
             return found
         for result in found:
             if not is_public(result["host"]):
-                raise _Refused(f"{shown(host)} has the address {result['host']}, which is not one of the public internet")
+                raise _Refused(f"{shown(host)} has the address {result['host']}, which is not on the public internet")
         return found
 
     def open_socket(self, address: tuple[int, int, int, str, tuple[Any, ...]]) -> socket.socket:
-        """The socket for a connection. Raises _Refused."""
+        """Make the socket for a connection. Raises _Refused."""
         family, kind, protocol, _, (host, port, *_) = address
         if (host, port) not in self._of_proxies and not is_public(host):
             raise _Refused(f"{shown(host)} is not an address of the public internet")

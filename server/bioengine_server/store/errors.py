@@ -1,4 +1,4 @@
-"""What can be wrong with packages, the model store and downloads."""
+"""Errors of packages, the model store and downloads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bioengine_server.untrusted import shown
 
 
 class StoreError(BioEngineError):
-    """Something about the model store."""
+    """An operation on the model store failed."""
 
     code = "store_failed"
     status = 404
@@ -34,7 +34,7 @@ class InvalidPackage(StoreError):
     def __init__(self, source: Path | str, summary: str) -> None:
         super().__init__(
             f"The description in {shown(source, 300)} is not valid, so nothing was imported:\n{summary}\n"
-            "Correct rdf.yaml, or get the package again from where it came."
+            "Correct rdf.yaml, or get the package again from its source."
         )
 
 
@@ -44,7 +44,7 @@ class BadId(StoreError):
     def __init__(self, id: str) -> None:
         super().__init__(
             f"'{shown(id)}' cannot be a model's id. Expected letters, digits, '.', '_' and single '-', beginning with a letter "
-            "or digit, at most 128, not the model runner's own name nor half a DOI. Name one with --id ID."
+            "or digit, at most 128, and neither the model runner's name nor half a DOI. Choose one with --id ID."
         )
 
 
@@ -52,7 +52,7 @@ class FileExists(StoreError):
     code = "file_exists"
 
     def __init__(self, file: Path) -> None:
-        super().__init__(f"{file} is there already. Remove it, or name another file with -o.")
+        super().__init__(f"{file} already exists. Remove it, or choose another file with -o.")
 
 
 class NotStored(StoreError):
@@ -68,8 +68,8 @@ class StoreNotWritable(StoreError):
 
     def __init__(self, store: Path, reason: str) -> None:
         super().__init__(
-            f"The model store {store} could not be written: {reason}. Nothing was changed. Give yourself access to it, make room "
-            "on its disk (`./bioengine models prune` removes what is not used), or choose another with --home."
+            f"The model store {store} could not be written: {reason}. Nothing was changed. Give yourself access to it, free "
+            "space on its disk (`./bioengine models prune` removes unused models), or choose another home with --home."
         )
 
 
@@ -78,8 +78,8 @@ class StoreReadOnly(StoreError):
 
     def __init__(self, store: Path) -> None:
         super().__init__(
-            f"The model store {store} is read-only here, so nothing was changed. In Triton's container that is meant: use "
-            "`docker compose exec server bioengine models ...`."
+            f"The model store {store} is read-only here, so nothing was changed. In Triton's container this is intended: run "
+            "`docker compose exec server bioengine models ...` instead."
         )
 
 
@@ -88,7 +88,7 @@ class NotServedHere(StoreError):
 
     def __init__(self, id: str) -> None:
         super().__init__(
-            f"{id} cannot be tested here: models are served elsewhere, in an environment of their own. With containers, run "
+            f"{id} cannot be tested here: this environment does not contain the model runner. With containers, run "
             f"`docker compose exec triton bioengine models test {id}`."
         )
 
@@ -101,7 +101,7 @@ class DownloadFailed(StoreError):
         file = PurePosixPath(parts.path).name or "The file"
         super().__init__(
             f"{shown(file)} could not be downloaded from {shown(parts.hostname or url)}: {reason}. Nothing was stored. Try again "
-            "in a while; if it lasts, get the package elsewhere and import it with `./bioengine models import`."
+            "later; if it still fails, get the package from elsewhere and import it with `./bioengine models import`."
         )
 
 
@@ -110,8 +110,8 @@ class NotInCollection(StoreError):
 
     def __init__(self, id: str, places: Sequence[str], offers: str = "") -> None:
         super().__init__(
-            f"There is no model {id!r} in the collection (asked: {shown(', '.join(places) or 'nobody', 300)}){offers}. "
-            "Check the spelling, `./bioengine models search WORDS` finds ids; a package of your own is imported with "
+            f"There is no model {id!r} in the collection (searched: {shown(', '.join(places) or 'nothing', 300)}){offers}. "
+            "Check the spelling (`./bioengine models search WORDS` finds ids), or import a package of your own with "
             "`./bioengine models import`."
         )
 
@@ -121,8 +121,8 @@ class Offline(StoreError):
 
     def __init__(self, id: str) -> None:
         super().__init__(
-            f"{id!r} was not looked for in the collection, since this server is offline: import its package with "
-            "`./bioengine models import`, or leave out --offline and BIOENGINE_OFFLINE."
+            f"{id!r} was not looked up in the collection, because this server is offline: import its package with "
+            "`./bioengine models import`, or start the server without --offline and BIOENGINE_OFFLINE."
         )
 
 
@@ -131,6 +131,6 @@ class DownloadNotAllowed(StoreError):
 
     def __init__(self, id: str, who: str) -> None:
         super().__init__(
-            f"{id!r} was not looked for in the collection: on this server {who} (BIOENGINE_DOWNLOAD). "
-            f"Ask its admin for it: `./bioengine models pull {id}`."
+            f"{id!r} was not looked up in the collection: on this server {who} (BIOENGINE_DOWNLOAD). "
+            f"Ask its admin to download it: `./bioengine models pull {id}`."
         )

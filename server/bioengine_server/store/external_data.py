@@ -1,4 +1,4 @@
-"""Tensors outside an ONNX file: each must lie in a file of the package that its description declares. Checked at import."""
+"""Check at import where an ONNX file keeps its tensors: outside of it only in files that the package's description declares."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bioengine_server.untrusted import shown
 
 
 class BadWeights(Exception):
-    """An ONNX file that may not be imported; the message says why, as whole sentences."""
+    """The ONNX file may not be imported; the message says why, in complete sentences."""
 
 
 class RefusedWeights(StoreError):
@@ -25,11 +25,11 @@ class RefusedWeights(StoreError):
 
 
 def check_onnx(folder: Path, weights: Weights, files: dict[str, str], raw: dict[str, Any]) -> Weights:
-    """The entry of `model.json` for ONNX weights, with all the files that they read. Raises BadWeights.
+    """The entry in `model.json` for ONNX weights, with all files that they read. Raises BadWeights.
 
     Args:
-        folder: of the package.
-        weights: as the description has them.
+        folder: the package's folder.
+        weights: the entry in the description.
         files: SHA-256 of each file, by its path within the package.
         raw: the plain data of the description.
     """
@@ -37,7 +37,7 @@ def check_onnx(folder: Path, weights: Weights, files: dict[str, str], raw: dict[
     try:
         tensors = external_tensors(folder / weights.source)
     except NotOnnx as error:
-        raise BadWeights(f"{name} is not an ONNX file: {error}. Get the package again from where it came.") from error
+        raise BadWeights(f"{name} is not an ONNX file: {error}. Get the package again from its source.") from error
     if weights.external_data is not None:
         for tensor in tensors:
             _file_of(weights.source, tensor, {weights.external_data}, files, folder)
@@ -48,7 +48,7 @@ def check_onnx(folder: Path, weights: Weights, files: dict[str, str], raw: dict[
 
 
 def paths_of(file: Path) -> list[str]:
-    """The paths, from its own folder, of the files that an ONNX file reads; none for one that `check_onnx` refuses."""
+    """The files that an ONNX file reads, as paths relative to its folder; empty for a file that `check_onnx` refuses."""
     try:
         return sorted({str(tensor.path) for tensor in external_tensors(file) if tensor.path is not None})
     except NotOnnx:
@@ -56,7 +56,7 @@ def paths_of(file: Path) -> list[str]:
 
 
 def _file_of(onnx: str, tensor: External, declared: set[str], files: dict[str, str], folder: Path) -> str:
-    """The file of the package that a tensor lies in. Raises BadWeights."""
+    """The file of the package that contains a tensor. Raises BadWeights."""
     what = f"{shown(onnx)} keeps tensors in {shown(tensor.location)!r}"
     if tensor.path is None:
         raise BadWeights(
@@ -71,18 +71,16 @@ def _file_of(onnx: str, tensor: External, declared: set[str], files: dict[str, s
             "the `attachments`."
         )
     if name not in files:
-        raise BadWeights(f"{what}, which the package lacks. Add the file, or get the package again from where it came.")
+        raise BadWeights(f"{what}, which is missing from the package. Add the file, or get the package again from its source.")
     size = (folder / name).stat().st_size
     numbers = [text for text in (tensor.offset, tensor.length) if text is not None]
     if not all(text.isascii() and text.isdigit() and len(text) < 20 for text in numbers) or sum(map(int, numbers)) > size:
-        raise BadWeights(
-            f"{what}, at a place that this file of {size} bytes does not have. Get the package again from where it came."
-        )
+        raise BadWeights(f"{what}, beyond the end of this file of {size} bytes. Get the package again from its source.")
     return name
 
 
 def _named_files(value: Any) -> set[str]:
-    """Every text in a description; those that are files of the package are what it declares."""
+    """Every text in a description. If a text is the path of a file in the package, the description declares that file."""
     if isinstance(value, dict):
         return set().union(*(_named_files(item) for item in value.values()))
     if isinstance(value, list):

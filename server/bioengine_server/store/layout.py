@@ -1,13 +1,13 @@
-"""Where things lie in the model store.
+"""The folders and files of the model store, and its locks.
 
     <home>/models/<id>/<version>/       an unpacked package, with its model.json
-    <home>/models/aliases.json          from every name of a package to its folder `<id>/<version>`
-    <home>/models/.incoming-*           packages under way; removed by the next change when one was cut off
+    <home>/models/aliases.json          maps every name of a package to its folder `<id>/<version>`
+    <home>/models/.incoming-*           packages that are being imported; interrupted ones are removed at the next change
     <home>/models/usage.json            when each package was last used (bioengine_server.store.usage)
-    <home>/locks/                       who changes the store, who downloads what, which packages under way are somebody's
+    <home>/locks/                       locks for changes of the store, for downloads, and for the .incoming folders in use
 
-The locks lie beside the store, not in it: models may read the store, and whoever can open a file can lock it.
-How it is read stands in `bioengine_contract.store`.
+The locks are beside the store, not in it: models may read the store, and a process that can open a file can lock it.
+`bioengine_contract.store` reads the store.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class StoreBusy(StoreError):
     def __init__(self, store: Path, patience: float) -> None:
         super().__init__(
             f"Another process has been changing the model store {store} for more than {patience:.0f} s, so nothing was changed. "
-            f"Try again when it has ended; `fuser {store.parent / 'locks' / 'store'}` says which one it is."
+            f"Try again when it has finished; `fuser {store.parent / 'locks' / 'store'}` shows its pid."
         )
 
 
 def check_id(id: str) -> str:
-    """`id`, if a stored package may have it. Raises BadId."""
+    """Return `id` if a stored package may have it. Raises BadId."""
     if not is_storable_id(id):
         raise BadId(id)
     return id
@@ -56,7 +56,7 @@ def write_aliases(store: Path, aliases: dict[str, str]) -> None:
 
 
 def write_json(path: Path, document: object) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically: completely or not at all."""
     with whole_file(path) as file:
         file.write(json.dumps(document, indent=1, ensure_ascii=False).encode())
 
@@ -67,7 +67,7 @@ def is_read_only(folder: Path) -> bool:
 
 
 def locks(store: Path) -> Path:
-    """The folder of the locks of a store."""
+    """The folder with the locks of a store."""
     folder = store.parent / "locks"
     make_private(folder)
     return folder
@@ -83,7 +83,7 @@ def try_lock(file: IO[str]) -> bool:
 
 @contextlib.contextmanager
 def lock(store: Path) -> Iterator[None]:
-    """Hold the store for a change. Raises StoreBusy where another process holds it for too long."""
+    """Lock the store for a change. Raises StoreBusy if another process holds the lock for too long."""
     store.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + _PATIENCE
     with open(locks(store) / "store", "w") as file:
@@ -96,7 +96,7 @@ def lock(store: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def held_folder(store: Path) -> Iterator[Path]:
-    """A new folder in the store for what is under way; `sweep` leaves it alone until this process gives it up or dies."""
+    """A new folder in the store for an import. `sweep` does not remove it until this process releases it or dies."""
     folder = store / f"{INCOMING}{uuid.uuid4().hex[:12]}"
     hold = _hold(store, folder)
     with open(hold, "w") as file:
@@ -110,18 +110,18 @@ def held_folder(store: Path) -> Iterator[Path]:
 
 
 def sweep(store: Path) -> None:
-    """Remove what processes that died have left under way. Call it with the store's lock."""
+    """Remove folders of interrupted imports. The caller holds the store's lock."""
     for folder in store.glob(f"{INCOMING}*"):
-        if not folder.is_dir():  # a lock of an older version
+        if not folder.is_dir():  # a lock file of an older version
             folder.unlink(missing_ok=True)
             continue
         hold = _hold(store, folder)
         with open(hold, "w") as file:
-            if try_lock(file):  # else its process lives
+            if try_lock(file):  # otherwise the process that uses it is alive
                 remove(folder)
                 hold.unlink(missing_ok=True)
 
 
 def _hold(store: Path, folder: Path) -> Path:
-    """The lock of a folder under way."""
+    """The lock of a folder for an import."""
     return locks(store) / folder.name.removeprefix(".")

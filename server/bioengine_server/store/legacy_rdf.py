@@ -1,4 +1,4 @@
-"""A description in the shape of format 0.4, which existing clients read, whatever format the package has.
+"""A description in the form of format 0.4, which existing clients read, for packages of any format.
 
 `inputs[].axes` a string such as "bcyx", `inputs[].shape` a list or `{min, step}`, `outputs[].halo`, `test_inputs`,
 `sample_inputs`, `config.bioimageio.nickname`.
@@ -24,13 +24,13 @@ def legacy_rdf(
     inputs: Sequence[Tensor],
     outputs: Sequence[Tensor],
 ) -> dict[str, Any]:
-    """`raw`, the rdf.yaml as plain data, with inputs, outputs and test files in the shape of format 0.4.
+    """`raw`, the rdf.yaml as plain data, with inputs, outputs and test files in the form of format 0.4.
 
     Args:
         description: the validated description.
         raw: its plain data.
-        id: the model's id, its nickname where it says none.
-        inputs, outputs: the tensors as the manifest has them.
+        id: the model's id, used as nickname if the description has none.
+        inputs, outputs: the tensors of the manifest.
     """
     rdf = copy.deepcopy(raw)
     bioimageio = rdf.setdefault("config", {}).setdefault("bioimageio", {})
@@ -80,7 +80,7 @@ def _is_fixed(axis: Axis) -> bool:
 
 
 def _input_shape(axes: Sequence[Axis]) -> Any:
-    """The size of each axis, or of all `{min, step}` where one is free."""
+    """The size of each axis; if one is not fixed, `{min, step}` for all axes."""
     sizes = [axis.min for axis in axes]
     if all(_is_fixed(axis) for axis in axes):
         return sizes
@@ -88,7 +88,7 @@ def _input_shape(axes: Sequence[Axis]) -> Any:
 
 
 def _output_shape(axes: Sequence[Axis]) -> Any:
-    """The size of each axis, or of all `reference * scale + 2 * offset` where one follows another tensor's."""
+    """The size of each axis; if one depends on another tensor, all axes as `reference * scale + 2 * offset`."""
     references = [axis.reference for axis in axes if axis.reference is not None]
     if not references:
         return [axis.min for axis in axes]

@@ -1,4 +1,4 @@
-"""From a validated description to the content of `model.json`."""
+"""Make the manifest, the content of `model.json`, from a validated description."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def build_manifest(
     files: dict[str, str],
     origin: str,
 ) -> Manifest:
-    """The manifest of a package that was validated.
+    """The manifest of a package with a valid description.
 
     Args:
         description: the package's description.
         raw: its rdf.yaml as plain data.
-        id: the id that it is stored under.
+        id: the id under which it is stored.
         version: its version.
         folder: where its files are now.
         files: SHA-256 of each file, by its path within the package.
@@ -83,7 +83,7 @@ def build_manifest(
 
 
 def _path(source: Any) -> str:
-    """A file source of a description as a path within the package."""
+    """The path within the package that a file source in a description stands for."""
     return Path(str(getattr(source, "path", source))).name if Path(str(source)).is_absolute() else str(source)
 
 
@@ -100,13 +100,13 @@ def _tensor(spec: Any, scales: dict[tuple[str, str], float]) -> Tensor:
 
 
 def _dtype(spec: Any) -> str:
-    """What an input has to be, and what an output is: the postprocessing decides that, not `data_type` or `data`."""
+    """The dtype of an input or output. For outputs, the postprocessing determines it, not `data_type` or `data`."""
     if isinstance(spec, v0_4.InputTensorDescr):
         return str(spec.data_type)
     if isinstance(spec, v0_4.OutputTensorDescr):
-        return "float32"  # bioimageio.core applies `data_type` before the postprocessing, and this after it
+        return "float32"  # bioimageio.core applies `data_type` before the postprocessing, and this dtype after it
     if isinstance(spec, v0_5.OutputTensorDescr):
-        last = spec.postprocessing[-1]  # always one of these two: the specification adds it
+        last = spec.postprocessing[-1]  # always present: the specification adds one of these two steps
         return str(last.kwargs.dtype) if isinstance(last, v0_5.EnsureDtypeDescr) else "bool"
     return str(spec.dtype)
 
@@ -119,11 +119,11 @@ def _axes_0_4(spec: v0_4.InputTensorDescr | v0_4.OutputTensorDescr) -> tuple[Axi
 def _axis_0_4(shape: Any, index: int, letter: str, halo: int) -> Axis:
     id, type, reference = id_of(letter), type_of(letter), None
     if isinstance(shape, v0_4.ParameterizedInputShape):
-        # "The batch dimension can always be increased", says the specification, which wants its step to be 0.
+        # The specification requires step 0 here, but also says: "The batch dimension can always be increased".
         smallest, step = int(shape.min[index]), 1 if type == BATCH else int(shape.step[index])
     elif isinstance(shape, v0_4.ImplicitOutputShape):
         smallest, step = 1, 1
-        # A scale of 0 says the size by the offset alone; of what is no image, no size is asked for.
+        # A scale of 0 means that the offset alone is the size; outputs that are not images need no size.
         if type in IMAGE_AXES and (scale := shape.scale[index]):
             reference = SizeReference(str(shape.reference_tensor), id, float(scale), round(2 * shape.offset[index]))
     else:
@@ -153,7 +153,7 @@ def _scale(axis: Any) -> float:
 
 
 def _code(description: ModelDescription) -> tuple[str, ...]:
-    """Where the package runs Python of its own even with weights that need none."""
+    """The Python code that the package runs whatever its weights, such as custom processing steps."""
     reasons = []
     steps = [("preprocessing", spec) for spec in description.inputs] + [("postprocessing", spec) for spec in description.outputs]
     for kind, spec in steps:
@@ -170,7 +170,7 @@ def _test_tensors(description: ModelDescription, kind: Literal["inputs", "output
 
 
 def _triton_config(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> dict[str, Any]:
-    """Triton's model configuration: one dim for each axis of the RDF, batch included, -1 where the size is free."""
+    """Triton's model configuration: one dim for each axis of the RDF, including the batch; -1 if its size is not fixed."""
 
     def tensors(specs: Sequence[Tensor]) -> list[dict[str, Any]]:
         return [

@@ -1,7 +1,7 @@
 """The model store: import packages, list them, remove them.
 
-A package is written to a folder of its own on the same file system, validated and verified there, and renamed to its
-place at the end: an import that is cut off leaves nothing half-done.
+A package is written to a temporary folder on the same file system, validated and verified there, and finally renamed to its
+place: an interrupted import leaves nothing half-done.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ _LONG_AGO = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A package of the store. `is_default`: whether the plain id names this version.
+    """A package of the store. `is_default`: whether clients get this version by the id alone.
 
-    `refused`: after an import, names that the package says it has and that mean another package, or may mean none.
+    `refused`: after an import, the names that the package claims but did not get, because they belong to another package or are
+    not allowed.
     """
 
     manifest: Manifest
@@ -59,31 +60,31 @@ class StoredModel:
 
 
 class ModelStore:
-    """The models of one home."""
+    """The stored models of one home."""
 
     def __init__(self, folder: Path, max_size: int = 20 * 1024**3, triton_models: Path | None = None) -> None:
         """
         Args:
-            folder: of the store.
-            max_size: bytes of a package, at most.
-            triton_models: folder of the admin's own Triton models, whose names no package may have.
+            folder: the store's folder.
+            max_size: the largest size of a package, in bytes.
+            triton_models: the folder of the admin's own Triton models, whose names no package may have.
         """
         self.folder = folder
         self._max_size = max_size
         self._triton_models = triton_models
 
     def check_writable(self) -> None:
-        """Raises StoreReadOnly where the store is on a file system that is mounted read-only."""
+        """Raises StoreReadOnly if the store is on a file system that is mounted read-only."""
         if layout.is_read_only(self.folder):
             raise StoreReadOnly(self.folder)
 
     def import_package(self, source: Path, id: str | None = None, replace: bool = False) -> StoredModel:
-        """Import a package folder or zip, for the admin. What it says of its own names is taken where they are free.
+        """Import a package folder or zip, for the admin. It gets the names that it claims for itself if they are free.
 
         Args:
             source: the folder or zip.
-            id: the id to store it under; by default the one of its description, or its name.
-            replace: whether its name may mean another package than before: other content, or another version.
+            id: the id to store it under; by default the one in its description, or its name.
+            replace: whether a name may from now on mean this package instead of another version or content.
 
         Raises NotAPackage, InvalidPackage, BadId, NameTaken, ReservedName, StoreNotWritable.
         """
@@ -109,9 +110,9 @@ class ModelStore:
 
     @contextlib.contextmanager
     def incoming(self, source: Path | str) -> Iterator[Path]:
-        """A folder to put the package from `source` into; what is still there at the end is removed.
+        """A temporary folder for the package from `source`; it is removed at the end.
 
-        Raises StoreNotWritable, and NotAPackage for a source that cannot be read.
+        Raises StoreNotWritable, or NotAPackage if the source cannot be read.
         """
         with self._writing(source):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -119,13 +120,13 @@ class ModelStore:
                 yield folder
 
     def adopt(self, folder: Path, source: str, id: str, names: frozenset[str]) -> StoredModel:
-        """Take a complete package that was downloaded to the incoming `folder` into the store. No name changes its meaning.
+        """Store a complete package that was downloaded to the incoming `folder`. No existing name changes its meaning.
 
         Args:
-            folder: of `incoming`.
+            folder: a folder from `incoming`.
             source: where it came from, for messages and the manifest.
-            id: to store it under, as the client asked or the collection says.
-            names: further names of it, of which the same holds.
+            id: the id to store it under, which the client requested or the collection gives.
+            names: further names, which the client requested or the collection gives.
 
         Raises NotAPackage, InvalidPackage, BadId, NameTaken, ReservedName, StoreNotWritable.
         """
@@ -148,7 +149,7 @@ class ModelStore:
         return StoredModel(manifest, self.folder / place, is_default=aliases[id] == place)
 
     def install_shipped(self) -> None:
-        """Have the models that come with the project in the store, with the content that they came with and under their names."""
+        """Make sure that the bundled models are in the store, with their original content and under their names."""
         for package in sorted(SHIPPED_PACKAGES.iterdir()):
             try:
                 is_there = self.find(package.name).manifest.files == hash_files(package)
@@ -159,7 +160,7 @@ class ModelStore:
                 self.import_package(package, package.name, replace=True)
 
     def renew_manifests(self) -> None:
-        """Write the manifests of an earlier version anew, from the packages as they are; what cannot be read stays as it is."""
+        """Replace manifests of an earlier format by new ones. If a package cannot be read, its manifest stays as it is."""
         for file in sorted(self.folder.glob(f"*/*/{FILE_NAME}")):
             with contextlib.suppress(OSError, ValueError, KeyError, StoreError):
                 old = json.loads(file.read_text(encoding="utf-8"))
@@ -167,10 +168,10 @@ class ModelStore:
                     read = reader.read_package(old["origin"], file.parent, old["id"], old["files"])
                     kept = {"imported": old["imported"], "version": old["version"]}
                     layout.write_json(file, {**read.model_dump(mode="json"), **kept})
-                    logger.info("The manifest of %s was written anew", file.parent.relative_to(self.folder))
+                    logger.info("The manifest of %s was renewed", file.parent.relative_to(self.folder))
 
     def models(self) -> list[StoredModel]:
-        """Every stored package, by id and version."""
+        """All stored packages, sorted by id and version."""
         aliases = dict(read_aliases(self.folder))
         models = []
         for file in sorted(self.folder.glob(f"*/*/{FILE_NAME}")):
@@ -179,12 +180,12 @@ class ModelStore:
                 try:
                     manifest = Manifest.model_validate_json(file.read_text(encoding="utf-8"))
                 except FileNotFoundError:
-                    continue  # it is being replaced or removed at this moment
+                    continue  # the package is being replaced or removed at this moment
                 models.append(StoredModel(manifest, file.parent, aliases.get(manifest.id) == place))
         return models
 
     def remove(self, name: str) -> list[str]:
-        """Remove a model with all its versions (`id`) or one of them (`id/version`). Returns what was removed.
+        """Remove all versions of a model (`id`) or one of them (`id/version`). Returns what was removed.
 
         Raises NotStored.
         """
@@ -200,14 +201,14 @@ class ModelStore:
             others = [place for place in left.values() if place.split("/")[0] == id]
             if others and id not in left:
                 left[id] = max(others, key=lambda place: (self.folder / place / FILE_NAME).stat().st_mtime_ns)
-            # First the names, then the files: a reader never finds a name without its files.
+            # The names are removed before the files, so that a reader never finds a name without its files.
             layout.write_aliases(self.folder, left)
             for place in gone:
                 self._discard(self.folder / place)
             return gone
 
     def find(self, name: str) -> StoredModel:
-        """The package that any of its names means. Raises NotStored."""
+        """The package that a name stands for. Raises NotStored."""
         aliases = dict(read_aliases(self.folder))
         place = aliases.get(name)
         if place is None:
@@ -216,14 +217,15 @@ class ModelStore:
         return StoredModel(manifest, self.folder / place, aliases.get(manifest.id) == place)
 
     def names(self, model: StoredModel) -> set[str]:
-        """Every name of a package."""
+        """All names of a package."""
         place = _place(model)
         return {name for name, named in read_aliases(self.folder).items() if named == place}
 
     def export(self, model: StoredModel, target: Path) -> None:
-        """Write a package as the zip `target`, whole or not at all. Raises FileExists, StoreError.
+        """Write a package to the zip `target`, completely or not at all. Raises FileExists, StoreError.
 
-        Of one that was downloaded, the description leaves out the weights that were not, and names what else was not by its URL.
+        If it was downloaded, some of its files are not stored: the description then lacks the weights that were not downloaded,
+        and refers to other missing files by their URLs.
         """
         if target.exists():
             raise FileExists(target)
@@ -241,12 +243,12 @@ class ModelStore:
                     else:
                         archive.write(model.folder / name, name)
         except OSError as error:
-            raise StoreError(f"{target} could not be written: {error.strerror or error}. Name another file with -o.") from error
+            raise StoreError(f"{target} could not be written: {error.strerror or error}. Choose another file with -o.") from error
 
     def prune(self, keep: int) -> list[str]:
-        """Remove the packages that were not used for longest until the rest has at most `keep` bytes; says which.
+        """Remove the least recently used packages until the rest has at most `keep` bytes; returns the removed ones.
 
-        Those that come with the project stay.
+        Bundled models are not removed.
         """
         uses = last_uses(self.folder)
         shipped = {package.name for package in SHIPPED_PACKAGES.iterdir()}
@@ -260,9 +262,9 @@ class ModelStore:
         return removed
 
     def state(self) -> object:
-        """What differs when a package has come, gone, or got another name since: each such change writes all names anew.
+        """A value that changes when a package is added, removed or renamed, because each such change rewrites the file of names.
 
-        None where there is no store.
+        None if there is no store.
         """
         with contextlib.suppress(OSError):
             status = (self.folder / ALIASES_FILE).stat()
@@ -273,25 +275,25 @@ class ModelStore:
         return name in read_aliases(self.folder)
 
     def _check_id(self, manifest: Manifest, aliases: Mapping[str, str]) -> None:
-        """Raises BadId, ReservedName, NameTaken for an id that no package may have, or not this one."""
+        """Raises BadId, ReservedName or NameTaken if no package, or not this one, may have the id."""
         id = layout.check_id(manifest.id)
         if (shipped := shipped_package(id)) is not None and (id != shipped.name or manifest.files != hash_files(shipped)):
             raise ReservedName(id)
         if (other := same_but_for_case(id, aliases)) is not None:
-            raise NameTaken(other, "another package, and differs in nothing but its case", "Name another with --id ID.")
+            raise NameTaken(other, "another package, from whose name it differs only in case", "Choose another with --id ID.")
         if self._is_triton_model(id):
-            raise NameTaken(id, "a Triton model of this server's admin", "Name another with --id ID.")
+            raise NameTaken(id, "a Triton model of this server's admin", "Choose another with --id ID.")
 
     def _check_meaning(self, manifest: Manifest, aliases: Mapping[str, str]) -> None:
-        """Raises NameTaken where the package's names mean something else at present."""
-        remedy = "Import it with --replace to have the name mean this package from now on, or under another name with --id ID."
+        """Raises NameTaken if the package's names mean another package at present."""
+        remedy = "Import it with --replace so that the name means this package from now on, or under another name with --id ID."
         for name in (f"{manifest.id}/{manifest.version}", manifest.id):
             if name in aliases and (stored := self._stored(aliases[name])) is not None and stored.files != manifest.files:
                 differs = "a package with other content" if aliases[name] == name else f"the package {aliases[name]}"
                 raise NameTaken(name, differs, remedy)
 
     def _is_free(self, name: str, id: str, aliases: Mapping[str, str]) -> bool:
-        """Whether `name` may be a further name of the package `id`: it is nobody's, or already a name of this one."""
+        """Whether `name` may be a further name of the package `id`: it is free, or already a name of this package."""
         return (
             shipped_package(name) is None
             and same_but_for_case(name, aliases) is None
@@ -307,22 +309,22 @@ class ModelStore:
         return any(model.name.casefold() == name.casefold() and model.is_dir() for model in folder.iterdir())
 
     def _stored(self, place: str) -> Manifest | None:
-        """The manifest at `<id>/<version>`, where there is one that can be read."""
+        """The manifest at `<id>/<version>`; None if there is none, or it cannot be read."""
         try:
             return Manifest.model_validate_json((self.folder / place / FILE_NAME).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
 
     def _remove_impostors(self, id: str, is_there: bool) -> None:
-        """Remove what else has a shipped id, in whatever case: packages, as of an older version of the project, and names.
+        """Remove other packages and names with the id of a bundled model, in any case, such as those of an older version.
 
-        `is_there`: whether the id means the shipped package.
+        `is_there`: whether the id already means the bundled package.
         """
         aliases = dict(read_aliases(self.folder))
         own = aliases[id] if is_there else None
         wrong = {name: place for name, place in aliases.items() if place != own}
         for place in sorted({place for place in wrong.values() if place.split("/")[0].casefold() == id}):
-            logger.warning("Removed %s: its id is that of a model that comes with this server", place)
+            logger.warning("Removed %s: its id is reserved for a model that is bundled with this server", place)
             self.remove(place)
         if any(name.split("/")[0].casefold() == id for name in wrong):
             with self._writing(self.folder), layout.lock(self.folder):
@@ -339,7 +341,7 @@ class ModelStore:
         os.rename(folder, target)
 
     def _discard(self, folder: Path) -> None:
-        """Move a package aside and delete it: whoever reads it by its name finds all of it or nothing."""
+        """Move a package aside, then delete it, so that a reader finds all of it or nothing."""
         if folder.exists():
             with layout.held_folder(self.folder) as aside:
                 os.rename(folder, aside)
@@ -348,11 +350,11 @@ class ModelStore:
 
     @contextlib.contextmanager
     def _writing(self, source: Path | str) -> Iterator[None]:
-        """Turn what the system says about files into what a person can do about it."""
+        """Turn an OSError into an error that says what the user can do."""
         try:
             yield
         except OSError as error:
-            # Of a copy that fails the system names the source, also where the target has no room.
+            # If a copy fails, the OSError names the source even if the target's disk is full.
             file, reason = None if error.errno in _NO_ROOM else error.filename, error.strerror or str(error)
             if file is not None and not Path(os.fsdecode(file)).is_relative_to(self.folder):
                 raise NotAPackage(source, f"{os.fsdecode(file)} cannot be read ({reason})") from error
@@ -364,7 +366,7 @@ def _place(model: StoredModel) -> str:
 
 
 def _read(source: Path | str, folder: Path, id: str | None, must_be_whole: bool) -> tuple[Manifest, dict[str, Any]]:
-    """The manifest and the plain data of a package's description, both made to agree with its files, which are verified.
+    """Verify a package's files, adapt its description to them, and return its manifest and the description's plain data.
 
     Raises NotAPackage, InvalidPackage, FilesMissing, RefusedWeights.
     """

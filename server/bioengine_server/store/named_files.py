@@ -1,4 +1,4 @@
-"""Which files a description names, and where it does: for what fetches them, looks for them, or stores them by other names."""
+"""The files that a description names, and where it names them, so that they can be downloaded, found or renamed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PROCESSING = {"inputs": "preprocessing", "outputs": "postprocessing"}
 
 
 class Role(Enum):
-    """What a file is for; the value says it to people."""
+    """What a file is for; the value is used in messages."""
 
     WEIGHTS = "weights"
     EXTERNAL_DATA = "external data of weights"
@@ -30,12 +30,12 @@ class Role(Enum):
 
 
 COMPUTE = (Role.WEIGHTS, Role.EXTERNAL_DATA, Role.CODE, Role.PROCESSING)
-"""A part of what the model computes."""
+"""The roles of files that affect what the model computes."""
 
 
 @dataclass
 class NamedFile:
-    """A file that a description names. `holder[key]` is where it does, with `suffix` behind it.
+    """A file that a description names, in `holder[key]`, where `suffix` may follow its name.
 
     `weights`: the format of the weights that it belongs to.
     """
@@ -52,7 +52,7 @@ class NamedFile:
         return str(self.holder[self.key]).removesuffix(self.suffix)
 
     def rename(self, source: str) -> None:
-        """Have the description name it `source`."""
+        """Change the description so that it names the file `source`."""
         self.holder[self.key] = source + self.suffix
 
     @property
@@ -64,7 +64,7 @@ def named_files(raw: dict[str, Any]) -> Iterator[NamedFile]:
     """All files that a description names as parts of the package, by path or by URL, weights first.
 
     Args:
-        raw: the description as plain data, of format 0.4 or 0.5; what has another form than these say is passed over.
+        raw: the description as plain data, in format 0.4 or 0.5; entries that do not have the form of these formats are ignored.
     """
     weights = raw.get("weights")
     for name, entry in weights.items() if isinstance(weights, dict) else ():
@@ -91,7 +91,7 @@ def named_files(raw: dict[str, Any]) -> Iterator[NamedFile]:
 
 
 def weights_files(name: str, entry: dict[str, Any]) -> Iterator[NamedFile]:
-    """The files of the weights of one format, the weights themselves first."""
+    """The files of one weight format, the weights themselves first."""
     yield from _sourced(entry, Role.WEIGHTS, name)
     yield from _held(entry, "external_data", Role.EXTERNAL_DATA, name)
     architecture = entry.get("architecture")
@@ -109,19 +109,19 @@ def is_url(source: str) -> bool:
 
 
 def name_in(url: str) -> str:
-    """The name of the file that a URL means, as it stands there: the last part of its path; on Zenodo, that before `/content`.
+    """The name of the file that a URL refers to: the last part of its path; on Zenodo, the part before `/content`.
 
-    Empty where it has none.
+    Empty if there is none.
     """
     try:
         path = PurePosixPath(urlsplit(url).path)
-    except ValueError:  # no URL after all
+    except ValueError:  # not a valid URL
         return ""
     return path.parent.name if _is_content(path) else path.name
 
 
 def beside(description_url: str, source: str) -> str:
-    """The URL of a file beside a description; a query of the description's URL, such as its version, holds for it too."""
+    """The URL of a file beside a description, with the query of the description's URL, which may be its version."""
     url = urlsplit(description_url)
     end = _CONTENT if _is_content(PurePosixPath(url.path)) else ""
     base = url._replace(path=url.path.removesuffix(end), query="", fragment="").geturl()
@@ -129,7 +129,7 @@ def beside(description_url: str, source: str) -> str:
 
 
 def _is_content(path: PurePosixPath) -> bool:
-    """Whether the path of a URL is one of Zenodo's: `/api/records/1/files/weights.onnx/content`."""
+    """Whether the path of a URL has Zenodo's form: `/api/records/1/files/weights.onnx/content`."""
     return f"/{path.name}" == _CONTENT and path.parent.suffix != ""
 
 
@@ -144,7 +144,7 @@ def _sourced(item: dict[str, Any], role: Role, weights: str | None = None) -> It
 
 
 def _entries(items: Any, role: Role, weights: str | None = None) -> Iterator[NamedFile]:
-    """The files of a list of names, or of `{"source", "sha256"}`."""
+    """The files in a list whose entries are names or `{"source": ..., "sha256": ...}`."""
     for index, item in enumerate(_list(items)):
         if isinstance(item, str):
             yield NamedFile(items, index, role, weights=weights)

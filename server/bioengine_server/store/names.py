@@ -1,8 +1,8 @@
 """Which names a package may have.
 
-A name that clients use must not come to mean another package because a package says so. Names come from the admin (`--id`), from
-the client that asked (a download), or from the collection's own map. What a description says of itself is a proposal: it
-is taken where it is free, and by an import of the admin's only.
+A name that clients use must not mean another package just because that package claims it. Names come from the admin (`--id`),
+from the client that requested a download, or from the collection's own map. A name that a description claims for itself is only a
+proposal: it is used if it is free, and only when the admin imports the package.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from bioengine_server.store.errors import StoreError
 _SERVER = Path(__file__).resolve().parents[1]
 
 SHIPPED_PACKAGES = _SERVER / "packages"
-"""Packages that come with the project and are in every store, one folder for each id."""
+"""The bundled packages, which are in every store: a folder for each id."""
 
 _BENCH_PACKAGES = _SERVER / "bench" / "packages"
 
 
 class NameTaken(StoreError):
-    """A name that means something else already."""
+    """The name already means something else."""
 
     code = "name_taken"
 
     def __init__(self, name: str, means: str, remedy: str) -> None:
-        super().__init__(f"The name {name!r} means {means}, so nothing was changed. {remedy}")
+        super().__init__(f"The name {name!r} already means {means}, so nothing was changed. {remedy}")
 
 
 class ReservedName(StoreError):
-    """The name of a model that comes with the project."""
+    """The name belongs to a bundled model."""
 
     code = "reserved_name"
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"The name {name!r} is reserved for a model that comes with this server, and the package is another one, so it was "
-            "not stored. Import it under another name with --id ID."
+            f"The name {name!r} is reserved for a model that is bundled with this server, so the package was not stored. Import "
+            "it under another name with --id ID."
         )
 
 
 def shipped_package(name: str) -> Path | None:
-    """The folder of the package that comes with the project under this name (in whatever case), if there is one."""
+    """The folder of the bundled package with this name (in any case), if there is one."""
     id = name.split("/", maxsplit=1)[0].casefold()
     for parent in (SHIPPED_PACKAGES, _BENCH_PACKAGES):
         for package in parent.iterdir() if parent.is_dir() else ():
@@ -55,7 +55,7 @@ def shipped_package(name: str) -> Path | None:
 
 
 def proposed_id(raw: dict[str, Any]) -> str | None:
-    """The nickname or id in a description, where it can be an id of ours."""
+    """The nickname or id in a description; None if it cannot be the id of a stored package."""
     for candidate in (_bioimageio(raw).get("nickname"), raw.get("id")):
         if isinstance(candidate, str) and candidate and "/" not in candidate:
             return candidate
@@ -63,7 +63,7 @@ def proposed_id(raw: dict[str, Any]) -> str | None:
 
 
 def claimed_names(raw: dict[str, Any]) -> set[str]:
-    """What else a description says that its package is called: its id, its nickname, its DOI with and without the record."""
+    """All names that a description claims: its id, its nickname, its DOI with and without the record number."""
     deposit = _dict(_dict(raw.get("config")).get("_deposit"))
     config = _bioimageio(raw)
     names = set()
@@ -80,7 +80,7 @@ def is_doi(name: str) -> bool:
 
 
 def same_but_for_case(name: str, aliases: Mapping[str, str]) -> str | None:
-    """Another name of the store that differs from `name` in its case alone: people, and some file systems, take both for one."""
+    """Another name in the store that differs from `name` only in case: people, and some file systems, cannot tell them apart."""
     return next((other for other in aliases if other != name and other.casefold() == name.casefold()), None)
 
 

@@ -1,11 +1,11 @@
-"""Which other files an ONNX file reads its tensors from, found without ONNX itself.
+"""Find the other files from which an ONNX file reads its tensors, without the ONNX library.
 
-An ONNX file may keep tensors in files beside it, by any path that it likes: that of a secret of the server's, for one. ONNX
-Runtime reads them and the model gives them back as an image. So each is looked for here, at import, and must be a file that the
-package's description declares (`bioengine_server.store.external_data`).
+An ONNX file may keep tensors in other files, by any path, even that of a secret of the server. ONNX Runtime would read the file,
+and the model could return it as an image. So all these files are found at import, and each must be a file that the package's
+description declares (`bioengine_server.store.external_data`).
 
-The format is protobuf: a message is a row of fields, each a number, a wire type and a value. Only the messages on the way to a
-tensor are entered; everything else, weights included, is skipped without being read. Field numbers are those of onnx.proto3.
+The format is protobuf: a message is a sequence of fields, each with a number, a wire type and a value. Only messages that can
+contain a tensor are parsed; everything else, including weights, is skipped. Field numbers are those of onnx.proto3.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 _Buffer: TypeAlias = "mmap.mmap | bytes"
 
-# From each kind of message to the fields that lead to a tensor, and the kind of message that they hold.
+# For each kind of message, the fields that lead to a tensor, and the kind of message that they contain.
 _FIELDS = {
     "Model": {7: "Graph", 20: "Training", 25: "Function"},
     "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
@@ -35,12 +35,12 @@ _MAX_DEPTH = 100  # protobuf's own limit
 
 
 class NotOnnx(Exception):
-    """The file is not what protobuf can read."""
+    """The file is not valid protobuf."""
 
 
 @dataclass(frozen=True)
 class External:
-    """A tensor outside the ONNX file: `location` as it stands there, `offset` and `length` in bytes where they are given."""
+    """A tensor outside the ONNX file: its `location` as written in the file, and `offset` and `length` in bytes, if given."""
 
     location: str
     offset: str | None
@@ -48,7 +48,7 @@ class External:
 
     @property
     def path(self) -> PurePosixPath | None:
-        """Where the file lies from the folder of the ONNX file; None for what is no plain path below it."""
+        """The path relative to the ONNX file's folder; None if it is not a plain path below that folder."""
         path = PurePosixPath(self.location)
         is_plain = self.location == str(path) and not path.is_absolute() and ".." not in path.parts
         return path if self.location and is_plain and "\\" not in self.location and "\0" not in self.location else None
@@ -81,8 +81,8 @@ def _visit(content: _Buffer, start: int, end: int, kind: str, found: set[Externa
             _visit(content, first, last, inner[number], found, depth + 1)
     if entries:
         values = dict(entries)
-        if len(values) < len(entries):  # readers differ in which one they take
-            raise NotOnnx("a tensor says twice where it lies")
+        if len(values) < len(entries):  # implementations differ in which one they use
+            raise NotOnnx("a tensor gives its location twice")
         found.add(External(values.get("location", ""), values.get("offset"), values.get("length")))
 
 
@@ -98,7 +98,7 @@ def _entry(content: _Buffer, start: int, end: int) -> tuple[str, str]:
 
 
 def _fields(content: _Buffer, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Number, wire type, and first and last byte of the value of every field of a message."""
+    """Yields the number, wire type, and the start and end of the value, of every field in a message."""
     position = start
     while position < end:
         tag, position = _varint(content, position, end, _MAX_TAG)
@@ -119,10 +119,10 @@ def _fields(content: _Buffer, start: int, end: int) -> Iterator[tuple[int, int, 
 
 
 def _varint(content: _Buffer, position: int, end: int, most: int) -> tuple[int, int]:
-    """A number, at most `most`, and the position behind it.
+    """A number, at most `most`, and the position after it.
 
-    Readers differ in what they make of more bits than they keep: ONNX Runtime takes `EA 80 80 80 10` for field 13. So tags and
-    lengths, which say what is read as what, must be written in the one way that writers use: without zeros at the end.
+    Implementations differ in how they treat excess bits: ONNX Runtime reads `EA 80 80 80 10` as field 13. So tags and lengths,
+    which determine how the rest is read, must be in their shortest form, as all writers write them.
     """
     value = shift = 0
     while position < end and shift < 70:

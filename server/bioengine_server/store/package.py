@@ -1,4 +1,4 @@
-"""Take a bioimage.io package from a folder or a zip: copy it and verify its files. Packages are data; nothing in them is run."""
+"""Copy a bioimage.io package from a folder or a zip, and verify its files. Packages are data: nothing in them is run."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ from bioengine_server.untrusted import shown
 
 RDF = "rdf.yaml"
 RDF_NAMES = (RDF, "bioimageio.yaml", "model.yaml")
-"""Names of a description, or ends of its name, as in `my.rdf.yaml`; as in bioimageio.spec, the first that there is counts."""
+"""File names of a description, which may have a prefix as in `my.rdf.yaml`. As in bioimageio.spec, the first match is used."""
 
-# Folder of ours beside a stored package's files: what its tests gave.
+# The store's own folder beside a package's files, for test reports.
 REPORTS = "reports"
 
 OURS = (RDF, FILE_NAME, REPORTS)
-"""What a stored package has beside its own files, and none of these may be called."""
+"""Names that the store uses beside a package's files; no file of the package may have one."""
 
 _UNIQUE = {*RDF_NAMES, FILE_NAME}
 
-# What Finder and Windows put beside files.
+# Files that Finder and Windows add to folders.
 _JUNK = re.compile(r"(^|/)(\.DS_Store|\._[^/]*|Thumbs\.db|desktop\.ini)$|^__MACOSX/", re.IGNORECASE)
 
-# A zip whose content is many times larger than itself is no package; model weights hardly compress.
+# A zip whose content is many times larger than the zip is not a package, because model weights hardly compress.
 _MAX_EXPANSION = 200
 _MAX_FILES = 10_000
-_MAX_FOLDERS = 10  # around a package in a zip
-MAX_DEPTH = 20  # folders that a file may lie in, one within the other
-_MAX_MANIFEST = 60_000_000  # bytes; it is made of a reader's answer of at most a third, without spaces
+_MAX_FOLDERS = 10  # folders around the package in a zip
+MAX_DEPTH = 20  # nested folders above a file
+_MAX_MANIFEST = 60_000_000  # bytes; it is written, with spaces, from an answer of the reader of at most a third of this size
 _SAID_BY_MANIFEST = {"id", "version", "imported", "origin", "triton_config", "files"}
 _CHUNK = 1 << 20  # bytes
 _IS_UTF8 = 0x800  # flag of a zip's entry
 
 
 def copy_package(source: Path, target: Path, max_size: int) -> None:
-    """Copy the regular files of a package folder or zip, `max_size` bytes at most, into the empty folder `target`.
+    """Copy the regular files of a package folder or zip, at most `max_size` bytes, into the empty folder `target`.
 
     Raises NotAPackage.
     """
@@ -61,9 +61,9 @@ def copy_package(source: Path, target: Path, max_size: int) -> None:
     elif source.is_file() and zipfile.is_zipfile(source):
         _unzip(source, target, max_size)
     elif source.is_file() and source.name.endswith(RDF_NAMES):
-        raise NotAPackage(source, "it is a description alone; name the folder that it lies in with its files")
+        raise NotAPackage(source, "it is only a description; give the folder that contains it and its files")
     elif source.is_file():
-        raise NotAPackage(source, "it is a file, and not a zip")
+        raise NotAPackage(source, "it is a file, but not a zip")
     else:
         raise NotAPackage(source, "there is no such folder or file")
     _bring_rdf_to_top(source, target)
@@ -73,8 +73,8 @@ def _copy_folder(source: Path, target: Path, max_size: int) -> None:
     if not _descriptions(source):
         raise NotAPackage(source, f"the folder has no {RDF}")
     count = size = 0
-    # Each file is opened once, from its folder's descriptor: what is counted is what is copied, also when somebody exchanges
-    # files and folders for links meanwhile.
+    # Each file is opened once, by its folder's descriptor, so that the size that was checked is what is copied, even if somebody
+    # exchanges files and folders for links meanwhile.
     top = source.resolve()
     for folder, _, names, descriptor in os.fwalk(top):  # does not follow links to folders
         for name in names:
@@ -96,9 +96,9 @@ def _copy_folder(source: Path, target: Path, max_size: int) -> None:
 
 
 def _opened(source: Path, path: Path, name: str, folder: int) -> BinaryIO:
-    """The regular file `name` of the folder with the descriptor `folder`. Raises NotAPackage."""
+    """Open the regular file `name` in the folder with the descriptor `folder`. Raises NotAPackage."""
     try:
-        # O_NONBLOCK: to open a pipe waits for its other end.
+        # O_NONBLOCK, because opening a pipe would wait for its other end.
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
@@ -120,12 +120,12 @@ def _unzip(source: Path, target: Path, max_size: int) -> None:
             size = sum(entry.file_size for _, entry in named)
             _check_bounds(source, len(named), size, max_size)
             if size > _MAX_EXPANSION * max(source.stat().st_size, 1_000_000):
-                raise NotAPackage(source, "its content is far too large for its size")
+                raise NotAPackage(source, "its content is far too large for a zip of its size")
             _check_names(source, named)
             for name, entry in entries.items():
                 destination = target / name
                 destination.parent.mkdir(parents=True, exist_ok=True)
-                # Where the file system takes two names for one, the second is refused.
+                # If the file system considers two names the same, the second one is refused.
                 with archive.open(entry) as compressed, open(destination, "xb") as file:
                     shutil.copyfileobj(compressed, file)
     except (FileExistsError, NotADirectoryError) as error:
@@ -135,10 +135,10 @@ def _unzip(source: Path, target: Path, max_size: int) -> None:
 
 
 def _name(entry: zipfile.ZipInfo) -> str:
-    """The path of a zip's entry, with `/` between its parts and letters composed, wherever the zip was made.
+    """The path of a zip's entry, with `/` between its parts and composed letters, whatever system the zip was made on.
 
-    A zip says of a name that it is UTF-8, or else it should be of code page 437, as which zipfile has decoded it; Finder, among
-    others, writes UTF-8 and does not say so.
+    A flag marks names in UTF-8. Without it, zipfile decodes a name from code page 437, as the standard says; but Finder, among
+    others, writes UTF-8 without the flag.
     """
     name = entry.filename
     if not entry.flag_bits & _IS_UTF8:
@@ -148,9 +148,9 @@ def _name(entry: zipfile.ZipInfo) -> str:
 
 
 def _check_names(source: Path, named: list[tuple[str, zipfile.ZipInfo]]) -> None:
-    """Raises NotAPackage for an entry that is not a plain file inside the zip, and for two of one name.
+    """Raises NotAPackage for an entry that is not a plain file inside the zip, and for two entries with the same name.
 
-    A description, or a file of ours, in other letters is the same name; other files may differ in their case alone.
+    For descriptions and the store's own files, names that differ only in case are the same; for other files they are not.
     """
     folded = [name.casefold() if name.casefold().rpartition("/")[2] in _UNIQUE else name for name, _ in named]
     if len(set(folded)) < len(folded):
@@ -173,7 +173,7 @@ def _check_bounds(source: Path, count: int, size: int, max_size: int) -> None:
 
 
 def _bring_rdf_to_top(source: Path, target: Path) -> None:
-    """Packages may lie in one folder within the zip, and their description may have another name."""
+    """Move the package to the top if it is in a folder within the zip, and rename its description to rdf.yaml."""
     for _ in range(_MAX_FOLDERS):
         items = list(target.iterdir())
         if len(items) != 1 or not items[0].is_dir():
@@ -194,17 +194,17 @@ def _bring_rdf_to_top(source: Path, target: Path) -> None:
         raise NotAPackage(
             source, f"it has {len(found)} descriptions that differ ({', '.join(shown(file.name) for file in found)})"
         )
-    # An older description, by a name that counts less, stays as what it is: a file that nobody reads.
+    # An older description, with a name of lower priority, stays as an ordinary file that nobody reads.
     for other in [file for file in content if file != found[0] and content[file] == content[found[0]]]:
         other.unlink()
     found[0].rename(target / RDF)
-    if _is_ours(target / FILE_NAME):  # a stored folder is imported again
+    if _is_ours(target / FILE_NAME):  # a folder of a store is imported again
         (target / FILE_NAME).unlink()
         remove(target / REPORTS)
 
 
 def _is_ours(manifest: Path) -> bool:
-    """Whether a file is what a store writes beside a package, and not a `model.json` of the package itself."""
+    """Whether a store wrote this file beside a package. The package itself may have a file `model.json`."""
     if not manifest.is_file() or manifest.stat().st_size > _MAX_MANIFEST:
         return False
     try:
@@ -215,20 +215,20 @@ def _is_ours(manifest: Path) -> bool:
 
 
 def _descriptions(folder: Path) -> list[list[Path]]:
-    """The files of a folder that have names of a description, those of each name together, in the order in which names count."""
+    """The descriptions in a folder, grouped by name, in the order of priority of the names."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and not _JUNK.search(path.name))
     ranks = ([file for file in files if file.name == name or file.name.endswith(f".{name}")] for name in RDF_NAMES)
     return [rank for rank in ranks if rank]
 
 
 def read_rdf(folder: Path) -> bytes:
-    """The description of the package in `folder`; of one that is too large, enough to be refused by `reader.read_raw`."""
+    """The text of the package's description. If it is too large, just enough of it that `reader.read_raw` refuses it."""
     with open(folder / RDF, "rb") as file:
         return file.read(MAX_SIZE + 1)
 
 
 def hash_files(folder: Path, progress: Callable[[str], None] = lambda name: None) -> dict[str, str]:
-    """SHA-256 of every file in `folder`, by its path within."""
+    """The SHA-256 of every file in `folder`, by its path within the folder."""
     hashes = {}
     for file in sorted(folder.rglob("*")):
         if file.is_file():
@@ -240,13 +240,13 @@ def hash_files(folder: Path, progress: Callable[[str], None] = lambda name: None
 
 
 def verify_hashes(source: Path | str, raw: Any, files: dict[str, str]) -> None:
-    """Compare every `{source, sha256}` of a description with the files. Raises NotAPackage."""
+    """Compare every `{source, sha256}` in a description with the files. Raises NotAPackage."""
     if isinstance(raw, dict):
         name, wanted = raw.get("source"), raw.get("sha256")
         if isinstance(name, str) and name in files and isinstance(wanted, str) and files[name] != wanted.lower():
             raise NotAPackage(
                 source,
-                f"{shown(name)} is damaged: its SHA-256 is {files[name][:12]}…, the description says {shown(wanted[:12])}…",
+                f"{shown(name)} is damaged: its SHA-256 is {files[name][:12]}…, but the description says {shown(wanted[:12])}…",
             )
         for value in raw.values():
             verify_hashes(source, value, files)

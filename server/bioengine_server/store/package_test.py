@@ -1,6 +1,6 @@
-"""Test a stored package in the model runner's environment: by bioimageio.core, and in tiles against the whole.
+"""Test a stored package in the model runner's environment: with bioimageio.core, and tiled against whole.
 
-The report stays beside the package where the store can be written.
+The report is stored beside the package if the store can be written.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ REPORT_FILE = "test.json"
 
 @dataclass(frozen=True)
 class PackageTest:
-    """The outcome for one of a package's weights. `status`: passed, failed or not run.
+    """The outcome for one weight format of a package. `status`: passed, failed or not run.
 
-    `tiles`: how far the test image's result in tiles is from that of the whole, or why there is none.
+    `tiles`: how far the result in tiles differs from that for the whole test image, or why it cannot be compared.
     """
 
     weights: str
@@ -36,13 +36,13 @@ class PackageTest:
 
 
 def test_package(model: StoredModel, environments: Path, trusted: frozenset[str]) -> list[PackageTest]:
-    """Run the reference test of each of a package's weights that this server runs, and compare tiles with the whole.
+    """Run the reference test for each weight format that this server can run, and compare tiles with the whole image.
 
     Raises StoreError.
 
     Args:
-        model: of the store; its report is written to `reports/test.json` in its folder, where that can be.
-        environments: folder of the Python environments.
+        model: a stored model; the report is written to `reports/test.json` in its folder, if that can be written.
+        environments: the folder of the Python environments.
         trusted: the entries of BIOENGINE_TRUSTED_MODELS.
     """
     manifest = model.manifest
@@ -54,7 +54,7 @@ def test_package(model: StoredModel, environments: Path, trusted: frozenset[str]
         reasons = [f"not trusted: {each}" for each in code_of(manifest)] or [f"only {', '.join(manifest.unsupported_weights)}"]
         return [PackageTest("", "not run", "; ".join(reasons))]
     if not is_read_only(model.folder):
-        _reports_folder(model)  # that it can be written is known before a test that takes its time
+        _reports_folder(model)  # check that the report can be written before a test that may take long
     variables = {**os.environ, "BIOENGINE_TRUSTED_MODELS": ",".join(sorted(trusted))}
     results = run_test(manifest.id, model.folder, python, formats, variables)
     if not is_read_only(model.folder):
@@ -67,7 +67,7 @@ def test_package(model: StoredModel, environments: Path, trusted: frozenset[str]
 
 
 def _reports_folder(model: StoredModel) -> Path:
-    """Where the report stays, beside the package. Raises StoreNotWritable."""
+    """The folder for the report, beside the package. Raises StoreNotWritable."""
     reports = model.folder / REPORTS
     try:
         reports.mkdir(exist_ok=True)

@@ -1,5 +1,5 @@
 """Run the test of a package in the model runner's environment, and read its report. The test runs the package's model, whose code
-may do whatever it likes: it gets no terminal and no endless time or memory of ours, and its report is read with care.
+may be malicious: it gets no terminal, limited time and memory, and its report is checked before it is used.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from bioengine_server.store.errors import StoreError
 from bioengine_server.untrusted import printable
 
 _MAX = 3600.0  # seconds
-_MAX_OUTPUT = 65_536  # bytes; the latest are kept
+_MAX_OUTPUT = 65_536  # bytes; of more output, the last part is kept
 _MAX_REPORT = 1_000_000  # bytes
 
 
 class TilesOutcome(BaseModel):
-    """How far the result in tiles is from that of the whole, or why there is none."""
+    """How far the result in tiles differs from that for the whole image, or why it cannot be compared."""
 
     problem: str | None = None
     tile: dict[str, int] = {}
@@ -36,7 +36,7 @@ class TilesOutcome(BaseModel):
 
 
 class WeightsOutcome(BaseModel):
-    """The outcome for one of a package's weights. `summary`: bioimageio.core's own, in full."""
+    """The outcome for one weight format of a package. `summary`: bioimageio.core's complete summary."""
 
     status: Literal["passed", "failed"]
     errors: list[str]
@@ -60,14 +60,14 @@ class BadReport(StoreError):
 def run_test(
     id: str, package: Path, python: Path, formats: list[str], variables: Mapping[str, str], longest: float = _MAX
 ) -> dict[str, WeightsOutcome]:
-    """The report of the test, which runs confined as in Triton: it reads the package and writes to a folder of its own. Raises
-    StoreError.
+    """Run the test and return its report. The test is confined as in Triton: it reads the package and writes only to a temporary
+    folder. Raises StoreError.
 
     Args:
-        id, package: the model's, and its folder.
-        python: of the model runner's environment.
-        formats: the weights to test; the report has these and no others.
-        variables: the environment of the test.
+        id, package: the model's id, and its folder.
+        python: the Python of the model runner's environment.
+        formats: the weight formats to test; the report contains exactly these.
+        variables: the environment variables of the test.
         longest: seconds that it may take.
     """
     working = Path(tempfile.mkdtemp(prefix="bioengine-test-"))
@@ -84,14 +84,14 @@ def run_test(
 
 
 def _run(id: str, command: list[str], variables: Mapping[str, str], longest: float) -> tuple[int, str]:
-    """The exit status, and the end of what it said. Nothing that it has started goes on afterwards. Raises StoreError."""
+    """The exit status, and the end of the output. Afterwards, all processes of the test have ended. Raises StoreError."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env=variables,
-        # A session of its own: whoever shares ours could type into our terminal.
+        # In a session of its own: a process in this session could write input to this terminal.
         start_new_session=True,
     )
     assert process.stderr is not None
@@ -103,11 +103,13 @@ def _run(id: str, command: list[str], variables: Mapping[str, str], longest: flo
             poll.register(process.stderr, select.POLLIN)
             while process.poll() is None:
                 if time.monotonic() > end:
-                    raise StoreError(f"The test of {id} took more than {longest:.0f} s and was ended.")
+                    raise StoreError(
+                        f"The test of {id} took more than {longest:.0f} s and was stopped: the model is too slow, or never ends."
+                    )
                 if poll.poll(100):
                     data = os.read(process.stderr.fileno(), _MAX_OUTPUT)
                     said = (said + data)[-_MAX_OUTPUT:]
-                    if not data:  # closed by all that had it
+                    if not data:  # all processes that had the pipe have closed it
                         time.sleep(0.1)
             if poll.poll(0):
                 said = (said + os.read(process.stderr.fileno(), _MAX_OUTPUT))[-_MAX_OUTPUT:]
@@ -119,9 +121,9 @@ def _run(id: str, command: list[str], variables: Mapping[str, str], longest: flo
 
 
 def _read(id: str, file: Path, formats: list[str]) -> dict[str, WeightsOutcome]:
-    """Raises BadReport, FileNotFoundError."""
+    """Read and check the report. Raises BadReport, FileNotFoundError."""
     try:
-        # What the model may have put there instead of a file is neither followed nor waited for.
+        # The model may have put a link or a pipe there instead of a file: it must not be followed or waited for.
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise

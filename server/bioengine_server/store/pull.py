@@ -1,9 +1,9 @@
-"""From a description in the collection to a package in the store.
+"""Download a package: from a description in the collection to a package in the store.
 
     description -> the files it names -> downloaded and verified -> the store
 
-Only what is needed to run, test and show a model is fetched: of the weights those that the runner can run. Code of a package
-is fetched as the data that it is; the runner runs it only where the admin trusts the package.
+Only the files that are needed to run, test and show a model are downloaded: of its weights, those that the runner can run. Code
+of a package is downloaded as data; the runner runs it only if the admin trusts the package.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from bioengine_server.store.package import MAX_DEPTH, OURS, RDF
 from bioengine_server.store.yaml_text import dumped
 from bioengine_server.untrusted import shown
 
-_MAX_FILES = 1000  # that a description names
-_FILES_OF_FULL_LENGTH = 4  # what a package may take in all, in times of what one file may
-_MAX_CLAIMS = 4  # names that a description claims and the collection is asked about
-# Besides weights, and whether the package is of no use without.
+_MAX_FILES = 1000  # files that a description names
+_FILES_OF_FULL_LENGTH = 4  # a package may take this many times BIOENGINE_DOWNLOAD_TIMEOUT in total
+_MAX_CLAIMS = 4  # names claimed by a description that are looked up in the collection
+# Files besides the weights, and whether the package is useless without them.
 _FETCHED = {Role.PROCESSING: True, Role.TEST: True, Role.SAMPLE: False, Role.COVER: False, Role.DOCUMENTATION: False}
-# Attachments that hold tensors of ONNX weights, which format 0.4 cannot declare in another way.
+# Attachments that contain tensors of ONNX weights; format 0.4 has no other way to declare them.
 _EXTERNAL_DATA = (".data", ".onnx_data")
 
 
@@ -47,15 +47,15 @@ async def pull(
     max_size: int,
     progress: Progress = nobody,
 ) -> StoredModel:
-    """Download the package of `description` into the store, under the name that was asked for and what the collection confirms.
+    """Download the package of `description` into the store, under the requested name and the names that the collection confirms.
 
     Args:
-        store: to put it in.
-        downloader: to fetch with.
-        collection: that the description is from.
-        description: what is asked for.
-        max_size: bytes of the package, at most.
-        progress: told of each file.
+        store: the store that gets the package.
+        downloader: downloads the files.
+        collection: the collection that contains the description.
+        description: the description of the requested model.
+        max_size: the largest size of the package, in bytes.
+        progress: called for each file.
 
     Raises DownloadFailed, NotAPackage, InvalidPackage, BadId, NameTaken, ReservedName, StoreNotWritable.
     """
@@ -85,7 +85,7 @@ async def _fetch(
     max_size: int,
     progress: Progress,
 ) -> None:
-    """Download `files`, each with whether it is required, and have the description name them as they are in `folder`."""
+    """Download `files` (each with whether it is required) to `folder`, and change their names in the description accordingly."""
     names: dict[str, str] = {}
     paths = {_plain_path(file.source) for file in named_files(description.raw) if not is_url(file.source)}
     left = max_size
@@ -100,7 +100,7 @@ async def _fetch(
                 await downloader.fetch_file(url, target, file.sha256, left, progress)
             except NotThere as error:
                 if is_required:
-                    raise DownloadFailed(url, "there is no such file (404), and the description names it") from error
+                    raise DownloadFailed(url, "the file does not exist (404), although the description names it") from error
                 continue
             except DownloadFailed:
                 if is_required:
@@ -113,19 +113,19 @@ async def _fetch(
 
 @asynccontextmanager
 async def _in_time(url: str, seconds: float) -> AsyncIterator[None]:
-    """Raises DownloadFailed where the body takes longer."""
+    """Raises DownloadFailed if the context's body takes longer."""
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError as error:
         limit = f"{_FILES_OF_FULL_LENGTH} times BIOENGINE_DOWNLOAD_TIMEOUT"
-        raise DownloadFailed(url, f"the files that it names had not all come after {seconds:g} s, {limit}") from error
+        raise DownloadFailed(url, f"not all files that it names had arrived after {seconds:g} s, {limit}") from error
 
 
 async def _names(collection: Collection, description: Description) -> tuple[list[str], frozenset[str]]:
-    """The id to store a model under, with the one to take where that means another package, and its further names.
+    """The id under which to store a model, the one to use if that already means another package, and its further names.
 
-    What the description says of itself counts where the collection confirms it.
+    Names that the description claims are used only if the collection confirms them.
     """
     asked, raw = description.id, description.raw
     is_pinned = all(file.sha256 is not None for file, _ in _wanted(raw) if file.computes or file.role is Role.ATTACHMENT)
@@ -148,9 +148,10 @@ async def _names(collection: Collection, description: Description) -> tuple[list
 
 
 def _wanted(raw: dict[str, Any]) -> Iterator[tuple[NamedFile, bool]]:
-    """What to fetch of the files that a description names, each with whether it is required.
+    """Which of the files that a description names to download, each with whether it is required.
 
-    Of the weights those that the runner can run; those that need code of the package, with it, only where there are no others.
+    Of the weights, those that the runner can run. Weights that need code of the package, and that code, only if there are no
+    others.
     """
     weights = raw.get("weights")
     entries = {name: entry for name, entry in weights.items() if isinstance(entry, dict)} if isinstance(weights, dict) else {}
@@ -170,20 +171,21 @@ def _wanted(raw: dict[str, Any]) -> Iterator[tuple[NamedFile, bool]]:
 
 
 def _local_name(description_url: str, source: str, taken: set[str], paths: Container[str] = ()) -> str:
-    """Where to put a file within the package. Raises NotAPackage for a name that would lead out of it.
+    """The path of a file within the package. Raises NotAPackage for a name that would lead out of it.
 
     Args:
         description_url: for messages.
-        source: as the description has it.
-        taken: names of other sources.
-        paths: all that the description names, plain; the file at a URL gets none of them, also where nothing is fetched for it.
+        source: the file's path or URL in the description.
+        taken: the paths that other sources already have.
+        paths: all paths that the description names, normalised. A file from a URL gets none of them, even if that file is
+        missing.
     """
     path = PurePosixPath(name_in(source) if is_url(source) else source.replace("\\", "/"))
     own = None if is_url(source) else _plain_path(source)
     is_outside = path.is_absolute() or PureWindowsPath(path).anchor or ".." in path.parts or len(path.parts) > MAX_DEPTH
     is_ours = len(path.parts) > 1 and path.parts[0].casefold() in OURS
     if not path.parts or is_outside or is_ours or "\\" in str(path) or "\0" in str(path) or path.name.startswith("."):
-        raise NotAPackage(description_url, f"it names a file that is not one of the package ({shown(source)!r})")
+        raise NotAPackage(description_url, f"it names a file outside of the package ({shown(source)!r})")
     name = str(path)
     number = 1
     while name in taken or name.casefold() in OURS or ((plain := _plain_path(name)) in paths and plain != own):
@@ -193,5 +195,5 @@ def _local_name(description_url: str, source: str, taken: set[str], paths: Conta
 
 
 def _plain_path(source: str) -> str:
-    """The one spelling of what is the same file in a stored package."""
+    """A path in its normal form, in which the same file always has the same path."""
     return unicodedata.normalize("NFC", str(PurePosixPath(source.replace("\\", "/"))))

@@ -1,7 +1,7 @@
-"""Reads what packages and collections say of themselves, in processes of its own (`bioengine_server.store.reader_process`).
+"""Read descriptions of packages and lists of collections in separate processes (`bioengine_server.store.reader_process`).
 
-A description is written by whoever has written it: a few kilobytes can be made to take minutes and gigabytes. Read in the
-server's process, even in a thread, that would keep everybody waiting. There are `_PROCESSES` at most; what comes meanwhile waits.
+A description may be malicious: reading a few kilobytes can take minutes and gigabytes. In the server's process, even in a thread,
+that would block everybody. There are at most `_PROCESSES` such processes; further requests wait.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from bioengine_server.store.errors import InvalidPackage, NotAPackage
 from bioengine_server.store.external_data import RefusedWeights
 
 _PROCESSES = 2
-_PATIENCE = 60.0  # seconds for one answer, of which it may compute some
+_PATIENCE = 60.0  # seconds for one answer; the process may compute for a part of them
 _MAX_ANSWER = 20_000_000  # bytes
 
 T = TypeVar("T")
 
 
 class _NoAnswer(Exception):
-    """The process has ended, or had to be ended."""
+    """The process has ended, or had to be killed."""
 
 
 class _Idle(_NoAnswer):
-    """It had ended itself just when the request came."""
+    """The process had ended because it was idle, just when the request was sent."""
 
 
 def read_raw(source: Path | str, content: bytes) -> dict[str, Any]:
-    """The plain data of a description. Raises NotAPackage.
+    """Read a description as plain data. Raises NotAPackage.
 
     Args:
         source: where it came from, for messages.
@@ -53,41 +53,41 @@ def read_raw(source: Path | str, content: bytes) -> dict[str, Any]:
 
 
 def read_package(source: Path | str, folder: Path, id: str, files: dict[str, str]) -> Manifest:
-    """The manifest of a package, validated. Raises NotAPackage, InvalidPackage, PackageTooNew, RefusedWeights.
+    """Validate a package and make its manifest. Raises NotAPackage, InvalidPackage, PackageTooNew, RefusedWeights.
 
     Args:
         source: where it came from, for messages and the manifest.
         folder: where its files are now.
-        id: that it is stored under.
+        id: the id under which it is stored.
         files: SHA-256 of each file, by its path within the package.
     """
     return Manifest.model_validate(_ask(source, "read_package", b"", folder=str(folder), id=id, files=files, origin=str(source)))
 
 
 def external_paths(source: Path | str, file: Path) -> list[str]:
-    """The paths, from its own folder, of the files that the ONNX file `file` reads its tensors from. Raises NotAPackage.
+    """The files from which the ONNX file `file` reads its tensors, as paths relative to its folder. Raises NotAPackage.
 
     Args:
-        source: of its package, for messages.
+        source: where its package came from, for messages.
     """
     paths: list[str] = _ask(source, "external_paths", b"", file=str(file))
     return paths
 
 
 def search_listing(url: str, content: bytes, words: list[str]) -> list[dict[str, str]]:
-    """The models of a collection's listing that have all of `words`: id, name, description. Raises NotAPackage."""
+    """The models in a collection's listing that contain all `words`: id, name, description. Raises NotAPackage."""
     listed: list[dict[str, str]] = _ask(url, "search_listing", content, words=words)
     return listed
 
 
 def look_up(url: str, content: bytes, ids: list[str]) -> dict[str, str]:
-    """Where an id map says that the descriptions of `ids` are. Raises NotAPackage."""
+    """The URLs of the descriptions of `ids`, according to an id map. Raises NotAPackage."""
     found: dict[str, str] = _ask(url, "look_up", content, ids=ids)
     return found
 
 
 async def apart(read: Callable[..., T], *arguments: Any) -> T:
-    """`read(*arguments)`, one of these functions, while the event loop goes on."""
+    """Run `read(*arguments)`, one of these functions, without blocking the event loop."""
     return await asyncio.get_running_loop().run_in_executor(_readers, read, *arguments)
 
 
@@ -111,13 +111,13 @@ def _ask(source: Path | str, operation: str, content: bytes, **arguments: Any) -
 
 
 class _Process:
-    """One process, which is started when it is needed and ends itself when it is not."""
+    """One process, which is started when it is needed and ends when it is idle."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
     def answer(self, request: bytes) -> dict[str, Any]:
-        """Raises _NoAnswer."""
+        """Send a request and return the answer. Raises _NoAnswer."""
         try:
             return self._answer(request)
         except _Idle:
@@ -140,7 +140,7 @@ class _Process:
         return answer
 
     def _start(self) -> None:
-        # Nothing of the environment but what Python needs: no setting, no secret.
+        # Only the environment variables that Python needs: no settings, no secrets.
         environment = {key: os.environ[key] for key in ("PATH", "LANG", "LD_LIBRARY_PATH") if key in os.environ}
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-m", "bioengine_server.store.reader_process"],
@@ -155,7 +155,7 @@ class _Process:
         os.set_blocking(self._process.stdin.fileno(), False)
 
     def _end(self) -> int:
-        """End the process, and the fork of it that works; its exit status, 0 where it had ended itself, since it was idle."""
+        """Kill the process and its working fork. Returns the exit status, which is 0 if it had already ended, being idle."""
         process, self._process = self._process, None
         assert process is not None
         with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
@@ -178,7 +178,7 @@ class _Process:
 
 
 class _Lines:
-    """Bytes of a pipe until a deadline."""
+    """Reads from a pipe until a deadline."""
 
     def __init__(self, file: int, deadline: float) -> None:
         self._file, self._deadline, self._buffer = file, deadline, bytearray()
@@ -205,7 +205,7 @@ class _Lines:
 
 def _wait(file: int, event: int, deadline: float) -> None:
     """Wait until `file` can be read or written. Raises _NoAnswer at the deadline."""
-    poll = select.poll()  # `select.select` knows the first 1,024 files of a process only
+    poll = select.poll()  # `select.select` supports only the first 1,024 file descriptors of a process
     poll.register(file, event)
     if not poll.poll(max(0, int((deadline - time.monotonic()) * 1000))):
         raise _NoAnswer
@@ -219,7 +219,7 @@ _readers = ThreadPoolExecutor(
 
 
 def _own_process() -> _Process:
-    """The process of this thread."""
+    """The reader process that belongs to this thread."""
     if not hasattr(_local, "process"):
         _local.process = _Process()
     process: _Process = _local.process

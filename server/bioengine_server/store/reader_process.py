@@ -3,9 +3,8 @@
     python -I -m bioengine_server.store.reader_process
 
 A request is a line of JSON, `{"operation", "size", ...}`, and `size` bytes of content; the answer is a line with its size, and
-JSON. Each is worked on in a fork of its own, so that what is slow to import is imported once, and nothing of one description
-is left for the next. The fork has little memory, little time and nothing to write to; when it does not come to an end in
-order, this process ends too, and its parent starts another.
+JSON. Each request is handled in a fork, so that slow imports happen only once, and one description cannot affect the next. The
+fork has little memory, little time, and cannot write any file; if it fails, this process ends too, and its parent starts another.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from typing import Any
 from bioengine_server.store.description import Invalid, TooNew, Unreadable, build, parse
 from bioengine_server.store.external_data import BadWeights, paths_of
 
-_MEMORY = 1 << 30  # bytes of a fork; one that has done nothing has some 80 MB
+_MEMORY = 1 << 30  # bytes that a fork may have; at its start it has about 80 MB
 _MAX_ANSWER = 16_000_000  # bytes
-_IDLE_SECONDS = 60.0  # after which it ends, to give its memory back
+_IDLE_SECONDS = 60.0  # seconds of idle time after which the process ends, to free its memory
 
 
 def read_raw(content: bytes) -> Any:
@@ -42,7 +41,7 @@ def external_paths(content: bytes, file: str) -> list[str]:
 
 
 def search_listing(content: bytes, words: list[str]) -> list[dict[str, str]]:
-    """The models of a collection's listing that have all of `words`."""
+    """The models in a collection's listing that contain all `words`."""
     document = json.loads(content)
     items = document.get("items", document.get("collection", [])) if isinstance(document, dict) else document
     found = []
@@ -58,7 +57,7 @@ def search_listing(content: bytes, words: list[str]) -> list[dict[str, str]]:
 
 
 def look_up(content: bytes, ids: list[str]) -> dict[str, str]:
-    """Where an id map says that the descriptions of `ids` are; those that it has."""
+    """The URLs of the descriptions of those `ids` that an id map contains."""
     document = json.loads(content)
     found = {}
     for id in ids:
@@ -69,7 +68,7 @@ def look_up(content: bytes, ids: list[str]) -> dict[str, str]:
     return found
 
 
-# Each operation, and the seconds that it may compute.
+# The operations, and the seconds of computing time that each may use.
 _OPERATIONS: dict[str, tuple[Callable[..., Any], int]] = {
     "read_raw": (read_raw, 3),
     "read_package": (read_package, 12),
@@ -85,7 +84,7 @@ def _answer(operation: str, content: bytes, arguments: dict[str, Any]) -> bytes:
         encoded = json.dumps(answer, ensure_ascii=False).encode()
         if len(encoded) <= _MAX_ANSWER:
             return encoded
-        answer = {"unreadable": "what it says is too much"}
+        answer = {"unreadable": "its content is too large"}
     except Unreadable as error:
         answer = {"unreadable": str(error)}
     except TooNew as error:
@@ -96,14 +95,14 @@ def _answer(operation: str, content: bytes, arguments: dict[str, Any]) -> bytes:
         answer = {"bad_weights": str(error)}
     except MemoryError:
         answer = {"unreadable": "reading it takes too much memory"}
-    except (ValueError, RecursionError) as error:  # JSON that is none; text that cannot be encoded
+    except (ValueError, RecursionError) as error:  # invalid JSON, or text that cannot be encoded
         answer = {"unreadable": f"it cannot be read ({type(error).__name__})"}
     return json.dumps(answer).encode("utf-8", "backslashreplace")
 
 
 def _confine(seconds: int) -> None:
     for limit, value in (
-        (resource.RLIMIT_DATA, _MEMORY),  # and not RLIMIT_AS: weights that are mapped to be looked at take no memory
+        (resource.RLIMIT_DATA, _MEMORY),  # not RLIMIT_AS, which would count weights that are only mapped
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, 32),
@@ -113,7 +112,7 @@ def _confine(seconds: int) -> None:
 
 
 def main() -> None:
-    # What reading needs, once for all forks.
+    # Imported once for all forks.
     import bioimageio.spec  # noqa: F401
 
     import bioengine_server.store.manifest_builder  # noqa: F401

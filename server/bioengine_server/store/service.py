@@ -1,11 +1,11 @@
-"""The store service: what the server does about models that are asked for and not stored.
+"""The store service: downloads models that are requested but not stored.
 
-    id -> may this caller cause a download? -> his turn -> one download, however many wait for it -> the store
+    id -> may this caller cause a download? -> the caller's turn -> one download for all who wait for it -> the store
 
-Downloads and descriptions each have a lane, with so many at once in all and for each caller: a client who asks for a thousand
-models neither fills the disk with them at once nor keeps the others waiting.
+Downloads and descriptions each have a lane with limits, in total and for each caller: a client that requests a thousand models
+can neither fill the disk at once nor delay other clients.
 
-Triton's side needs neither the internet nor a secret.
+Only the server downloads: Triton needs neither the internet nor a secret for it.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ logger = logging.getLogger(__name__)
 
 _MAX_DESCRIPTIONS = 64
 
-# A download may last for hours, and its packages have tens of gigabytes: few at once, and one left for those with a token.
+# A download may take hours and tens of gigabytes: only few at once, and one place is reserved for callers with a token.
 _DOWNLOADS = LaneLimits(places=4, queue=64, caller_places=2, caller_queue=16, anonymous_places=3, patience=600)
 _DESCRIBING = LaneLimits(places=4, queue=128, caller_places=2, caller_queue=32, anonymous_places=3, patience=60)
-_DESCRIPTION_TIMEOUT = 60.0  # seconds that the collection may take to describe one model
+_DESCRIPTION_TIMEOUT = 60.0  # seconds that the collection may take to return one description
 _NOT_ALLOWED = {
     "token": "only clients with a token may have models downloaded",
     "admin": "only its admin downloads models",
@@ -56,7 +56,7 @@ _NOT_ALLOWED = {
 
 
 class StoreService:
-    """Fetches models from the collection into the store of one home."""
+    """Downloads models from the collection into the store of one home."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -68,7 +68,7 @@ class StoreService:
         self._listeners: dict[str, list[Progress]] = {}
 
     async def fetch(self, id: str, caller: Caller | None, progress: Progress = nobody) -> None:
-        """Have the model `id` in the store.
+        """Download the model `id` into the store.
 
         Args:
             id: a nickname, with or without a version, or a DOI; well-formed.
@@ -88,7 +88,7 @@ class StoreService:
                 self._listeners.pop(id, None)
 
     async def describe(self, id: str, caller: Caller | None) -> Manifest:
-        """What is known of a model that is not stored from its description alone; no weights are fetched.
+        """Describe a model that is not stored from its description alone; no weights are downloaded.
 
         Raises StoreError, Busy.
         """
@@ -101,16 +101,16 @@ class StoreService:
         return self._descriptions[id]
 
     async def search(self, words: list[str]) -> list[Listed] | None:
-        """The models of the collection's listing that have all of `words`; None where it has no listing. Raises StoreError."""
+        """The models in the collection's listing that contain all `words`; None if there is no listing. Raises StoreError."""
         async with self._downloader() as downloader:
             return await Collection(self._settings, downloader).search(words)
 
     def state(self) -> object:
-        """What differs when a package has come, gone, or got another name since; None where there is no store."""
+        """A value that changes when a package is added, removed or renamed; None if there is no store."""
         return self._store.state()
 
     def used(self, place: str) -> None:
-        """The package at `<id>/<version>` was used. Nobody waits for it to be written."""
+        """Note that the package `<id>/<version>` was used. It is written in the background."""
         if self._usage.used(place) and (self._writing is None or self._writing.done()):
             self._writing = asyncio.get_running_loop().run_in_executor(None, self._usage.write)
 
@@ -133,7 +133,7 @@ class StoreService:
         async with self._downloader() as downloader:
             if self._store.contains(id):
                 return
-            # Before the lock, which is a file: names that the collection does not have leave nothing in the store.
+            # Before the lock file is made, so that names that the collection does not have leave no files behind.
             description = await self._found(id, downloader)
             async with self._alone(id):
                 if self._store.contains(id):
@@ -163,7 +163,7 @@ class StoreService:
 
     @asynccontextmanager
     async def _alone(self, id: str) -> AsyncIterator[None]:
-        """Of several processes on one store, one downloads `id`; the others wait for it."""
+        """Only one of several processes with the same store downloads `id`; the others wait for it."""
         with self._writing_errors():
             name = f"download-{hashlib.sha256(id.encode()).hexdigest()[:24]}"
             stream = (layout.locks(self._settings.store) / name).open("w")
@@ -174,7 +174,7 @@ class StoreService:
 
     @contextmanager
     def _writing_errors(self) -> Iterator[None]:
-        """Raises StoreNotWritable for what the system says of the store."""
+        """Turn an OSError about the store into StoreNotWritable."""
         try:
             yield
         except OSError as error:

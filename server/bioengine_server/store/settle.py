@@ -1,10 +1,10 @@
-"""Have a package's description and its files speak of the same names, and find out what is missing, before it is stored.
+"""Make the names in a package's description match its files, and find out what is missing, before the package is stored.
 
-    rdf.yaml, files -> each source looked for -> description and files with names that work everywhere, or FilesMissing
+    rdf.yaml, files -> look for each source -> description and files with names that work everywhere, or FilesMissing
 
-The package may come from a computer where `w\\weights.onnx` and `w/weights.onnx` are one file, or an `ü` is two characters; its
-sources may be URLs of files that lie beside the description, or paths on its author's disk. What is meant is clear, so the
-description that is stored says it in the one way that is understood here. Names that differ in their case are different.
+The package may come from a computer where `w\\weights.onnx` and `w/weights.onnx` are the same file, or where an `ü` is two
+characters; its sources may be URLs of files that are beside the description, or paths on its author's disk. The description that
+is stored contains the names that the files have here. Names that differ only in case are different names.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from bioengine_server.store.package import OURS, RDF, REPORTS
 from bioengine_server.store.yaml_text import dumped
 from bioengine_server.untrusted import shown
 
-_NAMED = 5  # files that an error names
-# Other files, or programs, name these as well.
+_NAMED = 5  # files that an error message names
+# These are also named by other files or programs, so they must not be renamed.
 _KEPT = (Role.EXTERNAL_DATA, Role.ATTACHMENT)
 
 
 class FilesMissing(StoreError):
-    """Files that the description names and the package lacks.
+    """The description names files that the package does not contain.
 
-    `others`: by source, files that have the name of one, and not the SHA-256 that the description gives.
+    `others`: by source, files that have the same name, but not the SHA-256 that the description gives.
     """
 
     code = "files_missing"
@@ -52,11 +52,11 @@ class FilesMissing(StoreError):
             named.append(f"{len(names) - _NAMED} more")
         likely = {name.casefold(): name for name in has}
         hints = [
-            f" It has {shown(likely[name.casefold()])!r}, which differs in its case alone: give both the same name."
+            f" It has {shown(likely[name.casefold()])!r}, which differs only in case: give both the same name."
             for name in list(names)[:_NAMED]
             if name.casefold() in likely
         ] + [
-            f" Its file {shown(others[name])!r} is another or is damaged: its SHA-256 is not the one that the description gives."
+            f" Its file {shown(others[name])!r} is a different file or is damaged: its SHA-256 is not the one in the description."
             for name in list(names)[:_NAMED]
             if name in others
         ]
@@ -68,23 +68,24 @@ class FilesMissing(StoreError):
 
 
 def settle(source: Path | str, folder: Path, raw: dict[str, Any], must_be_whole: bool) -> None:
-    """Write the description in `folder` anew where it names files otherwise than they are called there, or has to be adapted.
+    """Rewrite the description in `folder` if its file names differ from the files' names, or if it has to be adapted.
 
-    Files are renamed where their names are not plain.
+    Files whose names contain other than ASCII letters are renamed.
 
     Args:
-        source: of the package, for messages.
-        folder: with its files, and the description as `rdf.yaml`.
-        raw: the plain data of the description; changed with it.
-        must_be_whole: whether the package has to have all that its description names by path. Of one that was downloaded,
-            from `source`, weights that are not run are not there, and what else is not there is named by its URL.
+        source: where the package came from, for messages.
+        folder: its folder, with the description as `rdf.yaml`.
+        raw: the plain data of the description; it is changed too.
+        must_be_whole: whether the package must contain all files that its description names by path. A downloaded package lacks
+        the
+            weights that cannot be run; other missing files are named by their URLs, relative to `source`.
 
     Raises FilesMissing.
     """
     files = _Files(folder)
     changed = adapt(raw)
     all_named = list(named_files(raw))
-    # What was downloaded is already named as it lies here: what still has a URL was not.
+    # Downloaded files already have their local names: a source that is still a URL was not downloaded.
     elsewhere = _Elsewhere(files, all_named) if must_be_whole else None
     found = [files.find(named.source) or (elsewhere.find(named) if elsewhere is not None else None) for named in all_named]
     for named, name in zip(all_named, found, strict=True):
@@ -110,7 +111,7 @@ def settle(source: Path | str, folder: Path, raw: dict[str, Any], must_be_whole:
 
 
 def leave_out_weights(raw: dict[str, Any], has: Iterable[str]) -> bool:
-    """Leave the weights whose files a package does not have out of its description; whether there are any such."""
+    """Remove weights from the description whose files are not in the package; returns whether there were any."""
     names = set(has)
     lacking = {
         file.weights
@@ -122,14 +123,14 @@ def leave_out_weights(raw: dict[str, Any], has: Iterable[str]) -> bool:
         return False
     raw["weights"] = {name: entry for name, entry in weights.items() if name not in lacking}
     for entry in raw["weights"].values():
-        # What they were converted from has to be another entry.
+        # `parent` must refer to another entry.
         if isinstance(entry, dict) and entry.get("parent") in lacking:
             del entry["parent"]
     return True
 
 
 def name_by_url(raw: dict[str, Any], has: Iterable[str], description_url: str) -> bool:
-    """Have the description name by URLs what a package does not have, but for its weights; whether there is any such file."""
+    """Name missing files, except weights, by their URLs in the description; returns whether there were any."""
     names, found = set(has), False
     for file in named_files(raw):
         belongs_to_weights = file.weights is not None and file.computes
@@ -140,9 +141,9 @@ def name_by_url(raw: dict[str, Any], has: Iterable[str], description_url: str) -
 
 
 def _lacking(missing: list[NamedFile], raw: dict[str, Any]) -> list[NamedFile]:
-    """Of the files that are not there, those without which a package is not whole.
+    """Of the missing files, those that a complete package needs.
 
-    What is named by a URL may stay where it is; but the weights of one format have to be here, and code that runs with any.
+    Files that are named by a URL may be missing, except the weights of at least one format, and code that runs with all formats.
     """
     by_url = [file for file in missing if is_url(file.source) and file.role is not Role.PROCESSING]
     absent = {file.weights for file in by_url if file.weights is not None and file.computes}
@@ -154,7 +155,7 @@ def _lacking(missing: list[NamedFile], raw: dict[str, Any]) -> list[NamedFile]:
 
 
 class _Files:
-    """The files of a package, by the names that descriptions may have for them."""
+    """The files of a package, by the names that a description may use for them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -168,7 +169,7 @@ class _Files:
         self._make_room_for_ours()
 
     def find(self, source: str) -> str | None:
-        """The file that a description means by the path `source`."""
+        """The file that a description refers to by the path `source`."""
         for spelling in (source, source.replace("\\", "/")):
             if spelling in self.names:
                 return spelling
@@ -183,11 +184,11 @@ class _Files:
         return self._hashes[name]
 
     def name_now(self, name: str) -> str:
-        """What the file that was called `name` is called now."""
+        """The present name of the file that was called `name`."""
         return self._renamed.get(name, name)
 
     def _make_room_for_ours(self) -> None:
-        """Give what is called like the files that the store puts beside a package another name, with all that is in it."""
+        """Rename files and folders of the package that have the name of a file or folder of the store's own."""
         names_of: dict[str, list[str]] = {}
         for name in self.names:
             names_of.setdefault(name.partition("/")[0], []).append(name)
@@ -203,7 +204,7 @@ class _Files:
                 self._composed[_composed(name)] = moved
 
     def name_plainly(self, name: str) -> None:
-        """Rename a file whose name has letters beyond ASCII, so that every process and every library opens it.
+        """Rename a file whose name has non-ASCII letters, so that every process and library can open it.
 
         It stays in its folder, beside the files that belong to it.
         """
@@ -213,7 +214,7 @@ class _Files:
         self._rename(name, str(self._free(path.with_name(_plain(path.name)))))
 
     def _free(self, path: PurePosixPath) -> PurePosixPath:
-        """`path`, with a number where something is called so already."""
+        """`path`, with a number if that name is already used."""
         target = path
         while str(target).casefold() in self._taken:
             self._numbers[str(path)] += 1
@@ -221,9 +222,9 @@ class _Files:
         return target
 
     def spell_as(self, names: Iterable[str], data: Iterable[str]) -> None:
-        """Give files of `data` those of `names` that are theirs but for how letters are written, where these are free.
+        """Rename files in `data` to the names in `names` that differ only in how letters are encoded, if these names are free.
 
-        An ONNX file, which nobody changes, reads them by these names.
+        An ONNX file refers to its data files by these names, and is not changed.
         """
         spelled = {_composed(file): file for file in data if file in self.names}
         for name in names:
@@ -245,12 +246,12 @@ class _Files:
 
 
 class _Elsewhere:
-    """Files of a package that its description names by where they were before: by a URL, or a path on its author's disk.
+    """Finds files that a description names by where they were before: by a URL, or by a path on the author's disk.
 
-    A file is taken for one of these by its last name, where its SHA-256 is the one that the description gives, or, where it gives
-    none, where nothing else in the description may mean the file: files of different folders often have the same names.
+    A file matches if it has the same last name, and the SHA-256 that the description gives. If it gives none, the file matches
+    only if nothing else in the description may refer to it: files in different folders often have the same name.
 
-    `others`: by source, files that have the name of one and another SHA-256.
+    `others`: by source, files with the same name but another SHA-256.
     """
 
     def __init__(self, files: _Files, all_named: Iterable[NamedFile]) -> None:
@@ -285,9 +286,9 @@ def _composed(name: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """`Gewichte-für-Zellen.onnx` as `Gewichte-fur-Zellen.onnx`; what is no letter with an accent becomes `_`.
+    """`Gewichte-für-Zellen.onnx` becomes `Gewichte-fur-Zellen.onnx`; other non-ASCII characters become `_`.
 
-    A name of a file, and no way elsewhere: some letters that are no dots and slashes are these when they are decomposed.
+    The result is always a plain file name: some characters become dots or slashes when they are decomposed, and are replaced.
     """
     letters = "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
     return re.sub(r"^\.|[^A-Za-z0-9._-]", "_", letters) or "_"

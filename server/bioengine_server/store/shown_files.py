@@ -1,4 +1,4 @@
-"""The files of a stored package that clients may have: those that show and test it."""
+"""The files of a stored package that clients may download: those that show and test the model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bioengine_server.store.named_files import Role, named_files
 
 
 def shown_files(manifest: Manifest) -> set[str]:
-    """The files that its description names to be shown; no weights and no code, whatever it says."""
+    """The files that the description lists for display and tests, but never weights or code."""
     rdf = manifest.rdf
     named = {source for key in LISTS for source in sources_of(rdf.get(key))} | set(sources_of([rdf.get("documentation")]))
     weights = {file for entry in manifest.weights.values() for file in entry.files}

@@ -15,11 +15,11 @@ from bioengine_server.store import layout
 logger = logging.getLogger(__name__)
 
 USAGE_FILE = "usage.json"
-_WRITE_INTERVAL = 30.0  # seconds; a use that is lost with the process is no harm
+_WRITE_INTERVAL = 30.0  # seconds; if the process dies, recent uses are lost, which does no harm
 
 
 def last_uses(store: Path) -> dict[str, datetime.datetime]:
-    """The last use of each package, by its place `<id>/<version>`."""
+    """The time of the last use of each package, by its key `<id>/<version>`."""
     try:
         document = json.loads((store / USAGE_FILE).read_text(encoding="utf-8"))
         return {place: datetime.datetime.fromisoformat(used) for place, used in document.items()}
@@ -28,7 +28,7 @@ def last_uses(store: Path) -> dict[str, datetime.datetime]:
 
 
 class UsageLog:
-    """Collects uses and writes them now and then."""
+    """Collects uses in memory and writes them from time to time."""
 
     def __init__(self, store: Path) -> None:
         self._store = store
@@ -36,15 +36,15 @@ class UsageLog:
         self._written = 0.0
 
     def used(self, place: str) -> bool:
-        """The package at `place` was used just now. True when it is time to `write`."""
+        """Note that the package at `place` was used now. Returns True when it is time to `write`."""
         self._uses[place] = datetime.datetime.now(datetime.UTC)
         return time.monotonic() - self._written > _WRITE_INTERVAL
 
     def write(self) -> None:
-        """Write the uses since the last time; waits for who changes the store."""
+        """Write the uses since the last time; waits while another process changes the store."""
         self._written = time.monotonic()
         new, self._uses = self._uses, {}
-        if not new or not self._store.is_dir():  # a `register` for a Triton elsewhere has no store
+        if not new or not self._store.is_dir():  # `register` for a Triton on another machine has no store
             return
         try:
             with layout.lock(self._store):

@@ -1,7 +1,8 @@
-"""YAML as bioimageio.spec reads it, in version 1.2: `no` is a word, `012` is twelve, and `1e-3` is a number.
+"""Read YAML 1.2, as bioimageio.spec does: `no` is a word, `012` is twelve, and `1e-3` is a number.
 
-PyYAML, which is fast, reads version 1.1. Where both differ, what we take a description to say would differ from what its model is
-run by; and a description that we write (since a file of it is named otherwise here) would not say what it said before.
+PyYAML, which is fast, reads YAML 1.1. Without the changes in this module, the server could read other values from a description
+than the library that runs the model, and a description that the server rewrites (because a file was renamed) could change its
+meaning.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _PLAIN_VALUES = (
 
 
 class Loader(_FastLoader):
-    """Dates stay the text that they are."""
+    """Reads dates as text."""
 
 
 class _Dumper(_FastDumper):
@@ -41,13 +42,13 @@ def _integer(loader: Any, node: yaml.ScalarNode) -> int:
     return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
-_NOT_FINITE = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}  # as plain data of JSON has them
+_NOT_FINITE = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}  # like numbers in JSON
 
 
 def _text(dumper: Any, text: str) -> yaml.ScalarNode:
     if text in _NOT_FINITE:
         return dumper.represent_scalar(_FLOAT, _NOT_FINITE[text])  # type: ignore[no-any-return]
-    # In quotes where a reader of either version could take it for a number or a date; words are what PyYAML looks after.
+    # In quotes if a reader of either version could read it as a number or a date; PyYAML itself quotes words such as `no`.
     style = '"' if re.match(r"[0-9.+-]", text) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)  # type: ignore[no-any-return]
 
@@ -60,5 +61,5 @@ _Dumper.add_representer(str, _text)
 
 
 def dumped(raw: dict[str, Any]) -> bytes:
-    """A description, as plain data, as YAML. By libyaml where it is there, which takes a tenth of the time."""
+    """Write the plain data of a description as YAML; with libyaml, if it is installed, which takes a tenth of the time."""
     return str(yaml.dump(raw, Dumper=_Dumper, sort_keys=False, allow_unicode=True)).encode()

@@ -212,7 +212,7 @@ def test_names_of_descriptions(make: Callable[..., Path], store: ModelStore, pac
 
 
 def test_a_description_alone_is_no_package(store: ModelStore, packages: Path) -> None:
-    with pytest.raises(NotAPackage, match="name the folder that it lies in"):
+    with pytest.raises(NotAPackage, match="give the folder that contains it"):
         store.import_package(packages / OLD / "rdf.yaml")
 
 
@@ -244,7 +244,9 @@ def test_a_file_beside_with_another_content_than_the_url_has(make: Callable[...,
         change=with_weights_named("https://zenodo.org/api/files/abc/other.onnx"),
         more={"other.onnx": b"not these weights"},
     )
-    with pytest.raises(FilesMissing, match=r"Its file 'other\.onnx' is another or is damaged: its SHA-256 is not the one"):
+    with pytest.raises(
+        FilesMissing, match=r"Its file 'other\.onnx' is a different file or is damaged: its SHA-256 is not the one"
+    ):
         store.import_package(archive)
 
 
@@ -322,7 +324,7 @@ def test_the_error_is_told_with_a_status(make: Callable[..., Path], tmp_path: Pa
     archive = make(names=lambda name: "Weights.ONNX" if name == "weights.onnx" else name)
     attempt = bioengine("models", "import", str(archive), "--home", str(tmp_path / "home"))
     assert attempt.returncode == 1 and attempt.stdout == ""
-    assert "It has 'Weights.ONNX', which differs in its case alone" in attempt.stderr and "Traceback" not in attempt.stderr
+    assert "It has 'Weights.ONNX', which differs only in case" in attempt.stderr and "Traceback" not in attempt.stderr
 
 
 def test_weights_by_url_beside_those_that_are_there(make: Callable[..., Path], store: ModelStore) -> None:
@@ -387,7 +389,7 @@ def test_what_only_a_newer_server_reads(make: Callable[..., Path], store: ModelS
     """Says so of a package of a newer format, and only of such a one."""
     unknown = {"output_ids": "any_output_of_tomorrow"}
     with pytest.raises(
-        PackageTooNew, match=r"This server is older .* format 0\.5\.99, and this server reads formats up to 0\.5\."
+        PackageTooNew, match=r"This server is older .* format 0\.5\.99, but this server reads formats up to 0\.5\."
     ):
         store.import_package(make(NEW, change=tolerance(unknown, version="0.5.99")))
     with pytest.raises(InvalidPackage, match="Correct rdf"):

@@ -205,10 +205,10 @@ def test_an_output_is_never_an_input(folder: Path, overwrite: bool, link: Callab
 def test_an_existing_file_is_refused_before_anything_runs() -> None:
     files = images("a.tif", "b.tif")
     images("out/b_old-otter.tif", "x-edges.tif")
-    with pytest.raises(OutputExists, match=r"out/b_old-otter\.tif is there already"):
+    with pytest.raises(OutputExists, match=r"out/b_old-otter\.tif already exists"):
         plan_runs(files, ONE, "out")
     assert len(plan_runs(files, ONE, "out", overwrite=True)) == 2
-    with pytest.raises(OutputExists, match=r"x-edges\.tif is there already"):
+    with pytest.raises(OutputExists, match=r"x-edges\.tif already exists"):
         plan_runs(files, TWO, "x.tif", all_outputs=True)
     plan_runs(files, TWO, "x.tif")
 

@@ -119,17 +119,17 @@ def bomb(package: Path, tmp_path: Path) -> Path:
         (with_link, "passwords is not a regular file"),
         (two_descriptions, "it has 2 descriptions that differ (my.rdf.yaml, rdf.yaml)"),
         (empty, "the folder has no rdf.yaml"),
-        (text, "it is a file, and not a zip"),
+        (text, "it is a file, but not a zip"),
         (nowhere, "there is no such folder or file"),
         (no_folder_of_packages, "the folder has no rdf.yaml"),
-        (cut_zip, "it is a file, and not a zip"),
+        (cut_zip, "it is a file, but not a zip"),
         (changed_zip, "the zip cannot be read"),
         (zip_with("../../outside"), "not a plain file inside it ('../../outside')"),
         (zip_with("/etc/outside"), "not a plain file inside it ('/etc/outside')"),
         (zip_with("..\\outside"), "not a plain file inside it"),
         (zip_with("link", 0o120777), "not a plain file inside it ('link')"),
         (zip_with("RDF.yaml"), "the zip has two entries of the same name"),
-        (bomb, "its content is far too large for its size"),
+        (bomb, "its content is far too large for a zip of its size"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -243,7 +243,7 @@ def test_export_and_prune(packages: Path, tmp_path: Path) -> None:
     store.export(store.find(ID), archive)
     again = ModelStore(tmp_path / "other").import_package(archive)
     assert again.manifest.files == store.find(ID).manifest.files
-    with pytest.raises(StoreError, match="is there already"):
+    with pytest.raises(StoreError, match="already exists"):
         store.export(store.find(ID), archive)
     with pytest.raises(StoreError, match="could not be written"):
         store.export(store.find(ID), tmp_path / "no" / "folder.zip")

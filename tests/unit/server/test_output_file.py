@@ -38,7 +38,7 @@ def test_an_existing_file_is_replaced_only_when_asked(tmp_path: Path) -> None:
     target = tmp_path / "x.txt"
     target.write_text("old")
     target.chmod(0o600)
-    with pytest.raises(OutputExists, match=r"x\.txt is there already.*--overwrite"), output_file(target) as file:
+    with pytest.raises(OutputExists, match=r"x\.txt already exists.*--overwrite"), output_file(target) as file:
         file.write(b"new")
     assert target.read_text() == "old"
     with output_file(target, overwrite=True) as file:

@@ -28,7 +28,7 @@ def test_a_place_where_nothing_can_be_written(tmp_path: Path, command: tuple[str
 def test_what_is_there_is_not_replaced(tmp_path: Path) -> None:
     for name, command in (("x.json", ("bench", "--json", tmp_path / "x.json")), ("mask.png", ("demo", "-o", tmp_path))):
         (tmp_path / name).write_text("my own")
-        assert f"{name} is there already" in refused(*command)
+        assert f"{name} already exists" in refused(*command)
         assert (tmp_path / name).read_text() == "my own"
 
 
@@ -38,4 +38,4 @@ def test_an_export_into_a_folder_has_the_models_name(packages: Path, tmp_path: P
     done = CliRunner().invoke(app, [str(argument) for argument in export])
     assert done.exit_code == 0, done.output
     assert len(list(tmp_path.glob("old-otter-*.zip"))) == 1
-    assert "is there already" in refused(*export)
+    assert "already exists" in refused(*export)

@@ -195,17 +195,17 @@ async def test_a_passing_fault_is_tried_again(mirror: Mirror, tmp_path: Path, fa
 @pytest.mark.parametrize(
     ("file", "fault", "expected"),
     [
-        ("weights.onnx", status(404), "there is no such file (404)"),
+        ("weights.onnx", status(404), "the file does not exist (404)"),
         ("weights.onnx", status(503), "the host answered 503"),
         ("weights.onnx", status(403), "the host answered 403"),
         ("weights.onnx", cut, "the transfer was cut off"),
-        ("weights.onnx", wrong, "it is damaged or was exchanged: its SHA-256 is"),
+        ("weights.onnx", wrong, "it is damaged or was replaced: its SHA-256 is"),
         ("weights.onnx", endless, "it is larger than 2 MB, the limit of BIOENGINE_MAX_PACKAGE_SIZE"),
         ("weights.onnx", drip, "it timed out after 3 s (BIOENGINE_DOWNLOAD_TIMEOUT)"),
         ("rdf.yaml", status(503), "the host answered 503"),
-        ("rdf.yaml", endless, "it is larger than 1 MB, which is the most"),
+        ("rdf.yaml", endless, "it is larger than 1 MB, the largest size"),
         ("rdf.yaml", drip, "it timed out after 3 s"),
-        ("weights.onnx", redirect("http://127.0.0.1:1/x"), "only https URLs are followed"),
+        ("weights.onnx", redirect("http://127.0.0.1:1/x"), "only https URLs are allowed"),
         ("weights.onnx", redirect("https://127.0.0.1:1/x"), "127.0.0.1 is not an address of the public internet"),
         ("weights.onnx", redirect("https://[::1]/x"), "::1 is not an address of the public internet"),
         ("weights.onnx", redirect("https://169.254.169.254/latest"), "169.254.169.254 is not an address of the public"),
@@ -213,9 +213,9 @@ async def test_a_passing_fault_is_tried_again(mirror: Mirror, tmp_path: Path, fa
         (
             "weights.onnx",
             redirect("https://localhost:1/x"),
-            "localhost has the address 127.0.0.1, which is not one of the public",
+            "localhost has the address 127.0.0.1, which is not on the public",
         ),
-        ("weights.onnx", redirect("file:///etc/passwd"), "only https URLs are followed"),
+        ("weights.onnx", redirect("file:///etc/passwd"), "only https URLs are allowed"),
         ("weights.onnx", redirect("weights.onnx"), "it was redirected more than 5 times"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -244,7 +244,7 @@ async def test_a_host_that_is_not_there(mirror: Mirror, tmp_path: Path) -> None:
 async def test_files_that_lead_out_of_the_package(mirror: Mirror, tmp_path: Path, source: str) -> None:
     edit_rdf(mirror, lambda rdf: rdf["weights"]["onnx"].update(source=source))
     config = mirror.settings(tmp_path / "home")
-    with pytest.raises(NotAPackage, match="names a file that is not one of the package"):
+    with pytest.raises(NotAPackage, match="names a file outside of the package"):
         await StoreService(config).fetch(ID, ANONYMOUS)
     assert leftovers(config.home) == []
 
@@ -277,7 +277,7 @@ async def test_who_may_cause_a_download(mirror: Mirror, tmp_path: Path) -> None:
             else:
                 with pytest.raises(DownloadNotAllowed, match=r"BIOENGINE_DOWNLOAD.*models pull conscientious-seashell"):
                     await service.describe(ID, caller)
-    with pytest.raises(Offline, match="since this server is offline"):
+    with pytest.raises(Offline, match="because this server is offline"):
         await StoreService(mirror.settings(tmp_path / "home", offline=True)).fetch(ID, None)
 
 
