@@ -31,7 +31,7 @@ from bioengine_server.http.routes import add_web
 from bioengine_server.http.server import HttpServer, listen
 from bioengine_server.hypha.application import create_hypha, hypha_store, share_service
 from bioengine_server.hypha.authenticator import Authenticator
-from bioengine_server.hypha.rpc_limits import guard_rpc, hide_tracebacks
+from bioengine_server.hypha.rpc_limits import hide_tracebacks, use_limited_rpc
 from bioengine_server.hypha.secrets import JWT_SECRET, checked_secret, home_secret, kept_secret, new_secret
 from bioengine_server.memory import leave_what_is_there
 from bioengine_server.parts import check_room, what_is_missing
@@ -222,7 +222,7 @@ async def run_registration(settings: Settings, hypha_url: str, token: str) -> No
         hide_tracebacks()
     # Whoever calls has come through the other server's door; who needs a token, and what is known of it, is known there.
     access = Access(settings.model_copy(update={"access": "open"}), registry=None)
-    guard_rpc(access.size_limit)
+    use_limited_rpc(access.size_limit)
     async with service_for(settings, access, settings.triton, secret, hypha_url, Watcher()) as service:
         async with background(Registration(service).run(hypha_url, token)):
             await stop.wait()

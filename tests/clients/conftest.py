@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.clients.matrix import PAGE, Matrix
-from tests.stack.conftest import filled_home, guarded, stack  # noqa: F401  # fixtures
+from tests.stack.conftest import filled_home, stack, token_stack  # noqa: F401  # fixtures
 from tests.stack.harness import ROOT, Stack, python
 
 

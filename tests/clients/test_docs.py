@@ -69,14 +69,14 @@ def environment_of(code: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def docs_token(guarded: Stack) -> str:
-    return guarded.token("docs")
+def docs_token(token_stack: Stack) -> str:
+    return token_stack.token("docs")
 
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: f"{block.page}-{block.line}")
 def test_program(request: pytest.FixtureRequest, tmp_path: Path, block: Block) -> None:
     """Those that have a token run where one is needed."""
-    stack: Stack = request.getfixturevalue("guarded" if "BIOENGINE_TOKEN" in block.code else "stack")
+    stack: Stack = request.getfixturevalue("token_stack" if "BIOENGINE_TOKEN" in block.code else "stack")
     token = request.getfixturevalue("docs_token") if "BIOENGINE_TOKEN" in block.code else ""
     address = USUAL_URL.removeprefix("http://")
     assert address in block.code

@@ -36,13 +36,13 @@ IMAGE = np.zeros((1, 3, 16, 16), np.float32)
 
 
 @pytest.fixture(scope="module")
-def tokens(guarded: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def tokens(token_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A token of each kind."""
-    made = {"none": "", "wrong": "not.a.token", "expired": guarded.token("expired", "--days", "0.0001")}  # 8.6 s
+    made = {"none": "", "wrong": "not.a.token", "expired": token_stack.token("expired", "--days", "0.0001")}  # 8.6 s
     started = time.monotonic()
-    made |= {name: guarded.token(name) for name in ("right", "revoked")}
-    revoke(guarded, "revoked")
-    made["own"] = made_by_an_anonymous_client(guarded.home, tmp_path_factory.mktemp("open") / "home")
+    made |= {name: token_stack.token(name) for name in ("right", "revoked")}
+    revoke(token_stack, "revoked")
+    made["own"] = made_by_an_anonymous_client(token_stack.home, tmp_path_factory.mktemp("open") / "home")
     time.sleep(max(0.0, 9 - (time.monotonic() - started)))
     return made
 
@@ -70,14 +70,14 @@ ALL_CLIENTS = [pytest.param(*client, marks=[] if client in CORE else pytest.mark
 @pytest.mark.parametrize("kind", REASONS)
 @pytest.mark.parametrize(("environment", "library", "mode"), ALL_CLIENTS, ids=lambda value: value.removeprefix("client-"))
 def test_clients(
-    guarded: Stack, tokens: dict[str, str], tmp_path: Path, environment: str, library: str, mode: str, kind: str
+    token_stack: Stack, tokens: dict[str, str], tmp_path: Path, environment: str, library: str, mode: str, kind: str
 ) -> None:
     np.save(tmp_path / "image.npy", IMAGE)
     request: dict[str, Any] = {"model_id": "conscientious-seashell", "inputs": [str(tmp_path / "image.npy")]}
     if tokens[kind]:
         request["token"] = tokens[kind]
     started = time.monotonic()
-    report = call(library, mode, guarded, tmp_path, request, environment=environment)
+    report = call(library, mode, token_stack, tmp_path, request, environment=environment)
     if kind == "right":
         assert report["success"] and report["outputs"][0].shape == (1, 1, 16, 16)
     else:
@@ -87,9 +87,9 @@ def test_clients(
 
 @pytest.mark.parametrize("kind", REASONS)
 @pytest.mark.parametrize("library", ["tritonclient", "pyotritonclient"])
-def test_tritons_clients(guarded: Stack, tokens: dict[str, str], library: str, kind: str) -> None:
+def test_tritons_clients(token_stack: Stack, tokens: dict[str, str], library: str, kind: str) -> None:
     script = str(ROOT / "tests" / "clients" / "triton_token.py")
-    program = [python("client-pyotritonclient"), script, library, guarded.url, *filter(None, [tokens[kind]])]
+    program = [python("client-pyotritonclient"), script, library, token_stack.url, *filter(None, [tokens[kind]])]
     report = json.loads(subprocess.run(program, capture_output=True, text=True, timeout=60, check=True).stdout)
     if kind == "right":
         assert report == {"shape": [1, 1, 16, 16]}
@@ -99,7 +99,7 @@ def test_tritons_clients(guarded: Stack, tokens: dict[str, str], library: str, k
 
 @pytest.mark.parametrize("kind", REASONS)
 @pytest.mark.parametrize("form", ["msgpack", "json"])
-def test_plain_http(guarded: Stack, tokens: dict[str, str], form: str, kind: str) -> None:
+def test_plain_http(token_stack: Stack, tokens: dict[str, str], form: str, kind: str) -> None:
     headers = {"Authorization": f"Bearer {tokens[kind]}"} if tokens[kind] else {}
     array = {"_rtype": "ndarray", "_rvalue": IMAGE.tobytes(), "_rshape": IMAGE.shape, "_rdtype": "float32"}
     if form == "json":
@@ -109,14 +109,14 @@ def test_plain_http(guarded: Stack, tokens: dict[str, str], form: str, kind: str
         "model_name": "bioengine-model-runner",
         "serialization": "imjoy",
     }
-    url = f"{guarded.url}/public/services/triton-client"
+    url = f"{token_stack.url}/public/services/triton-client"
     body = {"json": arguments} if form == "json" else {"data": msgpack.packb(arguments)}
     headers["Content-Type"] = f"application/{form}"
     answers = [
         requests.post(f"{url}/execute", headers=headers, **body),
         requests.get(f"{url}/get_config", {"model_name": "conscientious-seashell"}, headers=headers),
-        requests.get(f"{guarded.url}/triton/v2/models/conscientious-seashell/config", headers=headers),
-        requests.post(f"{guarded.url}/triton/v2/models/conscientious-seashell/infer", headers=headers),
+        requests.get(f"{token_stack.url}/triton/v2/models/conscientious-seashell/config", headers=headers),
+        requests.post(f"{token_stack.url}/triton/v2/models/conscientious-seashell/infer", headers=headers),
     ]
     if kind == "right":
         assert [answer.status_code for answer in answers] == [200, 200, 200, 400], "the last has no body"
@@ -128,9 +128,9 @@ def test_plain_http(guarded: Stack, tokens: dict[str, str], form: str, kind: str
         assert IN_A_HEADER[kind] in answer.json()["error"] and answer.json()["success"] is False
 
 
-def test_a_refusal_arrives_also_where_an_image_was_sent(guarded: Stack) -> None:
+def test_a_refusal_arrives_also_where_an_image_was_sent(token_stack: Stack) -> None:
     for path in ("public/services/triton-client/execute", "triton/v2/models/conscientious-seashell/infer", "no/such/page"):
-        answer = requests.post(f"{guarded.url}/{path}", data=bytes(30_000_000), timeout=60)
+        answer = requests.post(f"{token_stack.url}/{path}", data=bytes(30_000_000), timeout=60)
         assert answer.status_code == (404 if "no" in path.split("/") else 401)
 
 
@@ -154,25 +154,25 @@ PAGE = """<!doctype html>
 @pytest.mark.parametrize(
     "library", ["imjoy-rpc@0.5.59", pytest.param("imjoy-rpc@0.5.9", marks=pytest.mark.extended), "hypha-rpc@0.21.40"]
 )
-def test_pages(guarded: Stack, tokens: dict[str, str], library: str, kind: str) -> None:
+def test_pages(token_stack: Stack, tokens: dict[str, str], library: str, kind: str) -> None:
     html = PAGE.replace("LIBRARY", library).replace("URL", USUAL_URL)
-    report = run_page(html.replace("TOKEN", json.dumps(tokens[kind] or None)), guarded)
+    report = run_page(html.replace("TOKEN", json.dumps(tokens[kind] or None)), token_stack)
     assert ("1,1,16,16" if kind == "right" else REASONS[kind]) in report["result"], report
 
 
 @pytest.mark.parametrize("pause", [0, 3], ids=["at once", "a while after"])
 @pytest.mark.parametrize(("environment", "library", "mode"), ALL_CLIENTS, ids=lambda value: value.removeprefix("client-"))
 def test_a_token_that_is_revoked_while_its_client_is_connected(
-    guarded: Stack, environment: str, library: str, mode: str, pause: int
+    token_stack: Stack, environment: str, library: str, mode: str, pause: int
 ) -> None:
     """Its next call ends with an error at once, and with the reason where the library tells it."""
     name = f"{environment}-{mode}-{pause}"
-    program = [python(environment), str(ROOT / "tests" / "clients" / "revoked.py"), library, mode, guarded.url]
-    client = subprocess.Popen([*program, guarded.token(name)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    program = [python(environment), str(ROOT / "tests" / "clients" / "revoked.py"), library, mode, token_stack.url]
+    client = subprocess.Popen([*program, token_stack.token(name)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert client.stdin and client.stdout
     try:
         assert json.loads(client.stdout.readline())["success"]
-        revoke(guarded, name)
+        revoke(token_stack, name)
         time.sleep(pause)
         started = time.monotonic()
         client.stdin.write("\n")
@@ -187,26 +187,26 @@ def test_a_token_that_is_revoked_while_its_client_is_connected(
         client.wait()
 
 
-def test_what_was_made_of_a_token_dies_with_it(guarded: Stack) -> None:
-    with guarded.client(guarded.token("parent")) as parent:
+def test_what_was_made_of_a_token_dies_with_it(token_stack: Stack) -> None:
+    with token_stack.client(token_stack.token("parent")) as parent:
         child = parent.server.generate_token({"expires_in": 10**8})
-        with guarded.client(child) as other:
+        with token_stack.client(child) as other:
             assert other.run("conscientious-seashell", [IMAGE])["success"]
-        revoke(guarded, "parent")
+        revoke(token_stack, "parent")
         with pytest.raises(Exception, match="The token 'parent' has been revoked"):
-            guarded.client(child)
+            token_stack.client(child)
         with pytest.raises(Exception, match=r"The token 'parent' has been revoked|Connection"):
             parent.run("conscientious-seashell", [IMAGE])
 
 
-def test_commands_take_the_token_from_the_environment(guarded: Stack, tokens: dict[str, str], tmp_path: Path) -> None:
-    command = ["demo", "--server-url", guarded.url, "-o", str(tmp_path)]
+def test_commands_take_the_token_from_the_environment(token_stack: Stack, tokens: dict[str, str], tmp_path: Path) -> None:
+    command = ["demo", "--server-url", token_stack.url, "-o", str(tmp_path)]
     refused = bioengine(*command, BIOENGINE_TOKEN="")
     assert refused.returncode == 1 and NEEDED in refused.stderr and "BIOENGINE_TOKEN" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert bioengine(*command, BIOENGINE_TOKEN=tokens["right"]).returncode == 0
 
 
-def test_health_and_the_list_of_services_need_none(guarded: Stack) -> None:
+def test_health_and_the_list_of_services_need_none(token_stack: Stack) -> None:
     for path in ("/health/liveness", "/health/readiness", "/public/services", "/public/services/"):
-        assert get(guarded.url + path)[0] == 200
+        assert get(token_stack.url + path)[0] == 200

@@ -103,7 +103,7 @@ async def config(client):
 
 
 @call("tritonclient", "published example")
-async def router(client):
+async def runner(client):
     image = {"_rtype": "ndarray", "_rvalue": IMAGE.tobytes(), "_rshape": IMAGE.shape, "_rdtype": "float32"}
     request = msgpack.packb({"model_id": "conscientious-seashell", "inputs": [image]})
     answer = infer(client, "bioengine-model-runner", "kwargs", text(request), request_id="mine")

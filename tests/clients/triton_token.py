@@ -17,7 +17,7 @@ import tritonclient.http
 LIBRARY, URL = sys.argv[1:3]
 HEADERS = {"Authorization": f"Bearer {sys.argv[3]}"} if len(sys.argv) > 3 else {}
 IMAGE = np.zeros((1, 3, 16, 16), np.float32)
-ROUTER = "bioengine-model-runner"
+RUNNER = "bioengine-model-runner"
 
 
 def by_tritonclient():
@@ -30,13 +30,13 @@ def by_tritonclient():
 
 async def by_pyotritonclient():
     if not HEADERS:
-        config = await pyotritonclient.get_config(f"{URL}/triton", ROUTER)
+        config = await pyotritonclient.get_config(f"{URL}/triton", RUNNER)
     else:  # its own `execute` asks for the configuration without headers
         with pyotritonclient.http.InferenceServerClient(f"{URL}/triton") as client:
-            config = await client.get_model_config(ROUTER, headers=HEADERS)
+            config = await client.get_model_config(RUNNER, headers=HEADERS)
     answer = await pyotritonclient.execute_model(
         [{"inputs": [IMAGE], "model_id": "conscientious-seashell"}],
-        config={**config, "server_url": f"{URL}/triton", "model_name": ROUTER},
+        config={**config, "server_url": f"{URL}/triton", "model_name": RUNNER},
         serialization="imjoy",
         headers=HEADERS,
     )

@@ -17,12 +17,12 @@ import imjoy_rpc.hypha.rpc
 import pytest
 
 from tests.security.witness import Witness
-from tests.stack.conftest import filled_home, guarded, own_home, stack
+from tests.stack.conftest import filled_home, own_home, stack, token_stack
 from tests.stack.harness import ROOT, Stack, fill_home
 
-__all__ = ["filled_home", "guarded", "own_home", "siege", "stack", "witness"]
+__all__ = ["filled_home", "token_stack", "own_home", "siege", "stack", "witness"]
 
-_GUARDED = [
+_CHANGED = [
     (hypha_rpc.rpc, "index_object"),
     (hypha_rpc.websocket_client, "RPC"),
     (hypha_rpc.rpc, "format_traceback"),
@@ -79,9 +79,9 @@ def siege(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(autouse=True)
-def unguarded_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that guards the libraries as a server does leaves them to the next one as they were: its clients are strangers."""
-    for module, name in _GUARDED:
+def unchanged_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo a test's changes of the client libraries, such as a server makes, so that the next test uses them unchanged."""
+    for module, name in _CHANGED:
         monkeypatch.setattr(module, name, getattr(module, name))
 
 

@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from tests.clients.browser import installed, run_page
-from tests.stack.harness import ROUTER, Stack, example_input, wait_for
+from tests.stack.harness import RUNNER, Stack, example_input, wait_for
 from tests.stack.raw import GENERATIONS, RawClient
 
 STRANGER = "https://evil.example"
@@ -44,7 +44,7 @@ def ask(stack: Stack, method: str, path: str, body: bytes = b"", **headers: str)
 def execution(packages: Path) -> dict[str, Any]:
     inputs = [message.represent(array) for array in example_input(packages, "conscientious-seashell")]
     request = {"model_id": "conscientious-seashell", "inputs": inputs}
-    return {"inputs": [request], "model_name": ROUTER, "serialization": "imjoy"}
+    return {"inputs": [request], "model_name": RUNNER, "serialization": "imjoy"}
 
 
 def inference() -> tuple[bytes, dict[str, str]]:
@@ -81,8 +81,10 @@ REBOUND = [
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/health/readiness"), ("GET", GET_CONFIG), ("POST", EXECUTE), ("POST", INFER)]
 )
-def test_a_name_that_was_made_to_point_here_gets_nothing(stack: Stack, guarded: Stack, method: str, path: str, host: str) -> None:
-    for server in (stack, guarded):
+def test_a_name_that_was_made_to_point_here_gets_nothing(
+    stack: Stack, token_stack: Stack, method: str, path: str, host: str
+) -> None:
+    for server in (stack, token_stack):
         status, body, _ = ask(server, method, path, Host=host)
         assert status == 421
         assert repr(host) in json.loads(body)["error"] and "BIOENGINE_ALLOW_HOSTS" in json.loads(body)["error"]
@@ -249,14 +251,14 @@ def test_a_page_of_a_name_that_was_made_to_point_here(stack: Stack) -> None:
     assert run_page(page, stack, host="evil.example")["result"] == {"websocket": "refused", "read": "refused"}
 
 
-def test_answers_name_no_version(stack: Stack, guarded: Stack) -> None:
+def test_answers_name_no_version(stack: Stack, token_stack: Stack) -> None:
     secrets = [version(package) for package in ("hypha", "uvicorn", "starlette", "websockets", "fastapi")] + ["2.51", "uvicorn"]
     paths = [
         "/health/liveness", "/health/readiness", "/public/services", "/public/services/triton-client", "/no", "/openapi.json",
         "/docs", "/", "/triton/v2", "/triton/v2/health/live", "/triton/v2/models/none/config", "/triton/v2/logging", GET_CONFIG,
         "/ws",
     ]  # fmt: skip
-    for server in (stack, guarded):
+    for server in (stack, token_stack):
         for method in ("GET", "POST", "OPTIONS", "TRACE"):
             for path in paths:
                 status, body, headers = ask(server, method, path)
@@ -314,7 +316,7 @@ def test_what_a_client_names_forges_no_line_of_the_log(stack: Stack) -> None:
             with pytest.raises(RuntimeError):
                 client.call(f"{client.service}.execute", inputs=[], **{name: value})  # type: ignore[arg-type]
         request = {"model_id": forged, "inputs": [message.represent(np.zeros(2))]}
-        client.call(f"{client.service}.execute", inputs=[request], model_name=ROUTER, serialization="imjoy")
+        client.call(f"{client.service}.execute", inputs=[request], model_name=RUNNER, serialization="imjoy")
     for query in ("client_id=x%0Aforged%1b[2J", "client_id=a&token=x%0Aforged%1b[2J", "client_id=a&workspace=x%0Aforged%1b[2J"):
         with pytest.raises((InvalidStatus, RuntimeError, ConnectionClosed)):
             RawClient(stack, "imjoy-rpc", query=query)

@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import connect
 
 from tests.security.connections import Fake, Raw, serving
-from tests.stack.harness import ROUTER, Stack, example_input, get
+from tests.stack.harness import RUNNER, Stack, example_input, get
 
 HEADER = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 DEADLINE = 0.5  # seconds, in this process
@@ -223,7 +223,7 @@ def assert_serves(stack: Stack, packages: Path) -> None:
         assert get(stack.url + path)[0] == 200, path
     with connect_to_server({"server_url": stack.url, "method_timeout": 60}) as server:
         request = {"model_id": "conscientious-seashell", "inputs": example_input(packages, "conscientious-seashell")}
-        answer = server.get_service("triton-client").execute(inputs=[request], model_name=ROUTER, serialization="imjoy")
+        answer = server.get_service("triton-client").execute(inputs=[request], model_name=RUNNER, serialization="imjoy")
     assert answer["result"]["success"], answer
 
 

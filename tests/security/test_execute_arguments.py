@@ -1,4 +1,4 @@
-"""Arguments of `execute`: in range, or refused by name; and the router gets nothing of a client but what it reads."""
+"""Arguments of `execute`: in range, or refused by name; and the model runner gets only what it reads."""
 
 from __future__ import annotations
 

@@ -100,8 +100,8 @@ REFUSED = {
         for key in ("ctx", "user", "ws", "from", "to", "type", "method", "session", "parent", "data")
     },
     "encrypted": (frame({}, {"_enc": {"v": 2}, "data": b""}), "names '_enc'"),
-    "another's name": (frame({"from": "bob"}), "says that it is from 'bob'"),
-    "another workspace": (frame({"from": "public/alice"}), "says that it is from 'public/alice'"),
+    "another's name": (frame({"from": "bob"}), "claims to be from 'bob'"),
+    "another workspace": (frame({"from": "public/alice"}), "claims to be from 'public/alice'"),
     **{
         f"type {kind}": (frame({"type": kind}), f"its type is '{kind}'") for kind in ("peer_not_found", "error", "connected", "x")
     },
@@ -159,8 +159,11 @@ REFUSED = {
     "with_kwargs is text": (frame({}, {"args": [{}], "with_kwargs": "yes"}), "its with_kwargs is 'yes'"),
     "promise without a session": (frame({}, {"promise": "*", "t": 1}), "a promise and no session"),
     "promise of another session": (frame({"session": "s2"}, {"promise": promise("s1")}), "of its promise is 's1"),
-    "promise is text": (frame({"session": "s1"}, {"promise": "x"}), "its promise has not the parts"),
-    "promise has more": (frame({"session": "s1"}, {"promise": {**promise(), "x": 1}}), "its promise has not the parts"),
+    "promise is text": (frame({"session": "s1"}, {"promise": "x"}), "its promise does not have exactly the parts"),
+    "promise has more": (
+        frame({"session": "s1"}, {"promise": {**promise(), "x": 1}}),
+        "its promise does not have exactly the parts",
+    ),
     "promise resolves elsewhere": (
         frame(
             {"session": "s1"},
@@ -294,11 +297,11 @@ def test_a_name_leads_to_what_was_offered_under_it() -> None:
 
 
 def test_both_libraries_look_names_up_this_way(tmp_path: Any) -> None:
-    from bioengine_server.gateway.rpc import guard_legacy_rpc
-    from bioengine_server.hypha.rpc_limits import guard_rpc
+    from bioengine_server.gateway.rpc import use_offered_names
+    from bioengine_server.hypha.rpc_limits import use_limited_rpc
 
-    guard_rpc(lambda caller: None)  # type: ignore[arg-type,return-value]
-    guard_legacy_rpc()
+    use_limited_rpc(lambda caller: None)  # type: ignore[arg-type,return-value]
+    use_offered_names()
     assert hypha_rpc.rpc.index_object is function_names.find and imjoy_rpc.hypha.rpc.index_object is function_names.find
 
 

@@ -17,7 +17,7 @@ from bioengine_server.service.infer_options import checked_flag, checked_model_n
 from bioengine_server.service.tensors import checked_outputs
 from starlette.requests import Request
 
-from tests.stack.harness import ROUTER, Stack
+from tests.stack.harness import RUNNER, Stack
 
 ARRAY = {"_rtype": "ndarray", "_rvalue": bytes(8), "_rshape": [2], "_rdtype": "float32"}
 OPTIONS = (
@@ -50,7 +50,7 @@ def test_get_config_of_what_is_no_name(stack: Stack, value: Any) -> None:
     status, text = post(stack, "get_config", model_name=value)
     assert status == 400 and "'model_name' is refused" in text and len(text) < 500
     assert time.monotonic() - begun < 2
-    status, text = post(stack, "get_config", model_name=ROUTER, model_version=ARRAY)
+    status, text = post(stack, "get_config", model_name=RUNNER, model_version=ARRAY)
     assert status == 400 and "'model_version' is refused" in text
 
 

@@ -303,7 +303,7 @@ def test_a_start_with_what_is_there_reads_no_description(tmp_path: Path, monkeyp
     "id", ["bioengine-model-runner", "Bioengine-Model-Runner", "10.5281", "a--onnx", "../x", "a/b", "x\n", "a b", ""]
 )
 def test_ids_that_would_be_something_else(packages: Path, store: ModelStore, tmp_path: Path, id: str) -> None:
-    """The router's own name, another's version or weights, half of a DOI whose other half would be the version."""
+    """The model runner's own name, another's version or weights, half of a DOI whose other half would be the version."""
     with pytest.raises(BadId):
         store.import_package(packages / "old-otter", id)
     if "/" not in id and id:

@@ -76,9 +76,9 @@ def ends_of(store: Any, client: str) -> list[Any]:
     """The RPC ends of a client in the public workspace."""
     import gc
 
-    from bioengine_server.hypha.rpc_limits import _GuardedRPC
+    from bioengine_server.hypha.rpc_limits import LimitedRPC
 
-    found = [thing for thing in gc.get_objects() if isinstance(thing, _GuardedRPC)]
+    found = [thing for thing in gc.get_objects() if isinstance(thing, LimitedRPC)]
     return [end for end in found if end.client_id == client and end.workspace == "public"]
 
 

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from tests.security.witness import PROBE, Witness
-from tests.stack.harness import ROUTER, Stack
+from tests.stack.harness import RUNNER, Stack
 
 MSGPACK = {"Content-Type": "application/msgpack"}
 
@@ -30,7 +30,7 @@ def call(stack: Stack, body: bytes | dict[str, Any]) -> tuple[int, Any]:
 
 
 def run(stack: Stack, request: dict[str, Any], **more: Any) -> tuple[int, Any]:
-    return call(stack, {"inputs": [request], "model_name": ROUTER, "serialization": "imjoy", **more})
+    return call(stack, {"inputs": [request], "model_name": RUNNER, "serialization": "imjoy", **more})
 
 
 def array(value: np.ndarray) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def test_the_probes_model_is_not_run_for_clients(witness: Witness, tile: int | N
         status, answer = run(stack, {"model_id": model_id, "inputs": [array(BIG)], **asked})
         assert status == 200 and "is reserved for the server's own readiness probe" in answer["result"]["error"], answer
         header, data = kwargs(msgpack.packb({"model_id": model_id, "inputs": [array(BIG)], **asked}))
-        status, text = infer(stack, ROUTER, header, data)
+        status, text = infer(stack, RUNNER, header, data)
         assert status == 400 and "is reserved for the server's own readiness probe" in text
     for name in (PROBE, f"{PROBE}--onnx"):
         status, answer = call(stack, {"inputs": [array(BIG)], "model_name": name})
@@ -130,13 +130,13 @@ WRONG: dict[str, tuple[str, Any, bytes, str]] = {
     "sequence id": ("counter", SESSION, bytes(4), "or a short text"),
     "no sequence": ("counter", {"inputs": [tensor("value", [1, 1], 4)]}, bytes(4), "correlation ID"),
     "version": (f"{SEASHELL}/versions/2", {"inputs": [RIGHT]}, IMAGE.tobytes(), "2"),
-    "version of the router": (f"{ROUTER}/versions/2", *ASKED, "2"),
-    "two elements": (ROUTER, packed([2], 10), b"\1\0\0\0x" * 2, ONE),
-    "no element": (ROUTER, packed([0], 0), b"", ONE),
-    "numbers": (ROUTER, packed([4], 4, "UINT8"), bytes(4), ONE),
-    "no kwargs": (ROUTER, {"inputs": []}, b"", ONE),
-    "length of an element": (ROUTER, packed([1], 8), b"\xff\xff\xff\xff1234", "are not the 1 BYTES elements"),
-    "output of the router": (ROUTER, {**ASKED[0], "outputs": [{"name": "other"}]}, ASKED[1], "other"),
+    "version of the model runner": (f"{RUNNER}/versions/2", *ASKED, "2"),
+    "two elements": (RUNNER, packed([2], 10), b"\1\0\0\0x" * 2, ONE),
+    "no element": (RUNNER, packed([0], 0), b"", ONE),
+    "numbers": (RUNNER, packed([4], 4, "UINT8"), bytes(4), ONE),
+    "no kwargs": (RUNNER, {"inputs": []}, b"", ONE),
+    "length of an element": (RUNNER, packed([1], 8), b"\xff\xff\xff\xff1234", "are not the 1 BYTES elements"),
+    "output of the model runner": (RUNNER, {**ASKED[0], "outputs": [{"name": "other"}]}, ASKED[1], "other"),
 }
 
 
@@ -180,7 +180,7 @@ def test_options_beyond_their_range_are_refused_by_name(witness: Witness, option
     (name,) = options
     for request in (
         {"inputs": [array(np.ones((1, 1), np.float32))], "model_name": "counter"},
-        {"inputs": [{"model_id": SEASHELL, "inputs": [array(IMAGE)]}], "model_name": ROUTER, "serialization": "imjoy"},
+        {"inputs": [{"model_id": SEASHELL, "inputs": [array(IMAGE)]}], "model_name": RUNNER, "serialization": "imjoy"},
     ):
         status, answer = call(witness.stack, {**request, **options})
         named = "model_name" if name == "model_version" and request["model_name"] == "counter" else name
@@ -196,26 +196,26 @@ def test_options_beyond_their_range_are_refused_by_name(witness: Witness, option
     ],
     ids=str,
 )
-def test_the_routers_own_keys_are_refused_by_name(witness: Witness, request_: dict[Any, Any]) -> None:
+def test_the_model_runners_own_keys_are_refused_by_name(witness: Witness, request_: dict[Any, Any]) -> None:
     status, answer = run(witness.stack, request_)
     assert status == 400 and "the request has the unknown key" in answer["error"], answer
     header, data = kwargs(msgpack.packb(request_))
-    status, text = infer(witness.stack, ROUTER, header, data)
+    status, text = infer(witness.stack, RUNNER, header, data)
     assert status == 400 and "the request has the unknown key" in text
 
 
 def test_a_key_that_is_there_twice_is_read_once(witness: Witness) -> None:
-    """Whichever counts: there is one reading of it, and what the router gets is written anew."""
+    """All parts read the request in the same way, because the model runner gets a rewritten one."""
     twice = b"\x83" + b"".join(
         msgpack.packb(item) for item in ("operation", "status", "model_id", SEASHELL, "operation", "end_run")
     )
     header, data = kwargs(twice)
-    status, text = infer(witness.stack, ROUTER, header, data)
+    status, text = infer(witness.stack, RUNNER, header, data)
     assert status == 400 and "unknown key 'operation'" in text
     reference = {"_rtype": "ndarray", "_rfile": "sent-1", "_rshape": [1, 3, 32, 32]}
     files = msgpack.packb({"model_id": SEASHELL, "inputs": [reference]})
     header, data = kwargs(files)
-    status, text = infer(witness.stack, ROUTER, header, data)
+    status, text = infer(witness.stack, RUNNER, header, data)
     assert status == 400 and "kwargs" in text
 
 
@@ -223,7 +223,7 @@ def test_a_key_that_is_there_twice_is_read_once(witness: Witness) -> None:
 def test_results_that_are_no_text_do_no_harm_where_text_is_asked_for(witness: Witness, parameters: dict[str, bool]) -> None:
     header, data = ASKED
     outputs = [{"name": "result", "parameters": parameters}]
-    status, _ = infer(witness.stack, ROUTER, {**header, "outputs": outputs, "id": "mine"}, data)
+    status, _ = infer(witness.stack, RUNNER, {**header, "outputs": outputs, "id": "mine"}, data)
     assert status == 200 if parameters.get("binary_data") else status in (200, 400)
 
 
@@ -237,10 +237,10 @@ def test_a_client_in_a_loop_of_refused_requests_never_takes_readiness(witness: W
             "priority": run(stack, stored, priority=-1),
             "no sequence": call(stack, {"inputs": [array(np.ones((1, 1), np.float32))], "model_name": "counter"}),
             "channels": infer(stack, SEASHELL, image([1, 2, 32, 32], 8192), bytes(8192)),
-            "no element": infer(stack, ROUTER, packed([0], 0)),
-            "no dict": infer(stack, ROUTER, *kwargs(b"")),
-            "version of the router": infer(stack, f"{ROUTER}/versions/7", *ASKED),
-            "output of the router": infer(stack, ROUTER, {**ASKED[0], "outputs": [{"name": "x"}]}, ASKED[1]),
+            "no element": infer(stack, RUNNER, packed([0], 0)),
+            "no dict": infer(stack, RUNNER, *kwargs(b"")),
+            "version of the model runner": infer(stack, f"{RUNNER}/versions/7", *ASKED),
+            "output of the model runner": infer(stack, RUNNER, {**ASKED[0], "outputs": [{"name": "x"}]}, ASKED[1]),
         }
         if any(status == 429 for status, _ in answers.values()):
             time.sleep(0.5)  # Hypha's own limit of requests in a second

@@ -14,7 +14,7 @@ import pytest
 
 from tests.security.test_triton_attacks import infer
 from tests.security.witness import Witness
-from tests.stack.harness import ROUTER
+from tests.stack.harness import RUNNER
 
 REQUESTS = int(os.environ.get("FUZZED_REQUESTS", "300"))
 SIZES = {"FP32": 4, "UINT8": 1, "INT64": 8, "BOOL": 1, "FP16": 2}
@@ -27,7 +27,7 @@ NAMES = ["image", "value", "param", "kwargs", "mask", "START", "CORRID", "other"
 RIGHT = {
     "conscientious-seashell": ([1, 3, 32, 32], ["mask"]), "counter": ([1, 1], ["sum"]),
     "cellpose-like": ([1, 4, 4], ["mask", "info"]), "old-otter": ([1, 1, 32, 48], ["output"]),
-    "two-inputs": ([1, 1, 4, 8, 8], ["mask"]), ROUTER: ([1], ["result"]),
+    "two-inputs": ([1, 1, 4, 8, 8], ["mask"]), RUNNER: ([1], ["result"]),
 }  # fmt: skip
 
 

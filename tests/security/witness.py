@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.stack.harness import ROUTER, Client, Stack, example_input, get
+from tests.stack.harness import RUNNER, Client, Stack, example_input, get
 
 PROBE = "bioengine-probe"
 
@@ -34,8 +34,8 @@ class Witness:
                 self.not_ready.append(reason)
 
     def _processes(self) -> set[int]:
-        """Triton, its routers and the probe's model; other models may be loaded meanwhile."""
-        stubs = [*self.stack.stubs(ROUTER), *self.stack.stubs(PROBE), *self.stack.stubs("conscientious-seashell")]
+        """Triton, its model runners and the probe's model; other models may be loaded meanwhile."""
+        stubs = [*self.stack.stubs(RUNNER), *self.stack.stubs(PROBE), *self.stack.stubs("conscientious-seashell")]
         return {self.stack.triton().pid, *(process.pid for process in stubs)}
 
     def is_right(self, client: Client) -> None:

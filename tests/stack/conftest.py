@@ -26,9 +26,9 @@ def stack(filled_home: Path) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
-def guarded(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def token_stack(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A running stack that needs a token of everybody; those that tests make have names of their own."""
-    home = tmp_path_factory.mktemp("guarded") / "home"
+    home = tmp_path_factory.mktemp("token_stack") / "home"
     fill_home(home, packages)
     with Stack(home, "--access", "token") as running:
         yield running

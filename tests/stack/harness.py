@@ -27,7 +27,7 @@ from hypha_rpc.sync import connect_to_server
 ROOT = Path(__file__).resolve().parents[2]
 ZOO = ROOT.parent / "shared" / "zoo"
 ENVIRONMENTS = Path(os.environ.get("BIOENGINE_ENVIRONMENTS", ROOT / ".environments"))
-ROUTER = "bioengine-model-runner"
+RUNNER = "bioengine-model-runner"
 # What the docs print where a user has the address of a server.
 USUAL_URL = "http://127.0.0.1:9520"
 
@@ -178,18 +178,18 @@ class Stack:
 
     def models(self) -> list[psutil.Process]:
         """The processes of bioimage.io models, but for the server's own probe."""
-        own = (f"/{ROUTER}/", "/bioengine-probe/", "/triton-models/")
+        own = (f"/{RUNNER}/", "/bioengine-probe/", "/triton-models/")
         return [
             process
             for process in self.triton_processes()
             if "stub" in process.info["cmdline"][0] and not any(name in process.info["cmdline"][1] for name in own)
         ]
 
-    def routers(self) -> dict[str, psutil.Process]:
-        """The newest process of each router instance; the old ones of a reload take their time to end."""
+    def runners(self) -> dict[str, psutil.Process]:
+        """The newest process of each instance of the model runner. After a reload, the old ones need some time to end."""
         newest: dict[str, psutil.Process] = {}
-        for process in sorted(self.stubs(ROUTER), key=lambda process: process.create_time()):
-            newest[next(argument for argument in process.info["cmdline"] if argument.startswith(f"{ROUTER}_0_"))] = process
+        for process in sorted(self.stubs(RUNNER), key=lambda process: process.create_time()):
+            newest[next(argument for argument in process.info["cmdline"] if argument.startswith(f"{RUNNER}_0_"))] = process
         return newest
 
     def shared_memory(self) -> list[Path]:
@@ -245,7 +245,7 @@ class Client:
     def run(self, model_id: Any, inputs: Any, **more: Any) -> dict[str, Any]:
         """The result of a run of a stored model."""
         request = {"model_id": model_id, "inputs": inputs, **more}
-        answer = self.triton.execute(inputs=[request], model_name=ROUTER, serialization="imjoy")
+        answer = self.triton.execute(inputs=[request], model_name=RUNNER, serialization="imjoy")
         assert set(answer) == {"result", "__info__"}
         return dict(answer["result"])
 

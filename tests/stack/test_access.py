@@ -18,7 +18,7 @@ import requests
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.stack.harness import ROUTER, Client, Stack, bioengine, fill_home, snail, wait_for
+from tests.stack.harness import RUNNER, Client, Stack, bioengine, fill_home, snail, wait_for
 from tests.stack.raw import RawClient
 
 IMAGE = np.zeros((1, 3, 16, 16), np.float32)
@@ -36,7 +36,7 @@ def encoded(array: np.ndarray) -> dict[str, Any]:
 def post(stack: Stack, array: np.ndarray, model: str = "conscientious-seashell", **headers: str) -> requests.Response:
     """`execute` over HTTP."""
     inputs = [{"model_id": model, "inputs": [encoded(array)]}]
-    arguments = {"inputs": inputs, "model_name": ROUTER, "serialization": "imjoy"}
+    arguments = {"inputs": inputs, "model_name": RUNNER, "serialization": "imjoy"}
     url = f"{stack.url}/public/services/triton-client/execute"
     headers = {"Content-Type": "application/msgpack", **headers}
     return requests.post(url, data=msgpack.packb(arguments), headers=headers, timeout=120)
@@ -64,10 +64,10 @@ def test_on_loopback_everybody_may_run_models_by_default(stack: Stack) -> None:
             assert raw.execute(encoded(IMAGE))["success"]
 
 
-def test_up_says_who_may_run_models(stack: Stack, guarded: Stack) -> None:
+def test_up_says_who_may_run_models(stack: Stack, token_stack: Stack) -> None:
     assert "Access: open to programs on this machine; with a token through a proxy" in stack.log
-    assert "Access: with a token (create one with `./bioengine token create NAME`)" in guarded.log
-    assert '"token": "..."' in guarded.log and '"token"' not in stack.log
+    assert "Access: with a token (create one with `./bioengine token create NAME`)" in token_stack.log
+    assert '"token": "..."' in token_stack.log and '"token"' not in stack.log
 
 
 @pytest.mark.parametrize("headers", PROXIED, ids=str)
@@ -121,19 +121,19 @@ def test_a_token_lets_in_through_a_proxy(stack: Stack) -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_no_first_message_gets_around_the_door(guarded: Stack, first: str | bytes) -> None:
+def test_no_first_message_gets_around_the_door(token_stack: Stack, first: str | bytes) -> None:
     for query in ("", "?client%5Fid=x&client%5Fid=", "?workspace=", "?token=", "?x=client_id"):
-        with connect(f"ws://127.0.0.1:{guarded.port}/ws{query}") as connection, pytest.raises(ConnectionClosed):
+        with connect(f"ws://127.0.0.1:{token_stack.port}/ws{query}") as connection, pytest.raises(ConnectionClosed):
             connection.send(first)
             while True:
                 told = connection.recv(10)
                 assert "connection_info" not in str(told)
 
 
-def test_no_address_gets_an_imjoy_rpc_client_around_the_door(guarded: Stack) -> None:
+def test_no_address_gets_an_imjoy_rpc_client_around_the_door(token_stack: Stack) -> None:
     for query in ("client_id=raw", "client_id=raw&token=", "client_id=raw&token=x", "client_id=raw&workspace=public"):
         with pytest.raises(RuntimeError, match=r"needs a token|is not valid"):
-            RawClient(guarded, "imjoy-rpc", query=query)
+            RawClient(token_stack, "imjoy-rpc", query=query)
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_one_request_more_than_the_limit_is_refused_at_once(limited: Stack, who:
 
 @pytest.mark.parametrize(
     "path",
-    ["/public/services/triton-client/execute", "/triton/v2/models/cellpose-like/infer", f"/triton/v2/models/{ROUTER}/infer"],
+    ["/public/services/triton-client/execute", "/triton/v2/models/cellpose-like/infer", f"/triton/v2/models/{RUNNER}/infer"],
 )
 def test_a_request_counts_while_its_body_comes(limited: Stack, path: str) -> None:
     """What is half sent is in the server's memory; questions about models count, too."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypha_rpc import connect_to_server
 
-from tests.stack.harness import ROUTER, Client, Stack
+from tests.stack.harness import RUNNER, Client, Stack
 from tests.stack.reference import Run, core_outputs
 
 # Their receptive field is within their halo.
@@ -138,7 +138,7 @@ async def test_requests_at_the_same_time_share_forward_passes(kinds_stack: Stack
 
         async def run(array: np.ndarray) -> np.ndarray:
             request = {"model_id": "conv-2d", "inputs": [array]}
-            answer = await triton.execute(inputs=[request], model_name=ROUTER, serialization="imjoy")
+            answer = await triton.execute(inputs=[request], model_name=RUNNER, serialization="imjoy")
             return np.asarray(answer["result"]["outputs"][0])
 
         alone = [await run(array) for array in given]

@@ -146,9 +146,9 @@ def test_triton_models_that_there_are_not_are_refused(client: Client, name: Any)
         client.triton.execute(inputs=[GOOD], model_name=name)
 
 
-def test_configuration_of_the_router_and_of_a_model(client: Client) -> None:
-    router = client.triton.get_config(model_name="bioengine-model-runner")
-    assert router["input"][0]["name"] == "kwargs" and router["model_name"] == "bioengine-model-runner" and router["server_url"]
+def test_configuration_of_the_model_runner_and_of_a_model(client: Client) -> None:
+    runner = client.triton.get_config(model_name="bioengine-model-runner")
+    assert runner["input"][0]["name"] == "kwargs" and runner["model_name"] == "bioengine-model-runner" and runner["server_url"]
     config = client.triton.get_config(model_name="two-inputs")
     assert [spec["name"] for spec in config["input"]] == ["image", "mask"]
     assert config["input"][0]["dims"] == [-1, 1, -1, -1, -1] and config["max_batch_size"] == 0

@@ -1,4 +1,4 @@
-"""SIGKILL of a model process, of each router instance and of Triton, one after the other, under eight clients."""
+"""SIGKILL of a model process, of each model runner instance and of Triton, one after the other, under eight clients."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypha_rpc import connect_to_server
 
-from tests.stack.harness import ROUTER, Stack, example_input, get, wait_for
+from tests.stack.harness import RUNNER, Stack, example_input, get, wait_for
 
 CLIENTS = 8
-ROUTERS = 3
+RUNNERS = 3
 MODELS = ("old-otter", "conscientious-seashell")
 
 
@@ -39,7 +39,7 @@ class Load:
         inputs, expected = self._cases[id]
         while not self._stop:
             answer: dict[str, Any] = await triton.execute(
-                inputs=[{"model_id": id, "inputs": inputs}], model_name=ROUTER, serialization="imjoy"
+                inputs=[{"model_id": id, "inputs": inputs}], model_name=RUNNER, serialization="imjoy"
             )
             result = answer["result"]
             if not result["success"]:
@@ -83,9 +83,9 @@ async def test_kills_under_load(own_home: Path, packages: Path) -> None:
             for id in MODELS:
                 stack.stubs(id)[0].kill()
                 await load.recover(f"process of {id} killed")
-            assert len(stack.routers()) == ROUTERS
-            for owner in sorted(stack.routers()):
-                killed = stack.routers()[owner]
+            assert len(stack.runners()) == RUNNERS
+            for owner in sorted(stack.runners()):
+                killed = stack.runners()[owner]
                 killed.kill()
                 await load.recover(f"{owner} killed", lambda: stack.routers().get(owner, killed).pid != killed.pid)  # noqa: B023
             before = {process.pid for process in stack.stubs(ROUTER)}

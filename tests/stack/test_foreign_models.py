@@ -15,7 +15,7 @@ import requests
 from bioengine_server.store.model_store import ModelStore
 
 from tests.packages.foreign import foreign_zip, with_long_names, with_weights_named
-from tests.stack.harness import ROUTER, Client, Stack, example_input, example_output
+from tests.stack.harness import RUNNER, Client, Stack, example_input, example_output
 
 OLD, NEW = "old-otter", "conscientious-seashell"
 UMLAUT = unicodedata.normalize("NFD", "Gewichte-für-Zellen.onnx")
@@ -49,7 +49,7 @@ def test_they_run(stack: Stack, client: Client, packages: Path, tmp_path: Path, 
 
 
 def of_http(stack: Stack, id: str) -> dict[str, Any]:
-    body: Any = {"model_name": ROUTER, "serialization": "imjoy", "inputs": [{"model_id": id, "inputs": None}]}
+    body: Any = {"model_name": RUNNER, "serialization": "imjoy", "inputs": [{"model_id": id, "inputs": None}]}
     answer = requests.post(f"{stack.url}/public/services/triton-client/execute", json=body)
     return dict(answer.json()["result"]["rdf"])
 
@@ -62,7 +62,7 @@ def of_triton(stack: Stack, id: str) -> dict[str, Any]:
     )
     body = header + len(data).to_bytes(4, "little") + data
     headers = {"Inference-Header-Content-Length": str(len(header))}
-    answer = requests.post(f"{stack.url}/triton/v2/models/{ROUTER}/infer", data=body, headers=headers)
+    answer = requests.post(f"{stack.url}/triton/v2/models/{RUNNER}/infer", data=body, headers=headers)
     content = answer.content[int(answer.headers["Inference-Header-Content-Length"]) :]
     return dict(msgpack.unpackb(content[4:])["rdf"])
 
@@ -103,8 +103,8 @@ def test_a_page_reads_tensors_whole(stack: Stack, client: Client, packages: Path
     assert requests.get(weights).status_code == 404
 
 
-def test_where_a_token_is_needed_files_need_one(guarded: Stack) -> None:
-    address = f"{guarded.url}/models/{NEW}/1.0.0/files/test_input.npy"
+def test_where_a_token_is_needed_files_need_one(token_stack: Stack) -> None:
+    address = f"{token_stack.url}/models/{NEW}/1.0.0/files/test_input.npy"
     assert requests.get(address).status_code == 401
-    token = guarded.token("reader-of-files")
+    token = token_stack.token("reader-of-files")
     assert requests.get(address, headers={"Authorization": f"Bearer {token}"}).status_code == 200

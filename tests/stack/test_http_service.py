@@ -13,7 +13,7 @@ import pytest
 import requests
 from bioengine_contract.version import VERSION
 
-from tests.stack.harness import ROUTER, Stack
+from tests.stack.harness import RUNNER, Stack
 
 SERVICE = "/public/services/triton-client"
 MSGPACK, JSON = "application/msgpack", "application/json"
@@ -66,14 +66,14 @@ def test_liveness(stack: Stack) -> None:
         ({"model_name": "stats"}, "'model_name' is refused"),
         ({"model_name": 5}, "'model_name' is refused"),
         ({"model_name": {"a": []}}, "'model_name' is refused"),
-        ({"model_name": ROUTER, "serialization": "pickle"}, "'pickle' is not 'imjoy' or 'triton'"),
-        ({"model_name": ROUTER, "serialization": ["imjoy"]}, "'serialization' is refused"),
-        ({"model_name": ROUTER, "inputs": [msgpack.packb({"operation": "load"}).hex()]}, "takes 'imjoy' only"),
-        ({"model_name": ROUTER, "serialization": "triton", "inputs": []}, "takes 'imjoy' only"),
-        ({"model_name": ROUTER, "serialization": "imjoy", "inputs": 5}, "expected a list with one dict"),
-        ({"model_name": ROUTER, "server_url": "http://127.0.0.1:8000"}, "'server_url' is refused"),
-        ({"model_name": ROUTER, "wieght_format": "onnx"}, "'wieght_format' is refused: there is no such argument"),
-        ({"model_name": ROUTER, "self": 1}, "'self' is refused: there is no such argument"),
+        ({"model_name": RUNNER, "serialization": "pickle"}, "'pickle' is not 'imjoy' or 'triton'"),
+        ({"model_name": RUNNER, "serialization": ["imjoy"]}, "'serialization' is refused"),
+        ({"model_name": RUNNER, "inputs": [msgpack.packb({"operation": "load"}).hex()]}, "accepts 'imjoy' only"),
+        ({"model_name": RUNNER, "serialization": "triton", "inputs": []}, "accepts 'imjoy' only"),
+        ({"model_name": RUNNER, "serialization": "imjoy", "inputs": 5}, "expected a list with one dict"),
+        ({"model_name": RUNNER, "server_url": "http://127.0.0.1:8000"}, "'server_url' is refused"),
+        ({"model_name": RUNNER, "wieght_format": "onnx"}, "'wieght_format' is refused: there is no such argument"),
+        ({"model_name": RUNNER, "self": 1}, "'self' is refused: there is no such argument"),
         ({"model_name": "counter", "inputs": []}, "the model 'counter' takes a list of 1 (value), but 0 were given"),
         ({"model_name": "counter", "inputs": [1, 2]}, "the model 'counter' takes a list of 1 (value), but 2 were given"),
         ({"model_name": "counter", "inputs": ["text"]}, "Input 'value' is a str; expected an array of float32"),
@@ -204,7 +204,7 @@ def test_get_status_by_get_and_by_post(stack: Stack) -> None:
     assert model["weight_format"] and model["device"] == "cpu" and 0 <= model["idle"] < 60
     for kind, decode in ((JSON, json.loads), (MSGPACK, msgpack.unpackb)):
         assert decode(post(stack, packed({}, kind), kind, "get_status").content).keys() == asked.keys()
-    assert "It takes none" in refused(requests.get(f"{stack.url}{SERVICE}/get_status", params={"verbose": "1"}))
+    assert "The method takes no arguments" in refused(requests.get(f"{stack.url}{SERVICE}/get_status", params={"verbose": "1"}))
 
 
 @pytest.mark.parametrize("header", ["Bearer not.a.token", "Bearer", "Basic dXNlcjpwYXNz", "token"])

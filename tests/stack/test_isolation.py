@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypha_rpc import connect_to_server
 
-from tests.stack.harness import ROUTER, Stack, example_input, get, snail
+from tests.stack.harness import RUNNER, Stack, example_input, get, snail
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ async def triton(own_stack: Stack) -> AsyncIterator[Any]:
 
 
 async def run(triton: Any, model_id: str, inputs: list[np.ndarray]) -> tuple[dict[str, Any], float]:
-    answer = await triton.execute(inputs=[{"model_id": model_id, "inputs": inputs}], model_name=ROUTER, serialization="imjoy")
+    answer = await triton.execute(inputs=[{"model_id": model_id, "inputs": inputs}], model_name=RUNNER, serialization="imjoy")
     return answer["result"], time.monotonic()
 
 

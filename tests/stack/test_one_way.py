@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from bioengine_server.store.model_store import ModelStore
 
-from tests.stack.harness import ROUTER, Client, Stack, example_input, example_output, fill_home, snail, wait_for
+from tests.stack.harness import RUNNER, Client, Stack, example_input, example_output, fill_home, snail, wait_for
 
 RUNS = 40
 LIMIT = 6  # seconds that a run may take
@@ -40,7 +40,7 @@ def right(client: Client, packages: Path, **more: Any) -> dict[str, Any]:
 
 def operations(stack: Stack) -> int:
     """What the model runner was asked: the server itself asks it now and then."""
-    return stack.statistics(ROUTER)["inference_count"]
+    return stack.statistics(RUNNER)["inference_count"]
 
 
 @pytest.mark.parametrize(

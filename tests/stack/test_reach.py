@@ -133,7 +133,7 @@ def test_names_that_say_more_than_a_name_are_refused_at_the_door(stack: Stack, n
 
 def test_nobody_makes_a_workspace(bob: Any) -> None:
     """Such as that of a token whose holder has not come yet: its maker would be there before the holder."""
-    with pytest.raises(Exception, match="Clients make no workspaces here"):
+    with pytest.raises(Exception, match="Clients cannot create workspaces here"):
         bob.create_workspace({"id": "ws-user-token-carol"})
 
 

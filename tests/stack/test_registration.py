@@ -15,7 +15,7 @@ import pytest
 import requests
 from hypha_rpc.sync import connect_to_server
 
-from tests.stack.harness import ROOT, ROUTER, Stack, bioengine, example_input, get, wait_for
+from tests.stack.harness import ROOT, RUNNER, Stack, bioengine, example_input, get, wait_for
 
 
 def hub_answers(url: str, inputs: list[np.ndarray], token: str) -> dict[str, Any] | None:
@@ -27,7 +27,7 @@ def hub_answers(url: str, inputs: list[np.ndarray], token: str) -> dict[str, Any
     try:
         triton = server.get_service("triton-client")
         request = {"model_id": "old-otter", "inputs": inputs}
-        return dict(triton.execute(inputs=[request], model_name=ROUTER, serialization="imjoy")["result"])
+        return dict(triton.execute(inputs=[request], model_name=RUNNER, serialization="imjoy")["result"])
     except Exception:
         return None
     finally:

@@ -18,7 +18,7 @@ import tritonclient.http as triton_http
 from bioengine_contract import message
 from bioengine_server.store.model_store import ModelStore
 
-from tests.stack.harness import ROUTER, Client, Stack, build_packages, example_input, example_output, python, wait_for
+from tests.stack.harness import RUNNER, Client, Stack, build_packages, example_input, example_output, python, wait_for
 
 LARGE = (1, 1, 400, 400)  # of float32, passed by reference
 
@@ -141,16 +141,16 @@ def test_nan_that_the_model_made(client: Client) -> None:
             assert sentence.startswith("Output 'root' has NaN in 1 of") and "the inputs have none" in sentence
 
 
-def router_request(**more: Any) -> dict[str, Any]:
+def runner_request(**more: Any) -> dict[str, Any]:
     return {"model_id": "square-root", "inputs": [with_nan((1, 1, 20, 24))], **more}
 
 
 def by_triton(url: str, request: dict[str, Any]) -> dict[str, Any]:
-    """The router's answer, asked for in Triton's protocol."""
+    """The model runner's answer to a request in Triton's protocol."""
     with triton_http.InferenceServerClient(url) as triton:
         kwargs = triton_http.InferInput("kwargs", [1], "BYTES")
         kwargs.set_data_from_numpy(np.array([message.encode(request)], dtype=np.object_))
-        result: Any = triton.infer(ROUTER, [kwargs]).as_numpy("result")
+        result: Any = triton.infer(RUNNER, [kwargs]).as_numpy("result")
         answer: dict[str, Any] = message.decode(result[0])
     return answer
 
@@ -160,7 +160,7 @@ def by_http(stack: Stack, method: str, **arguments: Any) -> requests.Response:
 
 
 def directly(stack: Stack, request: dict[str, Any]) -> dict[str, Any]:
-    """The router's answer, of Triton itself."""
+    """The model runner's answer from Triton itself, not from the server."""
     data = message.encode(request)
     element = len(data).to_bytes(4, "little") + data
     parameters = {"binary_data_size": len(element)}
@@ -168,16 +168,16 @@ def directly(stack: Stack, request: dict[str, Any]) -> dict[str, Any]:
     packed = httpx.Request("POST", "http://x", json={**header, "parameters": {"binary_data_output": True}}).content
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(stack.settings.triton_sockets / "http"))) as triton:
         headers = {"Inference-Header-Content-Length": str(len(packed))}
-        answer = triton.post(f"http://triton/v2/models/{ROUTER}/infer", content=packed + element, headers=headers)
+        answer = triton.post(f"http://triton/v2/models/{RUNNER}/infer", content=packed + element, headers=headers)
         length = int(answer.raise_for_status().headers["inference-header-content-length"])
     decoded: dict[str, Any] = message.decode(answer.content[length + 4 :])
     return decoded
 
 
 def test_warnings_by_other_ways(client: Client, stack: Stack) -> None:
-    triton = by_triton(f"127.0.0.1:{stack.port}/triton", router_request())
-    itself = directly(stack, router_request())
-    body = {"inputs": [router_request()], "model_name": ROUTER, "serialization": "imjoy"}
+    triton = by_triton(f"127.0.0.1:{stack.port}/triton", runner_request())
+    itself = directly(stack, runner_request())
+    body = {"inputs": [runner_request()], "model_name": RUNNER, "serialization": "imjoy"}
     packed = msgpack.packb(body, default=message.represent)
     url = f"{stack.url}/public/services/triton-client/execute"
     http = requests.post(url, packed, headers={"Content-Type": "application/msgpack"}, timeout=60)
@@ -209,14 +209,14 @@ def test_advice_about_a_dtype_makes_the_right_image(client: Client) -> None:
     [("axis", "axes"), ("input", "inputs"), ("weights_format", "weight_format"), ("model", "model_id"), ("rdf", "return_rdf")],
 )
 def test_misspelt_keys_are_refused_with_the_right_one(client: Client, stack: Stack, wrong: str, right: str) -> None:
-    request = {**router_request(), wrong: "x"}
+    request = {**runner_request(), wrong: "x"}
     told = f"unknown key '{wrong}'. Did you mean '{right}'?"
     with pytest.raises(Exception, match=re.escape(told)):
         client.run("square-root", request["inputs"], **{wrong: "x"})
     with pytest.raises(Exception, match=re.escape(told)):
         by_triton(f"127.0.0.1:{stack.port}/triton", request)
     assert told in directly(stack, request)["error"]
-    http = by_http(stack, "execute", inputs=[{"model_id": "square-root", wrong: "x"}], model_name=ROUTER, serialization="imjoy")
+    http = by_http(stack, "execute", inputs=[{"model_id": "square-root", wrong: "x"}], model_name=RUNNER, serialization="imjoy")
     assert http.status_code == 400 and told in http.json()["error"]
 
 
@@ -228,8 +228,8 @@ def test_misspelt_arguments_are_refused_with_the_right_one(client: Client, stack
             client.triton[method](**{wrong: "x"})
         http = by_http(stack, method, **{wrong: "x"})
         assert http.status_code == 400 and told in http.json()["error"]
-    http = by_http(stack, "execute", model_id="square-root", inputs=[], model_name=ROUTER, serialization="imjoy")
-    assert "'model_id' is refused: it goes into the dict in `inputs`" in http.json()["error"]
+    http = by_http(stack, "execute", model_id="square-root", inputs=[], model_name=RUNNER, serialization="imjoy")
+    assert "'model_id' is refused: it belongs into the dict in `inputs`" in http.json()["error"]
     http = by_http(stack, "execute", anything_else=1)
     assert "Did you mean" not in http.json()["error"] and "The known arguments are inputs, model_name" in http.json()["error"]
 
@@ -350,7 +350,7 @@ def test_loading_is_told_when_a_model_loads(client: Client, stack: Stack, packag
     def states() -> list[str]:
         told: list[dict[str, Any]] = []
         request = {"model_id": "old-otter", "inputs": example_input(packages, "old-otter")}
-        answer = client.triton.execute(inputs=[request], model_name=ROUTER, serialization="imjoy", progress=told.append)
+        answer = client.triton.execute(inputs=[request], model_name=RUNNER, serialization="imjoy", progress=told.append)
         np.testing.assert_allclose(answer["result"]["outputs"][0], example_output(packages, "old-otter")[0], atol=1e-5)
         return [event["state"] for event in told if event["state"] != "queued"]
 

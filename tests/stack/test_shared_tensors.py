@@ -15,7 +15,7 @@ import tritonclient.http as triton_http
 from bioengine_contract import message
 from bioengine_server.settings import Settings
 
-from tests.stack.harness import ROUTER, Client, Stack
+from tests.stack.harness import RUNNER, Client, Stack
 
 SIDE = 1024
 
@@ -68,12 +68,12 @@ def test_results_are_the_same_by_reference_and_as_bytes(kinds_stack: Stack, clie
         by_reference = drawn(client)
     assert {"input-0", "output-0"} <= seen
     assert list(folder.iterdir()) == []
-    # Who speaks to the router in Triton's own protocol sends and gets bytes.
+    # Clients that call the model runner in Triton's own protocol send and get bytes.
     direct = triton_http.InferenceServerClient(kinds_stack.url.removeprefix("http://") + "/triton", network_timeout=120)
     kwargs = triton_http.InferInput("kwargs", [1], "BYTES")
     request = message.encode({"model_id": "drawn-nuclei", "inputs": [probe_image()]})
     kwargs.set_data_from_numpy(np.array([request], dtype=np.object_))
-    answer = message.decode(direct.infer(ROUTER, [kwargs]).as_numpy("result").flat[0])
+    answer = message.decode(direct.infer(RUNNER, [kwargs]).as_numpy("result").flat[0])
     assert answer["success"], answer
     np.testing.assert_allclose(answer["outputs"][0], by_reference, atol=1e-5)
 
@@ -86,7 +86,7 @@ def test_clients_of_triton_name_no_files(kinds_stack: Stack, shared: object) -> 
     request = message.encode({"model_id": "drawn-nuclei", "inputs": [array], "shared": shared})
     kwargs.set_data_from_numpy(np.array([request], dtype=np.object_))
     with pytest.raises(triton_http.InferenceServerException, match="cannot be used"):
-        direct.infer(ROUTER, [kwargs])
+        direct.infer(RUNNER, [kwargs])
 
 
 def test_without_room_tensors_go_as_bytes(client: Client, folder: Path) -> None:

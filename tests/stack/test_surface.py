@@ -44,7 +44,7 @@ OPEN = {
 }
 FUNCTIONS = ("execute", "get_config", "get_status", "cancel")
 # Where a token is needed, these ask for one, whatever the method.
-GUARDED = {path: status for path, status in OPEN.items() if status == 200} | {
+WITHOUT_TOKEN = {path: status for path, status in OPEN.items() if status == 200} | {
     (method, f"/public/services/triton-client/{function}"): 401 for method in METHODS for function in FUNCTIONS
 }
 
@@ -112,8 +112,8 @@ def test_only_what_clients_use_answers(stack: Stack, routes: list[dict[str, Any]
     assert answering(stack, routes) == OPEN
 
 
-def test_only_what_needs_no_token_answers_without(guarded: Stack, routes: list[dict[str, Any]]) -> None:
-    assert answering(guarded, routes) == GUARDED
+def test_only_what_needs_no_token_answers_without(token_stack: Stack, routes: list[dict[str, Any]]) -> None:
+    assert answering(token_stack, routes) == WITHOUT_TOKEN
 
 
 @pytest.mark.parametrize(
@@ -134,11 +134,11 @@ def test_only_what_needs_no_token_answers_without(guarded: Stack, routes: list[d
         "/public/services/triton-client?function=x/../info/", "/trit/on", "/triton-x/v2", "/x/triton/v2",
     ],
 )  # fmt: skip
-def test_no_other_spelling_gets_around_the_list(stack: Stack, guarded: Stack, path: str) -> None:
+def test_no_other_spelling_gets_around_the_list(stack: Stack, token_stack: Stack, path: str) -> None:
     if path.startswith("/public/services/triton-client?"):
         assert b"triton-client" in ask(stack, "GET", path)[1], "a query is no part of the path"
         return
-    for server, method in itertools.product((stack, guarded), ("GET", "POST")):
+    for server, method in itertools.product((stack, token_stack), ("GET", "POST")):
         status, body = ask(server, method, path)
         assert status == 404, (method, body)
         assert json.loads(body)["error"].startswith("Not found: ")
@@ -155,9 +155,9 @@ def test_no_other_spelling_gets_around_the_list(stack: Stack, guarded: Stack, pa
         "/TRITON/v2",
     ],
 )
-def test_what_looks_like_triton_is_judged_by_its_own_list(stack: Stack, guarded: Stack, path: str) -> None:
+def test_what_looks_like_triton_is_judged_by_its_own_list(stack: Stack, token_stack: Stack, path: str) -> None:
     assert ask(stack, "GET", path)[0] == 403
-    assert ask(guarded, "GET", path)[0] in (401, 403)
+    assert ask(token_stack, "GET", path)[0] in (401, 403)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from tests.mirror import Mirror
-from tests.stack.harness import ROUTER, Stack, example_input, wait_for
+from tests.stack.harness import RUNNER, Stack, example_input, wait_for
 
 MODEL = "/triton/v2/models/conscientious-seashell"
 
@@ -261,16 +261,16 @@ def bytes_tensor(name: str, value: bytes) -> tuple[dict[str, Any], bytes]:
         (msgpack.packb({"operation": "load", "model_id": "counter"}), "is not a dict with model_id and inputs"),
     ],
 )
-def test_the_routers_own_operations_are_not_for_clients(stack: Stack, kwargs: bytes, reason: str) -> None:
+def test_the_model_runners_own_operations_are_not_for_clients(stack: Stack, kwargs: bytes, reason: str) -> None:
     spec, data = bytes_tensor("kwargs", kwargs)
-    status, error = infer(stack, f"/triton/v2/models/{ROUTER}", {"inputs": [spec]}, data)
+    status, error = infer(stack, f"/triton/v2/models/{RUNNER}", {"inputs": [spec]}, data)
     assert status == 400 and reason in error
 
 
 def test_a_second_input_does_not_hide_an_operation(stack: Stack) -> None:
     first, harmless = bytes_tensor("kwargs", msgpack.packb({"model_id": "conscientious-seashell"}))
     second, hidden = bytes_tensor("kwargs", msgpack.packb({"operation": "status"}))
-    status, error = infer(stack, f"/triton/v2/models/{ROUTER}", {"inputs": [first, second]}, harmless + hidden)
+    status, error = infer(stack, f"/triton/v2/models/{RUNNER}", {"inputs": [first, second]}, harmless + hidden)
     assert status == 400 and "kwargs" in error
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import requests
 
-from tests.stack.harness import ROOT, ROUTER, Stack, wait_for
+from tests.stack.harness import ROOT, RUNNER, Stack, wait_for
 
 LIMIT = 30_000_000
 EXECUTE = "/public/services/triton-client/execute"
@@ -26,8 +26,8 @@ def header(name: str, size: int) -> bytes:
     return json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
 
 
-def router_header(size: int) -> bytes:
-    """Of a request to the router with `size` bytes of MessagePack."""
+def runner_header(size: int) -> bytes:
+    """Header of a request to the model runner with `size` bytes of MessagePack."""
     tensor = {"name": "kwargs", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": size + 4}}
     return json.dumps({"inputs": [tensor]}).encode()
 
@@ -36,14 +36,14 @@ LARGE = 10_000_000  # pixels, 40 MB
 ROUTES = [
     (EXECUTE, b"", "application/msgpack"),
     ("/triton/v2/models/cellpose-like/infer", header("image", LARGE), "application/octet-stream"),
-    (f"/triton/v2/models/{ROUTER}/infer", router_header(4 * LARGE), "application/octet-stream"),
+    (f"/triton/v2/models/{RUNNER}/infer", runner_header(4 * LARGE), "application/octet-stream"),
 ]
 ALLOWED = 6_000_000  # pixels, 24 MB
-BEGUN = (4 * ALLOWED - 4).to_bytes(4, "little")  # of a tensor; the router's has the length of its element there
+BEGUN = (4 * ALLOWED - 4).to_bytes(4, "little")  # of a tensor; that of the model runner begins with the length of its element
 ALLOWED_ROUTES = [
     (EXECUTE, b"", "application/msgpack"),
     ("/triton/v2/models/cellpose-like/infer", header("image", ALLOWED), "application/octet-stream"),
-    (f"/triton/v2/models/{ROUTER}/infer", router_header(4 * ALLOWED - 4), "application/octet-stream"),
+    (f"/triton/v2/models/{RUNNER}/infer", runner_header(4 * ALLOWED - 4), "application/octet-stream"),
 ]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from bioengine_contract import message
 
-from tests.stack.harness import ROUTER, Stack, snail, wait_for
+from tests.stack.harness import RUNNER, Stack, snail, wait_for
 from tests.stack.raw import RawClient
 
 ONE_HOUR = 3600
@@ -32,14 +32,14 @@ def execute_by_websocket(stack: Stack, generation: str, image: np.ndarray) -> Ca
     """Have a run asked for; returns what makes its client vanish."""
     client = RawClient(stack, generation)
     inputs = [{"model_id": "slow-snail", "inputs": [message.represent(image)]}]
-    arguments = {"inputs": inputs, "model_name": ROUTER, "serialization": "imjoy"}
+    arguments = {"inputs": inputs, "model_name": RUNNER, "serialization": "imjoy"}
     client.send(client.frame(f"{client.service}.execute", arguments, session="run", with_kwargs=True))
     return client.vanish
 
 
 def execute_by_http(stack: Stack, image: np.ndarray) -> Callable[[], None]:
     inputs = [{"model_id": "slow-snail", "inputs": [message.represent(image)]}]
-    body = msgpack.packb({"inputs": inputs, "model_name": ROUTER, "serialization": "imjoy"})
+    body = msgpack.packb({"inputs": inputs, "model_name": RUNNER, "serialization": "imjoy"})
     connection = socket.create_connection(("127.0.0.1", stack.port))
     head = f"POST /public/services/triton-client/execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
     connection.sendall(head.encode() + b"Content-Type: application/msgpack\r\n\r\n" + body)
@@ -66,7 +66,7 @@ def test_runs_of_vanished_clients_are_not_run(one_at_a_time: Stack) -> None:
                     leave()
 
         request = {"model_id": "slow-snail", "inputs": [snail(0.1)]}
-        answer = patient.triton.execute(inputs=[request], model_name=ROUTER, serialization="imjoy", progress=listen)
+        answer = patient.triton.execute(inputs=[request], model_name=RUNNER, serialization="imjoy", progress=listen)
         assert answer["result"]["success"], answer
     positions = [event["position"] for event in told if event["state"] == "queued"]
     assert positions[0] == 4 and positions == sorted(positions, reverse=True), told

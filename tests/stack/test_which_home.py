@@ -30,8 +30,8 @@ def test_of_the_servers_home_it_says_nothing(stack: Stack) -> None:
         assert done.returncode == 0 and REMARK not in done.stderr
 
 
-def test_of_a_home_that_another_server_uses_it_says_nothing(stack: Stack, guarded: Stack) -> None:
-    done = bioengine("token", "list", "--home", str(guarded.home), BIOENGINE_PORT=str(stack.port))
+def test_of_a_home_that_another_server_uses_it_says_nothing(stack: Stack, token_stack: Stack) -> None:
+    done = bioengine("token", "list", "--home", str(token_stack.home), BIOENGINE_PORT=str(stack.port))
     assert done.returncode == 0 and REMARK not in done.stderr
 
 

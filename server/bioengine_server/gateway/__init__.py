@@ -1,1 +1,1 @@
-"""imjoy-rpc clients on a Hypha that no longer takes them."""
+"""The gateway for imjoy-rpc clients, which Hypha itself no longer accepts."""

@@ -1,4 +1,4 @@
-"""The legacy clients that are connected: each has its name for itself, and gets its services back when it comes again."""
+"""The connected legacy clients: each has a unique name, and gets its services back when it reconnects."""
 
 from __future__ import annotations
 
@@ -10,34 +10,33 @@ from dataclasses import dataclass, field
 
 from bioengine_server.gateway.errors import ClientIdTaken
 
-_MAX_REMEMBERED = 500  # clients that have left, by whose services they are known again
-_FAREWELL = 10.0  # seconds that the connection before may take to end
+_MAX_REMEMBERED = 500  # clients that have left and whose services are remembered
+_FAREWELL = 10.0  # seconds that the previous connection may take to end
 
 
 @dataclass(eq=False)
 class Client:
-    """One connection."""
+    """One connection of a client."""
 
     workspace: str
     client_id: str
     user: str
-    """The id of whose it is."""
+    """The id of the user."""
 
     is_new: bool
-    """Whether it is a program that has just been started, not one whose connection was lost and that has shown its token for
-    this id."""
+    """Whether the program has just been started. False if it has reconnected, which it proves with a token for this id."""
 
     answers: Callable[[], Awaitable[bool]] | None = None
-    """Asks the client whether it is there, once it can be asked."""
+    """Asks the client whether it is alive; None until the client can be asked."""
 
     services: tuple[str, ...] = ()
-    """What it offered when it was last connected; from its end on, what it offers."""
+    """The services that it offered in its last connection; after this connection has ended, those of this one."""
 
     replaced_by: asyncio.Future[Client] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    """The newer connection of the same client that wants its name, once there is one."""
+    """Set when a newer connection of the same client wants its name."""
 
     ended: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the name is free."""
+    """Set when the connection has ended and its name is free."""
 
     @property
     def name(self) -> str:
@@ -45,7 +44,7 @@ class Client:
 
 
 async def end_of_last(client: Client) -> None:
-    """Wait until the newest connection of a client has ended, which may be another one."""
+    """Wait until the newest connection of the client, which may be a later one than this, has ended."""
     while True:
         await client.ended.wait()
         if not client.replaced_by.done():
@@ -54,19 +53,19 @@ async def end_of_last(client: Client) -> None:
 
 
 class Clients:
-    """By name, `<workspace>/<client id>`."""
+    """The connected clients by name, `<workspace>/<client id>`."""
 
     def __init__(self, is_taken: Callable[[str, str], bool]) -> None:
         """
         Args:
-            is_taken: whether there is another client, of hypha-rpc, of a workspace and id.
+            is_taken: whether a hypha-rpc client with this workspace and id is connected.
         """
         self._is_taken = is_taken
         self._connected: dict[str, Client] = {}
         self._left: OrderedDict[str, tuple[str, ...]] = OrderedDict()
 
     async def enter(self, client: Client) -> None:
-        """Give a connection its name. One of a client that is known comes in place of the one before, which is the same user's.
+        """Give a connection its name. If the same user's client is already connected with it, the new connection replaces it.
 
         Raises ClientIdTaken.
         """
@@ -88,7 +87,7 @@ class Clients:
         client.services = () if client.is_new else services
 
     def leave(self, client: Client) -> None:
-        """A connection has ended, and nothing of it is left."""
+        """Note that a connection has ended completely."""
         client.ended.set()
         if self._connected.get(client.name) is not client:
             return

@@ -1,4 +1,4 @@
-"""What goes wrong with legacy clients."""
+"""Errors of legacy clients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bioengine_server.untrusted import quoted
 
 
 class ClientLeft(BioEngineError):
-    """A function of a client is called that is not connected any more.
+    """A function was called of a client that is no longer connected.
 
     Args:
         client: `<workspace>/<client id>`.
@@ -17,16 +17,16 @@ class ClientLeft(BioEngineError):
     code = "client_left"
 
     def __init__(self, client: str) -> None:
-        super().__init__(f"The client {quoted(client)} has left. Look for its service again when it is back.")
+        super().__init__(f"The client {quoted(client)} has disconnected. Look up its service again when it is back.")
 
 
 class ClientIdTaken(BioEngineError):
-    """Another client of the same workspace is connected under this id, and answers."""
+    """Another client, which answers, is connected to the same workspace with this id."""
 
     code = "client_id_taken"
 
     def __init__(self, client_id: str) -> None:
         super().__init__(
-            f"The client_id {quoted(client_id)} is taken: another program is connected under it. Choose another client_id, or "
+            f"The client_id {quoted(client_id)} is taken: another program is connected with it. Choose another client_id, or "
             "leave it out."
         )

@@ -1,6 +1,6 @@
-"""Services that legacy clients call directly: on the way through Hypha, images are packed twice more.
+"""Services that legacy clients call directly: through Hypha, images would be encoded twice more.
 
-They are those of this process, and those of other legacy clients, whose connections end in it.
+These are the services of this process, and those of other legacy clients, which are connected to this process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Method = Callable[..., Awaitable[Any]]
 
 
 class LocalServices:
-    """Definitions by the full ids under which Hypha knows them."""
+    """Service definitions, by the full ids that they have in Hypha."""
 
     def __init__(self) -> None:
         self._definitions: dict[str, dict[str, Any]] = {}
@@ -29,7 +29,7 @@ class LocalServices:
         self._definitions.pop(id, None)
 
     def methods(self, id: str, context: dict[str, Any]) -> dict[str, Method]:
-        """The methods of a service for a caller, with errors as Hypha tells them; none where it is not of this process."""
+        """The methods of a service for a caller, with errors as Hypha reports them; empty for services of other processes."""
         definition = self._definitions.get(id, {})
         return {name: _bound(value, context) for name, value in definition.items() if callable(value)}
 

@@ -1,23 +1,23 @@
-"""The newest of what a client has found, within bounds."""
+"""A bounded collection of the services that a client has used last."""
 
 from __future__ import annotations
 
 
 class Newest:
-    """Names and sizes, in the order in which they were kept last."""
+    """Names and sizes, in the order of their last use."""
 
     def __init__(self, most: int, largest: int) -> None:
         """
         Args:
-            most: how many are kept.
-            largest: what they have together, unless the newest alone has more.
+            most: the largest number of names.
+            largest: the largest total size, unless the newest one alone is larger.
         """
         self._most = most
         self._largest = largest
         self._sizes: dict[str, int] = {}
 
     def keep(self, name: str, size: int) -> list[str]:
-        """Keep one as the newest. Returns the names of those that have to go for it, oldest first."""
+        """Add a name as the newest. Returns the names that are removed for it, oldest first."""
         self._sizes.pop(name, None)
         self._sizes[name] = size
         gone = []

@@ -1,7 +1,7 @@
-"""The services that one legacy client offers, made known to Hypha and to the other legacy clients, for as long as it is there.
+"""The services that one legacy client offers. They are registered with Hypha and for other legacy clients while it is connected.
 
-imjoy-rpc knows two ways: `register_service` of the manager, and `export(api)`, which keeps the service `default` in the client
-and announces by `update_client_info` which services there are. Whatever the way, the client has the functions, and is asked for
+imjoy-rpc offers services in two ways: by `register_service` of the manager, and by `export(api)`, which keeps the service
+`default` in the client and announces it with `update_client_info`. In both, the client keeps the functions, and is asked for
 them by the service's id.
 """
 
@@ -25,34 +25,34 @@ logger = logging.getLogger(__name__)
 _BUILT_IN = "built-in"
 _EXPORTED = "default"
 
-_PATIENCE = 10.0  # seconds that a client may take to say what a service has
-_MAX = 200  # services that one announcement may name; Hypha takes 100 of a client
-_MAX_TOGETHER = 10 * MAX_SERVICE  # characters of what is kept of all services of a client
-_MAX_WITHDRAWN = 1000  # whose ids are remembered, the newest
+_PATIENCE = 10.0  # seconds that a client may take to describe a service
+_MAX = 200  # services in one announcement; Hypha accepts 100 of a client
+_MAX_TOGETHER = 10 * MAX_SERVICE  # characters that are kept for all services of a client
+_MAX_WITHDRAWN = 1000  # the newest services, whose ids are remembered
 
 
 class OwnServices:
-    """What a client offers at the moment."""
+    """The services that a client offers now."""
 
     def __init__(
         self, rpc: LegacyRPC, hypha: Any, local: LocalServices, name: str, is_known: Callable[[], Awaitable[bool]]
     ) -> None:
         """
         Args:
-            rpc: the legacy end, which reaches the client.
-            hypha: Hypha's interface to the client's workspace, as the client.
-            local: services that legacy clients call directly.
-            name: of the client, `<workspace>/<client id>`.
-            is_known: whether Hypha knows the client; it drops services of others without a word.
+            rpc: the RPC endpoint of the connection to the client.
+            hypha: Hypha's interface to the client's workspace, in the client's name.
+            local: the services that legacy clients call directly.
+            name: the client's name, `<workspace>/<client id>`.
+            is_known: whether Hypha knows the client; Hypha silently drops services of unknown clients.
         """
         self._is_known = is_known
         self._rpc = rpc
         self._hypha = hypha
         self._local = local
         self._name = name
-        self._offered: dict[str, tuple[Any, Any]] = {}  # by id, what the service had, and what Hypha knows of it
-        self._sizes: dict[str, int] = {}  # of what is kept of each
-        self._withdrawn: dict[str, None] = {}  # in the order in which they were
+        self._offered: dict[str, tuple[Any, Any]] = {}  # by id: the service's parts, and its definition in Hypha
+        self._sizes: dict[str, int] = {}  # the size of what is kept for each
+        self._withdrawn: dict[str, None] = {}  # in the order in which they were registered
         self._is_there = True
 
     @property
@@ -60,9 +60,10 @@ class OwnServices:
         return tuple(self._offered)
 
     async def register(self, service: dict[str, Any]) -> Any:
-        """Have the client keep a service, and offer it. Returns what Hypha knows of it.
+        """Tell the client to keep a service, and register it. Returns its definition in Hypha.
 
-        The client keeps it, as with old Hypha servers: its functions in the arguments of this call end with the call.
+        As with old Hypha servers, the client keeps it, because the functions in this call's arguments are valid only during the
+        call.
         """
         built_in = await self._of_client(_BUILT_IN)
         info = await built_in.register_service(service, True, False)
@@ -71,7 +72,7 @@ class OwnServices:
         return await self._offer(id)
 
     async def announced(self, services: Any) -> None:
-        """The client says which services it has: new ones are offered, and those that it has no more are not."""
+        """The client announces its services: new ones are registered, and those that it no longer has are removed."""
         if not isinstance(services, list):
             return
         named = [dict.get(service, "id") for service in services[:_MAX] if isinstance(service, dict)]
@@ -83,11 +84,11 @@ class OwnServices:
             await self._offer(id)
 
     async def restore(self, ids: Iterable[str]) -> None:
-        """Offer what the client offered before it lost its connection, as far as it still has it."""
+        """Register the services that the client offered before it lost its connection, if it still has them."""
         await asyncio.gather(*(self._restore(id) for id in ids))
 
     async def withdraw(self, id: str) -> None:
-        """Offer a service no more; one that was never offered does no harm."""
+        """Remove a service. If it was never registered, nothing happens."""
         self._withdrawn.pop(id, None)
         self._withdrawn[id] = None
         if len(self._withdrawn) > _MAX_WITHDRAWN:
@@ -101,7 +102,7 @@ class OwnServices:
         await self._hypha.rpc.unregister_service(id, False)
 
     def end(self) -> None:
-        """The client has gone: nobody calls its services directly any more."""
+        """The client has disconnected: its services can no longer be called directly."""
         self._is_there = False
         for id in self._offered:
             self._local.remove(self._full(id))
@@ -110,10 +111,10 @@ class OwnServices:
         try:
             await self._offer(id)
         except Exception as error:
-            logger.debug("The service %s of %s is not offered again: %s", id, self._name, error)
+            logger.debug("The service %s of %s could not be registered again: %s", id, self._name, error)
 
     async def _offer(self, id: str) -> Any:
-        """Raises ValueError for an id under which every client has a service, and for what is too large to be kept."""
+        """Register a service. Raises ValueError for a reserved id, and for a service that is too large."""
         if _is_taken(id):
             raise ValueError(f"The id {shown(id)!r} is taken. Choose another for the service.")
         own = await self._of_client(id)
@@ -126,11 +127,11 @@ class OwnServices:
         definition["config"] = {**dict(own["config"]), "require_context": True}
         offered = in_name_of_callers(definition)
         await self._wait_until_known()
-        # Hypha calls `setup` of a new `default` in this: the client may offer more meanwhile, so nothing is locked.
+        # Hypha calls `setup` of a new service `default` here. The client may register more meanwhile, so no lock is held.
         try:
             info = plain(await self._hypha.register_service(offered, {"overwrite": True}))
         except BaseException:
-            if id not in self._offered:  # else Hypha's end would keep what nobody finds
+            if id not in self._offered:  # otherwise Hypha's endpoint would keep a service that nobody can find
                 with contextlib.suppress(Exception):
                     await self._hypha.rpc.unregister_service(id, False)
             raise
@@ -141,23 +142,23 @@ class OwnServices:
         return info
 
     def _checked_size(self, id: str, has: Any) -> int:
-        """About how many characters are kept of a service. Raises ValueError."""
+        """About how many characters are kept for a service. Raises ValueError."""
         size = kept_size(has)
         if size > MAX_SERVICE:
             raise ValueError(
-                f"The service {shown(id)!r} has {size:,} characters beside its functions' code. Expected {MAX_SERVICE:,} at "
-                "most. Have a function return what is large."
+                f"The service {shown(id)!r} has {size:,} characters besides its functions' code, but at most {MAX_SERVICE:,} are "
+                "allowed. Return large data from a function."
             )
         together = sum(self._sizes.values()) - self._sizes.get(id, 0) + size
         if together > _MAX_TOGETHER:
             raise ValueError(
-                f"The services of this client have {together:,} characters together. Expected {_MAX_TOGETHER:,} at most. "
-                "Have functions return what is large, or withdraw a service."
+                f"The services of this client have {together:,} characters together, but at most {_MAX_TOGETHER:,} are allowed. "
+                "Return large data from functions, or remove a service."
             )
         return size
 
     async def _wait_until_known(self) -> None:
-        """Hypha's end makes itself known in the background, when it has connected."""
+        """Wait until Hypha knows the client: its endpoint registers itself in the background after it has connected."""
         async with asyncio.timeout(_PATIENCE):
             while not await self._is_known():
                 await asyncio.sleep(0.02)

@@ -1,7 +1,7 @@
-"""What a client is told that is refused, or not wanted any more: the reason, in answer to each of its calls.
+"""Refuse a client by answering each of its calls with the reason.
 
-A browser keeps from its pages why a websocket was refused, and imjoy-rpc 0.5.9 waits for ever where one was. A call that is
-on its way while a connection is closed is never answered. So connections are taken, or kept, and lead nowhere.
+A browser hides from web pages why a websocket was refused, and imjoy-rpc 0.5.9 waits forever after a refusal. A call that is sent
+while a connection is being closed is never answered. So the connection is accepted, or kept open, and every call gets an error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 
 from bioengine_server.gateway.rpc import LegacyRPC
 
-# How long a client may go on asking.
+# How long a refused client may keep sending calls.
 _PATIENCE = 60.0  # seconds
 
 
@@ -20,9 +20,9 @@ async def answer_with(reason: Exception, rpc: LegacyRPC, listening: Awaitable[No
     """Answer a client's calls with `reason` until it goes, or for a minute.
 
     Args:
-        reason: what it is told.
-        rpc: the end of its connection.
-        listening: ends when the client goes.
+        reason: the error message.
+        rpc: the RPC endpoint of its connection.
+        listening: ends when the client disconnects.
     """
     rpc.refuse_with(reason)
     try:

@@ -1,7 +1,7 @@
-"""The way in for imjoy-rpc clients: `/ws` with `client_id=` in the query string.
+"""The route for imjoy-rpc clients: `/ws` with `client_id=` in the query string.
 
-Hypha 0.20 and later close such connections and take hypha-rpc's only, which name themselves in a first message. This
-route comes before Hypha's, matches only the former, and ends their protocol itself.
+Hypha 0.20 and later close such connections, and accept only those of hypha-rpc, which identify themselves in a first message.
+This route comes before Hypha's, matches only imjoy-rpc's connections, and implements their protocol.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bioengine_server.dispatch.errors import Stopping
 from bioengine_server.gateway.clients import Client, Clients, end_of_last
 from bioengine_server.gateway.local import LocalServices
 from bioengine_server.gateway.refusal import answer_with
-from bioengine_server.gateway.rpc import LegacyRPC, guard_legacy_rpc
+from bioengine_server.gateway.rpc import LegacyRPC, use_offered_names
 from bioengine_server.gateway.session import LegacySession
 from bioengine_server.hypha.authenticator import Authenticator, is_legacy
 from bioengine_server.hypha.envelope import NotAMessage
@@ -41,22 +41,22 @@ _once = Once()
 
 _PATH = "/ws"
 
-# How long a client may say nothing after it has connected: its library asks for the services at once.
+# How long a client may be silent after it has connected; its library asks for the services at once.
 _FIRST_WORD = 15.0  # seconds
 
-# Connections that Hypha is asked to let in at once: each takes several of Redis's, of which there are not many.
+# How many connections may be opened to Hypha at once: each needs several of the few Redis connections.
 _AT_ONCE = 50
-_WAIT = 30.0  # seconds, for a turn
+_WAIT = 30.0  # seconds that a connection may wait for its turn
 
-# What is answered to callers of a client that has gone is on its way by then.
+# After this time, the answers to callers of a disconnected client have been sent.
 _LAST_WORDS = 0.05  # seconds
 
-# How long clients may take to come back and be refused when the server stops.
+# When the server stops, how long to wait for clients to reconnect and be refused.
 _FAREWELL = 1.0  # seconds
 
 
 class LegacyRoute(WebSocketRoute):
-    """Matches legacy connections only."""
+    """Matches only legacy connections."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] == "websocket" and not is_legacy(scope):
@@ -65,18 +65,18 @@ class LegacyRoute(WebSocketRoute):
 
 
 class LegacyGateway:
-    """Lets imjoy-rpc clients in on `/ws`. `local`: services that they call directly."""
+    """Accepts imjoy-rpc clients on `/ws`. `local`: the services that they call directly."""
 
     def __init__(self, app: FastAPI, store: Callable[[], RedisStore], authenticator: Authenticator) -> None:
         """
         Args:
             app: Hypha's application.
-            store: gives Hypha's store.
-            authenticator: says who is let in.
+            store: returns Hypha's store.
+            authenticator: decides who may connect.
 
         Raises LibraryChanged.
         """
-        guard_legacy_rpc()
+        use_offered_names()
         self.local = LocalServices()
         self._store = store
         self._authenticator = authenticator
@@ -87,13 +87,13 @@ class LegacyGateway:
         app.router.routes.insert(0, LegacyRoute(_PATH, self._serve))
 
     async def stop(self) -> None:
-        """Send every client away, in a way that its library notices.
+        """Disconnect every client in a way that its library notices.
 
-        A client that loses its connection asks for a new one at once. Where nobody listens, imjoy-rpc 0.5 then waits for ever, in
-        every later call, too; a client that is refused tells its program. So they are refused before nobody listens any more.
+        A client that loses its connection reconnects at once. If no server listens then, imjoy-rpc 0.5 waits forever, also in
+        every later call; if it is refused, it raises an error. So clients are refused before the server stops listening.
         """
         self._refused = set()
-        # Pages do not come again.
+        # Web pages do not reconnect.
         leaving = {str(websocket.query_params["client_id"]) for websocket in self._open if not _is_page(websocket)}
         for websocket in list(self._open):
             with contextlib.suppress(RuntimeError, WebSocketDisconnect):
@@ -135,7 +135,7 @@ class LegacyGateway:
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """One of those that Hypha works for at the moment. Raises TooManyHandshakes."""
+        """Wait for a turn to open a connection to Hypha. Raises TooManyHandshakes."""
         try:
             async with asyncio.timeout(_WAIT):
                 await self._turns.acquire()
@@ -147,7 +147,7 @@ class LegacyGateway:
             self._turns.release()
 
     async def _talk(self, websocket: WebSocket, user: UserInfo, client: Client) -> None:
-        """One connection, to its end."""
+        """Serve one connection until it ends."""
         connection = _Connection(websocket)
         data = user.model_dump(mode="json")
         limit = self._authenticator.access.size_limit(Caller.from_context({"user": data}))
@@ -171,15 +171,15 @@ class LegacyGateway:
     async def _serve_calls(
         self, connection: _Connection, rpc: LegacyRPC, user: UserInfo, client: Client, died: asyncio.Future[Exception]
     ) -> asyncio.Future[None]:
-        """Be a client of Hypha in the client's name, until it goes, is not wanted any more, or comes again.
+        """Connect to Hypha in the client's name, until it disconnects, is refused, or reconnects.
 
-        Returns what ends when it goes.
+        Returns a task that ends when the client disconnects.
         """
         store = self._store()
         async with contextlib.AsyncExitStack() as life:
             life.callback(self._clients.leave, client)
             life.push_async_callback(_forget, store, user, client)
-            # Not silent: Hypha takes services of clients only that it knows.
+            # Not silent, because Hypha only accepts services of clients that it knows.
             interface = store.get_workspace_interface(user, client.workspace, client_id=client.client_id, silent=False)
             async with self._turn():
                 hypha = await life.enter_async_context(interface)
@@ -202,9 +202,9 @@ class LegacyGateway:
 
 
 async def _stay_silent(listening: asyncio.Future[None], client: Client, died: asyncio.Future[Exception]) -> None:
-    """Keep a connection in whose place a newer one of the same client has come, until that has ended.
+    """Keep a connection open that a newer one of the same client has replaced, until the newer one has ended.
 
-    imjoy-rpc may open two at once, and opens another for each that is closed, which would take the place of this one's successor.
+    imjoy-rpc may open two at once, and opens another for each that is closed, which would in turn replace the newer one.
     """
     last = asyncio.ensure_future(end_of_last(client))
     try:
@@ -215,15 +215,15 @@ async def _stay_silent(listening: asyncio.Future[None], client: Client, died: as
 
 
 async def _forget(store: RedisStore, user: UserInfo, client: Client) -> None:
-    """Have Hypha know nothing more of a client that has gone: its services are not found any more, and its callers hear of it."""
+    """Remove a disconnected client from Hypha: its services are no longer found, and waiting calls of them fail."""
     try:
         await store.remove_client(client.client_id, client.workspace, user, unload=True)
     except Exception as error:
-        logger.warning("Hypha still lists %s, which has left: %s", client.name, error)
+        logger.warning("Hypha still lists %s, which has disconnected: %s", client.name, error)
 
 
 async def refuse_page(error: BioEngineError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuse the connection of a page, which is told the reason when it calls something."""
+    """Refuse the connection of a web page: each of its calls is answered with the reason."""
     websocket = WebSocket(scope, receive, send)
     client_id = websocket.query_params.get("client_id", "")
     if _is_client_id(client_id):
@@ -237,7 +237,7 @@ def _is_client_id(name: str) -> bool:
 
 
 def _is_bound(scope: Any, workspace: str, client_id: str) -> bool:
-    """Whether a token was made for one client, this one, as those are that clients are given to come again with."""
+    """Whether a token was made for this client alone, as are the tokens with which clients reconnect."""
     return scope is not None and (scope.current_workspace, scope.client_id) == (workspace, client_id)
 
 
@@ -252,23 +252,23 @@ async def _refuse(websocket: WebSocket, client_id: str, error: Exception, is_new
         connection = _Connection(websocket)
         rpc = LegacyRPC(connection, "public", client_id, user={}, limit=SizeLimit(0))
         await answer_with(told, rpc, connection.listen())
-    # Others before they are accepted: their library sees HTTP 403 and does not try again for ever.
+    # Other clients are refused before the websocket is accepted: their library sees HTTP 403, and does not retry forever.
     await _close(websocket)
 
 
 async def _close(websocket: WebSocket, code: int = 1008) -> None:
-    with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the client has gone
+    with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the client has disconnected
         await websocket.close(code=code)
 
 
 async def _in_workspace(store: RedisStore, user: UserInfo | None, query: dict[str, str]) -> tuple[UserInfo, str]:
-    """The user and the workspace of a connection; a user is made where none is known.
+    """The user and the workspace of a connection; without a token, a new anonymous user.
 
     Raises whatever Hypha raises for a bad workspace.
     """
     asked = query.get("workspace")
     if user is not None:
-        assert user.scope is not None  # a token's user has one
+        assert user.scope is not None  # the user of a token has a workspace
         own = user.get_workspace()
         workspace = user.scope.current_workspace or asked or own
         if asked and user.check_permission(asked, UserPermission.read):
@@ -278,7 +278,7 @@ async def _in_workspace(store: RedisStore, user: UserInfo | None, query: dict[st
         own = user.get_workspace()
         workspace = asked or own
         user.scope = create_scope(current_workspace=workspace, workspaces={own: UserPermission.admin})
-    # Hypha makes an entry for any that is named, before it looks whose it is.
+    # Hypha would create any workspace that is named, before it checks whose it is.
     if workspace != own and not user.check_permission(workspace, UserPermission.read):
         raise WorkspaceDenied(workspace)
     info = await store.load_or_create_workspace(user, workspace)
@@ -289,7 +289,7 @@ async def _in_workspace(store: RedisStore, user: UserInfo | None, query: dict[st
 
 
 class _Connection:
-    """A websocket as imjoy-rpc's RPC class wants it."""
+    """Wraps a websocket with the interface that imjoy-rpc's RPC class expects."""
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
@@ -302,7 +302,7 @@ class _Connection:
         await self._websocket.send_bytes(data)
 
     async def listen(self) -> None:
-        """Hand on frames until the client goes. A frame that is not one, or none at the beginning, ends the connection."""
+        """Pass on frames until the client disconnects. An invalid frame, or none at the beginning, ends the connection."""
         assert self._handle is not None
         patience: float | None = _FIRST_WORD
         while True:

@@ -1,4 +1,4 @@
-"""imjoy-rpc's own RPC class as the server's end of one legacy connection, with what this server lets a client say."""
+"""The server's endpoint of one legacy connection: imjoy-rpc's own RPC class, with checks of what a client may send."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ MANAGER_ID = "workspace-manager"
 
 _PING_PATIENCE = 3.0  # seconds
 
-# Chunks on their way at the same time; the original waits for each one's answer.
+# How many chunks may be sent before one is answered; the library itself waits for the answer to each one.
 _CHUNKS_IN_FLIGHT = 8
 
-# Of an answer. Clients take frames of 1,024,000 bytes, with what is around a chunk, and copy what they have for each.
+# Size of an answer's chunks. Clients accept frames of 1,024,000 bytes, and copy all that they have received for each chunk.
 _ANSWER_CHUNK_SIZE = 1_000_000  # bytes
 
 _METHOD_TIMEOUT = 3600  # seconds
 
 
-def guard_legacy_rpc() -> None:
-    """Have every end of imjoy-rpc look names up among what was offered alone. Raises LibraryChanged."""
+def use_offered_names() -> None:
+    """Make every endpoint of imjoy-rpc find only functions that were offered. Raises LibraryChanged."""
     imjoy_rpc.check()
     imjoy_rpc.use_lookup(function_names.find)
     imjoy_rpc.mend_promises()
@@ -44,7 +44,7 @@ def guard_legacy_rpc() -> None:
 
 
 class LegacyRPC(imjoy_rpc.End):
-    """The RPC end for one client: plain errors, fast chunks, senders that cannot be forged."""
+    """The RPC endpoint for one client: errors without tracebacks, fast chunks, senders that cannot be forged."""
 
     def __init__(self, connection: Any, workspace: str, client_id: str, user: dict[str, Any], limit: SizeLimit) -> None:
         """
@@ -52,8 +52,8 @@ class LegacyRPC(imjoy_rpc.End):
             connection: has `emit_message(bytes)` and `on_message(handler)`.
             workspace: the client's workspace.
             client_id: the client's id.
-            user: the user, as Hypha's contexts have it.
-            limit: of the unfinished requests of the client.
+            user: the user, in the form of Hypha's contexts.
+            limit: the size limit of all unfinished requests of the client.
         """
         self._sender = f"{workspace}/{client_id}"
         self._user = user
@@ -64,7 +64,7 @@ class LegacyRPC(imjoy_rpc.End):
         self._refusal: Exception | None = None
         self._has_left = False
         super().__init__(connection, client_id=MANAGER_ID, workspace=workspace, method_timeout=_METHOD_TIMEOUT)
-        # Who registers here would do so among the server's own services; clients offer theirs through the manager.
+        # A service that is registered here would be among the server's own; clients register theirs through the manager.
         del self.services["built-in"]["register_service"]
         check_arrays(self)
         bare_errors(self)
@@ -72,18 +72,18 @@ class LegacyRPC(imjoy_rpc.End):
         self.send_with(self._emit_with_user)
 
     def on_unknown_service(self, find: Callable[[str], Awaitable[None]]) -> None:
-        """Have `find(service id)` called before a method of a service that is not there (yet) is looked up.
+        """Call `find(service id)` before a method of an unknown service is looked up.
 
-        After a reconnection a client goes on with the methods that it got from the connection before.
+        After a reconnection, a client keeps using the methods that it got from the previous connection.
         """
         self._find_service = find
 
     def drop_service(self, id: str) -> None:
-        """Keep a service no more. One that the client calls all the same is looked for as any that is unknown."""
+        """Forget a service. If the client still calls it, it is looked up like any unknown service."""
         self.services.pop(id, None)
 
     def refuse_with(self, reason: Exception) -> None:
-        """Have every call answered with `reason` from now on."""
+        """Answer every call with `reason` from now on."""
 
         def refuse(*_: Any, **__: Any) -> None:
             raise reason
@@ -92,9 +92,9 @@ class LegacyRPC(imjoy_rpc.End):
         self.add_service({"id": "built-in", "config": {"visibility": "public"}, "refuse": refuse}, overwrite=True)
 
     async def _emit_with_user(self, frame: bytes) -> None:
-        """Name a user in the main part, as old Hypha servers did on the way: clients refuse chunks without.
+        """Add a user to the main part, as old Hypha servers did: clients refuse chunks without one.
 
-        Functions with `require_context` are told the user, and as with newer servers the workspace, of who calls.
+        Functions with `require_context` get the caller's user and, as with newer servers, its workspace.
         """
         if self._has_left:
             raise ClientLeft(self._sender)
@@ -108,7 +108,7 @@ class LegacyRPC(imjoy_rpc.End):
         return {**main, "user": context.get("user") or self._user, "ws": context.get("ws") or self.workspace}
 
     def take_frame(self, frame: bytes) -> None:
-        """A frame of the client. Raises NotAMessage."""
+        """Handle a frame of the client. Raises NotAMessage."""
         try:
             self._take(envelope.checked(frame, self._sender))
         except envelope.MessageRefused as error:
@@ -119,7 +119,7 @@ class LegacyRPC(imjoy_rpc.End):
             told.add_done_callback(self._finding.discard)
 
     def _take(self, message: envelope.Message) -> None:
-        """Handle a message as what it is: from this client, to this end."""
+        """Handle a message, marked as from this client and to this endpoint."""
         main = {**message.main, "from": self._sender, "to": f"{self.workspace}/{MANAGER_ID}", "user": self._user}
         if "parent" in main and not self._is_session(main["parent"]):
             del main["parent"]
@@ -128,7 +128,7 @@ class LegacyRPC(imjoy_rpc.End):
         self.fire(data)
 
     def _is_session(self, name: str) -> bool:
-        """Whether a session of this end is open; else the library would make one of that name."""
+        """Whether a session of this endpoint is open; otherwise the library would create one with that name."""
         try:
             return isinstance(function_names.find(self.sessions, name), dict)
         except KeyError:
@@ -143,7 +143,7 @@ class LegacyRPC(imjoy_rpc.End):
             self._finding.add(task)
             task.add_done_callback(self._finding.discard)
         elif method[-1] in ("resolve", "reject") and not self.has_session(".".join(method[:-1])):
-            logger.debug("A late answer: %s", message["method"])  # as to the last heartbeat of a call that has ended
+            logger.debug("A late answer: %s", message["method"])  # for example to the last heartbeat of a call that has ended
         else:
             super().handle_call(message)
 
@@ -151,7 +151,7 @@ class LegacyRPC(imjoy_rpc.End):
         assert self._find_service is not None
         try:
             await self._find_service(service_id)
-        except Exception as error:  # the call itself then says that its method is not there
+        except Exception as error:  # the call itself then fails with the error that its method does not exist
             logger.debug("Service %s: %s", service_id, error)
         super().handle_call(message)
 
@@ -180,7 +180,7 @@ class LegacyRPC(imjoy_rpc.End):
         finally:
             if heartbeat is not None:
                 heartbeat.cancel()
-            if told is not None:  # or not: a client that has gone hears nothing
+            if told is not None:  # a client that has disconnected gets no answer
                 told.add_done_callback(lambda told: told.cancelled() or told.exception())
 
     def create_message(self, key: Any, heartbeat: Any = False, overwrite: bool = False, context: Any = None) -> None:
@@ -205,12 +205,12 @@ class LegacyRPC(imjoy_rpc.End):
         self._take(whole)
 
     def _is_answer(self, key: Any, heartbeat: Any) -> bool:
-        """Whether a message is the answer to a call of this end; its parts keep the call waiting. Raises KeyError."""
+        """Whether a message answers a call of this endpoint; then each part resets the call's timeout. Raises KeyError."""
         if not heartbeat:
             return False
         session = self.sessions.get(key) if isinstance(key, str) and key not in envelope.RESERVED_SESSIONS else None
         if not isinstance(session, dict) or "timer" not in session:
-            raise KeyError(f"The session {str(key)[:80]} does not exist any more.")
+            raise KeyError(f"The session {str(key)[:80]} no longer exists.")
         return True
 
     def remove_message(self, key: Any, context: Any = None) -> None:
@@ -218,7 +218,7 @@ class LegacyRPC(imjoy_rpc.End):
         self._uploads.close(key)
 
     async def answers(self) -> bool:
-        """Whether the client is there and answers: its library does, whatever its program is at."""
+        """Whether the client is alive: its library answers, whatever its program does."""
         try:
             await self.ping(self._sender, _PING_PATIENCE)
         except Exception:
@@ -226,10 +226,10 @@ class LegacyRPC(imjoy_rpc.End):
         return True
 
     def end_calls(self, has_left: bool = True) -> bool:
-        """Have calls of the client's functions that wait for an answer fail. Returns whether there were any.
+        """Make all calls of the client's functions that wait for an answer fail. Returns whether there were any.
 
         Args:
-            has_left: whether it has gone, and hears nothing any more.
+            has_left: whether the client has disconnected, so that nothing can be sent to it.
         """
         self._has_left |= has_left
         waiting = list(_waiting_calls(self.sessions))
@@ -246,14 +246,14 @@ class LegacyRPC(imjoy_rpc.End):
         self.unfinished.pop(key, None)
 
     async def _tell(self, method: str, args: list[Any]) -> None:
-        """Call a method of the client that gives no answer. Raises ClientLeft."""
+        """Call a method of the client without waiting for an answer. Raises ClientLeft."""
         if self._has_left:
             raise ClientLeft(self._sender)
         main = {"type": "method", "from": f"{self.workspace}/{MANAGER_ID}", "to": self._sender, "method": method}
         await self._send_frame(chunks.frame(self._with_user(main), args))
 
     async def _tell_and_hear(self, method: str, args: list[Any]) -> None:
-        """Call a method of the client, and wait until it has taken the call. Raises ClientLeft, TimeoutError."""
+        """Call a method of the client, and wait until it has handled the call. Raises ClientLeft, TimeoutError."""
         await self._tell(method, args)
         await self.ping(self._sender, _METHOD_TIMEOUT)
 
@@ -267,7 +267,7 @@ class LegacyRPC(imjoy_rpc.End):
         await cache.create(message_id, heartbeat)
         flying: set[asyncio.Future[Any]] = set()
         for start in range(0, len(package), CHUNK_SIZE):
-            # Appends are handled in the order in which they arrive, so several may be on their way.
+            # Appends are handled in the order in which they arrive, so several may be sent at once.
             flying.add(asyncio.ensure_future(cache.append(message_id, package[start : start + CHUNK_SIZE], heartbeat)))
             if len(flying) >= _CHUNKS_IN_FLIGHT:
                 done, flying = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
@@ -278,7 +278,7 @@ class LegacyRPC(imjoy_rpc.End):
 
 
 def _waiting_calls(sessions: dict[str, Any]) -> Iterator[Callable[[Exception], None]]:
-    """What rejects each of the calls in sessions of an end, and in sessions within these."""
+    """The reject functions of all calls in an endpoint's sessions, and in sessions within these."""
     for name, session in list(sessions.items()):
         if name not in envelope.RESERVED_SESSIONS and isinstance(session, dict):
             yield from _waiting_calls(session)
@@ -287,7 +287,7 @@ def _waiting_calls(sessions: dict[str, Any]) -> Iterator[Callable[[Exception], N
 
 
 def _message(error: Exception) -> str:
-    """What an error says; hypha-rpc's own of a service elsewhere says it twice, imjoy-rpc's is a traceback."""
+    """The message of an error. For a remote service, hypha-rpc's error contains it twice, and imjoy-rpc's is a traceback."""
     text = str(error).removeprefix("RemoteError:")
     if text.startswith("Traceback "):
         text = told_error(text)

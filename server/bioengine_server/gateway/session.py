@@ -1,4 +1,4 @@
-"""What a legacy client finds when it is connected: a workspace manager, and through it every service of Hypha."""
+"""The workspace manager that a connected legacy client gets, and through it every service of Hypha."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from bioengine_server.hypha.tokens import is_name
 
 logger = logging.getLogger(__name__)
 
-# As long as Hypha's own: a client whose server was away for a day or two finds its workspace again.
+# As long as Hypha's own: a client finds its workspace again after the server was down for a day or two.
 RECONNECTION_TOKEN_LIFETIME = 2 * 24 * 60 * 60  # seconds
 
 _SERVICE_PREFIX = "remote-"
 
-# Of those that a client has found, the newest are kept; others are looked for again when it calls them.
+# Of the services that a client has found, the newest are kept; others are looked up again when it calls them.
 _MAX_FOUND = 200
-_MAX_FOUND_SIZE = 20_000_000  # bytes of what they have beside functions
-_MAX_REMEMBERED = 200  # services that a client is given back when it comes again
+_MAX_FOUND_SIZE = 20_000_000  # bytes that they have besides functions
+_MAX_REMEMBERED = 200  # services that a client gets back when it reconnects
 _LEVELS = ("info", "warning", "error", "critical")
 
-# How Hypha says that there is no such service, or that its client has left a moment ago.
+# Hypha's messages for a service that does not exist, or whose client has just disconnected.
 _NOT_THERE = ("not found", "is not connected", "client disconnected")
 
-# How long a client that has come again waits for its own services to be there again.
+# How long a reconnected client waits until its own services are registered again.
 _RESTORING = 5.0  # seconds
 
 
 class LegacySession:
-    """One connected legacy client, with a connection of its own to Hypha in its own name."""
+    """One connected legacy client, with its own connection to Hypha in its name."""
 
     def __init__(
         self, rpc: LegacyRPC, hypha: Any, store: RedisStore, local: LocalServices, user: UserInfo, client: Client
     ) -> None:
         """
         Args:
-            rpc: the legacy end.
-            hypha: Hypha's interface to the client's workspace, as the client's user.
+            rpc: the RPC endpoint of the connection to the client.
+            hypha: Hypha's interface to the client's workspace, in the name of the client's user.
             store: Hypha's store.
             local: services that are called directly.
-            user: whose the client is.
-            client: its name, and what it offered before it lost its connection.
+            user: the client's user.
+            client: its name, and the services that it offered before it lost its connection.
         """
         self._rpc = rpc
         self._hypha = hypha
@@ -72,14 +72,14 @@ class LegacySession:
         self._restoring = asyncio.ensure_future(self._own_services.restore(client.services))
 
     def end(self) -> None:
-        """The client has gone. What it offered is remembered: it may come again."""
+        """The client has disconnected. Its services are remembered, because it may reconnect."""
         known = () if self._restoring.done() else self._client.services
         self._client.services = tuple(dict.fromkeys((*self._own_services.ids, *known)))[:_MAX_REMEMBERED]
         self._restoring.cancel()
         self._own_services.end()
 
     def _manager(self) -> dict[str, Any]:
-        """The service `default`, in the spellings of Python and of JavaScript."""
+        """The service `default`, with method names in the spelling of Python and of JavaScript."""
         methods = {
             method.__name__.removeprefix("_"): unannotated(method)
             for method in (
@@ -113,19 +113,21 @@ class LegacySession:
         }
 
     async def _get_service(self, query: Any, *_: Any, **__: Any) -> dict[str, Any] | None:
-        """A service, or None where there is none, as legacy clients expect."""
+        """A service; None if it does not exist, as legacy clients expect."""
         service_id = dict.get(query, "id") if isinstance(query, dict) else query
         if not isinstance(service_id, str) or not service_id:
             raise TypeError(f"get_service takes a service id such as 'triton-client', not {query!r}.")
         return await self._offer(service_id)
 
     async def _offer(self, service_id: str) -> dict[str, Any] | None:
-        """Have a service of Hypha offered on the legacy end under an id that leads back to it."""
+        """Offer a service of Hypha to the legacy client, under an id by which it can be found again."""
         service = await self._find(service_id)
         if service is None and not self._restoring.done():
             await asyncio.wait([self._restoring], timeout=_RESTORING)
             service = await self._find(service_id)
-        if service is None and "/" in service_id and ":" not in service_id:  # it may be a client, by which its export is meant
+        if (
+            service is None and "/" in service_id and ":" not in service_id
+        ):  # it may be the id of a client, which stands for the service that it exports
             service = await self._find(f"{service_id}:default")
         if service is None:
             return None
@@ -140,7 +142,7 @@ class LegacySession:
         return added
 
     async def _find(self, service_id: str) -> Any:
-        """A service as Hypha has it, any of several of one name as old servers had it; None where there is none."""
+        """A service of Hypha; of several with the same name any one, like old servers. None if there is none."""
         try:
             return await self._hypha.get_service(service_id, {"mode": "random"})
         except Exception as error:
@@ -149,7 +151,7 @@ class LegacySession:
             raise
 
     async def _offer_again(self, offered_id: str) -> None:
-        """Offer a service whose methods the client knows from an earlier connection."""
+        """Offer a service again whose methods the client got in an earlier connection."""
         if offered_id.startswith(_SERVICE_PREFIX):
             encoded = offered_id.removeprefix(_SERVICE_PREFIX)
             await self._offer(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode())
@@ -158,14 +160,14 @@ class LegacySession:
         return plain(await self._hypha.list_services(query))
 
     async def _list_clients(self, *_: Any, **__: Any) -> list[str]:
-        """The ids of the workspace's clients, as old servers gave them."""
+        """The ids of the workspace's clients, in the form that old servers returned."""
         return [str(client["id"]).rpartition("/")[2] for client in await self._hypha.list_clients()]
 
     async def _get_workspace_info(self, workspace: Any = None, *_: Any, **__: Any) -> Any:
         return plain(await self._hypha.get_workspace_info(workspace or self._workspace))
 
     async def _register_service(self, service: Any, *_: Any, **__: Any) -> Any:
-        """Have a service of the client's own offered by Hypha."""
+        """Register a service of the client with Hypha."""
         return await self._own_services.register(dict(service))
 
     async def _unregister_service(self, service: Any, *_: Any, **__: Any) -> None:
@@ -173,7 +175,7 @@ class LegacySession:
         owner, own_id = id.rpartition(":")[::2]
         if owner in ("", self._client_id, self._client.name) and own_id in self._own_services.ids:
             await self._own_services.withdraw(own_id)
-        else:  # Hypha says why not
+        else:  # Hypha raises an error that says why
             await self._hypha.unregister_service(id)
 
     async def _generate_token(self, *args: Any, **kwargs: Any) -> Any:
@@ -189,7 +191,7 @@ class LegacySession:
         }
 
     async def _update_client_info(self, info: Any = None, *_: Any, **__: Any) -> None:
-        """The client tells which services it has of its own, such as what it has just exported."""
+        """The client announces its own services, such as one that it has just exported."""
         if isinstance(info, dict):
             await self._own_services.announced(dict.get(info, "services"))
 
@@ -200,10 +202,12 @@ class LegacySession:
         logger.debug("%s: %s", self._client_id, str(text)[:1000])
 
     def _bound_user(self) -> UserInfo:
-        """The user as the one who may come again under this client's id, in whose place no other program comes."""
-        if not is_name(self._client_id):  # no token can name it: it comes again when the connection before has ended
+        """The user for the token with which this client, and no other program, may reconnect under its id."""
+        if not is_name(
+            self._client_id
+        ):  # no token can contain this id: the client can only reconnect when its previous connection has ended
             return self._user
-        assert self._user.scope is not None  # it was let in
+        assert self._user.scope is not None  # the client was admitted before
         return self._user.model_copy(update={"scope": self._user.scope.model_copy(update={"client_id": self._client_id})})
 
     def _user_data(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Objects of one RPC library made fit for the other.
+"""Convert objects of one RPC library for the other.
 
-imjoy-rpc and hypha-rpc both pass on whatever carries `__rpc_object__` as it is, to a target that the other library's
-peers do not know. So callables become plain functions, recursively, in arguments and results alike.
+imjoy-rpc and hypha-rpc both pass on objects with `__rpc_object__` unchanged, with a target that the other library's peers do not
+know. So callables are replaced by plain functions, recursively, in arguments and results.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from contextvars import ContextVar
 from typing import Any
 
 caller: ContextVar[dict[str, Any] | None] = ContextVar("caller", default=None)
-"""For whom a function of a client is called, as Hypha's contexts say it; None for the client itself."""
+"""The caller of a client's function, as a Hypha context; None for the client itself."""
 
 
 def plain(value: Any) -> Any:
-    """`value` with dicts and lists as plain ones and callables as plain functions."""
+    """`value` with plain dicts and lists, and with plain functions for callables."""
     return _mapped(value, _plain_function)
 
 
 def in_name_of_callers(service: dict[str, Any]) -> Any:
-    """A client's service as `plain` has it, each function with one more argument: `context`, of whom it is called for."""
+    """A client's service as from `plain`, but each function has one more argument, `context`: the caller."""
     return _mapped(service, lambda function: _plain_function(function, take_context=True))
 
 
 def parts_of(service: Any) -> Any:
-    """A client's service as plain maps and lists that can be compared, its functions as what the client said of them."""
+    """A client's service as plain maps and lists that can be compared; functions become their annotations."""
     return _mapped(service, lambda function: getattr(function, "__rpc_object__", None))
 
 
@@ -58,9 +58,9 @@ def _plain_function(function: Callable[..., Any], take_context: bool = False) ->
 
 
 def _readable_signature(function: Callable[..., Any]) -> inspect.Signature | None:
-    """The signature that a function came with, as far as imjoy-rpc 0.5 can read its text; else None.
+    """The signature of a function, if imjoy-rpc 0.5 can parse its text; otherwise None.
 
-    It splits the text at commas, colons and equals signs, and knows no `*` or `/` that stands alone.
+    It splits the text at commas, colons and equals signs, and does not know a separate `*` or `/`.
     """
     given = getattr(function, "__signature__", None)
     if not isinstance(given, inspect.Signature):
@@ -76,7 +76,7 @@ def _readable_signature(function: Callable[..., Any]) -> inspect.Signature | Non
             return None
     try:
         return inspect.Signature(parameters)
-    except ValueError:  # those that can be given by name alone stand where none without a default can
+    except ValueError:  # keyword-only parameters come where none without a default is allowed
         return None
 
 
@@ -87,7 +87,7 @@ def _is_readable(default: Any) -> bool:
 
 
 def unannotated(method: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
-    """A method with the signature that clients can read; arguments and results pass as they are."""
+    """A method with a signature that clients can parse; arguments and results are passed unchanged."""
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         return await method(*args, **kwargs)

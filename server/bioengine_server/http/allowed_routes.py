@@ -45,8 +45,8 @@ class AllowedRoutes:
 
     @staticmethod
     def _passes(entry: Entry, scope: Scope) -> bool:
-        is_guarded = not entry.is_open and entry.handler is not None
-        return entry.is_websocket or is_guarded or entry.takes(scope["method"])
+        needs_token = not entry.is_open and entry.handler is not None
+        return entry.is_websocket or needs_token or entry.takes(scope["method"])
 
     async def _refuse(self, error: BioEngineError, scope: Scope, receive: Receive, send: Send) -> None:
         await Rest(receive).drain(Headers(scope=scope), self._most)

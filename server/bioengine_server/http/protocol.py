@@ -48,8 +48,8 @@ def protocols(connections: Connections) -> dict[str, Any]:
         logger.addFilter(OnceFilter())
     shared = {"open_connections": connections}
     return {
-        "http": type("GuardedHttp", (_GuardedHttp,), shared),
-        "ws": type("GuardedWebSocket", (_GuardedWebSocket,), shared),
+        "http": type("LimitedHttp", (_LimitedHttp,), shared),
+        "ws": type("LimitedWebSocket", (_LimitedWebSocket,), shared),
     }
 
 
@@ -106,7 +106,7 @@ class _Flow(uvicorn.Flow):
             self._on_resume()
 
 
-class _GuardedHttp(uvicorn.H11Protocol):
+class _LimitedHttp(uvicorn.H11Protocol):
     """A connection that carries requests, one after the other, until it becomes a websocket or ends."""
 
     open_connections: Connections
@@ -229,7 +229,7 @@ class _GuardedHttp(uvicorn.H11Protocol):
             see_off(self.transport, self.loop)
 
 
-class _GuardedWebSocket(uvicorn.WebSocketsSansIOProtocol):
+class _LimitedWebSocket(uvicorn.WebSocketsSansIOProtocol):
     """A connection that has become a websocket."""
 
     open_connections: Connections

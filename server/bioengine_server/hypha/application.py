@@ -1,7 +1,7 @@
-"""Hypha's own ASGI application, in this process, with our limits.
+"""Hypha's own ASGI application, in this process, with this server's limits.
 
-Hypha's command has no flags for what matters here: with the default message limit a client that sends a few large images is
-thrown out.
+Hypha's command has no options for these limits: with its default limit of messages, a client that sends a few large images would
+be disconnected.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from bioengine_server.foreign import hypha as border
 from bioengine_server.hypha.first_client import keep_first_client
 from bioengine_server.hypha.isolation import confine_clients
 from bioengine_server.hypha.login import replace_login
-from bioengine_server.hypha.rpc_limits import guard_rpc, is_own_end
+from bioengine_server.hypha.rpc_limits import is_own_end, use_limited_rpc
 from bioengine_server.hypha.tokens import check_scopes, use_secret
 from bioengine_server.settings import Settings
 
-# Messages in a second, and in a burst, that one client may send: an image of 1 GB is 4,000 messages.
+# How many messages one client may send per second, and in a burst: an image of 1 GB is 4,000 messages.
 _MESSAGE_RATE = 20_000
 _MESSAGE_BURST = 200_000
 
-_MAX_SERVICES = 100  # that one client may offer; Hypha keeps all of each in memory
+_MAX_SERVICES = 100  # services that one client may offer; Hypha keeps them in memory
 
 
 def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI:
@@ -35,7 +35,7 @@ def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI
     Raises LibraryChanged.
     """
     border.check()
-    border.use_rpc(guard_rpc(access.size_limit))
+    border.use_rpc(use_limited_rpc(access.size_limit))
     border.know_who_is_there()
     keep_first_client(is_own_end)
     replace_login()
@@ -50,7 +50,7 @@ def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI
     )
     use_secret(jwt_secret)
     database = settings.node_folder / "hypha.sqlite"
-    database.unlink(missing_ok=True)  # event logs and the like, of one run only
+    database.unlink(missing_ok=True)  # for event logs and the like of this run only
     arguments = get_argparser().parse_args(
         [
             f"--host={settings.bind_address}",
@@ -71,10 +71,10 @@ def hypha_store(app: FastAPI) -> RedisStore:
 
 
 def share_service(store: RedisStore, service_id: str) -> None:
-    """Let the ids that clients of the public server ask for mean the public service, where they name nothing else.
+    """Make the service ids that clients of the public server use lead to the public service, if no other service has such an id.
 
-    These are the bare `service_id`, which Hypha 0.21 looks up in the client's own workspace only (anonymous users have one each),
-    and that of an old web page.
+    These are the bare `service_id`, which Hypha 0.21 looks up only in the client's own workspace (anonymous users have one each),
+    and the id that an old web page uses.
     """
     manager: Any = border.manager_of(store)
     find = manager.get_service_info

@@ -1,8 +1,8 @@
-"""Who has connected, by the token that he came with: for all ways into the server.
+"""Authenticate clients by their tokens, for all kinds of connections:
 
-HTTP             `Authorization: Bearer`
-hypha-rpc        its first message names the token
-imjoy-rpc        names the token in the address
+HTTP             the header `Authorization: Bearer`
+hypha-rpc        the token in its first message
+imjoy-rpc        the token in the URL
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CHECK_INTERVAL = 1.0  # seconds
 
 
 class Authenticator:
-    """Decides about tokens, and remembers which connections came with which."""
+    """Checks tokens, and remembers which connections use which token."""
 
     def __init__(self, access: Access, registry: TokenRegistry) -> None:
         self.access = access
@@ -38,13 +38,13 @@ class Authenticator:
         self._open: list[tuple[str, Callable[[BioEngineError], None]]] = []
 
     def admit(self, scope: Scope, token: str | None) -> Any:
-        """The user of a token, None without one.
+        """The user of a token; None without a token.
 
         Args:
-            scope: of the connection or request.
-            token: that it came with.
+            scope: the ASGI scope of the connection or request.
+            token: its token.
 
-        Raises TokenNeeded where one that counts is needed; AccessDenied, UnknownToken, TokenRevoked, TokenExpired.
+        Raises TokenNeeded if a valid token is needed; AccessDenied, UnknownToken, TokenRevoked, TokenExpired.
         """
         user = self.verifier.user_of(token) if token else None
         if self.needs_token(scope) and not (user and token_id(user.roles)):
@@ -52,13 +52,13 @@ class Authenticator:
         return user
 
     def needs_token(self, scope: Scope) -> bool:
-        """Whether whoever comes this way needs one."""
+        """Whether a connection or request needs a token."""
         peer = scope.get("client") or ("", 0)
         return self.access.needs_token(Headers(scope=scope).keys(), str(peer[0]))
 
     @contextlib.contextmanager
     def connected(self, user: Any, on_death: Callable[[BioEngineError], None]) -> Iterator[None]:
-        """Have `on_death` called with the reason, once, when the token of a user dies while the context is open."""
+        """Call `on_death` with the reason, once, if the user's token becomes invalid while the context is open."""
         token = token_id(user.roles) if user else ""
         entry = (token, on_death)
         if token:
@@ -70,7 +70,7 @@ class Authenticator:
                 self._open.remove(entry)
 
     async def watch(self) -> None:
-        """Look after connections whose token may die, until cancelled."""
+        """Watch the tokens of open connections, until cancelled."""
         while True:
             await asyncio.sleep(_CHECK_INTERVAL)
             for entry in list(self._open):
@@ -78,18 +78,18 @@ class Authenticator:
                 try:
                     self._registry.checked(token)
                 except BioEngineError as error:
-                    logger.info("A client is sent away: %s", error)
+                    logger.info("A client is disconnected: %s", error)
                     self._open.remove(entry)
                     on_death(error)
 
 
 def is_legacy(scope: Scope) -> bool:
-    """Whether a websocket is of an imjoy-rpc client. Hypha's own clients name themselves in their first message."""
+    """Whether a websocket is from an imjoy-rpc client. Hypha's own clients identify themselves in their first message."""
     return b"client_id=" in scope.get("query_string", b"")
 
 
 def bearer(headers: Headers) -> str | None:
-    """The token in `Authorization: Bearer`; None without that header. Raises AccessDenied for any other content of it."""
+    """The token in `Authorization: Bearer`; None without that header. Raises AccessDenied if the header is anything else."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if not scheme:
         return None

@@ -1,14 +1,15 @@
-"""Messages in chunks, without the library's machinery for each chunk. Both client generations have the same steps.
+"""Send and receive messages in chunks, with less work for each chunk than in the libraries. Both libraries use the same steps.
 
     create(key, heartbeat) -> append(key, chunk, heartbeat), ... -> process(key, heartbeat)
                               set(key, number, chunk, heartbeat), ... with hypha-rpc
 
-Answers of this server go back to back, in frames that are not answered in turn, but for one in 2 MB and the last chunk: so a slow
-client has no more to take at once, and one that has gone is sent no more. A client that misses the end of a message would take it
-for an answer without a result, and wait for ever.
+The server sends the chunks of an answer without waiting, except that the client has to acknowledge one in 2 MB, and the last
+chunk: so a slow client gets no more than that at once, and a disconnected one gets nothing more. A client that misses the end of
+a message would treat it as an answer without a result, and wait forever.
 
-Clients wait at every step that they send. Newer ones need not, but nothing tells them apart: hypha-rpc before 0.20.98, and
-imjoy-rpc, would wait for ever at a step that promises no answer. So each is answered, with one frame that is made here.
+Clients wait for an answer to every step that they send. Newer versions need not, but the server cannot tell them apart: hypha-rpc
+before 0.20.98, and imjoy-rpc, would wait forever for a missing answer. So each step is answered, with one frame that is made
+here.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ _STEP = re.compile(r"services\.built-in\.message_cache\.(create|append|set|proce
 _PLAIN = (str, bytes, bool, int, type(None))
 _MAX_MAIN = 100_000  # bytes
 
-# Of an answer, what may be on its way before its receiver has to say that it has taken what was sent.
+# How much of an answer may be sent before its receiver has to acknowledge it.
 _UNHEARD = 2_000_000  # bytes
 
 Call = Callable[[str, list[Any]], Awaitable[None]]
-"""Calls a method, by its name and arguments, after all that was called before."""
+"""Calls a method, given its name and arguments, after all earlier calls."""
 
 
 def step_of(call: dict[str, Any]) -> str | None:
-    """The step of a message in chunks that a call is; None of what else is called, or is not called as both libraries do."""
+    """The step of a chunked message that a call stands for; None for any other call, and for other forms of a step."""
     step, args, promise = _STEP.fullmatch(str(call.get("method"))), call.get("args"), call.get("promise")
     if step is None or call.get("with_kwargs") or not isinstance(args, list) or not all(type(arg) in _PLAIN for arg in args):
         return None
@@ -41,22 +42,22 @@ def step_of(call: dict[str, Any]) -> str | None:
 
 
 def is_answer(message: bytes) -> bool:
-    """Whether nobody waits for an answer to a message, as to one that is an answer itself."""
+    """Whether a message is an answer itself, so that nobody waits for an answer to it."""
     unpacker = msgpack.Unpacker()
     unpacker.feed(memoryview(message)[:_MAX_MAIN])
     return "session" not in unpacker.unpack()
 
 
 async def send_answer(answer: bytes, session: str | None, chunk_size: int, tell: Call, ask: Call, numbered: bool) -> None:
-    """Send an answer in chunks. Raises what `tell` and `ask` do.
+    """Send an answer in chunks. Raises what `tell` and `ask` raise.
 
     Args:
         answer: the whole message.
-        session: the receiver's, which waits for it.
+        session: the receiver's session that waits for it.
         chunk_size: in bytes.
-        tell: calls a method of the receiver, which gives no answer.
-        ask: calls a method, and returns when the receiver has taken this call and those before.
-        numbered: whether the receiver takes numbered chunks.
+        tell: calls a method of the receiver without waiting for an answer.
+        ask: calls a method, and returns when the receiver has handled this call and all earlier ones.
+        numbered: whether the receiver accepts numbered chunks.
     """
     cache, heard = "services.built-in.message_cache", 0
     key, keeps_waiting = session or shortuuid.uuid(), bool(session)
@@ -64,7 +65,7 @@ async def send_answer(answer: bytes, session: str | None, chunk_size: int, tell:
     for number, start in enumerate(range(0, len(answer), chunk_size)):
         end = start + chunk_size
         step, which = ("set", [number]) if numbered else ("append", [])
-        # Before the last step all is there: a JavaScript client is done earlier with the call that has fewer arguments.
+        # The last chunk has to arrive before the last step: a JavaScript client handles a call with fewer arguments faster.
         call = ask if end - heard >= _UNHEARD or end >= len(answer) else tell
         await call(f"{cache}.{step}", [key, *which, answer[start:end], keeps_waiting])
         if call is ask:
@@ -73,5 +74,5 @@ async def send_answer(answer: bytes, session: str | None, chunk_size: int, tell:
 
 
 def frame(main: dict[str, Any], args: list[Any]) -> bytes:
-    """A message with arguments, as both libraries have it."""
+    """A message with arguments, in the form of both libraries."""
     return msgpack.packb(main) + msgpack.packb({"args": args})

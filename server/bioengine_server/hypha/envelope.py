@@ -1,11 +1,10 @@
-"""What a client's RPC message may say, checked before anything acts on it. Both client generations send the same two parts.
+"""Check a client's RPC message before anything acts on it. Both client libraries send the same two parts.
 
-    frame = main part (where to, which method, which session) + body (arguments, promise), each a MessagePack map
+    frame = main part (target, method, session) + body (arguments, promise), each a MessagePack map
 
-A message says what is to be called, and never who calls: sender, user, workspace and context are the server's to name. So the
-main part is made anew from the few keys that a client may choose, and a message that brings anything else is refused. The same
-holds for messages that come in chunks, once they are put together. Protocol: hypha-rpc 0.21 and imjoy-rpc 0.5,
-`RPC._handle_method`.
+A message may say what to call, but not who calls: the server itself sets sender, user, workspace and context. So the main part is
+made again from the few keys that a client may choose, and a message with any other key is refused. The same applies to messages
+that arrive in chunks, once they are complete. Protocol: hypha-rpc 0.21 and imjoy-rpc 0.5, `RPC._handle_method`.
 """
 
 from __future__ import annotations
@@ -21,25 +20,26 @@ from bioengine_contract.msgpack_scan import TooMuch, check_structure
 
 from bioengine_server.untrusted import quoted
 
-# A client may choose these; what else stands in a main part would say who it is.
+# The keys that a client may choose; other keys of a main part would say who it is.
 _MAIN_KEYS = frozenset({"type", "from", "to", "method", "session", "parent"})
 _BODY_KEYS = frozenset({"args", "with_kwargs", "promise", "t"})
 
-# The libraries' own markers within arguments. Others, such as those of encryption or of files on the server, nobody needs here.
+# The libraries' markers in arguments that are allowed. Others, such as for encryption or files on the server, are not needed
+# here.
 _MARKERS = frozenset(
     "_rtype _rvalue _rshape _rdtype _rtrace _rtarget _rmethod _rpromise _rdoc _rsig _rschema _rname _rserver _rasync _rintf "
     "_rkwargs _rnative _rclose_method".split()
 )
 _CLOSED_MARKERS = frozenset({"_enc", "__rpc_object__"})
-_CLOSED_TYPES = frozenset({"pydantic_model"})  # a schema of the sender's becomes classes at the receiver
+_CLOSED_TYPES = frozenset({"pydantic_model"})  # the receiver would make classes from the sender's schema
 _CALLABLE_TYPES = frozenset({"method", "generator"})
 
 _NAME = r"[A-Za-z0-9_.|@~-]{1,200}"
 _TARGET = re.compile(rf"(\*/|{_NAME}/)?{_NAME}")
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,100}(\.[A-Za-z0-9_-]{1,100}){0,31}")
 _MAX_METHOD = 500  # characters
-# Sessions, and functions in them, have long names made at random. A receiver that looks names up through attributes would find
-# others behind a function: `__globals__`, or in JavaScript `constructor`. None of those has this form.
+# Sessions, and functions in them, have long random names. A receiver that looks names up as attributes would also find
+# attributes of a function, such as `__globals__`, or in JavaScript `constructor`. None of those has this form.
 _RANDOM = r"[A-Za-z0-9]{15,100}"
 _SESSION_METHOD = re.compile(rf"({_RANDOM}\.){{1,32}}(resolve|reject|heartbeat|{_RANDOM}([#:-][^.]{{0,200}})?)")
 _HIDDEN_PARTS = frozenset({"_dispose", "__enter__", "__exit__"})
@@ -47,12 +47,12 @@ _MAX_TEXT = 20_000  # characters of a function's signature or documentation
 _MIN_INTERVAL = 0.05  # seconds between two heartbeats to a client
 _MAX_INTERVAL = 100_000_000.0  # seconds
 
-# Names of an RPC end's own stores, which are no sessions.
+# Names in an RPC endpoint's object store that are not sessions.
 RESERVED_SESSIONS = frozenset({"services", "message_cache"})
 
 
 class NotAMessage(BioEngineError):
-    """A frame is no message at all; its connection is closed with the reason.
+    """A frame is not a message; its connection is closed with the reason.
 
     Args:
         problem: such as "is not MessagePack".
@@ -65,11 +65,11 @@ class NotAMessage(BioEngineError):
 
 
 class MessageRefused(BioEngineError):
-    """A message says what no client may say.
+    """A message contains something that clients may not send.
 
     Args:
-        problem: what it says.
-        expected: what it may say, and what to do.
+        problem: what is wrong.
+        expected: what is allowed, and what to do.
         message: its main part, for the answer.
     """
 
@@ -82,7 +82,7 @@ class MessageRefused(BioEngineError):
 
 @dataclass(frozen=True)
 class Message:
-    """A message that was checked. `main` has no sender, user or context yet; `body` has the rest."""
+    """A checked message. `main` has no sender, user or context yet; `body` is the rest."""
 
     main: dict[str, Any]
     body: dict[str, Any]
@@ -90,19 +90,19 @@ class Message:
     """The body's own bytes; empty where the body was part of the main part."""
 
     def to_frame(self) -> bytes:
-        """The message as a frame, its main part made anew."""
+        """The message as a frame, with the new main part."""
         if self.rest or not self.body:
             return bytes(msgpack.packb(self.main)) + self.rest
         return bytes(msgpack.packb(self.main)) + bytes(msgpack.packb(self.body))
 
 
 def checked(data: bytes | bytearray, sender: str) -> Message:
-    """The message in a frame, or in the chunks of one put together.
+    """Check the message in a frame, or in its joined chunks.
 
     Args:
-        data: what came.
-        sender: `<workspace>/<client id>` of who sent it, as the server knows it. Hypha's manager, in the workspace `*`, passes on
-            functions of others: it answers whoever looks for a service.
+        data: the bytes that were received.
+        sender: the sender's `<workspace>/<client id>`, as known to the server. Hypha's manager, in the workspace `*`, may pass on
+            functions of others, because it returns services to clients.
 
     Raises NotAMessage, MessageRefused.
     """
@@ -115,14 +115,14 @@ def checked(data: bytes | bytearray, sender: str) -> Message:
 
 
 def refusal(error: MessageRefused, sender: str, manager: str) -> bytes:
-    """The frame that tells a sender, and nobody else, why its message was refused.
+    """The frame that tells only the sender why its message was refused.
 
-    It rejects the call, where the message was one; else it is a message of the type `error`, which both libraries ignore.
+    If the message was a call, the frame rejects it; otherwise it is a message of the type `error`, which both libraries ignore.
 
     Args:
-        error: why.
-        sender: as in `checked`.
-        manager: the end that is named as the origin, where the message named none that can be.
+        error: the reason.
+        sender: as for `checked`.
+        manager: the endpoint to name as the origin, if the message did not name a valid target.
     """
     told = error.message.get("to")
     origin = told if isinstance(told, str) and _TARGET.fullmatch(told) else manager
@@ -138,7 +138,7 @@ def refusal(error: MessageRefused, sender: str, manager: str) -> bytes:
 
 
 def instead(error: MessageRefused) -> bytes | None:
-    """Of an answer that was refused, the frame that goes on in its place: whoever waits for it hears so. None for all else."""
+    """For a refused answer, the frame that replaces it, so that the receiver's call fails; None for other messages."""
     to, method = error.message.get("to"), error.message.get("method")
     if error.message.get("type") != "method" or not isinstance(to, str) or not _TARGET.fullmatch(to):
         return None
@@ -154,7 +154,7 @@ def _unpacked(data: bytes | bytearray) -> tuple[dict[str, Any], dict[str, Any], 
     try:
         check_structure(data, parts=2)
     except TooMuch as error:
-        # The main part was looked at before: it says who waits for an answer.
+        # The main part is valid, so the error can be sent to the session that waits for an answer.
         main = msgpack.unpackb(data[: error.second], strict_map_key=True) if error.second else None
         if not isinstance(main, dict):
             raise NotAMessage(str(error)) from error
@@ -166,7 +166,7 @@ def _unpacked(data: bytes | bytearray) -> tuple[dict[str, Any], dict[str, Any], 
         unpacker.feed(data)
         main = unpacker.unpack()
         if not isinstance(main, dict) or not isinstance(main.get("to"), str) or not isinstance(main.get("type"), str):
-            raise NotAMessage("does not say where to, and what it is")
+            raise NotAMessage("does not name its target and type")
         start = unpacker.tell()
         body = unpacker.unpack() if start < len(data) else {}
         if unpacker.tell() != len(data):
@@ -179,13 +179,13 @@ def _unpacked(data: bytes | bytearray) -> tuple[dict[str, Any], dict[str, Any], 
 
 
 def _checked(main: dict[str, Any], body: dict[str, Any], rest: bytes | memoryview, sender: str) -> Message:
-    _check_keys(main, _MAIN_KEYS | _BODY_KEYS, "Sender, user and context are named by the server; leave it out.")
-    _check_keys(body, _BODY_KEYS, "Behind the main part stand arguments and a promise, and nothing else.")
+    _check_keys(main, _MAIN_KEYS | _BODY_KEYS, "The server itself adds sender, user and context; leave the key out.")
+    _check_keys(body, _BODY_KEYS, "The second part may contain only arguments and a promise.")
     if main["type"] != "method":
         raise MessageRefused(f"its type is {_shown(main['type'])}", "Clients send messages of the type 'method' only.")
     client = sender.rpartition("/")[2]
     if "from" in main and main["from"] not in (sender, client):
-        raise MessageRefused(f"it says that it is from {_shown(main['from'])}", f"This client is {sender}.")
+        raise MessageRefused(f"it claims to be from {_shown(main['from'])}", f"This client is {sender}.")
     if not _TARGET.fullmatch(main["to"]):
         raise MessageRefused(f"it is to {_shown(main['to'])}", "Name one client, such as 'workspace/client'.")
     method = main.get("method")
@@ -203,7 +203,7 @@ def _checked(main: dict[str, Any], body: dict[str, Any], rest: bytes | memoryvie
 
 
 def _is_method(name: Any) -> bool:
-    """Whether a name can be that of something offered: a function of a service, or one in a session."""
+    """Whether a name can be that of an offered function: of a service, or in a session."""
     if not isinstance(name, str) or not name.isprintable() or len(name) > _MAX_METHOD:
         return False
     first, *parts = name.split(".")
@@ -247,20 +247,22 @@ def _check_body(body: dict[str, Any], session: str | None, own: tuple[str, str])
 
 
 def _check_promise(promise: Any, session: str | None) -> None:
-    """Whoever waits is told by functions of its own, the names of which follow from its session's."""
+    """Check a promise: its functions are in the sender's session, which their names must begin with."""
     if not isinstance(promise, dict) or not {"resolve", "reject"} <= promise.keys() <= {
         "resolve",
         "reject",
         "heartbeat",
         "interval",
     }:
-        raise MessageRefused("its promise has not the parts of one", "A promise has resolve, reject, heartbeat and interval.")
+        raise MessageRefused(
+            "its promise does not have exactly the parts of a promise", "A promise has resolve, reject, heartbeat and interval."
+        )
     if "heartbeat" in promise:
         _check_interval(promise.get("interval"))
     for name in promise.keys() - {"interval"}:
         function = promise[name]
         if not isinstance(function, dict) or function.get("_rtype") != "method":
-            raise MessageRefused(f"the {name} of its promise is no function", "Name a function of this client.")
+            raise MessageRefused(f"the {name} of its promise is not a function", "Name a function of this client.")
         if name != "heartbeat" and function.get("_rpromise", False) is not False:
             raise MessageRefused(f"the {name} of its promise has a promise itself", "Nobody waits for the answer to an answer.")
         named = function.get("_rmethod")
@@ -277,7 +279,7 @@ def _check_interval(interval: Any) -> None:
 
 
 def _check_values(values: Iterable[Any], own: tuple[str, str]) -> None:
-    """Look at every map within, for the libraries' markers."""
+    """Check all maps within a value for the libraries' markers."""
     pending = list(values)
     while pending:
         value = pending.pop()
@@ -293,7 +295,7 @@ def _check_map(value: dict[Any, Any], own: tuple[str, str]) -> None:
         if not isinstance(key, str):
             raise MessageRefused(f"a map within has the key {_shown(key)}", "Keys are strings.")
         if (key.startswith("_r") and key not in _MARKERS and key.isidentifier() and "_rtype" in value) or key in _CLOSED_MARKERS:
-            raise MessageRefused(f"an argument has the marker {_shown(key)}", "It is not taken here; leave it out.")
+            raise MessageRefused(f"an argument has the marker {_shown(key)}", "It is not accepted here; leave it out.")
     if "_rtype" not in value:
         return
     kind = value["_rtype"]
@@ -310,14 +312,14 @@ def _check_map(value: dict[Any, Any], own: tuple[str, str]) -> None:
 
 
 def _check_ordered_map(pairs: Any) -> None:
-    """It becomes a map at its receiver, and must not become one with markers there."""
+    """Check an ordered map: the receiver turns it into a map, which must not contain markers."""
     for pair in pairs if isinstance(pairs, list) else ():
         if not isinstance(pair, list) or not pair or not isinstance(pair[0], str) or pair[0].startswith("_"):
             raise MessageRefused("an ordered map within has no plain keys", "Keys are strings that do not begin with '_'.")
 
 
 def _check_function(value: dict[str, Any], own: tuple[str, str]) -> None:
-    """A function in arguments is the sender's own: the receiver calls it in the receiver's name."""
+    """Check that a function in arguments is the sender's own, because the receiver will call it in its own name."""
     if value.get("_rtarget") not in own and not own[0].startswith("*/"):
         raise MessageRefused(f"it passes on a function of {_shown(value.get('_rtarget'))}", "Pass on functions of your own only.")
     for key in ("_rmethod", "_rclose_method"):

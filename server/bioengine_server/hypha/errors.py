@@ -1,4 +1,4 @@
-"""What keeps Hypha from starting."""
+"""Errors that prevent Hypha from starting."""
 
 from __future__ import annotations
 

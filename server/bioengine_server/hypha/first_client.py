@@ -1,7 +1,7 @@
-"""Of two clients of one id, the first stays: the second is refused, and nothing else happens.
+"""If two clients use the same id, the first one stays connected and the second one is refused.
 
-Hypha takes the refusal for a failure of its own, and cleans up: by ending the first client's services and connection. It does
-not look at all where a client comes again with a token for that id, which whoever is admin of a workspace can make.
+Hypha treats the refusal as a failure of its own, and its clean-up ends the first client's services and connection. If a client
+connects with a token for that id, which every admin of a workspace can make, Hypha does not check at all.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _Authenticate = Callable[[Any, str | None, str | None, str, str | None], Awaitab
 
 
 def keep_first_client(is_own: Callable[[str], bool]) -> None:
-    """Have a second client of one id be refused, and nothing else.
+    """Refuse a second client with the same id, without any other effect.
 
     Args:
-        is_own: whether an end, `<workspace>/<client id>`, is in this process, such as those of imjoy-rpc's clients.
+        is_own: whether the endpoint `<workspace>/<client id>` is in this process, such as those of imjoy-rpc's clients.
     """
 
     def checking(check: _Check) -> _Check:
@@ -32,7 +32,7 @@ def keep_first_client(is_own: Callable[[str], bool]) -> None:
             try:
                 await check(self, client_id, workspace, user)
             except RuntimeError as error:
-                raise AuthenticationError(str(error)) from error  # which it answers with the reason
+                raise AuthenticationError(str(error)) from error  # Hypha sends the error to the client
 
         return check_client
 

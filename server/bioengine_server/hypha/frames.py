@@ -1,10 +1,10 @@
-"""Frames of hypha-rpc clients, looked at before Hypha has them: what a client may not say goes no further.
+"""Check the frames of hypha-rpc clients before Hypha gets them.
 
-    websocket -> checked, its main part made anew (hypha.envelope) -> Hypha -> whoever it is to
+    websocket -> checked, with a new main part (hypha.envelope) -> Hypha -> the receiver
 
-What is no message ends its connection with the reason; what says too much is answered with the reason, to its sender alone.
-Messages between two clients that come in chunks are put together here as well, for their receivers believe what such a message
-says of itself. imjoy-rpc clients' frames are checked in the gateway, which is where they end.
+A frame that is not a message closes its connection with the reason; a message that is not allowed is answered to its sender with
+the reason. Chunked messages between two clients are joined here too, because their receivers trust what such a message contains.
+Frames of imjoy-rpc clients are checked in the gateway.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 _PATH = "/ws"
 _UNSUPPORTED_DATA, _POLICY_VIOLATION = 1003, 1008  # RFC 6455, 7.4.1
-_MAX_TEXT = 1000  # characters; as Hypha has it
+_MAX_TEXT = 1000  # characters; the same as Hypha's limit
 _TEXTS = ("ping", "refresh_token")
 
 
@@ -45,9 +45,9 @@ class CheckedFrames:
         """
         Args:
             app: Hypha's application.
-            limit_of: gives the limit of a client's unfinished messages to others.
-            is_own: whether an end, `<workspace>/<client id>`, is in this process, and checks what comes in chunks itself.
-            is_connected: whether there is an end of that name at all.
+            limit_of: returns the size limit of a client's unfinished messages to others.
+            is_own: whether the endpoint `<workspace>/<client id>` is in this process, and checks chunked messages itself.
+            is_connected: whether an endpoint with that name exists at all.
         """
         self._app = app
         self._limit_of = limit_of
@@ -66,7 +66,7 @@ class CheckedFrames:
 
 
 class _Connection:
-    """One client's. Its name is what Hypha tells it in `connection_info`."""
+    """The connection of one client, whose name is the one that Hypha sends it in `connection_info`."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class _Connection:
 
     async def receive(self) -> Message:
         if self._sender and self._relay is None:
-            reason = "The client_id is taken: another program is connected under it. Choose another."
+            reason = "The client_id is taken: another program is connected with it. Choose another."
             await self._send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": reason})
             return {"type": "websocket.disconnect", "code": _POLICY_VIOLATION}
         while True:
@@ -107,7 +107,7 @@ class _Connection:
                     return event
                 return {"type": "websocket.receive", "bytes": self._checked(frame)}
             except envelope.NotAMessage as error:
-                logger.warning("%s sent a frame that is no message; closing its connection", self._sender or "A client")
+                logger.warning("%s sent a frame that is not a message; closing its connection", self._sender or "A client")
                 await self._send({"type": "websocket.close", "code": _UNSUPPORTED_DATA, "reason": _reason(error)})
                 return {"type": "websocket.disconnect", "code": _UNSUPPORTED_DATA}
             except envelope.MessageRefused as error:
@@ -125,27 +125,27 @@ class _Connection:
         if isinstance(info, dict) and info.get("type") == "connection_info":
             self._sender = f"{info['workspace']}/{info['client_id']}"
             if self._relays.is_own(self._sender):
-                return  # such as that of an imjoy-rpc client: what comes in chunks to an own end is checked by that alone
+                return  # endpoints of this process, such as those of imjoy-rpc clients, check chunked messages themselves
             self._relay = self._relays.of(self._sender, self._limit_of(Caller.from_context({"user": info.get("user")})))
 
     def _checked(self, frame: bytes) -> bytes:
         if self._relay is None:
-            raise envelope.NotAMessage("comes before its sender has said who it is")
+            raise envelope.NotAMessage("was sent before its sender has identified itself")
         message = envelope.checked(frame, self._sender)
         self._check_target(message)
         return self._relay.passed(message).to_frame()
 
     def _check_target(self, message: envelope.Message) -> None:
-        """Who calls a client that has gone hears of it at once. Hypha answers callers of the same workspace only."""
+        """Refuse a call of a disconnected client at once. Hypha answers only callers in the same workspace."""
         to = str(message.main["to"])
         target = to if "/" in to else f"{self._sender.partition('/')[0]}/{to}"
         if "session" in message.main and not target.startswith("*/") and not self._is_connected(target):
             raise envelope.MessageRefused(
-                f"it is to {quoted(target)}, which is not connected", "Look for its service again when it is back.", message.main
+                f"it is to {quoted(target)}, which is not connected", "Look up its service again when it is back.", message.main
             )
 
     def _check_text(self, text: str) -> None:
-        """Texts are the first message, in which a client says who it is, and two requests of the connection itself."""
+        """Check a text message: only the first message, which identifies the client, and two kinds of ping are texts."""
         self._texts += 1
         if self._texts == 1:
             return
@@ -154,7 +154,7 @@ class _Connection:
         except (ValueError, RecursionError):
             said = None
         if not isinstance(said, dict) or said.get("type") not in _TEXTS:
-            raise envelope.NotAMessage("is text, and not a ping")
+            raise envelope.NotAMessage("is text, but not a ping")
 
 
 def _reason(error: BioEngineError) -> str:

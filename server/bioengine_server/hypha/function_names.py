@@ -1,7 +1,7 @@
-"""Which functions a name in a message means: those that were offered under it, and nothing that is merely reached from there.
+"""Look up the function that a name in a message stands for: only functions that were offered under that name.
 
-The libraries look names up with `getattr`, so that a session's function leads on to its module, and from there to everything.
-Here a name is looked up in plain maps alone, and lists within a service.
+The libraries look names up with `getattr`, so a name could lead from a session's function to its module, and from there to
+everything. Here names are looked up only in plain maps, and in lists within a service.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ _SERVICES = "services"
 
 
 def find(store: Any, name: str | Sequence[str]) -> Any:
-    """What is offered under a name, `services.<id>.<function>` or `<session>.<function>`. Raises KeyError.
+    """The object that is offered as `services.<id>.<function>` or `<session>.<function>`. Raises KeyError.
 
     Args:
-        store: the object store of an RPC end.
-        name: with dots, or split at them.
+        store: the object store of an RPC endpoint.
+        name: the name, as a text with dots or split at the dots.
     """
     parts = name.split(".") if isinstance(name, str) else list(name)
     found = store

@@ -1,6 +1,6 @@
-"""How far a client reaches within Hypha: its own workspace and the public one. Nobody lists who else is here.
+"""Isolate clients from each other within Hypha: a client can use only its own workspace and the public one.
 
-Hypha 0.21 lists public services of all workspaces, whose names are those of their users, to everybody who asks.
+Hypha 0.21 lists the public services of all workspaces, whose names contain those of their users, for every client.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ logger = logging.getLogger(__name__)
 
 _PUBLIC = "public"
 
-# What programs call of the manager, and the client libraries themselves. All else that it has is Hypha's own or an admin's.
+# The methods of the manager that programs and the client libraries call. All others are for Hypha itself or for admins.
 _OPEN = frozenset(
     "echo log get_service get_service_info list_services register_service unregister_service generate_token ping subscribe "
     "unsubscribe create_workspace get_workspace_info list_workspaces list_clients get_summary".split()
 )
 
-# Hypha keeps services under keys that it puts together of these, and finds them by patterns.
+# Hypha stores services under keys that are made of these names, and finds them by patterns.
 _SERVICE_TYPE = re.compile(r"[A-Za-z0-9_.#/ -]{1,100}")
 _SERVICE_ID = re.compile(r"[A-Za-z0-9_.|~/-]{1,300}:[A-Za-z0-9_.|~ -]{1,200}")
 _APP_ID = re.compile(r"\*|[A-Za-z0-9_.-]{1,100}")
 
-# Hypha looks for ids and queries as patterns over its keys, and takes as long for one as its author wishes. So each part is a
-# name as it is, or `*` alone, and the workspace is a name.
+# Hypha searches its keys with ids and queries as patterns, and a malicious pattern may take forever. So each part must be a plain
+# name, or just `*`, and the workspace must be a name.
 _WORD = r"[A-Za-z0-9_.|~#-]{1,200}"
 _PART = rf"(\*|{_WORD}( {_WORD}){{0,9}})"
 _ASKED_ID = re.compile(rf"~|({_WORD}/)?(({_PART}:)?{_PART}|~)(@{_PART})?")
@@ -45,16 +45,16 @@ _QUERY_KEYS = frozenset("workspace id type client_id service_id visibility app_i
 
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_.|~-]{1,200}")
 MAX_SERVICE = 300_000
-"""Characters of what is kept of one service, its methods' descriptions among it."""
+"""The largest number of characters that are kept for one service, including the descriptions of its methods."""
 
 _TIMEOUTS = ("timeout", "select_timeout")
 _MAX_WAIT = 60.0  # seconds that the manager waits for a client
-_MAX_WAITING = 100  # calls of one client for which it waits
+_MAX_WAITING = 100  # calls of one client for which the manager may wait at once
 
-# Of several services of one name, the one to take; Hypha can also call a function of each, in its own name, to find out.
+# How to choose one of several services with the same name. Hypha's other modes call a function of each service, in Hypha's name.
 _MODES = re.compile(r"random|first|last|exact|min_load|native(:[a-z_]+)?|select:(min|max|first_success):get_load")
 
-# The libraries clean up after clients that have gone; programs listen for services.
+# The client libraries need these events to clean up after disconnected clients; programs use those about services.
 _EVENTS = frozenset(
     "service_added service_removed service_updated client_connected client_disconnected client_updated workspace_loaded "
     "workspace_deleted workspace_changed workspace_ready workspace_unloaded workspace_status_changed".split()
@@ -62,7 +62,7 @@ _EVENTS = frozenset(
 
 
 def confine_clients() -> None:
-    """Have every workspace manager that Hypha makes from now on look no further for a client."""
+    """Isolate the clients of every workspace manager that Hypha creates from now on."""
     for name, wrap in (
         ("list_services", _listing),
         ("get_service_info", _finding),
@@ -83,18 +83,18 @@ def confine_clients() -> None:
 
 
 def _making(method: Method) -> Method:
-    """Each client has its workspace. Whoever could make another's, before its first visit, would be its owner."""
+    """Refuse to create workspaces: a client could become the owner of another's workspace by creating it first."""
 
     async def create_workspace(self: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
         if not _is_own_user(context):
-            raise PermissionError("Clients make no workspaces here: each has one of its own.")
+            raise PermissionError("Clients cannot create workspaces here: each client has its own.")
         return await method(self, *args, context=context, **kwargs)
 
     return create_workspace
 
 
 def _opening(method: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """What the manager offers, with the methods that nobody needs closed to clients."""
+    """Close the manager's methods that clients do not need."""
 
     def create_service(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         service = method(self, *args, **kwargs)
@@ -115,7 +115,7 @@ def _closed(name: str, method: Method) -> Method:
 
 
 def _offering(method: Method) -> Method:
-    """Services are known by their type and id: in neither may stand what Hypha puts between them, or patterns."""
+    """Check type and id of a service: they must not contain Hypha's separators or patterns."""
 
     async def register_service(self: Any, service: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
         if not _is_own_user(context):
@@ -126,11 +126,11 @@ def _offering(method: Method) -> Method:
 
 
 def _withdrawing(method: Method) -> Method:
-    """Hypha finds every public service for this, and would remove it for anybody."""
+    """Check who removes a service: Hypha would let any client remove any public service."""
 
     async def unregister_service(self: Any, service_id: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
         if not _is_own_user(context):
-            # Its own one, where others of its workspace offer one of that name as well.
+            # The client's own service, if others in its workspace offer one with the same name.
             if isinstance(service_id, str) and ":" not in service_id and "/" not in service_id:
                 service_id = f"{context['from']}:{service_id}"
             found = await self.get_service_info(service_id, {"mode": "exact"}, context=context)
@@ -142,7 +142,7 @@ def _withdrawing(method: Method) -> Method:
 
 
 def _leaving(method: Method) -> Method:
-    """Who waits for a client that has gone is told now."""
+    """Make calls that wait for a disconnected client fail now."""
 
     async def delete_client(self: Any, client_id: str, workspace: str, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -154,7 +154,7 @@ def _leaving(method: Method) -> Method:
 
 
 def _granting(method: Method) -> Method:
-    """Hypha makes an entry for any workspace that is named, before it looks whose it is."""
+    """Check the workspace first: Hypha would create any workspace that is named, before it checks whose it is."""
 
     async def generate_token(self: Any, config: Any = None, *args: Any, context: Any = None, **kwargs: Any) -> Any:
         workspace = _part(config, "workspace")
@@ -167,13 +167,15 @@ def _granting(method: Method) -> Method:
 
 
 def _waiting(method: Method) -> Method:
-    """What the manager does while it waits for clients is bounded for each that has it wait."""
+    """Limit, for each client, how many calls the manager works on while it waits for other clients."""
     waiting: Counter[str] = Counter()
 
     async def call(self: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
         sender = str(context["from"])
         if waiting[sender] >= _MAX_WAITING and not _is_own_user(context):
-            raise RuntimeError(f"There are {_MAX_WAITING} calls of this client that wait already. Wait for one of them first.")
+            raise RuntimeError(
+                f"{_MAX_WAITING} calls of this client are waiting already, which is the limit. Wait for one of them first."
+            )
         waiting[sender] += 1
         try:
             return await method(self, *args, context=context, **kwargs)
@@ -186,7 +188,7 @@ def _waiting(method: Method) -> Method:
 
 
 def _pinging(method: Method) -> Method:
-    """Hypha pings in its own name, and asks the services of a client that does not answer."""
+    """Check whom a client pings: Hypha pings in its own name, and calls services of clients that do not answer."""
 
     async def ping_client(self: Any, client_id: Any, timeout: Any = 5, context: Any = None, **kwargs: Any) -> Any:
         own = str(context["ws"])
@@ -201,7 +203,7 @@ def _pinging(method: Method) -> Method:
 
 
 def _getting(method: Method) -> Method:
-    """How long the manager waits for somebody's service is bounded, whatever a client says."""
+    """Limit how long the manager waits for a client's service, whatever timeout the caller gives."""
 
     async def get_service(self: Any, service_id: Any, config: Any = None, context: Any = None, **kwargs: Any) -> Any:
         if isinstance(config, dict):
@@ -222,7 +224,7 @@ def _seconds(given: Any) -> float:
 
 
 def _part(value: Any, name: str) -> Any:
-    """Of a map or an object of Hypha's. Not by the map's own `get`: hypha-rpc's maps have their items as attributes."""
+    """An item of a map or of an object of Hypha's. Not with the map's `get`: hypha-rpc's maps offer their items as attributes."""
     return dict.get(value, name) if isinstance(value, dict) else getattr(value, name, None)
 
 
@@ -230,8 +232,8 @@ def _check_service(service: Any, client: str) -> None:
     """Raises ValueError for a service that this client may not offer.
 
     Args:
-        service: as it was sent, or as Hypha has read it.
-        client: the id of who offers it.
+        service: the service as it was sent, or as Hypha has read it.
+        client: the id of the client that offers it.
     """
     size = kept_size(dict(service) if isinstance(service, dict) else service.model_dump())
     if size > MAX_SERVICE:
@@ -242,26 +244,26 @@ def _check_service(service: Any, client: str) -> None:
             continue
         if not isinstance(value, str) or not pattern.fullmatch(value):
             raise ValueError(f"The service's {name} is {shown(value)!r}. Expected letters, digits, '-', '_' and '.'.")
-    # Hypha counts a client's services, and removes them when it leaves, by this part.
+    # Hypha uses this part to count a client's services, and to remove them when the client disconnects.
     id = _part(service, "id")
     if id.rpartition("/")[2].partition(":")[0] != client:
         raise ValueError(f"The service's id is {shown(id)!r}. A client offers its own services, such as '{client}:name'.")
 
 
 def _listening(method: Method) -> Method:
-    """A client hears of its own workspace, and of what there is to hear."""
+    """Let clients subscribe only to the known events of their own workspace."""
 
     async def subscribe(self: Any, event_type: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
         events = event_type if isinstance(event_type, list) else [event_type]
         if not all(isinstance(event, str) for event in events) or not set(events) <= _EVENTS:
-            raise ValueError(f"There is no such event. Expected one of {', '.join(sorted(_EVENTS))}.")
+            raise ValueError(f"There is no such event. Use one of {', '.join(sorted(_EVENTS))}.")
         return await method(self, event_type, *args, context=context, **kwargs)
 
     return subscribe
 
 
 def _logging(_: Method) -> Method:
-    """Hypha would write each into a database, without end."""
+    """Write clients' log messages to the log. Hypha would store them in a database, without any limit."""
 
     async def log(self: Any, msg: Any = "", context: Any = None) -> None:
         logger.debug("%s: %s", str((context or {}).get("from"))[:100], repr(msg)[:1000])
@@ -278,7 +280,9 @@ def _listing(method: Method) -> Method:
         if _is_own_user(context) or workspace in (own, _PUBLIC):
             return await method(self, query, *args, context=context, **kwargs)
         if workspace != "*":
-            raise PermissionError(f"Services are listed of your own workspace and of '{_PUBLIC}', not of {shown(workspace)!r}.")
+            raise PermissionError(
+                f"You can list the services of your own workspace and of '{_PUBLIC}', but not of {shown(workspace)!r}."
+            )
         found = []
         for reached in dict.fromkeys((own, _PUBLIC)):
             query_there = {**query, "workspace": reached} if isinstance(query, dict) else _moved(query, reached)
@@ -295,11 +299,11 @@ def _check_query(query: Any) -> None:
         if value is None or isinstance(value, bool):
             continue
         if key not in _QUERY_KEYS or not isinstance(value, str) or not _QUERY.fullmatch(value):
-            raise ValueError(f"Services are listed by names as they are, or '*' for all, not by {shown(key)} {shown(value)!r}.")
+            raise ValueError(f"Services can be listed by plain names, or '*' for all, but not by {shown(key)} {shown(value)!r}.")
 
 
 def _workspace_of(query: Any, own: str) -> str:
-    """The workspace that a query is about, as Hypha reads it."""
+    """The workspace that Hypha would search for a query."""
     if isinstance(query, dict):
         return str(dict.get(query, "workspace", own))
     if not isinstance(query, str):
@@ -308,7 +312,7 @@ def _workspace_of(query: Any, own: str) -> str:
 
 
 def _moved(query: str, workspace: str) -> str:
-    """A query of all workspaces as one of `workspace`."""
+    """A query of all workspaces, turned into a query of `workspace`."""
     return workspace + query.removeprefix("*")
 
 
@@ -316,7 +320,7 @@ def _finding(method: Method) -> Method:
     async def get_service_info(self: Any, service_id: Any, config: Any = None, context: Any = None, **kwargs: Any) -> Any:
         workspace = service_id.split("/")[0] if isinstance(service_id, str) and "/" in service_id else ""
         if not isinstance(service_id, str) or not _ASKED_ID.fullmatch(service_id):
-            raise KeyError(f"Service not found: {shown(service_id)}. Name it as it is, such as 'workspace/client:service'.")
+            raise KeyError(f"Service not found: {shown(service_id)}. Give its exact name, such as 'workspace/client:service'.")
         mode = _part(config, "mode")
         if mode is not None and not (isinstance(mode, str) and _MODES.fullmatch(mode)):
             raise ValueError(f"The mode is {shown(mode)!r}. Expected random, first, last, exact or min_load.")
@@ -324,7 +328,7 @@ def _finding(method: Method) -> Method:
             raise KeyError(f"Service not found: {service_id}. Name its workspace in full.")
         try:
             return await method(self, service_id, config, context=context, **kwargs)
-        except AssertionError as error:  # it would name the keys of all that were found
+        except AssertionError as error:  # Hypha's error would contain the keys of all services that were found
             raise KeyError(
                 f"There are several services {service_id}. Name its client as well: 'workspace/client:service'."
             ) from error
@@ -348,7 +352,7 @@ def _is_own_user(context: Any) -> bool:
 
 
 def _protected(create: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
-    """A service of Hypha's own for those alone who may read the public workspace's protected ones."""
+    """Protect a service of Hypha's own: only clients that may read the public workspace's protected services can use it."""
 
     def create_protected(store: Any) -> dict[str, Any]:
         service = create(store)

@@ -1,6 +1,6 @@
-"""What `login` of the client libraries finds: a sentence at once, for there are no accounts to log in to.
+"""The login service for the client libraries' `login`: it answers at once that there are no accounts to log in to.
 
-Hypha's own service sends people to a login provider on the internet, and its clients wait for them.
+Hypha's own service sends users to a login provider on the internet, and its clients wait for them.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import Any
 from bioengine_server.foreign.hypha import use_login
 
 NO_ACCOUNTS = (
-    "This server has no accounts, so there is nothing to log in to. Leave the login out. Where the server needs a token, its "
-    "admin makes one (`./bioengine token create NAME`): pass it as `token` to connect_to_server."
+    "This server has no accounts, so there is nothing to log in to. Connect without a login. If the server needs a token, its "
+    "admin can create one (`./bioengine token create NAME`): pass it as `token` to connect_to_server."
 )
 
 
 def replace_login() -> None:
-    """Have Hypha register this service in place of its own."""
+    """Make Hypha register this service instead of its own."""
     use_login(_login_service)
 
 

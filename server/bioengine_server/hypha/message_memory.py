@@ -1,4 +1,4 @@
-"""How much memory it takes to keep what a client has sent."""
+"""Estimate how much memory the data that a client has sent takes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-_ITEM = 16  # bytes, however little is in it: else empty lists within lists would be nothing
+_ITEM = 16  # bytes of each item, even an empty one: otherwise nested empty lists would count as nothing
 
 
 def kept_size(value: Any) -> int:
-    """About how many bytes `value` takes: its texts, bytes and arrays, the names within it, and some for each item."""
+    """About how many bytes `value` takes: its texts, bytes, arrays and names, and a fixed number for each item."""
     total, pending = 0, [value]
     while pending:
         item = pending.pop()
@@ -20,7 +20,7 @@ def kept_size(value: Any) -> int:
         elif isinstance(item, (bytes, bytearray, memoryview, str)):
             total += len(item)
         elif isinstance(item, dict):
-            # Not by its own methods: maps of the RPC libraries have their items as attributes.
+            # Not with the map's own methods: maps of the RPC libraries offer their items as attributes.
             for key, within in dict.items(item):
                 total += len(key) if isinstance(key, (bytes, str)) else _ITEM
                 pending.append(within)

@@ -1,8 +1,9 @@
-"""Messages that clients send each other in chunks, put together on their way: a receiver's library believes them as they are.
+"""Check chunked messages between clients: they are joined here too, because a receiver's library trusts their content.
 
-    create -> set | append, ... -> process: the whole is checked (hypha.envelope), and then the receiver is told to take it
+    create -> set | append, ... -> process: the whole message is checked (hypha.envelope), then the receiver may process it
 
-The chunks go on to the receiver as they come. It is the last step that counts, and that is held back from what says too much.
+Each chunk is passed on to the receiver as it arrives. The last step, which makes the receiver process the message, is passed on
+only if the message is allowed.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ _MAX_CHUNKS = 1_000_000
 
 
 class Relays:
-    """Of all clients: a message belongs to the one who has begun it."""
+    """The unfinished messages of all clients; a message belongs to the client that began it."""
 
     def __init__(self, is_own: Callable[[str], bool]) -> None:
         self.is_own = is_own
         self.owners: dict[tuple[str, str], str] = {}
 
     def of(self, sender: str, limit: SizeLimit) -> Relay:
-        """The messages of one client, `<workspace>/<client id>`; `limit`: of all unfinished ones together."""
+        """The messages of the client `<workspace>/<client id>`; `limit`: the size limit of its unfinished ones together."""
         return Relay(self, sender, limit)
 
 
@@ -43,7 +44,7 @@ class Relay:
         self._uploads = Uploads(self._forget)
 
     def passed(self, message: envelope.Message) -> envelope.Message:
-        """A message of this client as it goes on. Raises MessageRefused."""
+        """The message of this client to pass on. Raises MessageRefused."""
         method, target = str(message.main["method"]), self._target(message.main["to"])
         if not method.startswith(_CACHE) or self._relays.is_own(target):
             return message
@@ -58,12 +59,12 @@ class Relay:
             raise envelope.MessageRefused(problem, "Begin the message again.", message.main) from error
         if step != "create":
             return message
-        # The receiver is to begin anew as well, whatever it still has under that key.
+        # The receiver has to start again too, even if it still has chunks with that key.
         args = [args[0], bool(args[1]) if len(args) > 1 else False, True]
         return envelope.Message(message.main, {**message.body, "args": args}, b"")
 
     def end(self) -> None:
-        """The client has gone."""
+        """The client has disconnected."""
         self._uploads.end()
 
     def _target(self, to: str) -> str:

@@ -1,7 +1,7 @@
-"""Ends of hypha-rpc in this process that take only what is well-formed, offered and within bounds.
+"""Endpoints of hypha-rpc in this process that accept only valid messages within limits, and only calls of offered functions.
 
-The library looks names up through attributes, believes what a message says of itself, builds arrays from whatever dtype and
-shape it names, and keeps unfinished messages for ever.
+The library itself looks names up as attributes, trusts what a message says about itself, builds arrays of any dtype and shape,
+and keeps unfinished messages forever.
 """
 
 from __future__ import annotations
@@ -20,86 +20,86 @@ from bioengine_server.hypha import chunks, envelope, function_names
 from bioengine_server.hypha.uploads import Uploads
 from bioengine_server.limits import SizeLimit
 
-# Twice the library's own, so that an image is half as many messages; its clients take 512,000 bytes with what is around a chunk.
+# Twice the library's own size, so that an image needs half as many messages; its clients accept frames of 512,000 bytes.
 _CHUNK_SIZE = 480 * 1024  # bytes
 
-# One frame of a traceback: where it is, and the code there.
+# One frame of a traceback: the location, and the code there.
 _TRACEBACK_FRAME = re.compile(r'^  (?:File "|\[Previous line repeated ).*(?:\n    .*)*\n?', re.MULTILINE)
 
 _BUILT_IN = "built-in"
 
 
-def guard_rpc(limit_of: Callable[[Caller], SizeLimit]) -> type:
-    """Have every end of hypha-rpc that a client of it makes guarded from now on; returns the class, for those of Hypha's.
+def use_limited_rpc(limit_of: Callable[[Caller], SizeLimit]) -> type:
+    """Make clients of hypha-rpc create limited endpoints from now on. Returns the class, for use in Hypha's own.
 
     Args:
-        limit_of: gives the limit of the inputs of one request of a caller.
+        limit_of: returns the size limit for the inputs of one request of a caller.
 
     Raises LibraryChanged.
     """
     hypha_rpc.check()
     hypha_rpc.use_lookup(function_names.find)
-    guarded = type("GuardedRPC", (_GuardedRPC,), {"limit_of": staticmethod(limit_of)})
-    hypha_rpc.use_end(guarded)
-    return guarded
+    limited = type("LimitedRPC", (LimitedRPC,), {"limit_of": staticmethod(limit_of)})
+    hypha_rpc.use_end(limited)
+    return limited
 
 
 def is_own_end(id: str) -> bool:
-    """Whether an end, `<workspace>/<client id>`, is a guarded one of this process."""
-    return id in _GuardedRPC.ends
+    """Whether `<workspace>/<client id>` is a limited endpoint of this process."""
+    return id in LimitedRPC.ends
 
 
 async def client_left(id: str) -> None:
-    """Have whatever an end of this process waits for from a client, `<workspace>/<client id>`, fail now.
+    """Make all calls fail in which an endpoint of this process waits for the client `<workspace>/<client id>`.
 
-    Hypha tells those alone who are in the client's workspace, and its manager not at all: who asked for a service at the wrong
-    moment would wait for as long as the manager does.
+    Hypha informs only clients in the same workspace, and not its own manager: a client that asked for a service just then would
+    have to wait for the manager's timeout.
     """
-    for end in list(_GuardedRPC.ends.values()):
+    for end in list(LimitedRPC.ends.values()):
         await end.client_left(id)
 
 
 def check_arrays(rpc: Any) -> None:
-    """Have an end of either library refuse arrays that are not what they say."""
+    """Make an endpoint of either library refuse arrays whose dtype, shape and bytes do not match."""
     rpc.register_codec({"name": "ndarray", "decoder": message.restore})
     rpc.register_codec({"name": "typedarray", "decoder": _flat_array})
 
 
 def bare_errors(rpc: Any) -> None:
-    """Have an end of either library send errors as what they say, without their traceback."""
+    """Make an endpoint of either library send only the messages of errors, without tracebacks."""
     rpc.register_codec({"name": "error", "type": Exception, "encoder": _bare_error})
 
 
 def hide_tracebacks() -> None:
-    """Have errors reach clients as their message alone: hypha-rpc sends the server's traceback, paths and all.
+    """Send only the messages of errors to clients: hypha-rpc would send the server's traceback, with paths.
 
-    It puts that of an asynchronous method into the message, and that of another beside it.
+    It puts the traceback of an asynchronous method into the message, and that of another method beside it.
     """
     hypha_rpc.use_traceback_format(_last_message)
-    _GuardedRPC.sends_tracebacks = False
+    LimitedRPC.sends_tracebacks = False
 
 
 def told_error(traceback: str) -> str:
-    """What a client is told of an error, from its formatted traceback."""
+    """The text that a client gets for an error, made from the error's formatted traceback."""
     return hypha_rpc.format_traceback(traceback)
 
 
 def without_context(data: dict[str, Any]) -> None:
-    """Take the keyword `context` out of a call: who calls is for the server to say, to functions that ask for it."""
+    """Remove the keyword argument `context` from a call: the server itself passes the caller to functions that need it."""
     args = data.get("args")
     if data.get("with_kwargs") and args and isinstance(args[-1], dict):
         args[-1].pop("context", None)
 
 
-class _GuardedRPC(hypha_rpc.End):
-    """hypha-rpc's end, with names that lead nowhere else and its cache of chunked messages in bounds.
+class LimitedRPC(hypha_rpc.End):
+    """hypha-rpc's endpoint with limits: names lead only to offered functions, and the cache of chunked messages is bounded.
 
-    `heartbeat` marks the answer to a call of this end.
+    `heartbeat` marks the answer to a call of this endpoint.
     """
 
     limit_of: Callable[[Caller], SizeLimit]
     sends_tracebacks = True
-    ends: ClassVar[WeakValueDictionary[str, _GuardedRPC]] = WeakValueDictionary()
+    ends: ClassVar[WeakValueDictionary[str, LimitedRPC]] = WeakValueDictionary()
 
     def __init__(self, connection: Any = None, *arguments: Any, **options: Any) -> None:
         self._peers = hypha_rpc.event_bus_of(connection)
@@ -109,23 +109,23 @@ class _GuardedRPC(hypha_rpc.End):
         self._id = f"{self.workspace}/{self.client_id}"
         self.ends[self._id] = self
         check_arrays(self)
-        # The library keeps one for as long as it lives, and nobody sends any to the server.
+        # The library would keep each of these objects forever, and no client needs to send one.
         self.register_codec({"name": "generator", "decoder": _no_generator})
         if not self.sends_tracebacks:
             bare_errors(self)
 
     def add_service(self, api: Any, overwrite: bool = False) -> Any:
-        """Its own `built-in` an end has from the start, and nobody puts another in its place."""
+        """Add a service, but never replace the service `built-in`, which every endpoint has from the start."""
         id = dict.get(api, "id") if isinstance(api, dict) else None
         if id == _BUILT_IN and _BUILT_IN in self.services:
             raise ValueError(f"The id {_BUILT_IN!r} is taken.")
         return super().add_service(api, overwrite)
 
     def annotate(self, offered: Any, object_id: str, *arguments: Any, **options: Any) -> None:
-        """What a function may be called for is said once, by whoever offers it.
+        """Annotate the functions of a service only once, when it is offered.
 
-        The library says it anew for what a client merely passes on (`_rintf`), and takes a function of another that has the
-        name of one of its own for that one.
+        The library would also annotate functions that a client merely passes on (`_rintf`), and would confuse another client's
+        function with one of its own that has the same name.
         """
         if callable(offered):
             known = self.known_method(offered)
@@ -134,7 +134,7 @@ class _GuardedRPC(hypha_rpc.End):
         elif isinstance(offered, (dict, list, tuple)):
             for value in dict.values(offered) if isinstance(offered, dict) else offered:
                 if hasattr(value, "__rpc_object__"):
-                    raise ValueError("Only functions of one's own are offered.")
+                    raise ValueError("You can only offer functions of your own.")
         super().annotate(offered, object_id, *arguments, **options)
 
     async def disconnect(self) -> None:
@@ -143,27 +143,27 @@ class _GuardedRPC(hypha_rpc.End):
         await super().disconnect()
 
     def take_frame(self, frame: Any) -> None:
-        """Whatever comes was checked where it came in. A context, all the same, is made here and not believed."""
+        """Handle a frame. It was checked when it arrived; the context is still made here, never taken from the message."""
         if isinstance(frame, dict):
             frame.pop("ctx", None)
         super().take_frame(frame)
 
     def peer_not_found(self, message: Any) -> None:
-        """The library would drop its sessions, or its services, by the name in such a message. This server sends none."""
+        """Ignore such a message: the library would drop the sessions or services that it names; this server never sends one."""
 
     def handle_call(self, message: dict[str, Any]) -> None:
         without_context(message)
         if (step := chunks.step_of(message)) is not None:
             self._take_step(step, message)
             return
-        # A session of this end that a call belongs to is one that its sender was called in; else the library would make one.
+        # A call may only belong to a session in which this endpoint has called its sender; the library would create any other.
         parent = message.get("parent")
         if parent is not None and not self._is_session_with(str(parent), str(message.get("from"))):
             del message["parent"]
         super().handle_call(message)
 
     def _take_step(self, step: str, message: dict[str, Any]) -> None:
-        """Take a step of a message in chunks, and answer it where somebody waits for that, as the library would."""
+        """Handle a step of a chunked message, and answer it if the sender waits for an answer, as the library would."""
         try:
             getattr(self, f"{step}_message")(*message["args"], context=message["ctx"])
             outcome, told = "resolve", None
@@ -173,11 +173,11 @@ class _GuardedRPC(hypha_rpc.End):
             self.start(self._tell(message["from"], f"{message['session']}.{outcome}", self.encoded([told])))
 
     async def _tell(self, target: str, method: str, args: list[Any]) -> None:
-        """Call a method of another end that gives no answer."""
+        """Call a method of another endpoint without waiting for an answer."""
         await self.send(chunks.frame({"type": "method", "from": self._id, "to": target, "method": method}, args))
 
     async def send_chunks(self, package: bytes, target: str, session: str | None) -> None:
-        """Send a message that is too long for one frame. Of a call, each step is answered, so that it fails where one does."""
+        """Send a message that is too long for one frame. Each step of a call is answered, so that the call fails if one fails."""
         if chunks.is_answer(package):
             tell, ask = functools.partial(self._tell, target), functools.partial(self.ask, target)
             await chunks.send_answer(package, session, _CHUNK_SIZE, tell, ask, numbered=True)
@@ -193,7 +193,7 @@ class _GuardedRPC(hypha_rpc.End):
         return sender in (target, f"{self.workspace}/{target}") and isinstance(_session_at(self.sessions, parent), dict)
 
     def session_store(self, name: Any, create: bool = False) -> Any:
-        """No session is looked for among the services, whatever a message calls its own."""
+        """Find a session, but never among the services, whatever name a message gives."""
         if isinstance(name, str) and name.split(".")[0] in envelope.RESERVED_SESSIONS:
             return None
         return super().session_store(name, create)
@@ -209,12 +209,12 @@ class _GuardedRPC(hypha_rpc.End):
 
     def set_message(self, key: str, index: int, data: bytes, heartbeat: bool = False, context: Any = None) -> None:
         if type(index) is not int:
-            raise TypeError(f"The number of a chunk is a whole one, not {type(index).__name__}.")
+            raise TypeError(f"The number of a chunk must be a whole number, not {type(index).__name__}.")
         self._uploads.grow(context["from"], key, data)
         super().set_message(key, index, data, self._is_answer(key, heartbeat, context), context)
 
     def process_message(self, key: str, heartbeat: bool = False, context: Any = None) -> None:
-        """The message that the chunks make, from whom they came; whatever it says of that itself is refused."""
+        """Process the joined message as one of its real sender; a message that names another sender is refused."""
         self._uploads.checked(context["from"], key)
         try:
             chunks = self.unfinished[key]
@@ -234,22 +234,22 @@ class _GuardedRPC(hypha_rpc.End):
         self._uploads.close(key)
 
     def _is_answer(self, key: Any, heartbeat: Any, context: Any) -> bool:
-        """Whether a message is the answer to a call of this end; its parts keep the call waiting. Raises KeyError."""
+        """Whether a message answers a call of this endpoint; then each part resets the call's timeout. Raises KeyError."""
         if heartbeat and not (isinstance(key, str) and self._is_session_with(key, str(context["from"]))):
-            raise KeyError(f"The session {str(key)[:80]} does not exist any more.")
+            raise KeyError(f"The session {str(key)[:80]} no longer exists.")
         return bool(heartbeat)
 
     def _forget(self, key: str) -> None:
         self.unfinished.pop(key, None)
 
     def _is_there(self, sender: str) -> bool:
-        """In Hypha's own process it knows; elsewhere only patience helps."""
+        """Whether a client is connected. Only Hypha's own process knows it; elsewhere it is assumed."""
         workspace, _, client = sender.partition("/")
         return self._peers is None or bool(self._peers.is_local_client(workspace, client))
 
 
 def _no_generator(_: Any) -> Any:
-    raise ValueError("Generators are not taken here. Send what they yield.")
+    raise ValueError("Generators are not accepted here. Send the values that they yield.")
 
 
 def _session_at(store: Any, name: str) -> Any:
@@ -259,12 +259,12 @@ def _session_at(store: Any, name: str) -> Any:
         return None
 
 
-# Before the name of a class of ours.
+# The text in front of the name of one of the server's own classes.
 _OWN_MODULE = re.compile(r"^bioengine_(?:server|contract)\.(?:\w+\.)*(?=[A-Z])")
 
 
 def _last_message(traceback: str) -> str:
-    """The exception's own lines at the end of a formatted traceback, which may be indented, too."""
+    """The exception's own lines at the end of a formatted traceback; they may be indented too."""
     message = _TRACEBACK_FRAME.split(traceback.strip())[-1]
     return _OWN_MODULE.sub("", message)
 

@@ -1,7 +1,8 @@
-"""Tokens as clients have them: Hypha's own, signed with the home's secret, each with the id of its record as a role.
+"""The tokens that clients get: Hypha's tokens, signed with the home's secret, with the id of the token's record as a role.
 
-Hypha hands roles on to whatever it makes of a token, for reconnections and by `generate_token`. So all of these are known as the
-one token that they come from, and die with it; what an anonymous client has made for itself has no such role, and counts as none.
+Hypha copies roles to every token that it derives from a token, for reconnections and by `generate_token`. So derived tokens
+belong to the record of the original token, and become invalid with it. Tokens of anonymous clients have no such role, and are
+not valid.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from bioengine_server.foreign import hypha as border
 
 _NAME = re.compile(r"[A-Za-z0-9_.|-]{1,128}")
 
-# What Hypha signs with; others that it would take are of an account service on the internet.
+# The algorithm with which Hypha signs; it would also accept those of an account service on the internet.
 _ALGORITHM = "HS256"
 
 
 def use_secret(secret: str) -> None:
-    """Sign and verify with a home's secret from now on."""
+    """Sign and verify tokens with a home's secret from now on."""
     border.use_secret(secret)
 
 
 def sign(token: Token) -> str:
-    """The token that its holder gets."""
+    """The signed token, to be given to its user."""
     user = UserInfo(
         id=f"token-{token.name}",
         is_anonymous=False,
@@ -56,9 +57,10 @@ def _registration_scope() -> Any:
 
 
 def check_scopes() -> None:
-    """Have Hypha sign no token whose scope says more than it means.
+    """Make Hypha refuse to sign tokens with names that would grant further permissions.
 
-    Hypha 0.21 joins names that clients choose (their own, further scopes) with spaces to a text that it reads back as grants.
+    Hypha 0.21 joins names that clients choose (their own, further scopes) with spaces, and later reads the text as a list of
+    grants.
     """
 
     def checked(generate: Callable[[Any], str]) -> Callable[[Any], str]:
@@ -79,13 +81,13 @@ def is_name(value: object) -> bool:
 
 
 class Verifier:
-    """Says who has a token, for Hypha and for ourselves."""
+    """Verifies tokens and returns their users, for Hypha and for the server itself."""
 
     def __init__(self, registry: TokenRegistry) -> None:
         self._registry = registry
 
     async def replace_hyphas(self) -> None:
-        """Have Hypha ask us about every token."""
+        """Make Hypha verify every token with this object."""
         await border.use_verifier(self.user_of)
 
     def user_of(self, token: Any) -> UserInfo:
@@ -96,14 +98,14 @@ class Verifier:
             user = border.parse_token(token)
         except BioEngineError:
             raise
-        except Exception as error:  # whatever Hypha and its library raise for a token
+        except Exception as error:  # Hypha and its library may raise anything for a token
             raise self._reason(token, error) from error
         if id := token_id(user.roles):
             self._registry.checked(id)
         return user
 
     def _reason(self, token: Any, error: Exception) -> BioEngineError:
-        """Hypha looks at the date when the signature has turned out to be right."""
+        """Why Hypha refused a token. It checks the date only if the signature is valid."""
         if isinstance(error.__cause__, jwt.ExpiredSignatureError):
             try:
                 claims = jwt.get_unverified_claims(token)

@@ -1,4 +1,4 @@
-"""Messages that clients send in chunks: bounded in size and number, and forgotten when they do not go on."""
+"""Messages that clients send in chunks: limited in size and number, and dropped when no further chunk arrives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bioengine_server.memory import give_back_soon
 _PATIENCE = 60.0  # seconds from one chunk to the next
 _SWEEP_INTERVAL = 2.0  # seconds
 _MAX_AT_ONCE = 100  # messages of one sender
-_OVERHEAD = 1_000_000  # bytes of a message beside its inputs
+_OVERHEAD = 1_000_000  # bytes of a message besides its inputs
 _ANSWER_TO_REQUEST = 4  # how many times larger than a request an answer may be
 
 
@@ -28,7 +28,7 @@ class _Upload:
 
 
 class Uploads:
-    """What is known of the unfinished messages in one RPC end's cache; the cache itself is the library's."""
+    """Tracks the unfinished messages in one RPC endpoint's cache; the cache itself belongs to the library."""
 
     def __init__(self, forget: Callable[[str], None], is_there: Callable[[str], bool] = lambda sender: True) -> None:
         """
@@ -42,26 +42,26 @@ class Uploads:
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self, sender: str, key: str, limit: SizeLimit, answer: bool = False) -> None:
-        """A message begins, or begins anew: a request, or the answer to one of ours. Raises ValueError.
+        """A message begins, or begins again: a request, or the answer to a request of this server. Raises ValueError.
 
         Args:
-            sender: who sends it.
-            key: the sender's name for it.
-            limit: of the inputs in all unfinished requests of the sender.
-            answer: whether it is an answer; all unfinished ones of the sender together may be some times larger.
+            sender: the client that sends it.
+            key: the sender's key for it.
+            limit: the size limit for the inputs in all unfinished requests of the sender.
+            answer: whether it is an answer, for which the limit is several times larger.
         """
         if not isinstance(key, str) or (key in self._uploads and self._uploads[key].sender != sender):
             raise ValueError("The message needs a key of its own.")
-        self.close(key)  # what is begun anew is not kept as well
+        self.close(key)  # a message that begins again replaces the old one
         if sum(other.sender == sender and other.answer == answer for other in self._uploads.values()) >= _MAX_AT_ONCE:
             raise ValueError(f"There are {_MAX_AT_ONCE} unfinished messages of this client. Finish one first.")
         self._uploads[key] = _Upload(sender, answer, limit)
         self._watch()
 
     def grow(self, sender: str, key: str, data: bytes) -> None:
-        """A chunk has come. Raises KeyError, TypeError; TooLarge, with the message forgotten."""
+        """A chunk has arrived. Raises KeyError, TypeError, or TooLarge, after which the message is dropped."""
         if not isinstance(data, bytes):
-            raise TypeError(f"A chunk is bytes, not {type(data).__name__}.")
+            raise TypeError(f"A chunk must be bytes, not {type(data).__name__}.")
         upload = self.checked(sender, key)
         upload.size += len(data)
         upload.touched = time.monotonic()
@@ -79,12 +79,12 @@ class Uploads:
         return upload
 
     def close(self, key: str) -> None:
-        """A message is finished, or given up."""
+        """A message is complete, or was given up."""
         self._uploads.pop(key, None)
         self._forget(key)
 
     def end(self) -> None:
-        """Give up all of them; no more will come."""
+        """Drop all messages, because no more chunks will arrive."""
         if self._uploads:
             give_back_soon()
         for key in list(self._uploads):

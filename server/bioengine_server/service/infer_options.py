@@ -1,4 +1,4 @@
-"""The arguments of `execute` that become options of Triton's inference request: each of its type and within its range."""
+"""Check the arguments of `execute` that become options of Triton's inference request: their types and ranges."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def infer_options(
         sequence_start=checked_flag("sequence_start", sequence_start),
         sequence_end=checked_flag("sequence_end", sequence_end),
         priority=_whole("priority", priority, MAX_PRIORITY),
-        # Triton knows no timeout of 0.
+        # Triton has no timeout of 0.
         timeout=_whole("timeout", timeout, MAX_TIMEOUT, " of microseconds") or None,
     )
 
 
 def checked_version(value: Any) -> str:
-    """The version of a Triton model, empty for the newest. Raises RefusedArgument."""
+    """The version of a Triton model; empty for the newest. Raises RefusedArgument."""
     if _is_nothing(value):
         return ""
     text = str(value) if is_whole(value, 10**18 - 1) else value
@@ -60,21 +60,21 @@ def checked_version(value: Any) -> str:
 
 
 def checked_model_name(value: Any) -> Any:
-    """A text that can be the name of a model, or None. Raises RefusedArgument."""
+    """The name of a model, or None. Raises RefusedArgument if it cannot be one."""
     if value is not None and not (isinstance(value, str) and len(value) <= MAX_ID):
         raise RefusedArgument("model_name", f"{shown(value)} is not the name of a model: a text of at most {MAX_ID} characters.")
     return value
 
 
 def checked_serialization(value: Any) -> str:
-    """Raises RefusedArgument."""
+    """The serialization, "imjoy" or "triton". Raises RefusedArgument."""
     if not isinstance(value, str) or value not in _SERIALIZATIONS:
         raise RefusedArgument("serialization", f"{shown(value)} is not 'imjoy' or 'triton'.")
     return value
 
 
 def _is_nothing(value: Any) -> bool:
-    """Whether an argument is left out. An array is not compared: that gives an array."""
+    """Whether an argument was left out. Arrays are not compared, because the result would be an array."""
     return value is None or (isinstance(value, str) and not value)
 
 
@@ -114,13 +114,13 @@ def _whole(name: str, value: Any, most: int, unit: str = "") -> int:
 
 
 def _check_compression(value: Any) -> None:
-    """It is known and not applied: the server is next to its Triton, where to zip only takes time. Raises RefusedArgument."""
+    """Checked but ignored: server and Triton are on the same machine. Raises RefusedArgument for unknown values."""
     if value is not None and not (isinstance(value, str) and value in _COMPRESSIONS):
         raise RefusedArgument("compression_algorithm", f"{shown(value)} is not gzip, deflate or None.")
 
 
 def shown(value: Any) -> str:
-    """The value in an error, or its type where that would be long."""
+    """A value as an error message shows it; only its type if it is long."""
     if isinstance(value, (str, bytes)):
         return repr(value[:_SHOWN])
     if isinstance(value, (list, tuple)) and len(value) < _SHOWN and all(isinstance(item, str) for item in value):

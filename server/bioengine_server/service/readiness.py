@@ -1,8 +1,8 @@
-"""Is the stack alive, and does it work? `http/health.py` answers it.
+"""Whether the stack is alive and ready; `http/health.py` serves both as health routes.
 
-Ready means: a small model that comes with the project was run through the service, as a client would, with success,
-within the last minute and since the last failure, and all is there that another model is loaded with (`parts`). The probe has a
-lane of its own (`dispatch.probe`), so busy models do not disturb it, and no client gets anything of his own into that lane.
+Ready means: a small bundled model was run through the service, as a client would run it, successfully, within the last minute and
+since the last failure; and everything that is needed to load another model exists (`parts`). The probe has a lane of its own
+(`dispatch.probe`), so busy models do not delay it, and clients cannot use that lane.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from bioengine_server.service.triton_client import SERVICE_ID
 logger = logging.getLogger(__name__)
 
 _VALID_FOR = 60.0  # seconds
-_PROBE_TIMEOUT = 50.0  # seconds; generous, a machine at full load is busy and not broken
+_PROBE_TIMEOUT = 50.0  # seconds; long, because a machine under full load is busy, not broken
 
-# Probes in a row that do not end, and then it is broken; a Triton that has just started may read everything from a slow disk.
+# After this many probes in a row that do not end, Triton is restarted. A new Triton may have to read everything from a slow disk.
 _STUCK_AFTER, _STUCK_AT_START = 2, 6
 
 
 class _Unended(Exception):
-    """A probe took longer than any should."""
+    """A probe exceeded its time limit."""
 
 
 class _PartMissing(Exception):
-    """No further model could be loaded."""
+    """A part that is needed to load further models is missing."""
 
 
 class Readiness:
     """The outcome of the last probe."""
 
     def __init__(self, missing: Callable[[], str | None] = lambda: None) -> None:
-        """`missing`: why no further model can be loaded, though the probe's is."""
+        """`missing`: returns why no further model can be loaded, even though the probe's model runs; None if they can."""
         self._missing = missing
         self._succeeded: float | None = None
         self._reason = "the stack is starting"
@@ -54,7 +54,7 @@ class Readiness:
 
     @property
     def reason(self) -> str | None:
-        """Why the stack is not ready; None when it is."""
+        """Why the stack is not ready; None if it is ready."""
         if self._succeeded is None or self._repairing:
             return self._reason
         if time.monotonic() - self._succeeded > _VALID_FOR:
@@ -62,11 +62,11 @@ class Readiness:
         return None
 
     def when_stuck(self, restart: Callable[[], None]) -> None:
-        """Have `restart` called where probes do not even fail: Triton hangs, or a load in it, and nobody else tells."""
+        """Call `restart` if probes neither succeed nor fail: Triton, or the loading of a model, hangs without any other sign."""
         self._on_stuck = restart
 
     async def watch(self, store: RedisStore, interval: float) -> None:
-        """Probe every `interval` seconds, until cancelled."""
+        """Run the probe every `interval` seconds until cancelled."""
         while True:
             try:
                 async with store.get_workspace_interface(store.get_root_user(), "public", client_id="readiness-probe") as api:
@@ -79,7 +79,7 @@ class Readiness:
                         except TimeoutError:
                             raise _Unended from None
                         if failures != self._failures:
-                            continue  # it may have begun, and succeeded, before the failure
+                            continue  # the probe may have begun, and succeeded, before the failure
                         if missing := await asyncio.to_thread(self._missing):
                             raise _PartMissing(missing)
                         if self.reason is not None:
@@ -94,7 +94,7 @@ class Readiness:
                     self._unended, self._until_stuck = 0, _STUCK_AT_START
                     self._on_stuck()
             except Exception as error:
-                # Perhaps of a Triton that has ended, and is being started again.
+                # The error may come from a Triton that has ended and is being restarted.
                 self._unended, self._until_stuck = 0, _STUCK_AT_START
                 lines = str(error).strip().splitlines()
                 self.fail(lines[-1] if lines else type(error).__name__)
@@ -111,12 +111,12 @@ class Readiness:
             raise RuntimeError("the probe model gave a wrong result")
 
     def repairing(self, under_way: bool) -> None:
-        """The model runner is being repaired, or was: not ready until that is over and a probe has succeeded since."""
+        """The model runner is being repaired: the stack is not ready until a probe has succeeded after the repair."""
         self._repairing = under_way
         self.fail("instances of the model runner have died and are being replaced")
 
     def fail(self, reason: str) -> None:
-        """The stack does not work, for `reason`, until a probe succeeds."""
+        """Report the stack as not ready, for `reason`, until a probe succeeds."""
         if self.reason is None or self._reason != reason:
             logger.warning("Not ready: %s", reason)
         self._succeeded, self._reason = None, reason
@@ -124,12 +124,12 @@ class Readiness:
 
 
 class Liveness:
-    """Whether this process can still do its work, or has to start again."""
+    """Whether this process still works, or has to be restarted."""
 
     def __init__(self) -> None:
         self.lost = asyncio.Event()
 
     @property
     def reason(self) -> str | None:
-        """Why the process has to start again; None while it need not."""
+        """Why the process has to be restarted; None if it does not."""
         return "Hypha's manager has stopped answering; the server starts again" if self.lost.is_set() else None

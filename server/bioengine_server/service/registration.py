@@ -1,4 +1,4 @@
-"""Offer `triton-client` in a Hypha: in the server process, or from a process of its own against a Hypha URL."""
+"""Register `triton-client` with Hypha: in the server process, or from a separate process at a Hypha URL."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from bioengine_server.service.triton_client import TritonClient
 
 logger = logging.getLogger(__name__)
 
-# Who offers the service, in the process of the server itself.
+# The client id under which the server's own process offers the service.
 _WORKSPACE, _CLIENT = "public", "bioengine"
 
-# How often a connection of our own is asked whether it still stands and still offers the service.
+# How often to check that the connection works and the service is still registered.
 _CHECK_INTERVAL = 3.0  # seconds
 _CHECK_TIMEOUT = 10.0  # seconds
 
-# The same in Hypha's own process: a service that is lost is to be there again within five seconds. A busy machine answers late.
+# The same in Hypha's own process: a lost service is to be registered again within five seconds. A busy machine answers late.
 _LOCAL_INTERVAL = 1.0  # seconds
 _LOCAL_TIMEOUT = 8.0  # seconds
 _MAX_FAILURES = 3  # of Hypha's manager in a row
 
 
 class Registration:
-    """Registers one service with a Hypha API object, whichever way that is connected."""
+    """Registers one service through a Hypha API object, however that is connected."""
 
     def __init__(self, service: TritonClient) -> None:
         self._service = service
@@ -47,7 +47,7 @@ class Registration:
         return id
 
     async def run(self, hypha_url: str, token: str) -> None:
-        """Connect to a Hypha, register, and do so again whenever that Hypha was away; until cancelled."""
+        """Connect to Hypha and register, and do so again whenever the connection was lost; until cancelled."""
         while True:
             async for attempt in AsyncRetrying(
                 wait=wait_exponential(multiplier=0.5, max=10), before_sleep=before_sleep_log(logger, logging.WARNING)
@@ -72,7 +72,7 @@ class Registration:
 
 
 class LocalRegistration:
-    """Keeps a service offered in the Hypha of this process, and sees whether that Hypha's own manager still answers."""
+    """Keeps a service registered with the Hypha in this process, and checks that Hypha's workspace manager still answers."""
 
     def __init__(
         self,
@@ -83,10 +83,10 @@ class LocalRegistration:
     ) -> None:
         """
         Args:
-            store: Hypha's.
-            registration: of the service; None where another process offers it.
-            on_registered: told the service's full id, each time.
-            on_manager_lost: called once, when the manager answers nobody any more.
+            store: Hypha's store.
+            registration: registers the service; None if another process offers it.
+            on_registered: called with the service's full id after each registration.
+            on_manager_lost: called once, when the manager no longer answers.
         """
         self._store = store
         self._registration = registration
@@ -96,7 +96,7 @@ class LocalRegistration:
         self._id = ""
 
     async def register(self) -> None:
-        """Offer the service, through a connection of its own."""
+        """Register the service through a new connection."""
         if self._registration is None:
             return
         await self._disconnect()
@@ -105,7 +105,7 @@ class LocalRegistration:
         self._on_registered(self._id)
 
     async def watch(self) -> None:
-        """Look after both, until cancelled or the manager is lost."""
+        """Check service and manager until cancelled, or until the manager no longer answers."""
         manager_failures = 0
         try:
             async with self._interface("registration-check") as api:
@@ -120,7 +120,7 @@ class LocalRegistration:
                         continue
                     manager_failures = 0
                     if self._id and (problem := self._unconnected() or await _problem(api.get_service(self._id))):
-                        logger.warning("The service is not offered any more (%s), registering it again", problem)
+                        logger.warning("The service is no longer registered (%s), registering it again", problem)
                         with contextlib.suppress(Exception):  # it is tried again
                             async with asyncio.timeout(_LOCAL_TIMEOUT):
                                 await self.register()
@@ -128,7 +128,7 @@ class LocalRegistration:
             await self._disconnect()
 
     def _unconnected(self) -> str:
-        """To ask an end that is not connected any more would take until nobody waits."""
+        """Why the connection cannot be asked: a call through a closed connection would only time out."""
         return "" if self._store.get_event_bus().is_local_client(_WORKSPACE, _CLIENT) else "its connection is gone"
 
     def _interface(self, client_id: str) -> Any:
@@ -144,7 +144,7 @@ class LocalRegistration:
 
 
 async def _problem(call: Awaitable[Any]) -> str:
-    """Why a call failed; empty where it did not."""
+    """Why a call failed; empty if it succeeded."""
     try:
         async with asyncio.timeout(_LOCAL_TIMEOUT):
             await call

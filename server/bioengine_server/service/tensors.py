@@ -1,4 +1,4 @@
-"""Inputs and outputs of Triton models other than the model runner: one value for each input, arrays by name back."""
+"""Convert inputs and outputs of the admin's Triton models: a value for each input becomes an array, outputs are named arrays."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from bioengine_server.triton.infer_options import MAX_TEXTS
 
 _MAX_AXES = 32
 _BLOCK = 131_072  # values
-_LEVELS = 16  # steps of brightness; an image of fewer is none any more
+_LEVELS = 16  # levels of brightness; an image with fewer is useless
 
 
 def to_triton(inputs: Any, config: dict[str, Any], serialization: str) -> list[tuple[str, np.ndarray]]:
     """The arrays for a model's inputs.
 
     Args:
-        inputs: a value for each input of the model, in order or by name; optional ones may be None, or left out at the end.
+        inputs: a value for each input of the model, in order or by name. Optional ones may be None, or missing at the end.
             A value is an array; a string or a dict (as JSON) for a BYTES input; a list of these, which are stacked; with the
             serialization "imjoy", anything that imjoy-rpc encodes.
         config: the model's configuration.
@@ -65,7 +65,7 @@ def to_triton(inputs: Any, config: dict[str, Any], serialization: str) -> list[t
 
 
 def from_triton(outputs: dict[str, np.ndarray], serialization: str, decode_json: bool, decode_bytes: bool) -> dict[str, Any]:
-    """Outputs by name; BYTES ones decoded as the client asked: imjoy-rpc's encoding, JSON, or text."""
+    """Outputs by name. BYTES outputs are decoded as the client requests: as imjoy-rpc's encoding, JSON, or text."""
     return {name: _decoded(array, serialization, decode_json, decode_bytes) for name, array in outputs.items()}
 
 
@@ -110,7 +110,7 @@ def _array(spec: dict[str, Any], value: Any, depth: int = 0) -> np.ndarray:
 
 
 def _conversion(array: np.ndarray, wanted: np.dtype) -> str:
-    """How to get an array of this dtype that shows the same image."""
+    """A suggestion how to convert an array to this dtype so that it shows the same image."""
     plain = f"image.astype('{wanted.name}')"
     if array.dtype.kind not in "biuf" or not array.size or wanted.kind not in "iuf":
         return f"Send an array of {wanted.name}."
@@ -143,12 +143,12 @@ def _conversion(array: np.ndarray, wanted: np.dtype) -> str:
 
 
 def _has_equals(array: np.ndarray, wanted: np.dtype) -> bool:
-    """Whether every value has its equal in the dtype."""
+    """Whether the dtype can represent every value."""
     return all(np.array_equal(block.astype(wanted), block, equal_nan=block.dtype.kind == "f") for block in _blocks(array))
 
 
 def _loses_whole_numbers(array: np.ndarray, wanted: np.dtype) -> bool:
-    """Whether there are whole numbers that the dtype does not have. Floats of 2^53 and more are all whole, and count nothing."""
+    """Whether the dtype cannot represent some whole numbers. Floats from 2^53 on are always whole, and are ignored."""
     return any(
         bool(np.any((block == np.rint(block)) & (block.astype(wanted) != block) & (np.abs(block) < 2.0**53)))
         for block in _blocks(array)
@@ -156,7 +156,7 @@ def _loses_whole_numbers(array: np.ndarray, wanted: np.dtype) -> bool:
 
 
 def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Its values, a few at a time: an array may be as large as a request, and a copy of it as well."""
+    """Yield the values in blocks: the array may be as large as a request, and a copy would be too."""
     with np.nditer(array, ["external_loop", "buffered"], ["readonly"], buffersize=_BLOCK) as iterator:
         while not iterator.finished:
             yield np.asarray(iterator.value)
@@ -164,7 +164,7 @@ def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _encoded(value: Any) -> bytes:
-    """Raises RefusedArgument for what cannot be sent to a model (a function, an object)."""
+    """Encode a value. Raises RefusedArgument for what cannot be sent to a model, such as a function."""
     try:
         return message.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -172,7 +172,7 @@ def _encoded(value: Any) -> bytes:
 
 
 def _check_texts(name: str, value: Any) -> None:
-    """Before each element becomes an object. Raises RefusedArgument."""
+    """Limit the number of BYTES elements before each becomes an object. Raises RefusedArgument."""
     count, pending = 0, [value]
     while pending:
         item = pending.pop()
@@ -189,18 +189,18 @@ def _bytes(value: bytes) -> np.ndarray:
 
 
 def _decoded(array: np.ndarray, serialization: str, decode_json: bool, decode_bytes: bool) -> Any:
-    """As pyotritonclient does it, which clients of the public server know: a list of all elements."""
+    """A list of all elements, as pyotritonclient returns them, which clients of the public server use."""
     if array.dtype != np.object_:
         return array
     if serialization == "imjoy":
-        return message.decode(array.flat[0])  # a model may answer with what a client sent
+        return message.decode(array.flat[0])  # a model may return what a client sent, so it is not trusted
     if not (decode_json or decode_bytes):
         return list(array.flat)
     return [_text(item, decode_json) for item in array.flat]
 
 
 def _text(item: bytes, decode_json: bool) -> Any:
-    """Text, or what it says in JSON; what is neither stays as it is."""
+    """Decode bytes as text, or as JSON; if that is not possible, return the bytes."""
     try:
         text = item.decode("utf-8")
         return json.loads(text) if decode_json else text

@@ -2,8 +2,8 @@
 
     execute: arguments -> checked -> admitted -> Triton -> {"result": ..., "__info__": ...}
 
-Where models of the store are concerned, whatever goes wrong comes back as data, `{"success": False, "error": str}`;
-arguments that are refused raise, naming the argument.
+For stored models, errors are returned as data, `{"success": False, "error": str, "code": str}`; refused arguments raise an
+exception that names the argument.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ _NOT_FOR_CLIENTS = ("self", "server_url", "context", "unknown")
 
 
 class TritonClient:
-    """The service, in front of a dispatcher and a Triton. The same in the server process and in a process of its own."""
+    """The service, which calls a dispatcher and a Triton. It is the same in the server process and in a separate process."""
 
     def __init__(self, dispatcher: Dispatcher, triton: TritonApi, access: Access, public_url: str) -> None:
         """
         Args:
-            dispatcher: for models of the store.
-            triton: for other models, which it has.
-            access: says who may use it, and how much of it.
-            public_url: the Hypha server's URL, which `get_config` tells.
+            dispatcher: runs stored models.
+            triton: runs the admin's own Triton models.
+            access: the access rules.
+            public_url: the Hypha server's URL, which `get_config` returns.
         """
         self.dispatcher = dispatcher
         self.triton = triton
@@ -71,19 +71,19 @@ class TritonClient:
         self._is_ready: Callable[[], bool] | None = None
 
     def watch_clients(self, is_connected: Callable[[str, str], bool]) -> None:
-        """Have requests of clients that went away not run. `is_connected(workspace, client)` is Hypha's own answer."""
+        """Do not run requests of clients that have disconnected. `is_connected(workspace, client)` asks Hypha."""
         self._is_connected = is_connected
 
     def watch_readiness(self, is_ready: Callable[[], bool]) -> None:
-        """Have `get_status` tell whether the server is ready, as the health route does."""
+        """Let `get_status` report whether the server is ready, as the health route does."""
         self._is_ready = is_ready
 
     def stop(self) -> None:
-        """Answer the requests that run or wait, for there will be no results any more."""
+        """Answer all running and waiting requests with an error, because the server is being stopped."""
         self.dispatcher.queue.close()
 
     def definition(self) -> dict[str, Any]:
-        """What is registered with Hypha."""
+        """The service definition that is registered with Hypha."""
         return {
             "id": SERVICE_ID,
             "name": "BioEngine",
@@ -133,7 +133,7 @@ class TritonClient:
             decode_bytes: decode BYTES outputs as text.
             model_version, request_id, sequence_id, sequence_start, sequence_end, priority, timeout: of Triton's inference
                 request.
-            compression_algorithm: known and not applied, as it would be between this server and its Triton.
+            compression_algorithm: accepted but ignored; it would only apply between this server and its Triton.
             cache_config: remember the model's configuration between calls.
             verbose: log the call.
             progress: a function, called with `{"state": str, "task_id": str, ...}` while the call lasts: "queued" with `position`
@@ -145,7 +145,7 @@ class TritonClient:
 
         Returns the outputs by name and `"__info__"`, Triton's response info. For `bioengine-model-runner` that is
         `"result"`: `{"task_id": str, "outputs": [array, ...], "execution_time": seconds, "success": True}`, with
-        `"warnings": [str, ...]` where there is something to say of the values, or `{"success": False, "error": str}`.
+        `"warnings": [str, ...]` if there is a problem with the values, or `{"success": False, "error": str, "code": str}`.
 
         Raises NoAccess, TooManyRequests; RefusedArgument; TypeError for an input of a wrong dtype; for models other than the
         runner TritonError, TritonUnavailable, Busy, CallerGone, Stopping, TooLarge.
@@ -156,7 +156,7 @@ class TritonClient:
         json_wanted, text_wanted = checked_flag("decode_json", decode_json), checked_flag("decode_bytes", decode_bytes)
         use_cache, verbose = checked_flag("cache_config", cache_config), checked_flag("verbose", verbose)
         if model_name == RUNNER and serialization != "imjoy":
-            raise RefusedArgument("serialization", f"{RUNNER!r} takes 'imjoy' only: say serialization=\"imjoy\".")
+            raise RefusedArgument("serialization", f"{RUNNER!r} accepts 'imjoy' only: use serialization=\"imjoy\".")
         if names_probe(model_name):
             raise ReservedModel("model_name")
         options = infer_options(
@@ -199,7 +199,7 @@ class TritonClient:
     ) -> dict[str, Any]:
         """Triton's configuration of a model, loaded or not, with `server_url` and `model_name`.
 
-        Raises NoAccess, TooManyRequests, Busy, RefusedArgument, TritonError for a model that there is not, TritonUnavailable.
+        Raises NoAccess, TooManyRequests, Busy, RefusedArgument, TritonError (if the model does not exist), TritonUnavailable.
         """
         caller = self._caller(context)
         _refuse(server_url, unknown, self.get_config)
@@ -209,11 +209,11 @@ class TritonClient:
             return {**config, "server_url": f"{self._public_url}/triton", "model_name": model_name}
 
     async def get_status(self, /, *, context: dict[str, Any] | None = None, **unknown: Any) -> dict[str, Any]:
-        """How this server is.
+        """The status of this server.
 
-        Returns `version`, the project's; `ready`, None where this process does not know; `models`, a dict for each loaded one
-        with `name`, `weight_format`, `device` and `idle` (seconds since its last use); and `requests`, how many are `waiting`
-        and `running`.
+        Returns `version`: the project's version; `ready`: True or False, or None if this process does not know; `models`: a dict
+        for each loaded model, with `name`, `weight_format`, `device` and `idle` (seconds since its last use); and `requests`:
+        how many are `waiting` and `running`.
 
         Raises NoAccess, TooManyRequests, RefusedArgument.
         """
@@ -241,24 +241,24 @@ class TritonClient:
         return {"cancelled": task_id}
 
     async def run(self, request: RunRequest, caller: Caller) -> dict[str, Any]:
-        """The result of a request for a stored model that came by Triton's own protocol; what goes wrong is data.
+        """The result of a request for a stored model that arrived in Triton's own protocol; errors are returned as data.
 
         Raises NoAccess, TooManyRequests, ReservedModel.
         """
         async with self.access.request(caller):
-            with contextlib.suppress(RequestError):  # which the answer says
+            with contextlib.suppress(RequestError):  # the answer contains the error
                 if request.inputs is not None:
                     self.dispatcher.check_stored(request.model_id, "model_id")
             return await self.dispatcher.respond(request, Call(caller, Progress(None)))
 
     async def forward(self, model_name: str, version: str, body: Body, headers: Mapping[str, str], caller: Caller) -> Any:
-        """Triton's answer to an inference request of its own protocol, to be read and released.
+        """Triton's response to an inference request in its own protocol; the caller has to read and release it.
 
         Args:
-            model_name: a bioimage.io model's id, or another model of Triton.
-            version: of the Triton model, empty for the newest.
-            body, headers: of the request.
-            caller: who asks.
+            model_name: the id of a bioimage.io model, or the name of another Triton model.
+            version: the version of the Triton model; empty for the newest.
+            body, headers: of the HTTP request.
+            caller: the client.
 
         Raises NoAccess, TooManyRequests, RequestError, ReservedModel, Busy, TritonError, TritonUnavailable.
         """
@@ -279,7 +279,7 @@ class TritonClient:
             return await self.dispatcher.forward(model_name, call, version, body, headers)
 
     def _caller(self, context: dict[str, Any] | None) -> Caller:
-        """The caller; whether it is still there is known of those who are connected to the Hypha of this process.
+        """The caller. Whether it is still connected is known only for clients of the Hypha in this process.
 
         Raises NoAccess.
         """
@@ -290,7 +290,7 @@ class TritonClient:
         return replace(caller, connected=lambda: is_connected(caller.workspace, caller.client))
 
     async def _run_stored_model(self, inputs: Any, call: Call, options: InferOptions) -> dict[str, Any]:
-        """A request of the model runner: what goes wrong is data."""
+        """Run a request for the model runner; errors are returned as data."""
         if not isinstance(inputs, (list, tuple)) or len(inputs) != 1 or not isinstance(inputs[0], dict):
             raise RefusedArgument("inputs", 'expected a list with one dict, [{"model_id": "affable-shark", "inputs": [image]}].')
         try:
@@ -305,7 +305,7 @@ class TritonClient:
         return {"result": await self.dispatcher.respond(request, call), "__info__": info}
 
     async def _config(self, model_name: Any, model_version: str, caller: Caller) -> dict[str, Any]:
-        """Triton's configuration of a model: of a bioimage.io model, stored or not, or of another model of Triton."""
+        """Triton's configuration of a model: a bioimage.io model, stored or not, or another Triton model."""
         if not isinstance(model_name, str) or model_name == RUNNER:
             return await self._triton_config(model_name, model_version, use_cache=False)
         try:
@@ -333,13 +333,13 @@ class TritonClient:
             version = f" with the version {model_version}" if model_version else ""
             raise RefusedArgument(
                 "model_name",
-                f"this server's Triton has no model {model_name!r}{version}. To run a bioimage.io model, "
-                f"name {RUNNER!r} and give the model's id in the inputs.",
+                f"this server's Triton has no model {model_name!r}{version}. To run a bioimage.io model, use {RUNNER!r} "
+                "and give the model's id in the inputs.",
             ) from error
 
 
 def runner_info(request_id: str = "") -> dict[str, Any]:
-    """What Triton would say of a response of its model `bioengine-model-runner`."""
+    """The info that Triton would return for a response of its model `bioengine-model-runner`."""
     outputs = [{"name": "result", "datatype": "BYTES", "shape": [1]}]
     return {
         "model_name": RUNNER,
@@ -350,20 +350,20 @@ def runner_info(request_id: str = "") -> dict[str, Any]:
 
 
 def _for_runner(options: InferOptions) -> InferOptions:
-    """What a client may ask for where a stored model is run: its own name for the request. The rest has no meaning there.
+    """Check the options for a stored model. Only the client's own name for the request is used; the others have no meaning there.
 
     Raises RefusedArgument.
     """
     if options.model_version not in ("", RUNNER_VERSION):
         raise RefusedArgument(
             "model_version",
-            f"{RUNNER!r} has the version 1 alone. That of a bioimage.io model goes with its id, as in 'affable-shark/1.1'.",
+            f"{RUNNER!r} has only the version '1'. Put a bioimage.io model's version into its id, as in 'affable-shark/1.1'.",
         )
     return InferOptions(request_id=options.request_id)
 
 
 def _refuse(server_url: Any, unknown: dict[str, Any], method: Callable[..., Any]) -> None:
-    """Refuse what clients of the public server could say and must not here, and what `method` does not know."""
+    """Refuse arguments that are not allowed here, although the public server accepts them, and arguments unknown to `method`."""
     if server_url is not None:
         raise RefusedArgument("server_url", "this service uses its own Triton only. Leave it out.")
     for name in unknown:
@@ -371,7 +371,7 @@ def _refuse(server_url: Any, unknown: dict[str, Any], method: Callable[..., Any]
         if name in REQUEST_KEYS and name not in known:
             more = "" if name == "model_id" else f', "{name}": ...'
             raise RefusedArgument(
-                name, f'it goes into the dict in `inputs`, as in inputs=[{{"model_id": "affable-shark"{more}}}].'
+                name, f'it belongs into the dict in `inputs`, as in inputs=[{{"model_id": "affable-shark"{more}}}].'
             )
-        expected = f"The known arguments are {', '.join(known)}." if known else "It takes none."
+        expected = f"The known arguments are {', '.join(known)}." if known else "The method takes no arguments."
         raise RefusedArgument(name[:60], f"there is no such argument.{did_you_mean(name, known)} {expected}")

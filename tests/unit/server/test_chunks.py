@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from bioengine_server.gateway.rpc import MANAGER_ID
 from bioengine_server.hypha import chunks
-from bioengine_server.hypha.rpc_limits import _GuardedRPC
+from bioengine_server.hypha.rpc_limits import LimitedRPC
 from bioengine_server.limits import SizeLimit
 
 from tests.unit.server.legacy import Connection, Wire
@@ -60,13 +60,13 @@ class Line(Wire):
 
 
 class Ends:
-    """A guarded end that offers a service, and a client of hypha-rpc."""
+    """A limited endpoint that offers a service, and a client of hypha-rpc."""
 
     def __init__(self, limit: int) -> None:
         self.here, self.there = Line("ws/server"), Line("ws/client")
         self.here.other, self.there.other = self.there, self.here
-        guarded = type("Guarded", (_GuardedRPC,), {"limit_of": staticmethod(lambda caller: SizeLimit(limit))})
-        self.server = guarded(self.here, client_id="server", workspace="ws", method_timeout=5)
+        limited = type("Limited", (LimitedRPC,), {"limit_of": staticmethod(lambda caller: SizeLimit(limit))})
+        self.server = limited(self.here, client_id="server", workspace="ws", method_timeout=5)
         self.client = hypha_rpc.rpc.RPC(self.there, client_id="client", workspace="ws", method_timeout=1, silent=True)
         service = {"echo": lambda image: image, "size": lambda image: image.nbytes}
         self.server.add_service({"id": "images", "config": {"visibility": "public"}, **service})
@@ -171,9 +171,9 @@ async def test_a_step_that_is_refused_is_told(ends: Ends) -> None:
     with pytest.raises(Exception, match="There is no message unknown of this client"):
         await call(ends, "set", "unknown", 0, b"x", False)
     await call(ends, "create", "key", False)
-    with pytest.raises(Exception, match="number of a chunk is a whole one, not str"):
+    with pytest.raises(Exception, match="number of a chunk must be a whole number, not str"):
         await call(ends, "set", "key", "0", b"x", False)
-    with pytest.raises(Exception, match="A chunk is bytes, not str"):
+    with pytest.raises(Exception, match="A chunk must be bytes, not str"):
         await call(ends, "append", "key", "x", False)
     with pytest.raises(Exception, match="missing 1 required positional argument: 'data'"):
         await call(ends, "set", "key", 0)

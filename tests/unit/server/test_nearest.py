@@ -64,7 +64,7 @@ def test_arguments_that_there_are_not() -> None:
         ("selectOutputs", "Did you mean 'select_outputs'?"),
         (
             "weight_format",
-            'it goes into the dict in `inputs`, as in inputs=[{"model_id": "affable-shark", "weight_format": ...}].',
+            'it belongs into the dict in `inputs`, as in inputs=[{"model_id": "affable-shark", "weight_format": ...}].',
         ),
         ("model_id", 'as in inputs=[{"model_id": "affable-shark"}].'),
     ):

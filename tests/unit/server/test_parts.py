@@ -17,7 +17,7 @@ from bioengine_server.access.errors import TooLarge
 from bioengine_server.dispatch.errors import RefusedArgument
 from bioengine_server.errors import StackError, UnsafeFolder
 from bioengine_server.gateway.wrap import plain
-from bioengine_server.hypha import rpc_limits as guard
+from bioengine_server.hypha import rpc_limits
 from bioengine_server.hypha.errors import WeakSecret
 from bioengine_server.hypha.rpc_limits import _last_message, hide_tracebacks
 from bioengine_server.hypha.secrets import checked_secret, home_secret, new_secret
@@ -125,13 +125,13 @@ def test_clients_get_an_errors_message_alone() -> None:
         assert _last_message(traceback.format_exc()) == f"RefusedArgument: {error}"
 
 
-async def test_errors_of_guarded_ends_are_sent_bare(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_errors_of_limited_endpoints_are_sent_without_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those of methods that are not asynchronous, whose traceback hypha-rpc puts beside the message."""
-    monkeypatch.setattr(guard._GuardedRPC, "sends_tracebacks", True)
+    monkeypatch.setattr(rpc_limits.LimitedRPC, "sends_tracebacks", True)
     monkeypatch.setattr(hypha_rpc.rpc, "format_traceback", hypha_rpc.rpc.format_traceback)
 
     def sent() -> dict[str, Any]:
-        rpc = guard._GuardedRPC(None, client_id="end", workspace="ws")
+        rpc = rpc_limits.LimitedRPC(None, client_id="end", workspace="ws")
         try:
             raise TooLarge(5_900_000, SizeLimit(3_000_000), is_all=False)
         except TooLarge as error:
@@ -186,10 +186,10 @@ def test_a_secret_is_made_once_and_must_be_private(tmp_path: Path) -> None:
     [
         ("", "is missing"),
         ("a1b2c3d4" * 3, "too short"),
-        ("change-me-" * 5, "stands in examples"),
-        ("Change_This_In_Production_0123-4567-89ab", "stands in examples"),
-        ("my very long secret, which nobody will ever find", "stands in examples"),
-        ("PaSsWoRd-PaSsWoRd-PaSsWoRd-PaSsWoRd", "stands in examples"),
+        ("change-me-" * 5, "is used in examples"),
+        ("Change_This_In_Production_0123-4567-89ab", "is used in examples"),
+        ("my very long secret, which nobody will ever find", "is used in examples"),
+        ("PaSsWoRd-PaSsWoRd-PaSsWoRd-PaSsWoRd", "is used in examples"),
         ("abababababababababababababababababab", "repeats the same few characters"),
         ("0" * 64, "repeats the same few characters"),
     ],

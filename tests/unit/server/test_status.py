@@ -70,7 +70,7 @@ async def test_whoever_may_not_ask_for_a_configuration_may_not_ask_for_this(tmp_
     for method in (client.get_config, client.get_status):
         with pytest.raises(NoAccess):
             await method()
-    with pytest.raises(RefusedArgument, match="It takes none"):
+    with pytest.raises(RefusedArgument, match="The method takes no arguments"):
         await service(tmp_path / "open", access="open")[0].get_status(verbose=True)
 
 
