@@ -14,7 +14,7 @@ from bioengine_server.commands.shared import fail, load_settings
 from bioengine_server.environments import environment
 
 app = typer.Typer(
-    help="A BioEngine of your own: bioimage.io models by id, on your own machine.",
+    help="Run bioimage.io models on your own hardware, as a self-hosted BioEngine server.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -48,11 +48,13 @@ def before_each_command(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def test(
     context: typer.Context,
-    all: Annotated[bool, typer.Option("--all", help="All tiers, not the core only.")] = False,
-    changed: Annotated[bool, typer.Option("--changed", help="What the changes since the last commit touch.")] = False,
-    checks: Annotated[bool, typer.Option("--checks", help="The linter and the type checker only.")] = False,
+    all: Annotated[bool, typer.Option("--all", help="All tests, not only the core tier.")] = False,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="The checks, and the tests that the changes since the last commit may affect.")
+    ] = False,
+    checks: Annotated[bool, typer.Option("--checks", help="Only the linter and the type checker.")] = False,
 ) -> None:
-    """Run the project's checks and tests. Further arguments go to pytest."""
+    """Run the project's checks and tests. Further arguments are passed to pytest."""
     from bioengine_server.project import IS_INSTALLED
     from bioengine_server.testing.run import run_checks, run_tests
 

@@ -45,7 +45,7 @@ def tmpfs(*folders: str) -> dict[str, str]:
 @pytest.mark.parametrize(("name", "value"), [("QUEUE_SIZE", "many"), ("TRITON", "somewhere"), ("PUBLIC_URL", "bioengine.lab")])
 def test_a_setting_of_the_server_that_cannot_be_used(engine: Engine, name: str, value: str) -> None:
     outcome = run(engine, "server", environment={f"BIOENGINE_{name}": value}, tmpfs=tmpfs())
-    assert_told(outcome, "A setting cannot be used", name.lower(), value)
+    assert_told(outcome, "Some settings are not valid", name.lower(), value)
 
 
 def test_a_setting_of_triton_that_cannot_be_used(engine: Engine) -> None:

@@ -97,7 +97,7 @@ def test_both_containers_list_and_show_the_models(project: Project, service: str
 
 def test_models_are_tested_where_they_are_served(project: Project) -> None:
     said = project.exec("triton", "bioengine", "models", "test", "bioengine-probe")
-    assert "passed" in said and "the reports are not kept" in said
+    assert "passed" in said and "the reports are not stored" in said
     elsewhere = project.exec("server", "bioengine", "models", "test", "drawn-nuclei", check=False)
     assert "`docker compose exec triton bioengine models test drawn-nuclei`" in elsewhere
     assert "Traceback" not in said + elsewhere

@@ -75,7 +75,7 @@ async def test_a_bomb_is_refused_early_and_others_are_served_meanwhile() -> None
     serving = asyncio.ensure_future(others())
     memory = BodyMemory(4 * ROOM.bytes)
     with memory.share() as take:
-        with pytest.raises(BadBody, match="200 times as large, unzipped; send it without Content-Encoding"):
+        with pytest.raises(BadBody, match="200 times when it is decompressed; send it without Content-Encoding"):
             await read(GZIP, sending([bomb]), ROOM, take)
         assert 60 * MB < memory.taken <= 66 * MB
     serving.cancel()
@@ -98,7 +98,7 @@ async def test_nothing_may_follow_the_end_of_what_was_zipped(parts: list[bytes])
 async def test_a_zipped_body_that_was_cut_off_is_refused() -> None:
     data = gzip.compress(os.urandom(1000))
     for length in (1, 5, len(data) - 1):
-        with pytest.raises(BadBody, match="cut off"):
+        with pytest.raises(BadBody, match="it is not complete"):
             await read_all(GZIP, data[:length])
 
 

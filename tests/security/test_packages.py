@@ -224,7 +224,7 @@ def test_claimed_names_of_others_are_not_taken_and_are_told(packages: Path, tmp_
     thief = named(packages, tmp_path, nickname="thief", id="calm-seashell", doi=f"{doi}/7", version="3")
     said = bioengine("models", "import", str(thief), "--replace", "--home", str(home))
     assert said.returncode == 0, said.stderr
-    assert f"not called {doi}, calm-seashell, as it says itself" in said.stdout
+    assert f"not called {doi}, calm-seashell, the name in its description" in said.stdout
     assert f"also called: {doi}/7" in said.stdout, "what is free is taken, and said"
     for name in ("calm-seashell", doi):
         assert store.find(name).manifest.id == "calm-seashell"

@@ -140,7 +140,7 @@ def test_a_process_whose_manager_is_gone_fails_liveness_and_starts_again(tmp_pat
         process = subprocess.Popen(command, stdout=stream, stderr=stream, cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     try:
         url = f"http://127.0.0.1:{port}/health/liveness"
-        wait_for(lambda: "Starting again." in log.read_text(), 60, f"the process starts again:\n{log.read_text()}")
+        wait_for(lambda: "Restarting." in log.read_text(), 60, f"the process starts again:\n{log.read_text()}")
         wait_for(lambda: get(url) == (200, {"status": "OK", "version": VERSION}), 60, "alive again")
         assert process.poll() is None, "it is the same process"
         assert log.read_text().count("Hypha's manager does not answer") >= 3

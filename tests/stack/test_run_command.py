@@ -144,7 +144,7 @@ def test_scores_are_written_as_numbers(stack: Stack, tmp_path: Path) -> None:
     done = command(
         "run", "score-scout", str(tmp_path / "x.tif"), "-o", str(tmp_path / "out"), "--all-outputs", "--server-url", stack.url
     )
-    assert done.exit_code == 0 and "The output 'scores' (axes bc) is no image" in done.stdout, done.stderr
+    assert done.exit_code == 0 and "The output 'scores' (axes bc) is not an image" in done.stdout, done.stderr
     scores = np.loadtxt(tmp_path / "out" / "x_score-scout.csv", delimiter=",")
     np.testing.assert_allclose(scores, [image.mean(), -image.mean()], rtol=1e-5)
     np.testing.assert_allclose(read_image(tmp_path / "out" / "x_score-scout-doubled.tif").data, image * 2)

@@ -53,9 +53,9 @@ def test_trusted_code_runs_until_the_package_changes(own_home: Path, packages: P
 def test_the_command_line_tells_what_is_trusted(own_home: Path) -> None:
     home = str(own_home)
     entries = ",".join(shown_entry(own_home, id) for id in CODED)
-    assert bioengine("models", "list", "--home", home).stdout.count("not run (own code, not trusted)") == 2
-    assert "own code" not in bioengine("models", "list", "--home", home, BIOENGINE_TRUSTED_MODELS=entries).stdout
-    assert "you trust it" in bioengine("models", "show", "custom-crab", "--home", home, BIOENGINE_TRUSTED_MODELS=entries).stdout
+    assert bioengine("models", "list", "--home", home).stdout.count("not run (contains code, not trusted)") == 2
+    assert "not run (contains code" not in bioengine("models", "list", "--home", home, BIOENGINE_TRUSTED_MODELS=entries).stdout
+    assert "trusted by you" in bioengine("models", "show", "custom-crab", "--home", home, BIOENGINE_TRUSTED_MODELS=entries).stdout
     for id, weight_format in CODED.items():
         MARK.unlink(missing_ok=True)
         refused = bioengine("models", "test", id, "--home", home)

@@ -54,4 +54,4 @@ def test_the_model_runners_environment_has_what_these_commands_need(stack: Stack
 
 def test_doctor_says_so_too(stack: Stack, tmp_path: Path) -> None:
     done = bioengine("doctor", "--home", str(tmp_path / "home"), "--port", str(stack.port), "--offline")
-    assert "is ready; it has another home" in " ".join(done.stdout.split())
+    assert "is ready, but has another home" in " ".join(done.stdout.split())

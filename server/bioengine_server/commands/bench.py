@@ -1,4 +1,4 @@
-"""`bench`: how fast, and how much memory."""
+"""`bench`: measure speed and memory."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ _TABLE_WIDTH = 120
 
 
 def bench(
-    rounds: Annotated[int, typer.Option(min=1, help="How many times each is measured.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each figure is measured.")] = 10,
     huge: Annotated[
-        bool, typer.Option("--huge", help="Also run an image of 16384 x 16384 pixels: minutes, and gigabytes.")
+        bool,
+        typer.Option("--huge", help="Also run an image of 16384 x 16384 pixels, which takes minutes and gigabytes of memory."),
     ] = False,
-    json: Annotated[Optional[Path], typer.Option(help="File for the figures, as JSON.")] = None,
+    json: Annotated[Optional[Path], typer.Option(help="Write the figures to this file, as JSON.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace that file if it already exists.")] = False,
 ) -> None:
     """Measure speed and memory on this machine, with a server of its own in a temporary home.
 
-    Ends with status 1 where a limit is exceeded. A server that runs already is left alone, and takes its share of the machine.
+    The exit status is 1 if a limit is exceeded. A server that is already running is not stopped; it also uses the machine.
     """
     from bioengine_server.bench.report import as_json, cpu_table, summary, table
     from bioengine_server.bench.run import run_bench
@@ -33,7 +34,7 @@ def bench(
         check_outputs([json] if json else [], overwrite)
     with told(), console.status("") as status:
         measurements = run_bench(load_settings(), rounds, huge, tell=lambda what: status.update(f"{what} ..."))
-    # Whole, also where the output goes to a file or is read by a program.
+    # The whole table, even if the output goes to a file or a program.
     Console(width=max(console.width, _TABLE_WIDTH)).print(table(measurements), "", cpu_table(measurements), "", sep="\n")
     console.print(summary(measurements), markup=False)
     if json is not None:

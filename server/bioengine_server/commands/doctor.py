@@ -1,4 +1,4 @@
-"""`doctor`: is all well with this machine and this set-up?"""
+"""`doctor`: examine this machine and this set-up."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def doctor(
     port: Annotated[Optional[int], typer.Option(envvar="BIOENGINE_PORT", help="Port for all clients. [9520]")] = None,
     offline: OfflineOption = None,
 ) -> None:
-    """Examine the machine and the set-up, and say what to do about what is wrong. Changes nothing.
+    """Check the machine and the set-up, and say how to fix what is wrong. Changes nothing.
 
-    Ends with status 1 where something does not work.
+    The exit status is 1 if something does not work.
     """
     settings = load_settings(home=home, port=port, offline=offline)
     configure_logging(settings)
     from bioengine_server.doctor.examine import examine
     from bioengine_server.doctor.setup import Setup
 
-    with console.status("Examining ..."):
+    with console.status("Checking ..."):
         findings = list(examine(Setup.from_environment(settings)))
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:

@@ -1,4 +1,4 @@
-"""`run` and `demo`: models on image files, through a running server, as any client does it."""
+"""`run` and `demo`: run models on image files, through a running server, like any other client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from bioengine_server.images.runs import Options, Report
 
 UrlOption = Annotated[
-    Optional[str], typer.Option("--server-url", help="Another server than the one of BIOENGINE_HOST and BIOENGINE_PORT.")
+    Optional[str],
+    typer.Option("--server-url", help="URL of the server, if it is not the one at BIOENGINE_HOST and BIOENGINE_PORT."),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that already exist.")]
 
@@ -41,20 +42,21 @@ def run(
         ),
     ] = None,
     weights: Annotated[Optional[str], typer.Option(help="onnx or torchscript.")] = None,
-    all_outputs: Annotated[bool, typer.Option("--all-outputs", help="Write every output, not the first alone.")] = False,
+    all_outputs: Annotated[bool, typer.Option("--all-outputs", help="Write all outputs, not only the first one.")] = False,
     series: Annotated[
-        Optional[int], typer.Option(min=1, help="Which image of a TIFF that has several, from 1; else the largest.")
+        Optional[int],
+        typer.Option(min=1, help="Which image of a TIFF with several images to use, counted from 1; by default the largest."),
     ] = None,
     overwrite: OverwriteOption = False,
     server_url: UrlOption = None,
 ) -> None:
     """Run a model on images through the running server.
 
-    In a folder, the result of x.tif is x_MODEL.tif; outputs without pixels, such as scores, are written as numbers, .csv.
+    If the output is a folder, the result of x.tif is x_MODEL.tif. Outputs without pixels, such as scores, are written as .csv.
 
-    No image is ever overwritten, and no other file without --overwrite.
+    The input images are never overwritten, and other files only with --overwrite.
 
-    Images that fail are reported at the end, with exit status 1; the others are done.
+    If some images fail, the others are still run; the failed ones are listed at the end, and the exit status is 1.
     """
     from bioengine_server.images.client import ModelClient
     from bioengine_server.images.plan import check_output_name, plan_runs
@@ -85,14 +87,14 @@ def run(
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path("bioengine-demo"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the images.")] = Path("bioengine-demo"),
     overwrite: OverwriteOption = False,
     home: HomeOption = None,
     server_url: UrlOption = None,
 ) -> None:
-    """Draw nuclei, segment them with the model that comes with the project, and write the pictures.
+    """Draw synthetic nuclei, segment them with a bundled model, and write the images.
 
-    Uses the running server; where there is none, starts one for as long as it takes.
+    Uses the running server. If there is none, starts one for the demo.
     """
     from bioengine_server.demo.session import running_server
     from bioengine_server.demo.show import PICTURES, segment_drawing
@@ -108,7 +110,7 @@ def demo(
 
 
 def _is_of_one_image(error: BioEngineError) -> bool:
-    """Whether others may do better."""
+    """Whether an error concerns only one image, so that others may succeed."""
     from bioengine_server.images.errors import ConnectionLost
 
     return not isinstance(error, ConnectionLost)
@@ -126,11 +128,13 @@ def _run_shown(client: ModelClient, model: Model, job: Job, options: Options) ->
 
 
 def _tell_tables(model: Model, jobs: list[Job]) -> None:
-    """Say which outputs are no images, before the run: who expects one may stop it."""
+    """Report before the run which outputs are not images, so that a user who expects images can stop it."""
     for number, file in jobs[0].outputs.items():
         spec = model.outputs[number]
         if not spec.is_image:
-            text = f"The output '{shown(spec.name)}' (axes {spec.axes}) is no image: its numbers are written, as {file.suffix}."
+            text = (
+                f"The output '{shown(spec.name)}' (axes {spec.axes}) is not an image: its numbers are written as {file.suffix}."
+            )
             console.print(text, markup=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""`./bioengine models`: fill the store, look at it, test it, make room."""
+"""`./bioengine models`: download, import, list, test and remove models of the store."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from bioengine_server.store.download import Progress as Report
     from bioengine_server.store.model_store import ModelStore
 
-app = typer.Typer(help="The models of this BioEngine.", no_args_is_help=True)
+app = typer.Typer(help="Manage the stored models.", no_args_is_help=True)
 
 IdArgument = Annotated[str, typer.Argument(help="A model's id, or id/version for one of its versions.")]
 
@@ -76,10 +76,12 @@ def pull(
 def import_model(
     package: Annotated[Path, typer.Argument(help="A package folder, or a .zip; - takes a .zip from standard input.")],
     id: Annotated[Optional[str], typer.Option(help="The id to store it under, instead of its own.")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Take a name that means another package so far.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Let a name that belongs to another package or version mean this one from now on.")
+    ] = False,
     home: HomeOption = None,
 ) -> None:
-    """Import a bioimage.io package. A name that means another package, or another version, needs --replace."""
+    """Import a bioimage.io package. If its name already means another package or version, --replace is needed."""
     store = _store_to_change(home)
     with told(), console.status(f"Importing {safe(package)} ..."), _package_file(package, store.folder) as source:
         model = store.import_package(source, id, replace)
@@ -88,18 +90,20 @@ def import_model(
         console.print(f"  also called: {', '.join(further)}", markup=False)
     if model.refused:
         refused = ", ".join(shown(name) for name in model.refused)
-        console.print(f"  not called {refused}, as it says itself: that is taken, or reserved.", style="yellow", markup=False)
+        console.print(
+            f"  not called {refused}, the name in its description: it is already used, or reserved.", style="yellow", markup=False
+        )
 
 
 @app.command()
 def export(
     id: IdArgument,
     output: Annotated[
-        Optional[Path], typer.Option("--output", "-o", help="The .zip to write, or its folder. [ID-VERSION.zip]")
+        Optional[Path], typer.Option("--output", "-o", help="The .zip to write, or a folder for it. [ID-VERSION.zip]")
     ] = None,
     home: HomeOption = None,
 ) -> None:
-    """Write a stored model as a package, to import it elsewhere."""
+    """Write a stored model to a package that can be imported elsewhere."""
     store = _store(home)
     with told():
         model = store.find(id)
@@ -134,7 +138,7 @@ def list_models(home: HomeOption = None) -> None:
 
 @app.command()
 def show(id: IdArgument, home: HomeOption = None) -> None:
-    """Say what a stored model is, what goes in and what comes out, and how to trust its code if it brings some."""
+    """Show a stored model: its inputs, outputs and weights, and how to trust its code if it contains any."""
     settings, store = load_settings(home=home), _store(home)
     with told():
         model = store.find(id)
@@ -154,17 +158,17 @@ def show(id: IdArgument, home: HomeOption = None) -> None:
 
 
 @app.command()
-def search(words: Annotated[list[str], typer.Argument(help="Words that the model's listing has.")]) -> None:
+def search(words: Annotated[list[str], typer.Argument(help="Words that a model's entry in the list must contain.")]) -> None:
     """Search the collection for models."""
     from bioengine_server.store.service import StoreService
 
     settings = load_settings()
     if settings.offline:
-        fail("This server is offline (BIOENGINE_OFFLINE); the collection cannot be searched.")
+        fail("This server is offline (BIOENGINE_OFFLINE), so the collection cannot be searched.")
     with told(), console.status("Asking the collection ..."):
         found = asyncio.run(StoreService(settings).search(words))
     if found is None:
-        fail("The collection has no listing to search (BIOENGINE_COLLECTION_LISTING_URL).")
+        fail("The collection has no list of models to search (BIOENGINE_COLLECTION_LISTING_URL).")
     if not found:
         console.print("Nothing found.")
         return
@@ -177,13 +181,13 @@ def search(words: Annotated[list[str], typer.Argument(help="Words that the model
 @app.command("test")
 def test_models(
     id: Annotated[Optional[str], typer.Argument(help="A model's id, or id/version for one of its versions.")] = None,
-    all: Annotated[bool, typer.Option("--all", help="Every stored model.")] = False,
+    all: Annotated[bool, typer.Option("--all", help="Test all stored models.")] = False,
     home: HomeOption = None,
 ) -> None:
-    """Run the reference implementation's own test on stored models, where they are served. Fails if one fails.
+    """Test stored models with bioimageio.core's own test, in the environment that runs them. The exit status is 1 if one fails.
 
-    Says also how far the test image's result in the smallest tiles is from that of the whole: nothing worth a word, or the
-    model looks further than the halo that it declares.
+    Also shows how far the result in the smallest tiles differs from that for the whole test image. If the difference is not
+    negligible, the model's pixels depend on pixels farther away than the halo in its description.
     """
     from bioengine_server.store.package_test import test_package
 
@@ -206,7 +210,7 @@ def test_models(
                 table.add_row(model.manifest.id, model.manifest.version, result.weights, f"[{color}]{result.status}[/]", told_too)
     console.print(table)
     if is_read_only(store.folder):
-        console.print("The store is read-only here: the reports are not kept.")
+        console.print("The store is read-only here, so the reports are not stored.")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -223,7 +227,7 @@ def prune(
     keep_gb: Annotated[float, typer.Option(min=0, help="How much to keep, in GB.")],
     home: HomeOption = None,
 ) -> None:
-    """Remove the models that were not used for longest, until the rest fits."""
+    """Remove the least recently used models until the rest fits."""
     store = _store_to_change(home)
     with told():
         removed = store.prune(int(keep_gb * 1e9))
@@ -249,7 +253,7 @@ def _store_to_change(home: Path | None) -> ModelStore:
 
 @contextmanager
 def _package_file(package: Path, store: Path) -> Iterator[Path]:
-    """The package to import; what comes on standard input as a file on the store's disk meanwhile."""
+    """The package to import. Standard input is first written to a temporary file on the store's disk."""
     if str(package) != "-":
         yield package
         return
@@ -268,21 +272,21 @@ def _tell(manifest: Manifest, what: str, trusted: frozenset[str]) -> None:
         for tensor in manifest.inputs:
             console.print(f"  goes in: {_in_words(tensor)}", markup=False)
     elif code := code_of(manifest):
-        console.print(f"  It brings Python code of its own: {shown('; '.join(code), 500)}.", style="yellow", markup=False)
+        console.print(f"  It contains Python code of its own: {shown('; '.join(code), 500)}.", style="yellow", markup=False)
         advice = f"./bioengine models show {manifest.id}/{manifest.version}"
-        console.print(f"  It will not be run unless you trust it: {advice} says how.", style="yellow")
+        console.print(f"  It is not run unless you trust it: {advice} shows how.", style="yellow")
     else:
-        console.print(f"  It will not be run: it has {', '.join(manifest.unsupported_weights)} weights only.", style="yellow")
+        console.print(f"  It cannot be run: it has only {', '.join(manifest.unsupported_weights)} weights.", style="yellow")
 
 
 def _tell_trust(manifest: Manifest, trusted: frozenset[str]) -> None:
     if not (code := code_of(manifest)):
         return
-    console.print(f"  brings Python code of its own: {shown('; '.join(code), 500)}", markup=False)
+    console.print(f"  contains Python code of its own: {shown('; '.join(code), 500)}", markup=False)
     if (entry := trust_entry(manifest)) in trusted:
-        console.print("  you trust it, with the content that it has now (BIOENGINE_TRUSTED_MODELS)")
+        console.print("  trusted by you, with its present content (BIOENGINE_TRUSTED_MODELS)")
         return
-    console.print("  not trusted, so this code is not run. It would run with all rights of the user who starts the server:")
+    console.print("  not trusted, so this code is not run. It would have all rights of the user who starts the server:")
     console.print("  read it first. To trust it, add this to BIOENGINE_TRUSTED_MODELS (several are separated by commas):")
     print(f"    {entry}")
 
@@ -290,7 +294,7 @@ def _tell_trust(manifest: Manifest, trusted: frozenset[str]) -> None:
 def _weights(manifest: Manifest, trusted: frozenset[str]) -> str:
     if usable := usable_weights(manifest, trusted):
         return ", ".join(usable)
-    return "not run (own code, not trusted)" if code_of(manifest) else "not run (no onnx or torchscript)"
+    return "not run (contains code, not trusted)" if code_of(manifest) else "not run (no onnx or torchscript)"
 
 
 def _in_words(tensor: Tensor) -> str:
@@ -302,7 +306,7 @@ def _in_words(tensor: Tensor) -> str:
 def _axis_in_words(axis: Axis) -> str:
     unit = {SPACE: " pixels", CHANNEL: " channels" if axis.min != 1 else " channel"}.get(axis.type, "")
     if axis.reference is not None:
-        return f"{axis.id} (goes with {axis.reference.axis} of '{axis.reference.tensor}')"
+        return f"{axis.id} (depends on {axis.reference.axis} of '{axis.reference.tensor}')"
     if axis.type == BATCH and axis.step == 1:
         return f"{axis.id} (any number)"
     if axis.step == 0:
@@ -327,7 +331,7 @@ def _ago(moment: datetime.datetime) -> str:
 
 @contextmanager
 def _download_bars() -> Iterator[Report]:
-    """One bar for each file that comes."""
+    """Show a progress bar for each file."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console) as progress:
         tasks: dict[str, TaskID] = {}

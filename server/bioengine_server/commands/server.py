@@ -1,4 +1,4 @@
-"""`up`, `register`, `triton`: what runs."""
+"""`up`, `register`, `triton`: the commands that run servers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def up(
         Optional[str], typer.Option(envvar="BIOENGINE_ACCESS", help="Who may run models: auto, open or token. [auto]")
     ] = None,
 ) -> None:
-    """Start the server and stay in the foreground; Ctrl-C ends all of it."""
+    """Start the server in the foreground. Ctrl-C stops it and everything that it has started."""
     settings = load_settings(host=host, port=port, home=home, offline=offline, triton=triton, access=access)
     configure_logging(settings)
     from bioengine_server.access.rules import access_of
@@ -54,14 +54,15 @@ def up(
         console.print(f"Access: {access_of(settings)}")
         if settings.tells_others_loopback:
             console.print(
-                f"Others are told {settings.advertised_url} for samples and covers of models, which is not this machine for "
-                f"them: BIOENGINE_PUBLIC_URL=http://{socket.gethostname()}:{settings.port}, or another name of it, mends that."
+                f"Clients on other machines get {settings.advertised_url} as the address of models' samples and covers, which is "
+                f"not this machine for them: BIOENGINE_PUBLIC_URL=http://{socket.gethostname()}:{settings.port}, or another name "
+                "of this machine, corrects that."
             )
         console.print("\nTry it:\n")
         print(first_call(settings), flush=True)
 
     if run(run_stack(settings, on_start=announce, on_ready=ready)):
-        print("Starting again.", flush=True)
+        print("Restarting.", flush=True)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     console.print("Stopped.")
 
@@ -71,11 +72,10 @@ def register(
     home: HomeOption = None,
     triton: TritonOption = None,
 ) -> None:
-    """Offer a Triton elsewhere in a Hypha server, as a process of its own.
+    """Offer a Triton on another machine in a Hypha server, from a separate process.
 
-    The token (`./bioengine token create NAME --registration` on the Hypha server's machine) is taken from BIOENGINE_TOKEN, the
-    Triton's secret from BIOENGINE_TRITON_SECRET. The home is the one of the Triton: models that are asked for are downloaded
-    into it.
+    BIOENGINE_TOKEN is the token (`./bioengine token create NAME --registration` on the Hypha server's machine),
+    BIOENGINE_TRITON_SECRET is Triton's secret. The home has to be that of Triton: requested models are downloaded into it.
     """
     settings = load_settings(home=home, triton=triton)
     configure_logging(settings)
@@ -84,16 +84,16 @@ def register(
     token = os.environ.get("BIOENGINE_TOKEN", "")
     if not token:
         fail(
-            "BIOENGINE_TOKEN is not set. Make a token with `./bioengine token create NAME --registration` on the machine of the "
-            "Hypha server."
+            "BIOENGINE_TOKEN is not set. Create a token with `./bioengine token create NAME --registration` on the machine of "
+            "the Hypha server."
         )
     run(run_registration(settings, server_url.rstrip("/"), token))
 
 
 def triton(home: HomeOption = None) -> None:
-    """Start Triton alone, for a `register` beside it, which gets the address that is printed. Needs BIOENGINE_TRITON_SECRET.
+    """Start only Triton, for a `register` command that uses the printed address. Needs BIOENGINE_TRITON_SECRET.
 
-    It listens on a Unix socket, or with BIOENGINE_TRITON_PORT on that port of loopback.
+    Triton listens on a Unix socket, or with BIOENGINE_TRITON_PORT on that port of loopback.
     """
     settings = load_settings(home=home)
     configure_logging(settings)
@@ -104,15 +104,15 @@ def triton(home: HomeOption = None) -> None:
 
 
 def warn_of_other_users(settings: Settings) -> None:
-    """Say so where others on this machine reach Triton's port and can read its secret."""
+    """Warn if other users of this machine can reach Triton's port and read its secret."""
     if not settings.triton_port or settings.triton_is_elsewhere or settings.triton == "none":
         return
     from bioengine_server.other_users import other_users
 
     if others := other_users():
         print(
-            f"  note: this machine has other users ({others}), who reach Triton on port {settings.triton_port} and can read its "
-            "secret from its command line. Without BIOENGINE_TRITON_PORT it listens on a socket that they cannot open.",
+            f"  note: this machine has other users ({others}), who can reach Triton on port {settings.triton_port} and can read "
+            "its secret from its command line. Without BIOENGINE_TRITON_PORT Triton listens on a socket that they cannot open.",
             flush=True,
         )
 
@@ -122,7 +122,7 @@ def announce(what: str) -> None:
 
 
 def run(work: Any) -> Any:
-    """The result of `work`; an error of ours ends the command with its message."""
+    """Run `work` and return its result; a BioEngineError ends the command with its message."""
     keep_files_private()
     with told():
         return asyncio.run(keeping_memory(work))

@@ -1,4 +1,4 @@
-"""`setup`: everything that is installed, brought up to date. The executable has done it when this begins; here it is told."""
+"""`setup`: bring the environments up to date. The executable has already done so; this command only reports it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from bioengine_server.environments import built_for, can_build
 
 
 def setup(
-    again: Annotated[bool, typer.Option("--again", help="Build all of it anew, also what is up to date.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Rebuild all environments, even those that are up to date.")] = False,
     home: HomeOption = None,
 ) -> None:
-    """Build the environments that are missing or out of date, and say what they are for.
+    """Build the environments that are missing or out of date, and show which device they are for.
 
-    What is there is used until the new one works, and kept for as long as a running server uses it. BIOENGINE_ACCELERATOR=cpu or
-    cuda builds the model runner's for the CPU or the GPU, whatever it was built for before.
+    An old environment is used until the new one works, and kept as long as a running server uses it. BIOENGINE_ACCELERATOR=cpu or
+    cuda builds the model runner's environment for the CPU or the GPU, whatever it was built for before.
     """
     settings = load_settings(home=home)
     if not can_build():
-        fail("The environments of a container are in its image: `docker compose build` builds that anew.")
+        fail("The environments of a container are in its image: `docker compose build` rebuilds it.")
     is_for = {"cpu": "the CPU", "cuda": "NVIDIA GPUs (cuda)"}.get(built_for(settings.environments, "runner"), "an unknown device")
     console.print(f"All is set up in {settings.environments}, with Python {platform.python_version()}:", markup=False)
     console.print(f"  the server, Triton Inference Server, and the model runner, built for {is_for}.", markup=False)

@@ -1,4 +1,4 @@
-"""What all commands share: settings from flags and environment, the console, ends with a message."""
+"""Shared by all commands: settings from flags and environment, the console, exits with an error message."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from bioengine_server.vanished import VanishedClients
 console = Console(highlight=False)
 
 HomeOption = Annotated[Optional[Path], typer.Option(envvar="BIOENGINE_HOME", help="Folder of models and secrets. [~/.bioengine]")]
-OfflineOption = Annotated[Optional[bool], typer.Option("--offline", envvar="BIOENGINE_OFFLINE", help="Never go to the internet.")]
+OfflineOption = Annotated[Optional[bool], typer.Option("--offline", envvar="BIOENGINE_OFFLINE", help="Never use the internet.")]
 
 
 def safe(text: object, limit: int = 200) -> str:
-    """What packages and collections say of themselves, for the console: no terminal escapes, and no markup of rich's."""
+    """Text from packages and collections, made safe for the console: without terminal escapes and rich's markup."""
     return escape(shown(text, limit))
 
 
 def load_settings(**flags: Any) -> Settings:
-    """The settings from the flags that were given, the environment, and the settings files; the first that has one wins."""
+    """The settings from the given flags, the environment and the settings files, in this order of priority."""
     given = {name: value for name, value in flags.items() if value is not None}
     with told():
         files = read_settings_files(given.get("home"))
@@ -52,36 +52,36 @@ def load_settings(**flags: Any) -> Settings:
             name = ".".join(map(str, item["loc"]))
             place = f", in {files.source(PREFIX + name.upper())}" if name in of_files and name not in given else ""
             problems.append(f"{name}: {item['msg']} (it is {item['input']!r}{place})")
-        fail("A setting cannot be used:\n  " + "\n  ".join(problems))
+        fail("Some settings are not valid:\n  " + "\n  ".join(problems))
 
 
 def load_home_settings(**flags: Any) -> Settings:
-    """The settings of a command that acts on the home; says so where the server that runs has another one."""
+    """The settings for a command that works on the home; prints a note if the running server has another home."""
     settings = load_settings(**flags)
     from bioengine_server.home_in_use import server_with_another_home
 
     if url := server_with_another_home(settings):
         note(
-            f"The server at {url} has another home: no server uses {settings.home}, which this command is about. Name the home "
+            f"The server at {url} has another home: no server uses {settings.home}, which this command works on. Give the home "
             "that `up` printed first, with --home or BIOENGINE_HOME; for containers: docker compose exec server bioengine ..."
         )
     return settings
 
 
 def _of_files(name: str, files: FileSettings) -> str | None:
-    """A setting of the files that no variable of the environment wins over."""
+    """A setting in the files that no environment variable overrides."""
     variable = PREFIX + name.upper()
     return None if any(each.upper() == variable for each in os.environ) else files.get(variable)
 
 
 @functools.cache
 def note(text: str) -> None:
-    """A remark on stderr, once."""
+    """Print a note on stderr, only once."""
     print(f"note: {shown(text, 500)}", file=sys.stderr)
 
 
 def keep_files_private() -> None:
-    """Have nobody else read what this process and those that it starts make: images under way, logs, databases, models."""
+    """Make files of this process and its children, such as images, logs and models, unreadable for other users."""
     os.umask(0o077)
 
 
@@ -99,7 +99,7 @@ def configure_logging(settings: Settings) -> None:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """End the command with the message of an error of ours."""
+    """End the command with the message of a BioEngineError."""
     try:
         yield
     except BioEngineError as error:
@@ -107,6 +107,6 @@ def told() -> Iterator[None]:
 
 
 def fail(text: str) -> NoReturn:
-    lines = [shown(line, 2000) for line in text.split("\n")]  # what is in it may be a package's own words
+    lines = [shown(line, 2000) for line in text.split("\n")]  # it may contain text from a package
     print("bioengine: " + "\n".join(lines), file=sys.stderr)
     raise SystemExit(1)

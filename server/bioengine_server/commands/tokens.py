@@ -1,4 +1,4 @@
-"""`token create`, `list`, `revoke`: who is let in. They work on the home, whether the server runs or not."""
+"""`token create`, `list`, `revoke`: manage access. They work on the home, whether the server runs or not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bioengine_server.commands.shared import HomeOption, console, keep_files_pri
 
 app = typer.Typer(help="Tokens, with which others may use this server.", no_args_is_help=True)
 
-NameArgument = Annotated[str, typer.Argument(help="Whose it is, such as ada or napari-room-2.")]
+NameArgument = Annotated[str, typer.Argument(help="The name of its user, such as ada or napari-room-2.")]
 
 
 def _size(text: str) -> int:
@@ -32,17 +32,23 @@ def _size(text: str) -> int:
 def create(
     name: NameArgument,
     days: Annotated[float, typer.Option(min=0.0001, max=3650, help="How long it is valid.")] = 365.0,
-    requests: Annotated[Optional[int], typer.Option(min=1, help="Requests at once. [BIOENGINE_TOKEN_REQUESTS]")] = None,
+    requests: Annotated[
+        Optional[int], typer.Option(min=1, help="How many requests may be in progress at once. [BIOENGINE_TOKEN_REQUESTS]")
+    ] = None,
     max_size: Annotated[
         Optional[int],
-        typer.Option(parser=_size, metavar="SIZE", help="Largest input, such as 2GB. [BIOENGINE_TOKEN_MAX_REQUEST_SIZE]"),
+        typer.Option(
+            parser=_size,
+            metavar="SIZE",
+            help="Largest size of a request's inputs, such as 2GB. [BIOENGINE_TOKEN_MAX_REQUEST_SIZE]",
+        ),
     ] = None,
     registration: Annotated[
-        bool, typer.Option("--registration", help="For `./bioengine register`: its holder may offer the service.")
+        bool, typer.Option("--registration", help="A token for `./bioengine register`, which may offer the service.")
     ] = False,
     home: HomeOption = None,
 ) -> None:
-    """Make a token and print it, this once; nothing else goes to stdout."""
+    """Create a token and print it. It is shown only once; nothing else is written to stdout."""
     from bioengine_server.hypha.secrets import JWT_SECRET, home_secret
     from bioengine_server.hypha.tokens import sign, use_secret
 
@@ -57,12 +63,12 @@ def create(
 
 @app.command("list")
 def list_tokens(home: HomeOption = None) -> None:
-    """List the tokens that were made."""
+    """List all tokens."""
     settings = load_home_settings(home=home)
     with told():
         tokens = TokenRegistry(settings.home).all()
     if not tokens:
-        console.print("There are no tokens. `./bioengine token create NAME` makes one.")
+        console.print("There are no tokens. `./bioengine token create NAME` creates one.")
         return
     table = Table("name", "for", "created", "expires", "state", "requests at once", "largest input", box=None)
     for token in tokens:
@@ -81,10 +87,10 @@ def list_tokens(home: HomeOption = None) -> None:
 
 @app.command()
 def revoke(name: NameArgument, home: HomeOption = None) -> None:
-    """Have a token count no more, at once, also for who is connected with it."""
+    """Revoke a token at once, also for clients that are connected with it."""
     with told():
         TokenRegistry(load_home_settings(home=home).home).revoke(name)
-    console.print(f"Revoked {name}. A running server takes it no more, and closes its connections.", markup=False)
+    console.print(f"Revoked {name}. A running server no longer accepts it, and closes its connections.", markup=False)
 
 
 def _minute(when: datetime) -> str:

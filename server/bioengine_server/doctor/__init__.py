@@ -1,1 +1,1 @@
-"""`bioengine doctor`: what a machine and a set-up lack, and what to do about it."""
+"""`bioengine doctor`: find what is missing or wrong on a machine and in a set-up, and say how to fix it."""

@@ -36,11 +36,16 @@ EXAMINATIONS: tuple[Examination, ...] = (
 
 
 def examine(setup: Setup) -> Iterator[Finding]:
-    """What all of them find; one that fails itself is told of, and the others go on."""
+    """The findings of all examinations. One that raises an error is reported, and the others still run."""
     for examination in EXAMINATIONS:
         try:
             yield from examination(setup)
         except Exception as error:
             logger.debug("%s failed", examination.__name__, exc_info=True)
             subject = examination.__name__.replace("_", " ")
-            yield Finding(subject, "problem", f"could not be examined: {type(error).__name__}: {error}", "Tell its developers.")
+            yield Finding(
+                subject,
+                "problem",
+                f"could not be examined: {type(error).__name__}: {error}",
+                "This is an error in `doctor` itself: please report it.",
+            )

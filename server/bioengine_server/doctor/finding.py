@@ -1,4 +1,4 @@
-"""What an examination finds."""
+"""The result of an examination."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Verdict = Literal["ok", "note", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """`verdict`: `ok`; `note`, for what works and could be better; `problem`, for what does not work. `advice`: what to do."""
+    """`verdict`: `ok`; `note` if it works but could be better; `problem` if it does not work. `advice`: what to do."""
 
     subject: str
     verdict: Verdict

@@ -13,11 +13,11 @@ from bioengine_server.doctor.setup import Setup
 _PATIENCE = 20.0  # seconds
 _NO_GPU = (
     "Install NVIDIA's driver (`sudo ubuntu-drivers install`, then restart), until `nvidia-smi` lists the card; or compute on the "
-    "CPU: leave BIOENGINE_ACCELERATOR and BIOENGINE_RUNTIME out."
+    "CPU: remove BIOENGINE_ACCELERATOR and BIOENGINE_RUNTIME."
 )
 _NO_TOOLKIT = (
     "Install the NVIDIA Container Toolkit, then: `sudo nvidia-ctk runtime configure --runtime=docker && "
-    "sudo systemctl restart docker`. Or compute on the CPU: leave BIOENGINE_RUNTIME out."
+    "sudo systemctl restart docker`. Or compute on the CPU: remove BIOENGINE_RUNTIME."
 )
 
 
@@ -45,28 +45,28 @@ def driver(setup: Setup) -> Iterator[Finding]:
         reason = (answer.stdout + answer.stderr).strip().splitlines() or ["no reason given"]
         yield Finding("GPU", "problem", f"nvidia-smi says: {reason[0][:200]}", _NO_GPU)
     elif wanted:
-        yield Finding("GPU", "problem", f"NVIDIA's driver is not installed, and a GPU is asked for: {wanted}", _NO_GPU)
+        yield Finding("GPU", "problem", f"NVIDIA's driver is not installed, but a GPU is required by {wanted}", _NO_GPU)
     else:
         yield Finding("GPU", "note", "none: NVIDIA's driver is not installed", "Models compute on the CPU, several times slower.")
 
 
 def docker(setup: Setup) -> Iterator[Finding]:
-    """Docker, its Compose, and its way to the GPU. All of it matters to `docker compose up` only, and where Docker is."""
+    """Docker, Docker Compose, and Docker's access to the GPU. They matter only for `docker compose up`."""
     if setup.settings.triton_is_elsewhere:
         return
     if shutil.which("docker") is None:
         yield Finding(
-            "Docker", "note", "not installed", "`./bioengine up` does without. For containers: `sudo apt install docker.io`."
+            "Docker", "note", "not installed", "`./bioengine up` does not need it. For containers: `sudo apt install docker.io`."
         )
         return
     engine = _asked("docker", "info", "--format", "{{json .}}")
     information = json.loads(engine) if engine and engine.startswith("{") else {}
     if not information.get("ServerVersion"):
         advice = (
-            "`./bioengine up` does without. For containers: `sudo systemctl start docker`, and be a member of the group docker "
-            "(`sudo usermod -aG docker $USER`, then log in again)."
+            "`./bioengine up` does not need it. For containers: `sudo systemctl start docker`, and add yourself to the group "
+            "docker (`sudo usermod -aG docker $USER`, then log in again)."
         )
-        yield Finding("Docker", "note", "installed, and its engine does not answer", advice)
+        yield Finding("Docker", "note", "installed, but its engine does not answer", advice)
         return
     yield Finding("Docker", "ok", f"engine {information['ServerVersion']}")
     if compose := _asked("docker", "compose", "version", "--short") or _asked("docker-compose", "version", "--short"):
@@ -77,13 +77,13 @@ def docker(setup: Setup) -> Iterator[Finding]:
     if "nvidia" in (information.get("Runtimes") or {}):
         yield Finding("container toolkit", "ok", "Docker has the runtime nvidia")
     elif wanted := setup.gpu_for_containers:
-        yield Finding("container toolkit", "problem", f"Docker has no runtime nvidia, and {wanted} asks for it", _NO_TOOLKIT)
+        yield Finding("container toolkit", "problem", f"Docker has no runtime nvidia, but {wanted} requires it", _NO_TOOLKIT)
     else:
         yield Finding("container toolkit", "note", "Docker has no runtime nvidia", "Containers compute on the CPU.")
 
 
 def _asked(*command: str) -> str:
-    """What a program prints; nothing where it fails or is not there."""
+    """The output of a program; empty if it fails or is not installed."""
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE)
     except (OSError, subprocess.TimeoutExpired):

@@ -37,61 +37,63 @@ found["gpu"] = "CUDAExecutionProvider" in onnxruntime.get_available_providers() 
 print(json.dumps(found))
 """
 _SECRETS = {"BIOENGINE_TOKEN", "BIOENGINE_TRITON_SECRET"}
-_PATIENCE = 120.0  # seconds; torch takes its time from a slow disk
+_PATIENCE = 120.0  # seconds; importing torch from a slow disk takes long
 
 
 def settings_files(setup: Setup) -> Iterator[Finding]:
     """Which files settings were read from, and whether others can read secrets in them."""
     given = read_settings_files(setup.settings.home)
     if not given.files:
-        yield Finding("settings files", "ok", f"none: neither {given.home / HOME_FILE} nor that of the machine is there")
+        yield Finding("settings files", "ok", f"none: neither {given.home / HOME_FILE} nor that of the machine exists")
     for file in given.files:
-        found = f"{file.path}: {', '.join(sorted(file.values)) or 'nothing in it'}"
+        found = f"{file.path}: {', '.join(sorted(file.values)) or 'empty'}"
         if _SECRETS & set(file.values) and file.path.stat().st_mode & 0o044:
             yield Finding("settings files", "problem", f"{found}; others can read it", f"chmod go-r '{file.path}'")
         else:
             yield Finding("settings files", "ok", found)
     for remark in remarks(given):
-        yield Finding("settings", "note", remark, "Correct or remove it where it is set.")
+        yield Finding("settings", "note", remark, "Correct it or remove it.")
 
 
 def env_file(setup: Setup) -> Iterator[Finding]:
-    """What stands in `.env`, where somebody may expect it to be examined."""
+    """The settings in `.env`, which a user may expect to be examined."""
     if setup.env_only:
         advice = (
             f"For ./bioengine, put them into {setup.settings.home / HOME_FILE}. "
-            "The containers' own are examined by `docker compose exec server bioengine doctor`."
+            "Those of the containers are checked by `docker compose exec server bioengine doctor`."
         )
-        found = f"{', '.join(setup.env_only)}: for the containers only, so not looked at here"
+        found = f"{', '.join(setup.env_only)}: only for the containers, so not checked here"
         yield Finding(".env", "note", found, advice)
 
 
 def versions(setup: Setup) -> Iterator[Finding]:
-    """Of the server's environment and, where it is here, the model runner's."""
+    """The versions in the server's environment and, if it is on this machine, the model runner's."""
     yield Finding("server", "ok", _listed({"BioEngine": VERSION, "Python": platform.python_version(), **_installed(_SERVER)}))
     runner = setup.settings.environments / "runner" / "bin" / "python"
     if not runner.exists():
-        yield Finding("model runner", "note", "not in this environment", "With containers it is in that of Triton; ask there.")
+        yield Finding(
+            "model runner", "note", "not in this environment", "With containers, it is in Triton's container; run `doctor` there."
+        )
         return
     asked = subprocess.run([str(runner), "-c", _ASK], capture_output=True, text=True, timeout=_PATIENCE)
     if asked.returncode:
         reason = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
-        advice = "`./bioengine setup --again` builds the environments anew."
+        advice = "`./bioengine setup --again` rebuilds the environments."
         yield Finding("model runner", "problem", f"its environment does not work: {reason}", advice)
         return
     found = json.loads(asked.stdout)
     has_gpu = found.pop("gpu")
     yield Finding("model runner", "ok", _listed(found))
     if (wanted := setup.gpu_here) and not has_gpu:
-        advice = f"`{wanted} ./bioengine setup` builds it for the GPU. And see GPU above."
-        yield Finding("model runner", "problem", f"{wanted} asks for a GPU, and this environment reaches none", advice)
+        advice = f"`{wanted} ./bioengine setup` rebuilds it for the GPU. See also GPU above."
+        yield Finding("model runner", "problem", f"{wanted} requires a GPU, but this environment cannot use one", advice)
 
 
 def store(setup: Setup) -> Iterator[Finding]:
-    """Whether all files of the stored models are there, and whether what the admin trusts is."""
+    """Whether all files of the stored models exist, and whether the trusted packages are stored."""
     settings = setup.settings
     if not settings.store.is_dir():
-        yield Finding("model store", "ok", f"{settings.store}: none yet, made at the first start")
+        yield Finding("model store", "ok", f"{settings.store}: none yet, created at the first start")
         return
     try:
         models = [model for model in ModelStore(settings.store).models()]
@@ -123,7 +125,7 @@ def access(setup: Setup) -> Iterator[Finding]:
 
 
 def secrets(setup: Setup) -> Iterator[Finding]:
-    """That nobody else reads them."""
+    """Whether other users can read the secrets."""
     folder = setup.settings.home / "secrets"
     files = [file for file in folder.iterdir() if file.is_file()] if folder.is_dir() else []
     if open_to_others := [file for file in files if file.stat().st_mode & 0o077]:
@@ -132,7 +134,7 @@ def secrets(setup: Setup) -> Iterator[Finding]:
     elif files:
         yield Finding("secrets", "ok", f"{folder}: {len(files)}, readable by their owner only")
     else:
-        yield Finding("secrets", "ok", f"{folder}: none yet, made at the first start")
+        yield Finding("secrets", "ok", f"{folder}: none yet, created at the first start")
 
 
 def _installed(names: tuple[str, ...]) -> dict[str, str]:

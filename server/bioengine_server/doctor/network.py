@@ -29,7 +29,7 @@ _LAST_PORT = 65535
 
 
 def port(setup: Setup) -> Iterator[Finding]:
-    """That of clients: free, or a BioEngine's."""
+    """Whether the port for clients is free, or used by a BioEngine."""
     settings = setup.settings
     subject = f"port {settings.port}"
     try:
@@ -41,12 +41,14 @@ def port(setup: Setup) -> Iterator[Finding]:
 
 
 def names(setup: Setup) -> Iterator[Finding]:
-    """By which names the server is reached: others are refused."""
+    """The names of the server; requests for other names are refused."""
     hosts = setup.settings.known_hosts()
     listed = ", ".join(dict.fromkeys(["localhost", *hosts.names]))
     if hosts.takes_all:
-        advice = "Name those that clients use in BIOENGINE_ALLOW_HOSTS: web pages can reach this server by DNS rebinding."
-        yield Finding("names", "note", "every name is taken for the server's (BIOENGINE_ALLOW_HOSTS=*)", advice)
+        advice = (
+            "Web pages can use this server by DNS rebinding. List the names that clients use in BIOENGINE_ALLOW_HOSTS instead."
+        )
+        yield Finding("names", "note", "every name is accepted (BIOENGINE_ALLOW_HOSTS=*)", advice)
     elif is_loopback(setup.settings.bind_address):
         yield Finding("names", "ok", listed)
     else:
@@ -55,30 +57,28 @@ def names(setup: Setup) -> Iterator[Finding]:
 
 
 def told_address(setup: Setup) -> Iterator[Finding]:
-    """The address that clients are told: those of samples and covers of models begin with it."""
+    """The URL that clients get: the URLs of models' samples and covers begin with it."""
     settings = setup.settings
     if settings.tells_others_loopback:
-        advice = "Set BIOENGINE_PUBLIC_URL to the address that they use, for web pages that show samples and covers of models."
-        found = f"clients on other machines are told {settings.advertised_url}, which is not this machine for them"
+        advice = "Set BIOENGINE_PUBLIC_URL to the address that they use, so that web pages can show models' samples and covers."
+        found = f"clients on other machines get {settings.advertised_url}, which is not this machine for them"
         yield Finding("address", "note", found, advice)
     else:
-        yield Finding("address", "ok", f"clients are told {settings.advertised_url}")
+        yield Finding("address", "ok", f"clients get {settings.advertised_url}")
 
 
 def pages(setup: Setup) -> Iterator[Finding]:
     """Which web pages may use the server."""
     entries = parse_origins(setup.settings.allow_origins)
     if "*" in entries:
-        advice = "Name the pages that should in BIOENGINE_ALLOW_ORIGINS; docs/access.md has the default."
+        advice = "List the origins that should be allowed in BIOENGINE_ALLOW_ORIGINS; docs/access.md has the default."
         yield Finding("web pages", "note", "every page in a browser on this network may use the server", advice)
     else:
-        yield Finding(
-            "web pages", "ok", f"may use it: its own, {', '.join(entries)}" if entries else "its own may use it, no others"
-        )
+        yield Finding("web pages", "ok", f"may use it: its own, {', '.join(entries)}" if entries else "only its own may use it")
 
 
 def certificate(setup: Setup) -> Iterator[Finding]:
-    """The lab's own, where the settings name one; else the one that https answers with, where it is set up."""
+    """The lab's own certificate, if the settings name one; otherwise the one that https uses, if it is set up."""
     if file := setup.compose.get("BIOENGINE_TLS_CERTIFICATE"):
         yield _of_file(Path(file), setup.compose.get("BIOENGINE_TLS_KEY", ""))
     elif name := setup.compose.get("BIOENGINE_HTTPS_NAME"):
@@ -87,10 +87,13 @@ def certificate(setup: Setup) -> Iterator[Finding]:
             yield _of_server(name, int(number))
         else:
             found = f"BIOENGINE_HTTPS_PORT is {number[:40]!r}, expected a number from 1 to {_LAST_PORT}"
-            yield Finding("certificate", "problem", found, "Correct it where it is set, such as in .env.")
+            yield Finding("certificate", "problem", found, "Correct it, for example in .env.")
     else:
         yield Finding(
-            "certificate", "note", "https is not set up", "Only needed to let the lab in: `docker compose --profile lan up`."
+            "certificate",
+            "note",
+            "https is not set up",
+            "Only needed for clients on other machines: `docker compose --profile lan up`.",
         )
 
 
@@ -100,18 +103,18 @@ def _who_has(setup: Setup, subject: str) -> Finding:
         try:
             answer = get(f"{url}/health/readiness", _PATIENCE)
         except WrongEnvironment as error:
-            return Finding(subject, "problem", f"whether a BioEngine has it is not known: {error}", "Correct that variable.")
+            return Finding(subject, "problem", f"it is not known whether a BioEngine uses it: {error}", "Correct that variable.")
         health = answer.json()
         if answer.status_code == 200 and health.get("status") == "OK":
             if server_with_another_home(setup.settings):
-                advice = f"No server uses {setup.settings.home}, which is examined here: name the server's with --home."
-                return Finding(subject, "note", "a BioEngine answers there, and is ready; it has another home", advice)
+                advice = f"No server uses {setup.settings.home}, which is checked here: give the server's home with --home."
+                return Finding(subject, "note", "a BioEngine answers there and is ready, but has another home", advice)
             return Finding(subject, "ok", "a BioEngine answers there, and is ready")
         if "reason" in health:
-            advice = "Where it was started, or `docker compose logs`, has more."
-            return Finding(subject, "problem", f"a BioEngine answers there, and is not ready: {health['reason']}", advice)
-    advice = "End that program, or choose another port: BIOENGINE_PORT, --port."
-    return Finding(subject, "problem", f"{_listener(setup.settings.port)} has it, which is no BioEngine", advice)
+            advice = "Its output, or `docker compose logs`, says more."
+            return Finding(subject, "problem", f"a BioEngine answers there, but is not ready: {health['reason']}", advice)
+    advice = "Stop that program, or choose another port with BIOENGINE_PORT or --port."
+    return Finding(subject, "problem", f"{_listener(setup.settings.port)} uses it, which is not a BioEngine", advice)
 
 
 def _listener(port: int) -> str:
@@ -123,7 +126,7 @@ def _listener(port: int) -> str:
 
 
 def _of_file(file: Path, key_file: str) -> Finding:
-    renew = "Get a new one, and name it and its key with BIOENGINE_TLS_CERTIFICATE and BIOENGINE_TLS_KEY."
+    renew = "Get a new certificate, and set it and its key with BIOENGINE_TLS_CERTIFICATE and BIOENGINE_TLS_KEY."
     try:
         found = x509.load_pem_x509_certificate(file.read_bytes())
     except (OSError, ValueError) as error:
@@ -132,13 +135,15 @@ def _of_file(file: Path, key_file: str) -> Finding:
     try:
         key = load_pem_private_key(Path(key_file).read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no key in PEM format without password"
+        reason = getattr(error, "strerror", None) or "it is not a key in PEM format without password"
         return Finding("certificate", "problem", f"its key {key_file or '(none)'} cannot be read: {reason}", renew)
     of_key, of_certificate = (
         public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for public in (key.public_key(), found.public_key())
     )
     if of_key != of_certificate:
-        return Finding("certificate", "problem", f"{key_file} is not the key of {file}", "Name the two that belong together.")
+        return Finding(
+            "certificate", "problem", f"{key_file} is not the key of {file}", "Set a certificate and a key that belong together."
+        )
     return _dates(found, str(file), renew)
 
 
@@ -148,7 +153,7 @@ def _of_server(name: str, port: int) -> Finding:
     except (OSError, ValueError) as error:
         advice = "Start it with `docker compose --profile lan up -d`; `docker compose logs proxy` says what is wrong."
         return Finding("certificate", "note", f"https://{name}:{port} does not answer ({type(error).__name__})", advice)
-    return _dates(found, f"that of https://{name}:{port}", "`docker compose restart proxy` has Caddy make a new one.")
+    return _dates(found, f"that of https://{name}:{port}", "`docker compose restart proxy` makes Caddy create a new one.")
 
 
 def _dates(found: x509.Certificate, what: str, renew: str) -> Finding:
@@ -157,9 +162,9 @@ def _dates(found: x509.Certificate, what: str, renew: str) -> Finding:
     if now > end:
         return Finding("certificate", "problem", f"{what} expired on {end:%Y-%m-%d}", renew)
     if now < found.not_valid_before_utc:
-        advice = "Look at the clock, or get another."
+        advice = "Check the clock, or get another certificate."
         return Finding("certificate", "problem", f"{what} is valid from {found.not_valid_before_utc:%Y-%m-%d} only", advice)
-    # The proxy renews those that it makes itself, each for a few hours.
+    # The proxy's own certificates are valid for a few hours, and it renews them itself.
     lasts = found.not_valid_after_utc - found.not_valid_before_utc
     if end - now < _EXPIRES_SOON < lasts:
         return Finding("certificate", "note", f"{what} expires on {end:%Y-%m-%d}", renew)

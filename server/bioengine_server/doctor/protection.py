@@ -1,4 +1,4 @@
-"""What protects this machine from models, and from its other users."""
+"""How this machine is protected from models, and the server from other users."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FILTERED = "2"  # /proc/<pid>/status: a seccomp filter is in force
 
 
 def confinement(setup: Setup) -> Iterator[Finding]:
-    """Whether models are kept from files, programs and the network."""
+    """Whether models are confined from files, programs and the network."""
     settings = setup.settings
     if settings.triton == "none":
         return
@@ -41,19 +41,21 @@ def confinement(setup: Setup) -> Iterator[Finding]:
     if lacks := kernel["lacks"]:
         verdict: Verdict = "problem" if settings.confine == "require" else "note"
         found = f"the kernel has {kernel['has']}; models can still {'; '.join(lacks)}"
-        yield Finding("confinement", verdict, found, "A newer kernel, Linux 6.12 or later, has all of it.")
+        yield Finding("confinement", verdict, found, "Linux 6.12 or later supports all of it.")
     else:
         yield Finding(
-            "confinement", "ok", f"the kernel has {kernel['has']}: models reach neither the user's files nor the network"
+            "confinement", "ok", f"the kernel has {kernel['has']}: models can access neither the user's files nor the network"
         )
     for process in processes_of(settings.shm_prefix):
         if process.name() == "tritonserver" and not _is_confined(process.pid):
             found = f"the Triton that runs now (process {process.pid}) is not confined"
-            yield Finding("confinement", "problem", found, "Start the server again; Triton's log says why, if it is not then.")
+            yield Finding(
+                "confinement", "problem", found, "Restart the server; if it is still not confined, Triton's log says why."
+            )
 
 
 def users(setup: Setup) -> Iterator[Finding]:
-    """Whether others on this machine reach Triton."""
+    """Whether other users of this machine can reach Triton."""
     settings, others = setup.settings, other_users()
     if settings.triton_is_elsewhere or settings.triton == "none":
         return
@@ -61,19 +63,19 @@ def users(setup: Setup) -> Iterator[Finding]:
         found = f"{others}: Triton listens on a socket that they cannot open" if others else "none"
         yield Finding("other users", "ok", found)
     elif others:
-        found = f"{others}: they reach Triton on port {settings.triton_port}, and can read its secret from its command line"
+        found = f"{others}: they can reach Triton on port {settings.triton_port}, and can read its secret from its command line"
         yield Finding(
-            "other users", "note", found, "Leave BIOENGINE_TRITON_PORT out: Triton then listens where they cannot reach it."
+            "other users", "note", found, "Remove BIOENGINE_TRITON_PORT: Triton then listens where they cannot reach it."
         )
     else:
         yield Finding("other users", "ok", f"none, who could reach Triton on port {settings.triton_port}")
 
 
 def home(setup: Setup) -> Iterator[Finding]:
-    """Whether others can look into the home, or change what is in it."""
+    """Whether other users can read or change the files in the home."""
     folder = setup.settings.home
     if not folder.is_dir():
-        yield Finding("home", "ok", f"{folder}: none yet, made at the first start for its owner alone")
+        yield Finding("home", "ok", f"{folder}: none yet, created at the first start for its owner only")
         return
     mode = stat.S_IMODE(folder.stat().st_mode)
     advice = f"chmod 700 {folder}"
@@ -84,7 +86,7 @@ def home(setup: Setup) -> Iterator[Finding]:
     elif mode & 0o077:
         yield Finding("home", "note", f"others can look into {folder}, though not into its secrets", advice)
     else:
-        yield Finding("home", "ok", f"{folder}: of its owner alone")
+        yield Finding("home", "ok", f"{folder}: accessible only to its owner")
 
 
 def _others_write(path: Path) -> bool:

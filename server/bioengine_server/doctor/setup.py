@@ -1,6 +1,6 @@
 """The set-up that is examined: the settings of `./bioengine`, and what Docker Compose takes from the environment or `.env`.
 
-`./bioengine` does not read `.env`: what stands there concerns the containers only.
+`./bioengine` does not read `.env`: its content is only for the containers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ENV_FILE = PROJECT / ".env"
 
 @dataclass(frozen=True)
 class Setup:
-    """`compose`: the settings of the containers, by name. `env_only`: those of `.env` alone that `./bioengine` has, too."""
+    """`compose`: the settings of the containers, by name. `env_only`: those only in `.env` that `./bioengine` has too."""
 
     settings: Settings
     compose: dict[str, str]
@@ -27,7 +27,7 @@ class Setup:
 
     @classmethod
     def from_environment(cls, settings: Settings, env_file: Path = _ENV_FILE) -> Setup:
-        """The environment's variables win over those of `.env`, as with Docker Compose."""
+        """Read the set-up. Environment variables override those in `.env`, as with Docker Compose."""
         values = {**dotenv_values(env_file), **os.environ}
         compose = {name: value for name, value in values.items() if value and name.startswith("BIOENGINE_")}
         shared = (f"BIOENGINE_{name.upper()}" for name in Settings.model_fields)
@@ -35,17 +35,17 @@ class Setup:
 
     @property
     def gpu_for_containers(self) -> str:
-        """The setting of the containers that asks for a GPU; empty: none does."""
+        """The containers' setting that requires a GPU; empty if none does."""
         return "BIOENGINE_RUNTIME=nvidia" if self.compose.get("BIOENGINE_RUNTIME") == "nvidia" else ""
 
     @property
     def gpu_here(self) -> str:
-        """The setting of `./bioengine` that asks for one."""
+        """The setting of `./bioengine` that requires a GPU."""
         return "BIOENGINE_ACCELERATOR=cuda" if self.settings.accelerator == "cuda" else ""
 
     @property
     def wants_gpu(self) -> str:
-        """The settings that ask for a GPU, and for what."""
+        """The settings that require a GPU, with what they are for, as text."""
         containers = self.gpu_for_containers
         if not containers and self.compose.get("BIOENGINE_ACCELERATOR", "").lower() == "cuda" and not self.gpu_here:
             containers = "BIOENGINE_ACCELERATOR=cuda"  # of `.env`

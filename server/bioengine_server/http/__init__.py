@@ -1,1 +1,1 @@
-"""What is answered over plain HTTP: the service, Triton behind an allow-list, bounds on bodies, CORS."""
+"""Plain HTTP: the routes, the service, Triton's protocol behind an allow-list, limits for bodies, CORS."""

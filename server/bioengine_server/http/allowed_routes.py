@@ -1,9 +1,9 @@
-"""What is not in the table of addresses is answered with 404 before any route sees it, and a wrong method with 405.
+"""Answer requests for paths that are not in the route table with 404, and wrong methods with 405, before any route sees them.
 
-Where a token is needed, it is asked for first: the method is looked at behind (`route_table`).
+If a path needs a token, the token is checked first, and the method afterwards (`route_table`).
 
-Apps, artifacts, S3, MCP, proxies, listings of workspaces, HTTP-RPC and the API's own pages of Hypha are for other set-ups than
-this one, and are closed.
+Hypha's routes for apps, artifacts, S3, MCP, proxies, lists of workspaces, HTTP-RPC and API pages are for other set-ups, and are
+closed.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class AllowedRoutes:
     def __init__(self, app: ASGIApp, table: RouteTable, most: int) -> None:
         """
         Args:
-            app: everything.
-            table: what there is.
-            most: bytes that are read of a request which is refused.
+            app: the application with all routes.
+            table: the allowed routes.
+            most: how many bytes are read of a refused request.
         """
         self._app = app
         self._table = table
@@ -37,7 +37,7 @@ class AllowedRoutes:
         if scope["type"] == "lifespan" or (entry is not None and self._passes(entry, scope)):
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})  # before it is accepted: HTTP 403
+            await send({"type": "websocket.close", "code": 1008})  # refused before the websocket is accepted: HTTP 403
         elif entry is not None:
             await self._refuse(WrongMethod(scope["method"], scope["path"], entry.methods), scope, receive, send)
         else:

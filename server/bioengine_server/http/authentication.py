@@ -1,8 +1,8 @@
 """Authentication middleware: rejects clients without a valid token where one is required.
 
 HTTP             401 with the reason
-hypha-rpc        its first message names the token; it is told the reason and closed, also when the token dies later
-imjoy-rpc        is the gateway's, which asks the same `Authenticator`, and tells the reason in its way
+    hypha-rpc        the token is in its first message; the reason is sent and the connection closed, also if the token becomes
+    invalid imjoy-rpc        is checked in the gateway, with the same `Authenticator`
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class AuthenticationMiddleware:
         await self._app(scope, receive, send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A connection of Hypha's own clients. When it has been closed here, Hypha hears that its client has gone."""
+        """Serve a connection of a hypha-rpc client. If it is closed here, Hypha is told that the client has disconnected."""
         is_first, closed = True, False
         closing: set[asyncio.Future[None]] = set()
 
@@ -107,21 +107,21 @@ class AuthenticationMiddleware:
 
 
 async def turn_away(send: Send, error: BioEngineError) -> None:
-    """Tell a client of Hypha's own, whose websocket has just been accepted, why it is refused; and close."""
+    """Send a hypha-rpc client, whose websocket has just been accepted, the reason for its refusal, and close."""
     await _tell(send, error)
     await _close(send, error)
 
 
 @dataclass(frozen=True)
 class _FirstMessage:
-    """What a hypha-rpc client says of itself, as Hypha will read it."""
+    """The first message of a hypha-rpc client, which identifies it, parsed as Hypha does."""
 
     workspace: str | None
     token: str | None
 
     @classmethod
     def read(cls, event: Message) -> _FirstMessage:
-        """Raises AccessDenied, NotLetIn."""
+        """Parse the message. Raises AccessDenied, NotLetIn."""
         text = event.get("text") or ""
         try:
             said = json.loads(text) if len(text) <= _MAX_FIRST else None
@@ -137,9 +137,9 @@ class _FirstMessage:
         return cls(workspace, token)
 
     def check_workspace(self, user: Any) -> None:
-        """Hypha would make an entry for whichever workspace is named. Raises WorkspaceDenied."""
+        """Check the workspace, because Hypha would create any workspace that is named. Raises WorkspaceDenied."""
         if not self.workspace or (user is not None and user.scope.current_workspace):
-            return  # none, or the one of a token, which Hypha compares
+            return  # no workspace, or that of a token, which Hypha itself checks
         if user is None or not user.check_permission(self.workspace, UserPermission.read):
             raise WorkspaceDenied(self.workspace)
 

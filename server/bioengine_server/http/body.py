@@ -1,4 +1,4 @@
-"""Bodies of requests: bounded, and unzipped within the same bound, before memory is taken."""
+"""Request bodies, limited in size before and after decompression."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from bioengine_server.http.errors import BodiesTooLarge
 from bioengine_server.http.route_table import GET, RouteTable
 from bioengine_server.limits import SizeLimit
 
-_STEP = 1 << 20  # bytes that are unzipped at once
+_STEP = 1 << 20  # bytes that are decompressed at once
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
-# Images of noise shrink to a half, and empty ones a thousandfold. Beyond this size a body that shrinks so much is taken for an
-# attack: its sender spends a thousandth of what it costs here.
-_ANY_RATIO = 64 << 20  # bytes, unzipped
+# Noisy images are compressed to a half, empty ones to a thousandth. Above this size, such a high ratio is treated as an attack,
+# which costs its sender a thousandth of what it costs the server.
+_ANY_RATIO = 64 << 20  # bytes, decompressed
 _MAX_RATIO = 200
 
-# What is read of a request that is refused, beside the limit of its size.
+# How many bytes beyond the size limit are read of a refused request.
 _DRAIN_SECONDS = 10.0
 _DRAIN_BYTES = 128 << 20
 
 
 async def chunks(headers: Headers, receive: Receive, limit: SizeLimit) -> AsyncIterator[bytes]:
-    """The body of a request as it comes, unzipped, within `limit`. Raises TooLarge, BadBody.
+    """Yield the body of a request as it arrives, decompressed, up to `limit` bytes. Raises TooLarge, BadBody.
 
-    A body of a thousand times its size, unzipped, costs no more than the limit, and others are served while it is unzipped.
+    However large the decompressed body would be, no more than the limit is kept, and other requests are served meanwhile.
     """
     encoding = headers.get("content-encoding", "").strip().lower() or "identity"
     if encoding not in ("identity", *_WINDOWS):
@@ -62,32 +62,35 @@ async def chunks(headers: Headers, receive: Receive, limit: SizeLimit) -> AsyncI
             if size > limit.bytes:
                 raise TooLarge(size, limit, is_all=False)
             if size > _ANY_RATIO and size > _MAX_RATIO * unzip.used:
-                raise BadBody(f"it is more than {_MAX_RATIO} times as large, unzipped; send it without Content-Encoding")
+                raise BadBody(
+                    f"its size grows more than {_MAX_RATIO} times when it is decompressed; send it without Content-Encoding"
+                )
             yield plain
             await asyncio.sleep(0)
     if unzip is not None and received and not unzip.is_complete:
-        raise BadBody("it was cut off on its way; send it once more")
+        raise BadBody("it is not complete; send it again")
 
 
 class _Unzip:
-    """One stream of zlib."""
+    """Decompresses one zlib stream."""
 
     def __init__(self, encoding: str) -> None:
         self._encoding = encoding
         self._stream = zlib.decompressobj(_WINDOWS[encoding])
-        self.used = 0  # bytes of what came
+        self.used = 0  # bytes that have arrived
 
     @property
     def is_complete(self) -> bool:
         return self._stream.eof
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What `data` is unzipped, in pieces. Raises BadBody."""
+        """Decompress `data`, in pieces. Raises BadBody."""
         is_more = bool(data)
         while is_more:
             if self._stream.eof:
                 raise BadBody(
-                    f"there is something after the end of what is {self._encoding}; send it as one {self._encoding} stream"
+                    f"there is more data after the end of the {self._encoding} stream; send the body as one {self._encoding} "
+                    "stream"
                 )
             try:
                 plain = self._stream.decompress(data, _STEP)
@@ -104,7 +107,7 @@ class _Unzip:
 
 
 async def read(headers: Headers, receive: Receive, limit: SizeLimit, take: Take) -> bytearray:
-    """All of a body, whose bytes are counted by `take` before they are kept. Raises TooLarge, BadBody, BodiesTooLarge."""
+    """Read a whole body. `take` counts its bytes before they are kept. Raises TooLarge, BadBody, BodiesTooLarge."""
     body = bytearray()
     async for chunk in chunks(headers, receive, limit):
         take(len(chunk))
@@ -113,7 +116,7 @@ async def read(headers: Headers, receive: Receive, limit: SizeLimit, take: Take)
 
 
 class Rest:
-    """A request's `receive` that knows whether more of the body is to come."""
+    """Wraps a request's `receive`, and knows whether more of the body will arrive."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -125,13 +128,13 @@ class Rest:
         return message
 
     async def drain(self, headers: Headers, most: int) -> None:
-        """Take what is left before a refusal: many clients read an answer only when they have sent everything.
+        """Read the rest of the body before a refusal, because many clients read a response only after they have sent everything.
 
-        Not for ever, though: a client that goes on sending for longer than ten seconds may miss the answer.
+        This ends after ten seconds; a client that is still sending then may miss the response.
 
         Args:
-            headers: of the request.
-            most: bytes, of which no more are waited for.
+            headers: the request's headers.
+            most: the largest number of bytes to wait for.
         """
         most = min(most, _DRAIN_BYTES)
         length = headers.get("content-length", "")
@@ -144,15 +147,15 @@ class Rest:
 
 
 class BoundedBodies:
-    """Middleware for routes that are not ours: they get bodies within the limit, unzipped."""
+    """Middleware for Hypha's routes: passes them decompressed bodies within the size limit."""
 
     def __init__(self, app: ASGIApp, limit: SizeLimit, table: RouteTable, memory: BodyMemory) -> None:
         """
         Args:
-            app: what gets the bodies.
-            limit: of one, unzipped.
-            table: its addresses that are answered here see to it themselves; some as the body comes, without having all of it.
-            memory: of all bodies.
+            app: the application that gets the bodies.
+            limit: the size limit of one decompressed body.
+            table: the route table. Handlers of its own routes read bodies themselves, some of them while the body arrives.
+            memory: the memory for all bodies.
         """
         self._app = app
         self._limit = limit

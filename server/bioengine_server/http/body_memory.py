@@ -1,4 +1,4 @@
-"""How much memory the bodies of all requests together may take."""
+"""Limit the memory that the bodies of all requests take together."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from bioengine_contract.machine import machine_memory
 from bioengine_server.http.errors import BodiesTooLarge
 
 Take = Callable[[int], None]
-"""Counts so many more bytes of a body. Raises BodiesTooLarge."""
+"""Counts this many more bytes of a body. Raises BodiesTooLarge."""
 
 
 class BodyMemory:
-    """Bytes of bodies that are held in memory at the moment, by all requests."""
+    """The number of body bytes that all requests hold in memory now."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -27,7 +27,7 @@ class BodyMemory:
 
     @contextlib.contextmanager
     def share(self) -> Iterator[Take]:
-        """What one request takes, until the end of the context."""
+        """Count the bytes of one request until the end of the context."""
         own = 0
 
         def take(size: int) -> None:

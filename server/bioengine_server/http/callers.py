@@ -1,4 +1,4 @@
-"""Who calls over plain HTTP: the token in `Authorization: Bearer`, or nobody in particular."""
+"""The caller of a plain HTTP request: the user of the token in `Authorization: Bearer`, or an anonymous one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from bioengine_server.hypha.authenticator import Authenticator, bearer
 
 
 def caller_of(request: Request, authenticator: Authenticator) -> Caller:
-    """The caller of a request. Raises AccessDenied and its like for a token that is not valid, TokenNeeded without one."""
+    """The caller of a request. Raises a NoAccess error if the token is not valid, or if it is missing but needed."""
     user = authenticator.admit(request.scope, bearer(request.headers))
     if user is None:
-        # Those of different addresses take turns, as others do by their names.
+        # Anonymous callers with different addresses count as different callers, which take turns.
         peer = (request.scope.get("client") or ("unknown", 0))[0]
         return Caller(user=f"anonymous-http-{peer}", workspace="public", client="http")
     return Caller(user=user.id, workspace=user.get_workspace(), client="http", token=token_id(user.roles))

@@ -1,6 +1,6 @@
-"""How many connections may be open: of one peer, and in all. Those that wait for their client make room for new ones.
+"""Limit the open connections, for each peer and in total. Connections that wait for their client are closed for new ones.
 
-A client that opens connections and sends half a request on each keeps nobody out.
+So a client that opens many connections and sends half a request on each cannot lock out others.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ logger = logging.getLogger(__name__)
 
 State = Literal["half-open", "unauthenticated", "idle", "uploading", "busy"]
 """
-half-open        its client owes it a request's header
-unauthenticated  a websocket whose client has not said yet who it is
-idle             it is kept for a next request
-uploading        its client owes it the rest of a request's body
-busy             a request runs, or it is a websocket whose client has said who it is
+half-open        the header of the request is not complete
+    unauthenticated  a websocket whose client has not identified itself yet
+    idle             waits for the next request
+    uploading        the body of the request is not complete
+    busy             a request runs, or it is a websocket with an identified client
 """
 
-# Seconds without a byte after which a connection may end for another one. Connections in other states never do.
+# Seconds without data after which a connection may be closed for a new one. Connections in other states are never closed.
 _EVICTED_AFTER: Mapping[State, float] = {"half-open": 0, "unauthenticated": 5, "idle": 0, "uploading": 5}
 
-_SPARE = 8  # connections of a peer, beside those that it may have, for requests without a body: such as for the server's health
+_SPARE = 8  # spare connections of each peer, for requests without a body such as health checks
 
 _ENOUGH_FILES = 65_536
-_OTHER_FILES = 512  # that the server opens beside connections of clients
-_NETWORK = 64  # bits of an IPv6 address that one peer has: the others it chooses
+_OTHER_FILES = 512  # files that the server opens besides the connections of clients
+_NETWORK = 64  # bits of an IPv6 address that identify a peer, which can choose the other bits itself
 
 
 class Transport(Protocol):
-    """What is needed of a connection."""
+    """The method of a connection's transport that is used here."""
 
     def abort(self) -> None: ...
 
 
 class _Since(NamedTuple):
     state: State
-    time: float  # of the last byte
+    time: float  # time of the last byte
 
 
 class Connections:
-    """The open connections, by peer, oldest first."""
+    """The open connections, grouped by peer, oldest first."""
 
     def __init__(self, most_of_peer: int, most: int) -> None:
         """
         Args:
-            most_of_peer: that one peer may have.
-            most: that all may have.
+            most_of_peer: the largest number for one peer.
+            most: the largest number for all peers.
         """
         self._most_of_peer = most_of_peer
         self._most = most
@@ -62,11 +62,11 @@ class Connections:
         return len(self._peer_of)
 
     def open(self, transport: Transport, address: str) -> bool:
-        """Count a new connection, for which an older one may have to end; False where there is no room for it.
+        """Count a new connection, for which an older one may be closed. Returns False if there is no room for it.
 
         Args:
-            transport: of the connection.
-            address: at its other end.
+            transport: the connection's transport.
+            address: the address of its peer.
         """
         peer = peer_of(address)
         own = self._peers.get(peer, {})
@@ -79,7 +79,7 @@ class Connections:
         return True
 
     def mark(self, transport: Transport, state: State) -> bool:
-        """What a connection does now; False where it may not, since only a spare place is left for it."""
+        """Note a connection's new state. Returns False if it may not have it, because the connection uses a spare place."""
         if transport not in self._peer_of:
             return True
         own = self._peers[self._peer_of[transport]]
@@ -88,7 +88,7 @@ class Connections:
         return not begins or len(own) <= self._most_of_peer or self._make_room(own)
 
     def close(self, transport: Transport) -> None:
-        """A connection has ended. Does nothing for one that is not open."""
+        """Note that a connection has ended. Does nothing if it is not open."""
         peer = self._peer_of.pop(transport, None)
         if peer is not None:
             del self._peers[peer][transport]
@@ -96,7 +96,7 @@ class Connections:
                 del self._peers[peer]
 
     def _make_room(self, connections: Mapping[Transport, _Since]) -> bool:
-        """End the oldest connection that nothing is lost with."""
+        """Close the oldest connection that can be closed without loss."""
         now = time.monotonic()
         for wanted, after in _EVICTED_AFTER.items():
             for transport, (state, since) in connections.items():
@@ -108,7 +108,7 @@ class Connections:
 
 
 def peer_of(address: str) -> str:
-    """Whose an address is: of IPv6, all of a network's are one peer's."""
+    """The peer of an address. All IPv6 addresses of one network belong to the same peer."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -119,7 +119,7 @@ def peer_of(address: str) -> str:
 
 
 def raise_file_limit() -> int:
-    """Let this process have as many files open as the system allows it, and say how many connections that is enough for."""
+    """Raise this process's limit of open files as far as allowed, and return how many connections that is enough for."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:

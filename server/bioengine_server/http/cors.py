@@ -1,4 +1,4 @@
-"""Pages of other origins may call this server: which headers they may send and read. Which pages, `Origins` decides."""
+"""CORS: which headers web pages of other origins may send and read. `Origins` decides which pages may call the server."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _MAY_SEND = (
     "X-Requested-With",
     "Inference-Header-Content-Length",
 )
-# Not Content-Encoding: a client that sees it unzips once more what the browser has unzipped already.
+# Not Content-Encoding: a client that can read it would decompress again what the browser has already decompressed.
 _MAY_READ = ("Inference-Header-Content-Length", "Content-Type", "Range", "Origin")
 
 
 def answer_pages(app: FastAPI, origins: Origins) -> ASGIApp:
-    """`app` for pages of `origins`, without credentials, on every route; instead of Hypha's own rules.
+    """Wrap `app` with CORS for pages of `origins`, without credentials, on all routes, instead of Hypha's own rules.
 
-    Around all of it: an error that nobody caught is answered outside of the middleware of `app`.
+    It has to be the outermost wrapper, because uncaught errors are answered outside of `app`'s middleware.
     """
     app.user_middleware = [item for item in app.user_middleware if "CORS" not in getattr(item.cls, "__name__", "")]
     return _Pages(app, origins)

@@ -1,4 +1,4 @@
-"""Errors as HTTP answers: a status of 4xx or 5xx, and JSON with a code, what was wrong and what to do."""
+"""HTTP responses for errors: a 4xx or 5xx status, and JSON with a code and a message."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FAULT = "The server failed while it worked on this request. Ask its admin to lo
 
 
 def refusal(error: Exception) -> JSONResponse:
-    """The answer for an error of ours. `error` is Triton's key, which its clients read; `detail` is Hypha's."""
+    """The response for a BioEngineError. Triton's clients read the key `error`, Hypha's clients `detail`."""
     if isinstance(error, (TooLarge, BadBody)):
         give_back_soon()  # what its body has taken
     text, code, status = _FAULT, "server_failed", 500
@@ -22,6 +22,6 @@ def refusal(error: Exception) -> JSONResponse:
     elif isinstance(error, TypeError):
         text, code, status = str(error), "bad_argument", 400
     if isinstance(error, TritonError) and status == 500:
-        status = 400  # what Triton says of inputs that a Python model does not take
+        status = 400  # Triton's error for inputs that a Python model does not accept
     headers = {"Retry-After": "5"} if status in (429, 503) else {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     return JSONResponse({"success": False, "error": text, "code": code, "detail": text}, status_code=status, headers=headers)

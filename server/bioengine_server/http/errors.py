@@ -1,4 +1,4 @@
-"""What is refused of plain HTTP alone."""
+"""Errors that only plain HTTP requests get."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ class WrongMethod(BioEngineError):
 
 
 class BodiesTooLarge(Busy):
-    """The bodies of all requests under way would not fit into the memory that is meant for them."""
+    """The bodies of all running requests together would exceed the memory for bodies."""
 
     code = "bodies_too_large"
 
     def __init__(self, most: int) -> None:
         Exception.__init__(
             self,
-            f"The server is busy: the requests under way have {most / 1e6:.0f} MB together already, and that is the limit. "
+            f"The server is busy: the requests in progress have {most / 1e6:.0f} MB together already, which is the limit. "
             "Try again in a few seconds.",
         )
 
 
 class NoParts(BioEngineError):
-    """A part of a file is asked for that is given as a whole."""
+    """A part of a file was requested, but the file is only available as a whole."""
 
     code = "no_parts"
     status = 416
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"{shown(path)} is not given in parts. Ask for the whole file, without a Range.")
+        super().__init__(f"{shown(path)} is not available in parts. Request the whole file, without the header Range.")

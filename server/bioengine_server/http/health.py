@@ -13,10 +13,10 @@ _RETRY_AFTER = "5"  # seconds
 
 
 class Health:
-    """The two answers of one server."""
+    """The two health routes of one server."""
 
     def __init__(self, readiness: Readiness, liveness: Liveness, name: str) -> None:
-        """`name`: the server's, of `home_in_use`."""
+        """`name`: the server's name, from `home_in_use`."""
         self._readiness = readiness
         self._liveness = liveness
         self._name = name

@@ -1,8 +1,8 @@
-"""The first thing that every request and websocket meets: is it meant for this server, and may the page that sends it do so?
+"""The first check of every request and websocket: whether it is meant for this server, and whether its web page is allowed.
 
-Host      one of the server's names, or 421: a page whose name was made to point here (DNS rebinding) has another
-Origin    where there is one, allowed, or 403: a stranger's page cannot drive somebody's server, not even by "simple"
-          requests, which browsers send without asking first
+Host      must be one of the server's names, else 421: a page whose name was made to resolve here (DNS rebinding) sends its own
+Origin    if present, must be allowed, else 403: other web pages cannot use the server, not even with "simple" requests, which
+          browsers send without asking the server first
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _OTHER_SITES = (b"cross-site", b"same-site")
 
 
 class HostAndOrigin:
-    """ASGI middleware, outermost but for what is added to answers."""
+    """ASGI middleware; the outermost one, except for what changes responses."""
 
     def __init__(self, app: ASGIApp, hosts: Hosts, origins: Origins, table: RouteTable) -> None:
         """
         Args:
-            app: everything.
-            hosts: names of the server.
-            origins: pages that may use it.
-            table: says what a link on a page of anybody may lead to.
+            app: the application with all routes.
+            hosts: the names of the server.
+            origins: the origins whose web pages may use it.
+            table: says which routes links on any web page may lead to.
         """
         self._app = app
         self._hosts = hosts
@@ -62,7 +62,7 @@ class HostAndOrigin:
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
-        """Raises HostNotAllowed, OriginNotAllowed, CrossSiteRequest."""
+        """Check a request. Raises HostNotAllowed, OriginNotAllowed, CrossSiteRequest."""
         server = scope.get("server") or ("", 0)
         host = self._hosts.check(_values(scope, b"host"), str(server[0]))
         origins = _values(scope, b"origin")
@@ -73,7 +73,7 @@ class HostAndOrigin:
                 raise CrossSiteRequest
 
     def _is_link_to_document(self, scope: Scope) -> bool:
-        """Whether somebody has followed a link, in a window of its own, to what only says something."""
+        """Whether the user has followed a link, in a window of its own, to a route that changes nothing."""
         entry = self._table.find(scope)
         return (
             scope["type"] == "http"
@@ -86,10 +86,10 @@ class HostAndOrigin:
 
 
 async def _refuse_websocket(error: BioEngineError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuse the handshake with 403; tell a page of another origin why, in the way of its library.
+    """Refuse the handshake with 403; a page of another origin gets the reason in a form that its library understands.
 
-    Browsers keep from their pages why a handshake failed, and imjoy-rpc 0.5.9 then waits for ever. So the connection of such a
-    page is taken, told the reason, and leads nowhere.
+    Browsers hide from web pages why a handshake failed, and imjoy-rpc 0.5.9 then waits forever. So the connection of such a
+    page is accepted, and every call gets the reason as an error.
     """
     if isinstance(error, OriginNotAllowed) and scope["path"] == _WEBSOCKET:
         if is_legacy(scope):
@@ -100,7 +100,7 @@ async def _refuse_websocket(error: BioEngineError, scope: Scope, receive: Receiv
             await turn_away(send, error)
     elif "websocket.http.response" in scope.get("extensions", {}):
         answer = refusal(error)
-        answer.status_code = 403  # imjoy-rpc gives up at this one, and tries again for ever at others
+        answer.status_code = 403  # imjoy-rpc gives up at this close code; at others, it retries forever
         await answer(scope, receive, send)
     else:
         await send({"type": "websocket.close", "code": 1008})

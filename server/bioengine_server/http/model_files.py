@@ -1,7 +1,7 @@
-"""`/models/<id>/<version>/files/<name>`: files that show and test a stored model, to read; their addresses stand in the `rdf`.
+"""`/models/<id>/<version>/files/<name>`: serve the files that show and test a stored model; the `rdf` contains their URLs.
 
-Who may ask is decided before (`http.authentication`, `http.host_and_origin`). Only what a description names to be
-shown is there, as data: a browser runs none of it.
+`http.authentication` and `http.host_and_origin` check the client before. Only files that a description lists for display are
+served, as data: a browser does not run them.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ _PICTURES = {
     ".bmp": "image/bmp", ".tif": "image/tiff", ".tiff": "image/tiff",
 }  # fmt: skip
 _TEXTS = {".md": "text/markdown", ".txt": "text/plain", ".csv": "text/csv"}
-_DATA = "application/octet-stream"  # and so is what a browser would run, HTML and SVG
+_DATA = "application/octet-stream"  # as are files that a browser would run, HTML and SVG
 _TENSOR = ".npy"
 
 
 class ModelFiles:
-    """Answers for them, spelled without detours."""
+    """Serves these files, for paths in their plain form only."""
 
     path = _PATH
 
     def __init__(self, authenticator: Authenticator, store: ModelStore) -> None:
         """
         Args:
-            authenticator: says who asks.
-            store: of this server's models.
+            authenticator: identifies the caller.
+            store: the folder of the model store.
         """
         self._authenticator = authenticator
         self._store = store
@@ -58,8 +58,8 @@ class ModelFiles:
             if file is None:
                 raise NoSuchPage(request.url.path)
             kind = file.suffix.lower()
-            # Some pages read the first bytes of a tensor alone, and then all numbers the wrong way round; told that there are
-            # no parts, they read the whole and are right.
+            # Some web pages request only the first bytes of a tensor, and then read all numbers with the wrong byte order. If
+            # parts are refused, they request the whole file and read it correctly.
             if kind == _TENSOR and "range" in request.headers:
                 raise NoParts(request.url.path)
             return _WholeFile(file, media_type=_media_type(kind), headers=_headers(kind))
@@ -67,7 +67,7 @@ class ModelFiles:
             return refusal(error)
 
     def _find(self, scope: Scope) -> Path | None:
-        """The file that a path names, if it is one to be shown."""
+        """The file that a path names, if it is one that may be shown."""
         found = re.fullmatch(_PATH, raw_path(scope))
         assert found is not None
         try:
@@ -80,7 +80,7 @@ class ModelFiles:
 
 
 class _WholeFile(FileResponse):
-    """A file in one piece, whatever part of it is asked for."""
+    """Sends a whole file, whatever part of it is requested."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(name, value) for name, value in scope["headers"] if name.lower() not in (b"range", b"if-range")]

@@ -1,7 +1,7 @@
-"""How many HTTP requests a second one address may send, where the admin wants a limit; by default there is none.
+"""Limit the HTTP requests per second of one address, if the admin sets such a limit; by default there is none.
 
-Hypha's own, 100 a second by an address that a header names, is taken out (`foreign.hypha`). Requests of RPC clients come in one
-websocket, and have limits of their own.
+Hypha's own limit, 100 per second for the address in a header, is removed (`foreign.hypha`). Requests of RPC clients use one
+websocket, and have their own limits.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from bioengine_server.access.errors import Busy
 from bioengine_server.http.connections import peer_of
 from bioengine_server.http.error_responses import refusal
 
-_BURST = 5.0  # seconds' worth of requests that may come at once
-_MAX_PEERS = 10_000  # that are remembered; the one that was quiet for longest is forgotten
+_BURST = 5.0  # a burst may have as many requests as are allowed in this many seconds
+_MAX_PEERS = 10_000  # addresses that are remembered; the one that was silent for longest is forgotten
 
-# Whoever watches the server has to see how it is.
+# Health checks are never limited.
 _FREE = "/health/"
 
 
@@ -29,23 +29,25 @@ class TooFast(Busy):
     def __init__(self, limit: int) -> None:
         BioEngineError.__init__(
             self,
-            f"This address sends more than {limit} requests a second, the server's limit for one. Send fewer, or wait as long as "
-            "Retry-After says; the server's admin can raise BIOENGINE_PEER_REQUESTS.",
+            f"This address sends more than {limit} requests per second, the server's limit for one address. Send fewer, or wait "
+            "as long as the header Retry-After says; the server's admin can raise BIOENGINE_PEER_REQUESTS.",
         )
 
 
 class PeerRate:
-    """ASGI middleware: a bucket of requests for each address, that fills with time."""
+    """ASGI middleware: a token bucket for each address."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         """
         Args:
-            app: what is asked.
-            limit: requests a second; 0: any number.
+            app: the application.
+            limit: requests per second; 0 for no limit.
         """
         self._app = app
         self._limit = limit
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # what is left, and when it was
+        self._buckets: OrderedDict[str, tuple[float, float]] = (
+            OrderedDict()
+        )  # by address: the requests that are left, and the time when this was computed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._limit and scope["type"] == "http" and not scope["path"].startswith(_FREE):

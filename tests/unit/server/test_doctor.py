@@ -88,7 +88,7 @@ def test_what_stands_in_the_env_file_alone_is_named_and_not_taken_for_the_settin
     monkeypatch.setenv("BIOENGINE_PORT", "9998")
     found = Setup.from_environment(Settings(), file)
     finding = only(installation.env_file(found))
-    assert finding.verdict == "note" and finding.found.startswith("BIOENGINE_ACCELERATOR, BIOENGINE_ACCESS: for the containers")
+    assert finding.verdict == "note" and finding.found.startswith("BIOENGINE_ACCELERATOR, BIOENGINE_ACCESS: only for the containers")
     assert found.settings.port == 9998 and found.wants_gpu == "BIOENGINE_ACCELERATOR=cuda for the containers"
     assert list(installation.env_file(Setup.from_environment(Settings(), tmp_path / "none"))) == []
 
@@ -129,7 +129,7 @@ def test_clock(tmp_path: Path, host: tuple[str, list[datetime.timedelta]], minut
 def test_clock_without_another(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/{{id}}"
-    assert "did not tell" in only(machine.clock(setup(tmp_path, collection_url=url))).advice
+    assert "did not return" in only(machine.clock(setup(tmp_path, collection_url=url))).advice
     assert "offline" in only(machine.clock(setup(tmp_path, collection_url=url, offline=True))).advice
 
 
@@ -142,7 +142,7 @@ def test_shared_memory_is_examined_where_this_server_and_its_triton_have_it(tmp_
     assert list(machine.shared_memory(setup(tmp_path, **elsewhere))) == []
     assert only(machine.shared_memory(setup(tmp_path, **elsewhere, shared_tensors=tmp_path))).found.startswith(f"{tmp_path}: ")
     missing = only(machine.shared_memory(setup(tmp_path, **elsewhere, shared_tensors=tmp_path / "none")))
-    assert missing.verdict == "problem" and "is not there" in missing.found
+    assert missing.verdict == "problem" and "does not exist" in missing.found
 
 
 # --- disks
@@ -362,7 +362,7 @@ def test_the_address_that_clients_are_told(tmp_path: Path, settings: dict[str, A
 
 @pytest.mark.parametrize(
     ("origins", "verdict", "text"),
-    [(None, "ok", "https://bioimage.io"), ("", "ok", "no others"), ("https://a.lab,*", "note", "every page")],
+    [(None, "ok", "https://bioimage.io"), ("", "ok", "only its own"), ("https://a.lab,*", "note", "every page")],
     ids=str,
 )
 def test_the_pages_that_may_use_the_server(tmp_path: Path, origins: str | None, verdict: str, text: str) -> None:

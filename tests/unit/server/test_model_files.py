@@ -129,7 +129,7 @@ async def test_there_is_one_way_to_a_file(model: StoredModel, tmp_path: Path, pa
 async def test_a_tensor_is_not_given_in_parts(client: httpx.AsyncClient, model: StoredModel) -> None:
     """Pages that ask for its first bytes alone would read its numbers the wrong way round: they take the whole then."""
     answer = await client.get(f"{FILES}/test_input.npy", headers={"Range": "bytes=0-127"})
-    assert answer.status_code == 416 and "Ask for the whole file" in answer.json()["error"]
+    assert answer.status_code == 416 and "Request the whole file" in answer.json()["error"]
     picture = await client.get(f"{FILES}/samples/sample.tif", headers={"Range": "bytes=0-3"})
     assert picture.status_code == 200 and picture.content == b"content of samples/sample.tif"
 

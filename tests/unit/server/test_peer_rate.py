@@ -43,7 +43,7 @@ async def test_the_refusal_is_in_the_form_of_all_errors() -> None:
         answer = [await client.get("/") for _ in range(10)][-1]
     assert answer.status_code == 429 and int(answer.headers["Retry-After"]) > 0
     body = answer.json()
-    assert body["success"] is False and "more than 1 requests a second" in body["error"]
+    assert body["success"] is False and "more than 1 requests per second" in body["error"]
     assert "BIOENGINE_PEER_REQUESTS" in body["error"]
 
 
