@@ -1,4 +1,4 @@
-"""Work on images in a thread, so that nobody else waits for it."""
+"""Run work on images in a thread, so that it does not block the event loop."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from bioengine_server.memory import image_passes
 
 T = TypeVar("T")
 
-_AT_ONCE = 1 << 20  # bytes; a thread for fewer takes longer than the work does
+_AT_ONCE = 1 << 20  # bytes; for fewer, starting a thread takes longer than the work
 
 
 async def aside(size: int, work: Callable[..., T], *arguments: Any) -> T:
-    """`work(*arguments)` on about `size` bytes, in a thread where they are many.
+    """Run `work(*arguments)` on about `size` bytes; in a thread if they are many.
 
-    A caller who is cancelled meanwhile ends when the thread does: it may use what the caller would close.
+    If the caller is cancelled meanwhile, it still waits for the thread, which may use what the caller would close.
     """
     if size < _AT_ONCE:
         return work(*arguments)

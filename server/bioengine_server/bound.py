@@ -1,7 +1,7 @@
-"""`python -m bioengine_server.bound ...`: the command line, which ends when its standard input does.
+"""`python -m bioengine_server.bound ...`: the command line, which ends when its standard input is closed.
 
-Whoever starts it holds the other end of that pipe; the kernel closes it also where that process was killed. (Linux' own signal
-on a parent's death comes once for each of the parent's threads, and a second SIGTERM means not to end in order.)
+The process that starts it holds the other end of the pipe; the kernel closes it even if that process was killed. (Linux' signal
+on a parent's death is sent once for each of the parent's threads, and a second SIGTERM would end the process at once.)
 """
 
 import os

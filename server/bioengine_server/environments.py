@@ -1,4 +1,4 @@
-"""The environments beside the server's own: where they are, and having them built (`deploy/environments.py`)."""
+"""The environments besides the server's own: where they are, and how to build them (`deploy/environments.py`)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 from bioengine_server.project import PROJECT
 
 _PROGRAM = PROJECT / "deploy" / "environments.py"
-_STAMP = "built"  # of `deploy/layout.py`; no environment of an image has one
+_STAMP = "built"  # written by `deploy/layout.py`; the environments in an image have none
 _ATTEMPTS = 10
 
 _in_use: dict[Path, int] = {}
-"""Open files, whose locks last as long as this process."""
+"""Open files, whose locks are held as long as this process lives."""
 
 
 def build_environments(*names: str, renew: bool = False) -> bool:
-    """Build those that are missing, and with `renew` those that are out of date; whether all are there now.
+    """Build missing environments, and with `renew` those that are out of date. Returns whether all exist now.
 
-    The program itself says what it does, on stderr.
+    The program reports its progress on stderr.
     """
     python = os.environ.get("BIOENGINE_PYTHON", sys.executable)
     command = [python, "-I", str(_PROGRAM), *(["--renew"] if renew else []), *names]
@@ -30,12 +30,12 @@ def build_environments(*names: str, renew: bool = False) -> bool:
 
 
 def can_build() -> bool:
-    """Whether this is a checkout or an installed package; an image has its environments as they are."""
+    """Whether environments can be built here: in a checkout or an installed package, but not in an image."""
     return _PROGRAM.is_file()
 
 
 def built_for(folder: Path, name: str) -> str:
-    """What an environment was built for, `cpu` or `cuda`; empty where nothing says so."""
+    """The device that an environment was built for, `cpu` or `cuda`; empty if it is not known."""
     try:
         return str(json.loads((folder / name / _STAMP).read_text())["built for"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -43,10 +43,10 @@ def built_for(folder: Path, name: str) -> str:
 
 
 def environment(folder: Path, name: str) -> Path:
-    """The folder of an environment, which stays as it is, and where it is, for as long as this process lives.
+    """The folder of an environment, which is not changed, moved or removed as long as this process lives.
 
     Args:
-        folder: of all environments. `name` in it is a link, which means another folder once a newer one is built.
+        folder: the folder of all environments. `name` in it is a link, which is moved when a newer environment is built.
         name: `server`, `runner`, `triton`, ...
     """
     link = folder / name
@@ -58,13 +58,13 @@ def environment(folder: Path, name: str) -> Path:
 
 
 def keep(found: Path) -> bool:
-    """Have nobody remove this environment while this process lives; False: it is being removed."""
+    """Lock this environment against removal while this process lives. Returns False if it is already being removed."""
     if found in _in_use:
         return True
     try:
         descriptor = os.open(found / _STAMP, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return found.exists()  # of an image, or of a layout that replaced nothing
+        return found.exists()  # in an image, or of the first layout, in which environments were not replaced
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

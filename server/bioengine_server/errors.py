@@ -1,7 +1,7 @@
-"""What keeps the stack from starting.
+"""Errors that prevent the stack from starting.
 
-The other errors stand beside what they belong to, in the `errors.py` of each room. All are a `BioEngineError`
-(`bioengine_contract.errors`): a message that says what was wrong, what was expected and what to do, a code, and an HTTP status.
+The other errors are in the `errors.py` of their rooms. All are subclasses of `BioEngineError` (`bioengine_contract.errors`): a
+message that says what was wrong, what was expected and what to do, a code, and an HTTP status.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class UnsafeFolder(StackError):
 
     def __init__(self, folder: Path, reason: str) -> None:
         super().__init__(
-            f"{folder} {reason}. It must be a folder that only you can enter, for what the running stack shares. "
-            "Remove it; if it is the run dir, you can name another with BIOENGINE_RUN_DIR."
+            f"{folder} {reason}. It must be a folder that only you can enter, because the running stack shares files in it. "
+            "Remove it; if it is the run dir, you can choose another with BIOENGINE_RUN_DIR."
         )
 
 
@@ -33,5 +33,5 @@ class HomeInUse(StackError):
     def __init__(self, home: Path, owner: str) -> None:
         super().__init__(
             f"A BioEngine is already running with the home {home} ({owner}). "
-            "Use that one, end it first (Ctrl-C where it runs), or start another with --home FOLDER and --port NUMBER."
+            "Use that one, stop it first (Ctrl-C in its terminal), or start another with --home FOLDER and --port NUMBER."
         )

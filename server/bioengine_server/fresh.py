@@ -1,7 +1,8 @@
-"""Keep folders in the system's temporary one from being removed by age, as systemd-tmpfiles does after 10 or 30 days.
+"""Prevent the removal of old folders in the system's temporary folder, as by systemd-tmpfiles after 10 or 30 days.
 
-A run dir in `$XDG_RUNTIME_DIR` would not age. But that folder goes with the user's last session while the server runs on, holds a
-tenth of the memory, and is not what another shell of the user's (by cron, by sudo) has: two servers would not see each other.
+A run dir in `$XDG_RUNTIME_DIR` would not be removed by age. But that folder is removed with the user's last session while the
+server runs on, holds only a tenth of the memory, and is different in other shells of the user (cron, sudo): two servers would not
+notice each other.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from pathlib import Path
 from bioengine_server.triton.plain_names import PlainNames
 
 _INTERVAL = 3600.0  # seconds
-_DEEPEST = 5  # folders: models make what they like below
+_DEEPEST = 5  # levels of folders; models may make any number of levels below
 _MAX = 20_000  # files and folders
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a lock on `folder`: systemd-tmpfiles leaves what it cannot lock alone, with all that is in it. Raises OSError."""
+    """Hold a lock on `folder`: systemd-tmpfiles does not remove folders that it cannot lock, or their content. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -32,9 +33,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 async def keep_fresh(folder: Path, names: PlainNames) -> None:
-    """Have everything in `folder`, and in that of `names`, look used, each hour, for programs that ask for no lock.
+    """Update the times of everything in `folder` and in `names` each hour, for clean-up programs that ignore locks.
 
-    Until cancelled.
+    Runs until cancelled.
     """
     while True:
         await asyncio.sleep(_INTERVAL)

@@ -1,7 +1,7 @@
-"""Which home a running server has: commands that act on another one say so.
+"""Find out which home a running server uses, so that commands for another home can print a note.
 
-A server has a random name for as long as it runs. It stands in its home, where its owner alone can read it, and in a header of
-the health routes: who has the home knows its server again, and nobody else learns anything about the home.
+A server has a random name while it runs. The name is in a file in its home, which only the owner can read, and in a header of the
+health routes: a user of the home can recognize its server, and nobody else learns anything about the home.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PATIENCE = 1.0  # seconds
 
 @dataclass(frozen=True)
 class Announcement:
-    """`name`: random. `url`: where it listens. `machine` and `process`: who wrote it."""
+    """`name`: the random name. `url`: where it listens. `machine` and `process`: of the server that wrote it."""
 
     name: str
     url: str
@@ -37,7 +37,7 @@ class Announcement:
 
 @contextlib.contextmanager
 def announced(settings: Settings) -> Iterator[str]:
-    """Have the home say who uses it; gives the server's name. Where the home has no room, nothing depends on it."""
+    """Write into the home which server uses it, and return the server's name. If the disk is full, the server runs without it."""
     file = settings.home / _FILE
     announcement = Announcement(secrets.token_hex(8), settings.url, socket.gethostname(), os.getpid())
     with contextlib.suppress(OSError), whole_file(file, 0o600) as stream:
@@ -50,7 +50,7 @@ def announced(settings: Settings) -> Iterator[str]:
 
 
 def server_with_another_home(settings: Settings) -> str | None:
-    """The address of a server of this machine that has another home than these settings, whose own home nobody uses; or None."""
+    """The URL of a server on this machine that uses another home, if no server uses that of these settings; otherwise None."""
     answering = _name_at(settings.url)
     if answering is None:
         return None
@@ -70,18 +70,18 @@ def _user_of(home: Path) -> Announcement | None:
 
 
 def _lives_here(user: Announcement) -> bool:
-    """Whether the process is still there that wrote it: also one that answers no HTTP, such as `./bioengine triton`."""
+    """Whether the process that wrote it is alive, even if it does not serve HTTP, such as `./bioengine triton`."""
     if user.machine != socket.gethostname():
         return False
     try:
-        # Not any process that has got its number since.
+        # Not another process that has the same pid now.
         return b"bioengine_server" in Path(f"/proc/{user.process}/cmdline").read_bytes()
     except OSError:
         return False
 
 
 def _name_at(url: str) -> str | None:
-    """The name of the server that answers there; None: no BioEngine does."""
+    """The name of the server at this address; None if no BioEngine answers."""
     try:
         address = urlsplit(url)
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=_PATIENCE)

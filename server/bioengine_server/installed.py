@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def prepare(arguments: list[str]) -> None:
-    """Have the environments of the command `bioengine ARGUMENTS`; ends the process where that fails."""
+    """Build the environments for the command `bioengine ARGUMENTS`; ends the process if that fails."""
     deploy = PROJECT / "deploy"
     lack = subprocess.run([sys.executable, "-I", str(deploy / "machine.py")], stdout=subprocess.PIPE, text=True)
     if lack.returncode:
@@ -40,5 +40,5 @@ def prepare(arguments: list[str]) -> None:
         sys.exit(built.returncode)
     folder = Path(built.stdout.strip())
     os.environ |= {"BIOENGINE_ENVIRONMENTS": str(folder), "BIOENGINE_PYTHON": sys.executable}
-    # Behind everything else: what this environment has itself comes first.
+    # At the end of the path, so that packages of this environment itself come first.
     sys.path += map(str, environment(folder, "server").glob("lib/python3.*/site-packages"))

@@ -1,4 +1,4 @@
-"""Other libraries whose private names this server uses: what they were when they were looked at, or no start.
+"""Check the libraries whose private names this server uses: it does not start unless they are as they were reviewed.
 
 `bioengine_server.foreign` has one module for each; docs/developers.md says how to move one to another version.
 """
@@ -14,20 +14,20 @@ class LibraryChanged(StackError):
     code = "library_changed"
 
     def __init__(self, library: str, expected: str, found: str) -> None:
-        """`found`: what is installed instead, as the end of a sentence."""
+        """`found`: what is installed instead, as the second half of a sentence."""
         super().__init__(
-            f"This server needs {library} {expected}, whose inner parts it secures; {found}. "
-            "`./bioengine setup --again` builds the environments anew, as they were tested; then start again."
+            f"This server needs {library} {expected}, whose internal parts it changes for security, but {found}. "
+            "`./bioengine setup --again` rebuilds the environments with the tested versions; then start the server again."
         )
 
 
 def require(library: str, expected: str, parts: Parts) -> None:
-    """Raises LibraryChanged unless a library is what it was.
+    """Raises LibraryChanged unless a library is as it was reviewed.
 
     Args:
-        library: its name as a distribution.
-        expected: its version.
-        parts: of it.
+        library: the name of its distribution.
+        expected: the version that was reviewed.
+        parts: its parts that are changed or relied on.
     """
     if (differs := difference(library, expected, parts)) is not None:
         raise LibraryChanged(library, expected, str(differs))

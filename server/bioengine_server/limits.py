@@ -1,4 +1,4 @@
-"""Limits as those who exceed them are told of them."""
+"""Size limits, with the words for the error message of a request that exceeds them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SizeLimit:
-    """Bytes of one request's inputs, at most."""
+    """The largest size of one request's inputs, in bytes."""
 
     bytes: int
 
     whose: str = "this server takes"
-    """Who sets it, as in "... at most 5 MB in one request"."""
+    """The beginning of the sentence "... at most 5 MB in one request"."""
 
     remedy: str = "ask the server's admin to raise BIOENGINE_MAX_REQUEST_SIZE"
-    """What somebody can do who needs more."""
+    """What a user who needs more can do."""

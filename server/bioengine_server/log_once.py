@@ -1,23 +1,23 @@
-"""Log lines that strangers can cause: each is written once in a while, so that no log is filled."""
+"""Limit log lines that any client can cause: each line is written only once per period, to keep logs small."""
 
 from __future__ import annotations
 
 import logging
 import time
 
-_MAX = 100  # different lines in a while
+_MAX = 100  # different lines per period
 _WHILE = 600.0  # seconds
 
 
 class Once:
-    """Says whether a line is to be written."""
+    """Decides whether a line is written."""
 
     def __init__(self) -> None:
         self._written: set[str] = set()
         self._since = time.monotonic()
 
     def allows(self, line: str) -> bool:
-        """Whether this line was not written lately, and there is room for it."""
+        """Whether this line was not written in the present period, and fewer than the largest number of lines were."""
         if time.monotonic() - self._since > _WHILE:
             self._written.clear()
             self._since = time.monotonic()
@@ -28,7 +28,7 @@ class Once:
 
 
 class OnceFilter(logging.Filter):
-    """For loggers that are not ours: their lines below an error are written once in a while."""
+    """For loggers of libraries: lines below the level of errors are written only once per period."""
 
     def __init__(self) -> None:
         super().__init__()

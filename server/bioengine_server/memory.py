@@ -1,4 +1,4 @@
-"""What this process does with memory: kept for the image that comes next, and left alone where it stays for good."""
+"""Memory management of this process: keep freed memory for the next image, and keep the garbage collector fast."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import TypeVar
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MAX_MMAP_THRESHOLD = 32 << 20  # bytes
 
-# An image of 16 MB is in memory several times on its way.
+# An image of 16 MB is in memory several times while it is processed.
 _KEPT = 256 << 20  # bytes
 _SOON = 0.5  # seconds
-_KEPT_FOR = 30.0  # seconds; longer than a usual run, so that the next image still finds it
+_KEPT_FOR = 30.0  # seconds; longer than a usual run, so that the next image can still use it
 
 T = TypeVar("T")
 
@@ -24,10 +24,10 @@ _in_use = asyncio.Event()
 
 
 async def keeping_memory(work: Awaitable[T]) -> T:
-    """Await `work`; meanwhile this process keeps what an image has taken, up to 256 MB, until half a minute passes without one.
+    """Await `work`; meanwhile, freed memory of images, up to 256 MB, is kept until half a minute passes without an image.
 
-    By default it goes back to the system at once, which clears every page before it gives it out again.
-    What takes more than 32 MB in one piece is given back all the same.
+    By default it would be returned to the system at once, which has to clear every page before it is used again.
+    Pieces of more than 32 MB are returned at once all the same.
     """
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, _MAX_MMAP_THRESHOLD)
@@ -40,20 +40,20 @@ async def keeping_memory(work: Awaitable[T]) -> T:
 
 
 def image_passes() -> None:
-    """Have what is kept stay: to give it back takes time, and so does it to get it again."""
+    """Note that an image is processed, so that freed memory is kept: returning it and getting it again takes time."""
     _in_use.set()
 
 
 def give_back_soon() -> None:
-    """Have the system get what is kept when what is being refused, or forgotten, at this moment is no longer in use."""
+    """Return freed memory to the system soon, when the request that is being refused or dropped no longer uses it."""
     _wanted_back.set()
 
 
 def leave_what_is_there() -> None:
-    """Have the garbage collector look only at what is made from now on.
+    """Make the garbage collector examine only objects that are made from now on.
 
-    What a server has made until it is ready stays for good. To look at all of it takes long, nobody is answered meanwhile, and
-    while images come it happens again and again.
+    Objects that a server has made until it is ready are never freed. Examining all of them takes long, blocks the event loop, and
+    would happen again and again while images are processed.
     """
     gc.collect()
     gc.freeze()
@@ -70,7 +70,7 @@ async def _give_back() -> None:
                 _in_use.clear()
                 continue
         else:
-            # Once, however many are refused meanwhile.
+            # Only once, however many requests are refused meanwhile.
             await asyncio.sleep(_SOON)
             _wanted_back.clear()
         await asyncio.to_thread(trim, 0)

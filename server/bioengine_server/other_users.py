@@ -1,4 +1,4 @@
-"""Who else has an account on this machine, or runs something on it."""
+"""Other people who have an account on this machine, or run programs on it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pwd
 
 import psutil
 
-_FIRST_OF_PEOPLE, _LAST_OF_PEOPLE = 1000, 59_999  # Debian's and Red Hat's numbers for people
+_FIRST_OF_PEOPLE, _LAST_OF_PEOPLE = 1000, 59_999  # the user ids that Debian and Red Hat give to people
 _NO_SHELL = ("nologin", "false", "sync", "halt", "shutdown")
 _SHOWN = 3
 
 
 def other_users() -> str:
-    """Their names, or some of them; empty where there is nobody."""
+    """The names of some other users, as text; empty if there are none."""
     names = sorted(_with_a_shell() | _with_processes())
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
@@ -24,13 +24,13 @@ def _with_a_shell() -> set[str]:
 
 
 def _with_processes() -> set[str]:
-    """People whose accounts the machine does not list, such as those of a directory."""
+    """People whose accounts the machine does not list, such as those of a directory service."""
     numbers = {process.info["uids"].real for process in psutil.process_iter(["uids"]) if process.info["uids"] is not None}
     return {_name(number) for number in numbers if _is_a_person(number)}
 
 
 def _is_a_person(number: int) -> bool:
-    # Directories of whole organisations number their people higher.
+    # Directory services of organisations use higher user ids.
     is_system = number < _FIRST_OF_PEOPLE or _LAST_OF_PEOPLE < number < 100_000
     return not is_system and number != os.getuid()
 

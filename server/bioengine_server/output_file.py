@@ -1,4 +1,4 @@
-"""Files that a command writes for its user: where they may be, and that they replace others only where that was asked for."""
+"""Output files of commands: check where they may be, and replace existing files only if the user allows it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class OutputNotPossible(BioEngineError):
 
 
 def check_outputs(files: list[Path], overwrite: bool) -> None:
-    """Whether files can be written, as far as can be known before there is anything to write.
+    """Check whether files can be written, as far as possible before there is content to write.
 
     Raises OutputExists, OutputNotPossible.
     """
@@ -48,14 +48,14 @@ def check_outputs(files: list[Path], overwrite: bool) -> None:
         try:
             mode = file.stat().st_mode if file.exists() else None
             if mode is None and file.is_symlink():
-                raise OutputNotPossible(file, f"it is a link to {os.readlink(file)}, which is not there")
+                raise OutputNotPossible(file, f"it is a link to {os.readlink(file)}, which does not exist")
             folder = _nearest(file.parent)
         except OSError as error:
             raise OutputNotPossible(file, error.strerror or str(error)) from error
         if mode is not None and _keeps_nothing(mode):
             continue
         if mode is not None and not stat.S_ISREG(mode):
-            raise OutputNotPossible(file, "it is a folder" if stat.S_ISDIR(mode) else "it is there and is no file")
+            raise OutputNotPossible(file, "it is a folder" if stat.S_ISDIR(mode) else "it exists, but is not a file")
         if not folder.is_dir():
             raise OutputNotPossible(file, f"{folder} is a file, not a folder")
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -68,12 +68,13 @@ def check_outputs(files: list[Path], overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def output_file(target: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
-    """A new file to write, which becomes `target` when the context ends well, and is gone where it does not (`whole_file`).
+    """A new file to write. It becomes `target` when the context ends without an error, else it is removed (`whole_file`).
 
-    Neither a full disk nor Ctrl-C leaves an empty or half file, or harms the one that is replaced. Where `target` is a symbolic
-    link, what it leads to is replaced. The folder is made. What keeps nothing, such as /dev/stdout, is written to as it is.
+    Neither a full disk nor Ctrl-C leaves an empty or incomplete file, or damages a file that is replaced. If `target` is a
+    symbolic link, the file that it leads to is replaced. The folder is created. Pipes and devices such as /dev/stdout are
+    written directly.
 
-    Raises OutputExists where `target` is there and may not be replaced, OSError.
+    Raises OutputExists if `target` exists and may not be replaced, or OSError.
     """
     if target.exists() and _keeps_nothing(target.stat().st_mode):
         with open(target, "wb") as file:
@@ -92,12 +93,12 @@ def output_file(target: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
 
 
 def _keeps_nothing(mode: int) -> bool:
-    """Whether it is a pipe or a terminal, in which nothing can be overwritten."""
+    """Whether a path is a pipe or a terminal, which has no content to overwrite."""
     return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
+    """The folder, or the nearest existing folder above it."""
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
     return folder

@@ -1,4 +1,4 @@
-"""A server of our own, for as long as a command takes: `bioengine up` as a process."""
+"""A temporary server for a command: `bioengine up` as a child process."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def own_server(settings: Settings, **environment: str) -> Iterator[subprocess.Po
     """Run a server until the context ends; it is ready when the context begins. Raises StackError, WrongEnvironment.
 
     Args:
-        settings: of the server.
-        environment: further variables.
+        settings: the server's settings.
+            environment: further environment variables.
     """
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
@@ -34,7 +34,7 @@ def own_server(settings: Settings, **environment: str) -> Iterator[subprocess.Po
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=errors,
-            # Not of our process group: after Ctrl-C we end it in order, once.
+            # Not in this process group: after Ctrl-C, this process stops it in order, once.
             start_new_session=True,
         )
         try:
@@ -50,11 +50,11 @@ def own_server(settings: Settings, **environment: str) -> Iterator[subprocess.Po
                 time.sleep(0.2)
             yield process
         finally:
-            process.communicate()  # closes its input, which ends it in order
+            process.communicate()  # closing its input makes it stop in order
 
 
 def why_not_ready(url: str) -> str | None:
-    """What keeps the server at `url` from working; None where it works. Raises WrongEnvironment."""
+    """Why the server at `url` is not ready; None if it is ready. Raises WrongEnvironment."""
     try:
         answer = get(f"{url}/health/readiness", 5)
         return None if answer.status_code == 200 else str(answer.json()["reason"])
@@ -63,6 +63,6 @@ def why_not_ready(url: str) -> str | None:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """What differs from the defaults, or may differ from our own environment, as the variables that set it."""
+    """The environment variables for all settings that differ from the defaults, or may differ from this process's environment."""
     values = settings.model_dump(mode="json", exclude_none=True, exclude={"triton_secret"})
     return {f"BIOENGINE_{name.upper()}": str(value) for name, value in values.items()}

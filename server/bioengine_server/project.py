@@ -17,10 +17,10 @@ _COPIES = _PACKAGE / "checkout"
 IS_INSTALLED = _COPIES.is_dir()
 
 PROJECT = _COPIES if IS_INSTALLED else _PACKAGE.parents[1]
-"""The folder that holds `deploy/` and the other parts."""
+"""The folder that contains `deploy/` and the other parts."""
 
 MODEL_REPOSITORY = PROJECT / "model_runner" / "bioengine_runner" / "model_repository"
-"""Triton's model `bioengine-model-runner`, as it comes."""
+"""The folder of the Triton model `bioengine-model-runner`."""
 
 
 def usual_environments() -> Path:

@@ -1,4 +1,4 @@
-"""Room on disks: whether there is enough to work, and whether an error says that there is none."""
+"""Free space on disks: whether it is enough, and whether an error says that a disk is full."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _MEGABYTE = 1 << 20
 
 
 def is_full(error: OSError) -> bool:
-    """Whether it says that a disk, or the user's share of it, is full."""
+    """Whether an OSError says that a disk, or the user's quota, is full."""
     return error.errno in _FULL
 
 
 def lack_of_room(folder: Path, least: int) -> str | None:
-    """What `folder` lacks, as the end of a sentence, where fewer than `least` bytes, or no files, can be written there.
+    """If fewer than `least` bytes, or no further files, can be written to `folder`, say so as the second half of a sentence.
 
     Raises OSError.
     """
@@ -25,5 +25,5 @@ def lack_of_room(folder: Path, least: int) -> str | None:
     if free < least:
         return f"is full ({free // _MEGABYTE} MB free, {-(-least // _MEGABYTE)} MB are needed)"
     if found.f_files and not found.f_favail:
-        return "is full (no more files can be made there)"
+        return "is full (no more files can be created there)"
     return None

@@ -30,7 +30,7 @@ _QUOTED = re.compile(r"""(["'])(.*?)\1\s*(?:#.*)?""")
 
 
 class SettingsFileRefused(StackError):
-    """A settings file cannot be used; the message says why, and what to do."""
+    """A settings file is refused; the message says why, and what to do."""
 
     code = "settings_file_refused"
 
@@ -43,18 +43,18 @@ class SettingsFile:
 
 @dataclass(frozen=True)
 class FileSettings:
-    """What the files say. `files`: those that were read, the one that wins first. `unreadable`: those that may not be read."""
+    """The content of the files. `files`: those that were read, by priority. `unreadable`: those without read permission."""
 
     home: Path
     files: tuple[SettingsFile, ...]
     unreadable: tuple[Path, ...]
 
     def get(self, name: str) -> str | None:
-        """A setting's value where neither a flag nor the environment has one."""
+        """A setting's value, for use if neither a flag nor the environment has one."""
         return next((file.values[name] for file in self.files if name in file.values), None)
 
     def source(self, name: str) -> Path | None:
-        """The file that has it."""
+        """The file that contains a setting."""
         return next((file.path for file in self.files if name in file.values), None)
 
 
@@ -62,7 +62,7 @@ def read_settings_files(home: Path | str | None = None) -> FileSettings:
     """Read the settings files. Raises SettingsFileRefused.
 
     Args:
-        home: of the flag; None: that of the environment, of the machine's file, or the default.
+        home: the flag's value; None for the home in the environment, in the machine's file, or the default.
     """
     location = os.environ.get(LOCATION, MACHINE_FILE)
     unreadable: list[Path] = []
@@ -90,13 +90,15 @@ def _read(path: Path, unreadable: list[Path]) -> SettingsFile | None:
 
 
 def _check_safe(path: Path, found: os.stat_result) -> None:
-    """It decides what is run and who is let in: nobody but root and this user may have written it."""
+    """Check that only root and this user can write the file, because it decides what is run and who has access."""
     if not stat.S_ISREG(found.st_mode):
-        raise SettingsFileRefused(f"The settings file {path} is not used: it is no file.")
+        raise SettingsFileRefused(
+            f"The settings file {path} is not used, because it is not a file. Remove it, or replace it by a file."
+        )
     if found.st_uid not in (0, os.getuid()):
         raise SettingsFileRefused(
             f"The settings file {path} is not used: it belongs to another user (number {found.st_uid}). Run the command as that "
-            f"user, or have the file for yourself: sudo chown {os.getuid()} '{path}'"
+            f"user, or take over the file: sudo chown {os.getuid()} '{path}'"
         )
     if found.st_mode & 0o022:
         raise SettingsFileRefused(f"The settings file {path} is not used: others can write to it. chmod go-w '{path}'")
@@ -105,7 +107,7 @@ def _check_safe(path: Path, found: os.stat_result) -> None:
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    """Where the file has its name; where it is a link, also those that the link leads through, and the file's own."""
+    """The folder of the file; if the file is a link, also the folders that the link leads through, and that of its target."""
     yield path.parent
     for _ in range(_MAX_LINKS):
         if not path.is_symlink():
@@ -115,7 +117,7 @@ def _folders(path: Path) -> Iterator[Path]:
 
 
 def _check_safe_folder(path: Path, folder: Path) -> None:
-    """Whoever owns a folder, or may write to it, can put another file into it, or a link. Raises SettingsFileRefused."""
+    """Check a folder, because its owner, and users who can write to it, could replace the file. Raises SettingsFileRefused."""
     found = folder.stat()
     others = f"The settings file {path} is not used: others can replace it, since"
     if found.st_uid not in (0, os.getuid()):
@@ -143,7 +145,7 @@ def _values(path: Path, text: str) -> dict[str, str]:
 
 
 def _value(text: str) -> str | None:
-    """Without quotes or comment; None: a quote is not closed, or something follows it."""
+    """The value without quotes and comment; None if a quote is not closed, or followed by text."""
     if text.startswith(("'", '"')):
         quoted = _QUOTED.fullmatch(text)
         return quoted[2] if quoted else None

@@ -1,4 +1,4 @@
-"""The names of all settings, and which of them was meant by one that there is not."""
+"""The names of all settings, and notes about variables that do nothing, such as misspelt names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PREFIX = "BIOENGINE_"
 
 OF_SERVER = frozenset(f"{PREFIX}{name.upper()}" for name in Settings.model_fields)
 
-# `bioengine_runner.settings`, which is in another environment: a test holds both to it.
+# The settings of `bioengine_runner.settings`, which is in another environment; a test keeps both consistent.
 OF_TRITON_ONLY = frozenset(
     f"{PREFIX}{name}"
     for name in (
@@ -31,29 +31,29 @@ OF_COMPOSE_ONLY = frozenset(
     )
 )  # fmt: skip
 
-PYTHON = "BIOENGINE_PYTHON"  # of the executable: no file is read before there is a Python
+PYTHON = "BIOENGINE_PYTHON"  # read by the executable `bioengine`, before Python can read any settings file
 HOME = "BIOENGINE_HOME"
 TOKEN = "BIOENGINE_TOKEN"  # of `run` and `register`
 
-# What our own processes tell each other.
+# Variables that the project's own processes pass to each other.
 _INNER = frozenset({"BIOENGINE_BOOT_FOLDER", "BIOENGINE_DIE_WITH_PARENT"})
 
 KNOWN = OF_SERVER | OF_TRITON_ONLY | OF_COMPOSE_ONLY | {PYTHON, TOKEN, LOCATION}
 
 
 def remarks(files: FileSettings) -> Iterator[str]:
-    """A line for each setting, of the environment or a file, that does nothing, and for each file that may not be read."""
+    """A line for each setting in the environment or a file that has no effect, and for each file that cannot be read."""
     for path in files.unreadable:
-        yield f"The settings file {path} is not used: you may not read it."
+        yield f"The settings file {path} is not used, because you do not have permission to read it."
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in KNOWN | _INNER:
             yield f"There is no setting {name}, so it does nothing.{_meant(name)}"
     for file in files.files:
         for name in file.values:
             if name in (PYTHON, LOCATION):
-                yield f"{name} does nothing in {file.path}: it has to be a variable of the environment."
+                yield f"{name} does nothing in {file.path}: it has to be an environment variable."
             elif name == HOME and file.path == files.home / HOME_FILE:
-                yield f"{HOME} does nothing in {file.path}, which is found by it. Set it in /etc/bioengine.env."
+                yield f"{HOME} does nothing in {file.path}, because that file is found by it. Set it in /etc/bioengine.env."
             elif name in (OF_COMPOSE_ONLY | OF_TRITON_ONLY) - OF_SERVER:
                 yield f"{name} does nothing in {file.path}: it is a setting of the containers, whose file is .env."
             elif name not in KNOWN:

@@ -1,4 +1,4 @@
-"""A first call to paste, printed when the stack is ready."""
+"""A first program for the user to paste, printed when the stack is ready."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _USUAL_SIZE = 256  # pixels
 
 
 def first_call(settings: Settings) -> str:
-    """A program that runs a stored model with one input: that which comes with the project, else another, else the probe's."""
+    """A program that runs a stored model with one input: the bundled one, or else another, or else the probe's model."""
     stored = [model.manifest for model in ModelStore(settings.store).models()]
     fitting = [manifest for manifest in stored if usable_weights(manifest, settings.trusted) and len(manifest.inputs) == 1]
     chosen = min(fitting, key=lambda manifest: (manifest.id == PROBE_MODEL, manifest.id != _MODEL))
@@ -40,7 +40,7 @@ def first_call(settings: Settings) -> str:
 
 
 def _size(axis: Axis) -> int:
-    """A size that the axis takes, for images about the usual one."""
+    """A size that the axis allows, close to the usual size of images."""
     if axis.type != SPACE or not axis.step or axis.min >= _USUAL_SIZE:
         return axis.min
     return axis.min + math.ceil((_USUAL_SIZE - axis.min) / axis.step) * axis.step

@@ -1,6 +1,6 @@
-"""The whole stack in one process and its Triton: `bioengine up`.
+"""The whole stack, one process and its Triton: `bioengine up`.
 
-home and port taken -> leftovers swept -> Triton starts | Hypha serves -> triton-client registered -> probed -> ready
+lock home and port -> clean up after earlier starts -> start Triton | start Hypha -> register triton-client -> probe -> ready
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ from bioengine_server.workers.triton_worker import TritonWorker
 
 logger = logging.getLogger(__name__)
 
-# All of a stop together; a second Ctrl-C does not wait.
+# The time limit for a stop as a whole; a second Ctrl-C ends the process at once.
 _STOP_PATIENCE = 9.0  # seconds
 _BACKGROUND_PATIENCE = 1.0  # seconds
-_LAST_ANSWERS = 0.3  # seconds that the answers to what was under way have to leave
+_LAST_ANSWERS = 0.3  # seconds in which answers to the last requests have to be sent
 
 
 async def run_stack(settings: Settings, on_start: Callable[[str], None], on_ready: Callable[[], None]) -> bool:
-    """Run Hypha, and Triton where it is embedded, until SIGINT or SIGTERM. Returns whether the process is to start again.
+    """Run Hypha, and Triton if it is embedded, until SIGINT or SIGTERM. Returns whether the process has to be restarted.
 
     Args:
-        settings: all that can be chosen.
-        on_start: told of each part that is started.
+        settings: the server's settings.
+        on_start: called with the name of each part that is started.
         on_ready: called when the first probe has succeeded.
 
     Raises StackError.
@@ -149,7 +149,7 @@ class StackWatcher(Watcher):
 
     def on_away(self) -> None:
         if self._readiness.reason is None:
-            self._readiness.fail("the inference server does not answer; if it has ended, it is being started again")
+            self._readiness.fail("the inference server does not answer; if it has ended, it is being restarted")
 
 
 @contextlib.asynccontextmanager
@@ -161,7 +161,7 @@ async def _service_on_triton(
     readiness: Readiness,
     on_start: Callable[[str], None],
 ) -> AsyncIterator[TritonClient]:
-    """The service in front of an embedded Triton, which runs meanwhile, or of the one that the settings name."""
+    """The service for an embedded Triton, which runs during the context, or for the Triton in the settings."""
     async with contextlib.AsyncExitStack() as parts:
         await asyncio.to_thread(install_shipped_models, settings)
         if settings.triton == "embedded":
@@ -170,7 +170,7 @@ async def _service_on_triton(
             on_start(f"Triton on {triton.url} (log: {triton.log_file})")
             triton.start()
             parts.push_async_callback(triton.stop)
-            # Not only after Hypha has ended: both take their seconds.
+            # Not only after Hypha has ended, because both need seconds to stop.
             await parts.enter_async_context(background(_stop_with(stop, triton)))
             url, restart = triton.url, triton.restart
         else:
@@ -189,7 +189,7 @@ async def _service_on_triton(
 async def service_for(
     settings: Settings, access: Access, triton_url: str, secret: str, public_url: str, watcher: Watcher, files_url: str = ""
 ) -> AsyncIterator[TritonClient]:
-    """The service in front of a Triton, whose model runner is kept healthy meanwhile."""
+    """The service for a Triton, whose model runner is kept healthy during the context."""
     api = TritonApi(triton_url, secret, settings.run_timeout)
     runner = Runner(api, watcher)
     shared = SharedTensors(settings.tensor_folder, is_own=settings.triton == "embedded")
@@ -208,19 +208,19 @@ async def service_for(
 
 
 async def run_registration(settings: Settings, hypha_url: str, token: str) -> None:
-    """Offer the Triton of the settings in the Hypha at `hypha_url`, until SIGINT or SIGTERM. Raises StackError."""
+    """Offer the Triton in the settings in the Hypha server at `hypha_url`, until SIGINT or SIGTERM. Raises StackError."""
     stop = stop_on_signals()
     if not settings.triton_is_elsewhere:
-        raise StackError("Which Triton is to be offered? Name it with --triton URL, as `./bioengine triton` prints it.")
+        raise StackError("No Triton to offer. Give its address with --triton URL, as `./bioengine triton` prints it.")
     secret = external_secret(settings)
     if not settings.store.is_dir():
         raise StackError(
-            f"There are no models in the home {settings.home}. Name the home of the Triton that is to be offered, with "
-            "BIOENGINE_HOME: the models are looked up there."
+            f"There are no models in the home {settings.home}. Set BIOENGINE_HOME to the home of the Triton that is "
+            "offered: its models are looked up there."
         )
     if not settings.debug:
         hide_tracebacks()
-    # Whoever calls has come through the other server's door; who needs a token, and what is known of it, is known there.
+    # The other server has authenticated the callers, and knows which tokens are needed and valid.
     access = Access(settings.model_copy(update={"access": "open"}), registry=None)
     use_limited_rpc(access.size_limit)
     async with service_for(settings, access, settings.triton, secret, hypha_url, Watcher()) as service:
@@ -229,7 +229,7 @@ async def run_registration(settings: Settings, hypha_url: str, token: str) -> No
 
 
 async def run_triton(settings: Settings, on_start: Callable[[str], None]) -> None:
-    """Run Triton alone, for a registration service elsewhere, until SIGINT or SIGTERM. Raises StackError."""
+    """Run only Triton, for a separate registration process, until SIGINT or SIGTERM. Raises StackError."""
     stop = stop_on_signals()
     with own_home(settings):
         names = PlainNames(settings.plain_names)
@@ -245,7 +245,7 @@ async def run_triton(settings: Settings, on_start: Callable[[str], None]) -> Non
 
 
 def external_secret(settings: Settings) -> str:
-    """The secret of a Triton that others start. Raises StackError."""
+    """The secret of a Triton that is not started by this process. Raises StackError."""
     if settings.triton_secret_file is not None:
         return kept_secret(settings.triton_secret_file)
     secret = settings.triton_secret.get_secret_value() if settings.triton_secret else ""
@@ -253,13 +253,12 @@ def external_secret(settings: Settings) -> str:
         "BIOENGINE_TRITON_SECRET",
         secret,
         "Set the same secret, or the same file with it (BIOENGINE_TRITON_SECRET_FILE), here and where Triton is started; "
-        "one is made by: "
-        "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'",
+        "create one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'",
     )
 
 
 def install_shipped_models(settings: Settings) -> None:
-    """Have the models that come with the project in the store: the readiness probe's, and one for a first result."""
+    """Make sure that the bundled models are in the store: the readiness probe's, and one for a first result."""
     store = ModelStore(settings.store)
     store.renew_manifests()
     store.install_shipped()
@@ -267,7 +266,7 @@ def install_shipped_models(settings: Settings) -> None:
 
 @contextlib.contextmanager
 def own_home(settings: Settings) -> Iterator[str]:
-    """Hold the home and its run dir for this process alone; gives the server's name. Raises StackError."""
+    """Lock the home and its run dir for this process, and return the server's name. Raises StackError."""
     try:
         settings.store.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -275,7 +274,7 @@ def own_home(settings: Settings) -> Iterator[str]:
             f"The home {settings.home} cannot be made: {error.strerror}. Choose another with --home FOLDER."
         ) from error
     folder = settings.node_folder
-    if "?" in str(folder):  # SQLAlchemy ends the path of Hypha's database there
+    if "?" in str(folder):  # SQLAlchemy would cut the path of Hypha's database there
         raise StackError(f"The run dir {folder} has a '?' in its name. Choose another with BIOENGINE_RUN_DIR.")
     try:
         make_private(folder)
@@ -285,10 +284,10 @@ def own_home(settings: Settings) -> Iterator[str]:
         ) from error
     check_room(settings)
     with contextlib.ExitStack() as locks:
-        with contextlib.suppress(OSError):  # a file system without locks; it is kept fresh as well
+        with contextlib.suppress(OSError):  # a file system without locks; the folder's times are updated too
             locks.enter_context(locked(folder))
         locks.enter_context(_owned(folder, settings))
-        # Also where two with one home name different run dirs: they would end each other's Triton.
+        # Needed even if two servers with the same home use different run dirs: they would stop each other's Triton.
         if folder != settings.usual_node_folder:
             with contextlib.suppress(OSError, UnsafeFolder):
                 make_private(settings.usual_node_folder)
@@ -298,8 +297,8 @@ def own_home(settings: Settings) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _owned(folder: Path, settings: Settings) -> Iterator[None]:
-    """Hold a folder on the node for this process alone. Raises HomeInUse, OSError."""
-    # On the node and not in the home, which may be on a network file system.
+    """Lock a folder on this node for this process. Raises HomeInUse, OSError."""
+    # On this node, not in the home, which may be on a network file system.
     with open(os.open(folder / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as owner:
         try:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -320,7 +319,7 @@ def stop_on_signals() -> asyncio.Event:
         if stop.is_set():
             os._exit(1)
         stop.set()
-        # The kernel then ends Triton too (see bioengine_runner.launch); the next start sweeps the rest.
+        # The kernel then kills Triton too (see bioengine_runner.launch); the next start cleans up the rest.
         loop.call_later(_STOP_PATIENCE, os._exit, 1)
 
     for signal_number in (signal.SIGINT, signal.SIGTERM):
@@ -336,7 +335,7 @@ async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
-        # Not for ever: a call through hypha-rpc that is cancelled while its other side is away may not end.
+        # With a time limit: a hypha-rpc call that is cancelled while its other side is disconnected may never end.
         await asyncio.wait({task}, timeout=_BACKGROUND_PATIENCE)
 
 

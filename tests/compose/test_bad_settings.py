@@ -90,7 +90,7 @@ def test_a_disk_without_room(engine: Engine) -> None:
     environment = {"BIOENGINE_TRITON": "http://triton:8000", "BIOENGINE_TRITON_SECRET_FILE": f"{LINK}/secret"}
     room = {**tmpfs(LINK), "/var/lib/bioengine": "uid=10001,gid=10001,size=64k"}
     outcome = run(engine, "server", environment=environment, tmpfs=room)
-    assert_told(outcome, "No space left on device", "make room")
+    assert_told(outcome, "No space left on device", "free space")
 
 
 def test_a_port_that_is_taken(own_project: Project) -> None:

@@ -88,7 +88,9 @@ def test_what_stands_in_the_env_file_alone_is_named_and_not_taken_for_the_settin
     monkeypatch.setenv("BIOENGINE_PORT", "9998")
     found = Setup.from_environment(Settings(), file)
     finding = only(installation.env_file(found))
-    assert finding.verdict == "note" and finding.found.startswith("BIOENGINE_ACCELERATOR, BIOENGINE_ACCESS: only for the containers")
+    assert finding.verdict == "note" and finding.found.startswith(
+        "BIOENGINE_ACCELERATOR, BIOENGINE_ACCESS: only for the containers"
+    )
     assert found.settings.port == 9998 and found.wants_gpu == "BIOENGINE_ACCELERATOR=cuda for the containers"
     assert list(installation.env_file(Setup.from_environment(Settings(), tmp_path / "none"))) == []
 

@@ -74,7 +74,7 @@ def test_what_can_be_known_before_is_said_before(tmp_path: Path) -> None:
     (tmp_path / "folder.tif").mkdir()
     for name, reason in [
         ("file/x.tif", "is a file, not a folder"),
-        ("dangling.tif", "a link to nowhere.tif, which is not there"),
+        ("dangling.tif", "a link to nowhere.tif, which does not exist"),
         ("folder.tif", "it is a folder"),
         ("x" * 300 + ".tif", "File name too long"),
     ]:

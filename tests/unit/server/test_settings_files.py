@@ -187,7 +187,7 @@ def test_unknown_names_are_told_once_with_the_nearest(
             ("BIOENGINE_ACESS", "Did you mean BIOENGINE_ACCESS?"),
             ("BIOENGINE_OFLINE", str(home), "Did you mean BIOENGINE_OFFLINE?"),
             ("BIOENGINE_HOME does nothing in", "/etc/bioengine.env"),
-            ("BIOENGINE_PYTHON does nothing in", "a variable of the environment"),
+            ("BIOENGINE_PYTHON does nothing in", "an environment variable"),
             ("BIOENGINE_GPUS does nothing in", ".env"),
             ("no setting QQ", "docs/settings.md"),
         ],
