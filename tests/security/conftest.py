@@ -20,7 +20,7 @@ from tests.security.witness import Witness
 from tests.stack.conftest import filled_home, own_home, stack, token_stack
 from tests.stack.harness import ROOT, Stack, fill_home
 
-__all__ = ["filled_home", "token_stack", "own_home", "siege", "stack", "witness"]
+__all__ = ["filled_home", "own_home", "siege", "stack", "token_stack", "witness"]
 
 _CHANGED = [
     (hypha_rpc.rpc, "index_object"),

@@ -13,7 +13,7 @@ import pytest
 import requests
 from hypha_rpc import connect_to_server
 
-from tests.stack.harness import ROUTER, Stack, fill_home, snail, wait_for
+from tests.stack.harness import RUNNER, Stack, fill_home, snail, wait_for
 
 ONE_HOUR = 3600
 IN_TILES = np.full((1, 1, 40, 4), 1.0, np.float32)
@@ -41,7 +41,7 @@ class Run:
     def __init__(self, triton: Any, image: np.ndarray) -> None:
         self.told: list[dict[str, Any]] = []
         request = {"model_id": "slow-snail", "inputs": [image]}
-        running = triton.execute(inputs=[request], model_name=ROUTER, serialization="imjoy", progress=self._listen)
+        running = triton.execute(inputs=[request], model_name=RUNNER, serialization="imjoy", progress=self._listen)
         self._task = asyncio.ensure_future(running)
 
     def _listen(self, event: dict[str, Any]) -> None:

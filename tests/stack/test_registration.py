@@ -38,7 +38,7 @@ def test_a_home_without_models_offers_none(tmp_path: Path) -> None:
     arguments = ("register", "http://127.0.0.1:9", "--triton", "unix:/nowhere")
     home, secret = str(tmp_path / "nothing"), secrets.token_urlsafe(48)
     done = bioengine(*arguments, BIOENGINE_HOME=home, BIOENGINE_TOKEN="x", BIOENGINE_TRITON_SECRET=secret)
-    assert done.returncode == 1 and "Name the home of the Triton that is to be offered" in done.stderr
+    assert done.returncode == 1 and "Set BIOENGINE_HOME to the home of the Triton that is offered" in done.stderr
     assert not (tmp_path / "nothing").exists()
 
 

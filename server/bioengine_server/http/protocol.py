@@ -35,7 +35,7 @@ _SLICE, _PLAIN_SLICE = 1 << 14, 1 << 16
 
 
 def protocols(connections: Connections) -> dict[str, Any]:
-    """Arguments of `uvicorn.Config` for guarded ends of HTTP and of websockets.
+    """Arguments of `uvicorn.Config` for HTTP and websocket protocols with time limits and a bound of connections.
 
     Args:
         connections: where they are counted.
