@@ -224,8 +224,8 @@ def test_options_that_are_wrong(more: dict[str, Any], reason: str) -> None:
 @pytest.mark.parametrize(
     ("datatype", "data", "reason"),
     [
-        ("FP32", [0] * 5, "has 5 values and not 6"),
-        ("FP32", [[0, 0, 0], [0, 0]], "has 5 values and not 6"),
+        ("FP32", [0] * 5, "has 5 values, not 6"),
+        ("FP32", [[0, 0, 0], [0, 0]], "has 5 values, not 6"),
         ("FP32", [0, [0], 0, 0, 0, 0], "has values and lists side by side"),
         ("FP32", 5, "has to be a list"),
         ("FP32", [True] * 6, "has to be numbers"),

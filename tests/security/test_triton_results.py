@@ -47,7 +47,7 @@ def test_what_json_does_not_have() -> None:
     assert as_json("FP32", [3], np.array([np.nan, 1, np.inf], np.float32).tobytes()) == [None, 1.0, None]
     assert as_json("BYTES", [2], b"\2\0\0\0\xc3\xa9\0\0\0\0") == ["é", ""]
     for datatype, data in (("BYTES", b"\1\0\0\0\xff"), ("BF16", b"\0\0")):
-        with pytest.raises(BadInference, match="ask for binary_data of it"):
+        with pytest.raises(BadInference, match="request binary_data for it"):
             as_json(datatype, [1], data)
 
 
@@ -64,7 +64,7 @@ def test_outputs_of_both_kinds_stay_apart() -> None:
 
 def test_a_result_of_too_many_values_is_refused_by_its_header() -> None:
     header, _ = result(("a", "UINT8", [MAX_JSON_RESULT], b""), ("b", "UINT8", [1], b""))
-    with pytest.raises(BadInference, match="JSON may have 2000000: ask for binary_data"):
+    with pytest.raises(BadInference, match="JSON may have 2000000: request binary_data"):
         parse_header(header, lambda name: True)
     assert parse_header(header, lambda name: name == "b")
 
@@ -81,7 +81,7 @@ def test_triton_takes_no_memory_for_a_large_result_as_json(stack: Stack, paramet
     (triton,) = [child for child in children if child.name() == "tritonserver"]
     before = triton.memory_info().rss
     answer = requests.post(f"{stack.url}/triton/v2/models/label-doubler/infer", body, headers=headers, timeout=120)
-    assert answer.status_code == 400 and "ask for binary_data" in answer.text, answer.text
+    assert answer.status_code == 400 and "request binary_data" in answer.text, answer.text
     assert triton.memory_info().rss - before < 3e9  # of which the tensors themselves are a half
 
 

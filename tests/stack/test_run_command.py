@@ -93,12 +93,12 @@ def test_run_errors(stack: Stack, tmp_path: Path) -> None:
     for arguments, expected in [
         (["no-such-animal", "x.npy", "-o", out, *url], "No model 'no-such-animal' on this server"),
         ([MODEL, "nowhere.tif", "-o", out, *url], "nowhere.tif cannot be read: No such file or directory"),
-        ([MODEL, "x.npy", "-o", out, "--axes", "zyx", *url], "with --axes, a letter for each: --axes yx."),
+        ([MODEL, "x.npy", "-o", out, "--axes", "zyx", *url], "with --axes, one letter for each: --axes yx."),
         ([MODEL, "x.npy", "x.npy", "-o", out, *url], "The model takes 1 image at a time (image), but 2 were given"),
-        ([MODEL, "x.npy", "-o", f"{tmp_path}/o.jpg", *url], "Name a file that ends in .tif, .npy, .png, .csv, or a folder"),
-        ([MODEL, "x.npy", "-o", f"{tmp_path}/o.png", *url], "a PNG holds one channel or three, and there are 2"),
-        (["score-scout", "x.npy", "-o", out, *url], "Name a file that ends in .csv or .npy, or a folder"),
-        (["label-doubler", "unit.npy", "-o", out, *url], "values from 0 to 1, and the model takes uint8"),
+        ([MODEL, "x.npy", "-o", f"{tmp_path}/o.jpg", *url], "Give a file that ends in .tif, .npy, .png, .csv, or a folder"),
+        ([MODEL, "x.npy", "-o", f"{tmp_path}/o.png", *url], "a PNG holds one channel or three, but there are 2"),
+        (["score-scout", "x.npy", "-o", out, *url], "Give a file that ends in .csv or .npy, or a folder"),
+        (["label-doubler", "unit.npy", "-o", out, *url], "values from 0 to 1, but the model takes uint8"),
         ([MODEL, "x.npy", "-o", out, "--server-url", stack.url.removeprefix("http://")], f"Write {stack.url}."),
         ([MODEL, "x.npy", "-o", out, "--server-url", stack.url.replace("http", "https")], f"Use {stack.url} "),
         (

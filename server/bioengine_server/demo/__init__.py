@@ -1,1 +1,1 @@
-"""A first look without any image: nuclei that are drawn, and the model that finds them."""
+"""A demo without an image: it draws synthetic nuclei and segments them with a bundled model."""

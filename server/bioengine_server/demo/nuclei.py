@@ -1,6 +1,6 @@
-"""Draw fluorescence images of nuclei, with the truth: touching nuclei, an uneven background, photon noise.
+"""Draw fluorescence images of nuclei, with the ground truth: touching nuclei, an uneven background, photon noise.
 
-NumPy alone, since the model's training draws them too, in an environment of its own.
+It uses only NumPy, because the model's training draws them too, in its own environment.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _OFFSET = 100.0  # counts that the camera adds
 
 @dataclass(frozen=True)
 class DrawnImage:
-    """An image and its truth. `image`: uint16 (y, x), counts. `labels`: int32 (y, x), 0 outside of nuclei."""
+    """An image and its ground truth. `image`: uint16 (y, x), counts. `labels`: int32 (y, x), 0 outside of nuclei."""
 
     image: np.ndarray
     labels: np.ndarray
@@ -33,13 +33,13 @@ def draw(seed: int, size: int = 256) -> DrawnImage:
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:
-    """Dice's coefficient of two masks: twice what both have, by what each has. 1 where both are empty."""
+    """The Dice coefficient of two masks: twice the intersection, divided by the sum of both. 1 if both are empty."""
     total = int(one.sum()) + int(other.sum())
     return 2.0 * int(np.logical_and(one, other).sum()) / total if total else 1.0
 
 
 def _nuclei(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Labels of nuclei, most of them beside another one."""
+    """Labels of nuclei, most of which touch another one."""
     y, x = np.mgrid[:size, :size].astype(np.float64)
     labels = np.zeros((size, size), np.int32)
     placed: list[tuple[float, float, float]] = []
@@ -65,7 +65,7 @@ def _nuclei(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Light that no nucleus gave: a tilted illumination and a few wide clouds, brighter in places than nuclei elsewhere."""
+    """The background: uneven illumination and a few wide clouds, in places brighter than nuclei elsewhere."""
     y, x = np.mgrid[:size, :size] / size
     angle = rng.uniform(0, 2 * np.pi)
     light = rng.uniform(50, 120) * (1 + np.cos(angle) * (x - 0.5) + np.sin(angle) * (y - 0.5))

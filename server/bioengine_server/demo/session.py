@@ -1,4 +1,4 @@
-"""A server for a demo: the one that runs, or one of its own for as long as it takes."""
+"""A server for the demo: the running one, or a temporary one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def running_server(settings: Settings, url: str | None = None) -> Iterator[str]:
     """The URL of a server that is ready. Raises StackError, NotABioEngine and the others of `check_address`.
 
     Args:
-        settings: name the usual server, and the home for one of our own.
-        url: of a server that must be there.
+        settings: contain the address of the usual server, and the home for a temporary one.
+        url: the URL of a server that has to be running; None to use the usual one, or a temporary one.
     """
     if url is not None:
         url = url.rstrip("/")
@@ -31,7 +31,7 @@ def running_server(settings: Settings, url: str | None = None) -> Iterator[str]:
         yield settings.url
         return
     (port,) = free_ports(1)
-    # For this command, which has no token for it: on loopback, and not longer than it runs.
+    # Only for this command, which has no token: on loopback, and only as long as the command runs.
     own = settings.model_copy(update={"host": "127.0.0.1", "port": port, "access": "auto"})
     with own_server(own):
         yield own.url

@@ -1,7 +1,7 @@
-"""uvicorn's ends of connections, with deadlines for what their clients owe them, and a bound of connections.
+"""uvicorn's protocols, with time limits for the parts of a request, and a limit of connections.
 
-uvicorn 0.54 waits for ever for a header, for the handshake of a websocket, and for the rest of a body that nobody reads, from any
-number of connections.
+uvicorn 0.54 waits forever for a header, for a websocket handshake, and for the rest of a body that nobody reads, on any number of
+connections.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from bioengine_server.http.security_headers import SAFE_HEADERS
 from bioengine_server.log_once import OnceFilter
 
 HEADER_TIMEOUT = 15.0
-"""Seconds that the header of a request may take, from the connection or its first byte to its last."""
+"""Seconds in which the header of a request has to arrive, from the connection or its first byte to its last."""
 
 HANDSHAKE_TIMEOUT = 60.0
-"""Seconds that the handshake of a websocket may take, with what the server itself does for it."""
+"""Seconds that the handshake of a websocket may take, including the server's own work for it."""
 
 LINGER = 5.0
-"""Seconds in which what is left of a body may come, after the answer."""
+"""Seconds in which the rest of a body has to arrive, after the response."""
 
 FLUSH_TIMEOUT = 60.0
-"""Seconds in which a client has to take something of what is left of an answer, when the connection is being closed."""
+"""Seconds in which a client has to read more of the response, when the connection is being closed."""
 
-# Bytes that are parsed at once: few where h11 works long on each, such as on a body in chunks of one byte.
+# Bytes that are parsed at once: few if h11 needs long for each, such as for a body in chunks of one byte.
 _SLICE, _PLAIN_SLICE = 1 << 14, 1 << 16
 
 
@@ -38,7 +38,7 @@ def protocols(connections: Connections) -> dict[str, Any]:
     """Arguments of `uvicorn.Config` for HTTP and websocket protocols with time limits and a bound of connections.
 
     Args:
-        connections: where they are counted.
+        connections: counts the open connections.
 
     Raises LibraryChanged.
     """
@@ -54,7 +54,7 @@ def protocols(connections: Connections) -> dict[str, Any]:
 
 
 def see_off(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-    """End a connection that is being closed where its client takes nothing more of what was written."""
+    """Abort a connection that is being closed if its client no longer reads what was written."""
     left = transport.get_write_buffer_size()
 
     def look() -> None:
@@ -79,7 +79,7 @@ def _plain_answer(status: bytes, text: str) -> bytes:
 
 
 class _Flow(uvicorn.Flow):
-    """Reading stays paused while something that was read is still to be parsed, whatever else wants it resumed."""
+    """Keeps reading paused while received data is still to be parsed, even if other code wants to resume it."""
 
     is_held = False
 
@@ -107,7 +107,7 @@ class _Flow(uvicorn.Flow):
 
 
 class _LimitedHttp(uvicorn.H11Protocol):
-    """A connection that carries requests, one after the other, until it becomes a websocket or ends."""
+    """A connection with requests, one after the other, until it becomes a websocket or ends."""
 
     open_connections: Connections
     flow: _Flow
@@ -131,10 +131,10 @@ class _LimitedHttp(uvicorn.H11Protocol):
             self._parse(data)
 
     def _parse(self, data: bytes) -> None:
-        """Parse a part of it now, and the rest when other connections have had their turn."""
+        """Parse a part of the data now, and the rest after other connections had their turn."""
         if self.transport.is_closing() or self._is_websocket:
             return
-        if self.conn.their_state is h11.DONE:  # a next request, sent before the answer to this one
+        if self.conn.their_state is h11.DONE:  # a further request, sent before the response to this one
             self._unparsed = data
             self.flow.hold()
             return
@@ -156,7 +156,7 @@ class _LimitedHttp(uvicorn.H11Protocol):
 
     @property
     def _is_plain_body(self) -> bool:
-        """Whether a body of a known length is expected, of which h11 takes any piece at once."""
+        """Whether a body of known length is expected, which h11 handles in pieces of any size."""
         return self.conn.their_state is h11.SEND_BODY and not any(name == b"transfer-encoding" for name, _ in self.headers)
 
     @property
@@ -179,7 +179,7 @@ class _LimitedHttp(uvicorn.H11Protocol):
         self._end_with(b"400 Bad Request", msg)
 
     def _watch(self) -> None:
-        """Begin or end the wait for a header, or for a body that nobody reads, by what has come."""
+        """Start or stop the time limit for a header, or for a body that nobody reads, depending on what has arrived."""
         if self._is_websocket:
             self._cancel_deadline()
         elif self.transport.is_closing():
@@ -211,7 +211,7 @@ class _LimitedHttp(uvicorn.H11Protocol):
     def _give_up(self) -> None:
         self._deadline = None
         if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
-            self._end_with(b"408 Request Timeout", f"The header of the request did not come within {HEADER_TIMEOUT:g} s.")
+            self._end_with(b"408 Request Timeout", f"The header of the request did not arrive within {HEADER_TIMEOUT:g} s.")
         else:
             self.transport.close()
             see_off(self.transport, self.loop)
@@ -222,7 +222,7 @@ class _LimitedHttp(uvicorn.H11Protocol):
             self._deadline = None
 
     def _end_with(self, status: bytes, text: str) -> None:
-        """Answer what is no request, and close."""
+        """Answer data that is not a valid request, and close."""
         if not self.transport.is_closing():
             self.transport.write(_plain_answer(status, text))
             self.transport.close()
@@ -245,9 +245,9 @@ class _LimitedWebSocket(uvicorn.WebSocketsSansIOProtocol):
         if self.transport.is_closing():
             return
         super().data_received(data)
-        # The whole header comes at once. uvicorn 0.54 says nothing where its parser does not take it.
+        # The whole header arrives at once. uvicorn 0.54 does not answer if its parser refuses it.
         if not self.handshake_initiated and not self.transport.is_closing():
-            text = "This is not a handshake of a websocket: its header is too large, or it has a body."
+            text = "This is not a valid websocket handshake: its header is too large, or it has a body."
             self.transport.write(_plain_answer(b"400 Bad Request", text))
             self.transport.close()
             see_off(self.transport, self.loop)
@@ -266,4 +266,4 @@ class _LimitedWebSocket(uvicorn.WebSocketsSansIOProtocol):
         if self.handshake_complete:
             self._deadline.cancel()
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
-            self.handshake_complete = True  # or uvicorn 0.54 takes every refusal for an error, and logs it
+            self.handshake_complete = True  # otherwise uvicorn 0.54 treats every refusal as an error and logs it

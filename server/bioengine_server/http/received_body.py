@@ -1,4 +1,4 @@
-"""A body that is received as a whole before anything waits for it: small ones in memory, large ones in a file without a name."""
+"""A body that is received completely before its request takes a place: small ones in memory, large ones in an unnamed file."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 _IN_MEMORY = 8 << 20  # bytes
-_STEP = 1 << 20  # bytes that are written or read at once, in a thread where it is a file
+_STEP = 1 << 20  # bytes that are written or read at once; for files, in a thread
 
 
 class Received:
-    """Bytes that came, to be read once they are complete.
+    """Received bytes, to be read once they are complete.
 
-    Use as a context manager; at its end they are gone.
+    Use it as a context manager; at its end the bytes are deleted.
     """
 
     def __init__(self, folder: Path) -> None:
         """
         Args:
-            folder: where large ones go.
+            folder: the folder for large bodies.
         """
         self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(folder))
         self.size = 0
@@ -32,7 +32,7 @@ class Received:
         self._file.close()
 
     async def take(self, parts: AsyncIterator[bytes | bytearray]) -> None:
-        """Take all of `parts`. Raises what it raises."""
+        """Receive all of `parts`. Raises what `parts` raises."""
         pending = bytearray()
         async for part in parts:
             pending += part
@@ -42,7 +42,7 @@ class Received:
         await self._write(pending)
 
     async def read(self) -> AsyncIterator[bytes]:
-        """The bytes, from the first on."""
+        """Yield the bytes from the beginning."""
         self._file.seek(0)
         while part := await self._read():
             yield part

@@ -1,7 +1,7 @@
-"""The one table of addresses: which paths answer, to which methods, to whom, and what becomes of a body.
+"""The route table: which paths are served, with which methods, who may use them, and how their bodies are read.
 
-Whoever must know an address asks the table: which do not exist (`allowed_routes`), who needs a token (`authentication`), what a
-link on a stranger's page may lead to (`host_and_origin`), whose bodies are read first (`body`), and the application's router.
+Everything that depends on the path uses this table: which paths do not exist (`allowed_routes`), which need a token
+(`authentication`), which a link on any web page may lead to (`host_and_origin`), how bodies are read (`body`), and the router.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from bioengine_server.http.errors import WrongMethod
 
 GET = ("GET", "HEAD")
 ANY = ()
-"""Every method; the handler refuses those that it does not take, in its own way."""
+"""All methods; the handler itself refuses those that it does not support."""
 
 Handler = Callable[[Request], object]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One address, or a family of them. `path`: a regular expression for all of the path."""
+    """One path, or a family of paths. `path`: a regular expression for the whole path."""
 
     path: str
     methods: tuple[str, ...]
     handler: Handler | None = None
-    """Gives a `Response`. None: Hypha answers."""
+    """Returns a `Response`. None if Hypha answers."""
     is_open: bool = False
     """Whether no token is ever needed."""
     is_document: bool = False
-    """Whether a link on a page of anybody may lead there, since to look at it changes nothing."""
+    """Whether a link on any web page may lead there, because reading it changes nothing."""
     is_websocket: bool = False
     any_spelling: bool = False
-    """Whether the path is also taken encoded, doubled or in capitals, so that nothing slips past to other routes: the handler
-    judges by the bytes that came. Else the path is spelled as it is here and in no other way."""
+    """Whether the entry also matches other spellings of the path (encoded, with double slashes, in capitals), so that they do not
+    reach other routes: the handler checks the original bytes. Otherwise only this exact spelling matches."""
     is_encoded: bool = False
-    """Whether the path has parts that come encoded, such as names of files."""
+    """Whether parts of the path may be percent-encoded, such as file names."""
 
     def matches(self, scope: Scope) -> bool:
-        """Whether a request is for this address, with whatever method."""
+        """Whether a request is for this path, with any method."""
         if self.is_websocket != (scope["type"] == "websocket"):
             return False
         path: str = scope["path"]
@@ -58,22 +58,22 @@ class Entry:
 
 
 class RouteTable:
-    """The addresses of one server."""
+    """The routes of one server."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self._entries = tuple(entries)
 
     def find(self, scope: Scope) -> Entry | None:
-        """The address that a request or websocket is for."""
+        """The entry for a request or websocket; None if there is none."""
         return next((entry for entry in self._entries if entry.matches(scope)), None)
 
     def routes(self) -> Iterator[Route]:
-        """What the application's router gets: the addresses that are answered here."""
+        """The routes for the application's router: those that are not answered by Hypha."""
         yield from (_TableRoute(self, entry, entry.handler) for entry in self._entries if entry.handler is not None)
 
 
 class _TableRoute(Route):
-    """One of the table's addresses, for Starlette; requests of every method come here, so that Hypha gets none of them."""
+    """An entry of the table as a Starlette route; it matches all methods, so that Hypha gets none of these requests."""
 
     def __init__(self, table: RouteTable, entry: Entry, handler: Handler) -> None:
         super().__init__("/{path:path}", handler, include_in_schema=False)
@@ -96,6 +96,6 @@ class _TableRoute(Route):
 
 
 def raw_path(scope: Scope) -> str:
-    """The path as it came, before anything is decoded or made shorter."""
+    """The path as it was sent, before it is decoded or normalised."""
     raw: bytes = scope.get("raw_path") or b""
     return raw.decode("latin-1").partition("?")[0]

@@ -1,4 +1,4 @@
-"""All addresses of the server in one table, and what every request passes on its way to them."""
+"""All routes of the server in one table, and the middleware in front of them."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def route_table(
     service: TritonClient | None,
     memory: BodyMemory,
 ) -> RouteTable:
-    """The addresses of a server.
+    """The routes of a server.
 
     Args:
         app: Hypha's application.
-        settings: of the server.
-        authenticator: says who asks.
-        health: says how the server is.
-        service: the service in this process; None: it is elsewhere, and Hypha hands its calls on.
-        memory: of all bodies together.
+        settings: the server's settings.
+        authenticator: identifies the caller.
+        health: answers the health routes.
+        service: the service in this process; None if it is in another process, to which Hypha passes calls.
+        memory: the memory for all bodies together.
     """
     service_path = f"{SERVICES}/{SERVICE_ID}"
     calls = None if service is None else ServiceCalls(authenticator, service, memory)
@@ -81,19 +81,19 @@ def route_table(
 def add_web(
     app: FastAPI, settings: Settings, authenticator: Authenticator, health: Health, service: TritonClient | None
 ) -> ASGIApp:
-    """Add routes and middleware; what is to be served is returned.
+    """Add routes and middleware, and return the application to be served.
 
     Args:
         app: Hypha's application, not started yet.
-        settings: of the server.
-        authenticator: says who is let in.
-        health: says how the server is.
-        service: the service in this process, if it is here.
+        settings: the server's settings.
+        authenticator: decides who may connect.
+        health: answers the health routes.
+        service: the service, if it is in this process.
     """
     memory = BodyMemory.beside(settings.max_request_size)
     table = route_table(app, settings, authenticator, health, service, memory)
     app.router.routes[:0] = table.routes()
-    # The last that is added sees a request first.
+    # The middleware that is added last gets a request first.
     app.add_middleware(
         CheckedFrames,
         limit_of=authenticator.access.size_limit,

@@ -1,14 +1,14 @@
-"""Headers of every answer, refusals included, that bound what a browser does with it."""
+"""Security headers for every response, including refusals, that limit what a browser does with it."""
 
 from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# An answer of the API is data: nothing in it is run, shown in a frame, or taken for another type. A page of the server's own
-# sets its own policy.
+# A response of the API is data: it must not be run, shown in a frame, or treated as another type. Pages of the server itself set
+# their own policy.
 SAFE_HEADERS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    # Pages of other origins read answers by CORS, which this does not touch; it stops what embeds them without asking.
+    # This does not affect pages of other origins that use CORS; it stops pages that embed responses without CORS.
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),

@@ -1,7 +1,7 @@
 """`triton-client` over plain HTTP: `/public/services/triton-client/{execute,get_config,get_status,cancel}`.
 
-Before Hypha's own routes of the same paths, which know no bounds and answer wrong arguments with 500. Arguments are MessagePack
-or JSON, gzipped or not, or, for GET, the query; the answer has the type of the request. Arrays are
+It replaces Hypha's own routes, which have no limits and answer wrong arguments with 500. Arguments are MessagePack or JSON,
+perhaps gzipped, or, for GET, the query; the response has the type of the request. Arrays are
 `{"_rtype": "ndarray", "_rvalue": bytes, "_rshape", "_rdtype"}`; in JSON `_rvalue` is base64.
 """
 
@@ -49,7 +49,7 @@ _EXPECTED = 'send one object that has the arguments by name, such as {"model_nam
 
 
 def services_list(app: FastAPI) -> Callable[[Request], Any]:
-    """The list of public services in the spelling that Hypha would redirect to the one that it knows."""
+    """Serve the list of public services also under the path that Hypha would redirect."""
 
     class SameList(Response):
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,9 +67,9 @@ class ServiceCalls:
     def __init__(self, authenticator: Authenticator, service: TritonClient, memory: BodyMemory) -> None:
         """
         Args:
-            authenticator: says who calls.
-            service: to call.
-            memory: for bodies.
+            authenticator: identifies the caller.
+            service: the service to call.
+            memory: the memory for bodies.
         """
         self._authenticator = authenticator
         self._service = service
@@ -91,7 +91,7 @@ class ServiceCalls:
         kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
         body, access = Rest(request.receive), self._authenticator.access
         try:
-            # Counted from here on: who may send one request has the server hold one body.
+            # The request is counted from here on, so that a caller with one allowed request cannot send two bodies at once.
             async with access.request(caller_of(request, self._authenticator)) as caller:
                 with self._memory.share() as take:
                     arguments = await _arguments(request, body, kind, access.size_limit(caller), take)
@@ -110,7 +110,7 @@ class ServiceCalls:
 
 @contextlib.contextmanager
 def _connected(request: Request) -> Iterator[Callable[[], bool]]:
-    """Whether the client of a request, whose body has been read, is still there."""
+    """Whether the client of a request is still connected, once the request's body has been read."""
 
     async def wait_until_gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -143,7 +143,7 @@ async def _arguments(request: Request, rest: Rest, kind: str, limit: SizeLimit, 
         reason = str(error)[:200] or type(error).__name__
         raise BadBody(f"it cannot be read as {kind} ({reason}); {_EXPECTED}") from error
     if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
-        raise BadBody(f"it is no object with arguments; {_EXPECTED}")
+        raise BadBody(f"it is not an object with arguments; {_EXPECTED}")
     return {key: value for key, value in arguments.items() if key != "context"}
 
 
@@ -154,7 +154,7 @@ def _answer(result: Any, kind: str) -> Response:
 
 
 def _json(body: bytearray) -> Any:
-    """What a body of JSON says, if it does not take many times its own memory. Raises ValueError and what `_from_json` does."""
+    """Decode a JSON body, unless it would take many times its size in memory. Raises ValueError, and what `_from_json` raises."""
     if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_VALUES:
         raise ValueError(f"it has more than {MAX_VALUES} values; send numbers as arrays")
     return json.loads(body, object_hook=_from_json, parse_int=_whole)
@@ -173,7 +173,7 @@ def _from_json(value: dict[str, Any]) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    """`value` with null for numbers that JSON does not have, which a model's own output may hold."""
+    """`value` with null for NaN and infinity, which JSON lacks and a model's output may contain."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

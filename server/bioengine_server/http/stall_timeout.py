@@ -1,6 +1,6 @@
-"""Clients that are gone without a word: a laptop that was closed, a cable that was pulled. Nobody is told of those.
+"""Time limits for clients that disappear without closing the connection, such as a closed laptop or an unplugged cable.
 
-And clients that send a byte now and then: to wait for a body takes no longer than it would at the least rate.
+They also end requests of clients that send very slowly: a body must arrive at a minimum rate.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_MIN_RATE = 10_000  # bytes a second, of a body, on the average; beyond what a client may be silent for
+_MIN_RATE = 10_000  # bytes per second of a body, on average, after the allowed time of silence
 
 
 class StallTimeout:
-    """ASGI middleware that takes a client which is silent amid its request, or takes nothing of the answer, for gone."""
+    """ASGI middleware that treats a client as disconnected if it stalls while it sends its request or reads the response."""
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
         self._app = app

@@ -2,9 +2,9 @@
 
     path -> allowed? -> caller -> counted -> header parsed -> tensors received -> admitted -> loaded -> to Triton, and back
 
-Health, metadata, configuration and inference; nothing else. The header that Triton gets is written anew from what was parsed
-(`http.triton_request`), and Triton gets nothing of a request before all of it is here and its tensors are what that header says.
-A request of `bioengine-model-runner` is answered by the dispatcher, as `execute` does it.
+Only health, metadata, configuration and inference are allowed. The header for Triton is written again from the parsed one
+(`http.triton_request`), and nothing is sent to Triton before the request is complete and its tensors match the header. Requests
+for `bioengine-model-runner` are answered by the dispatcher, as in `execute`.
 """
 
 from __future__ import annotations
@@ -68,17 +68,17 @@ _KEPT_HEADERS = ("content-type", "content-length", _HEADER_LENGTH)
 
 
 class TritonProxy:
-    """Answers every path that begins with `/triton`, in whatever spelling, so that nothing slips past to other routes."""
+    """Answers every path that begins with `/triton`, in any spelling, so that no spelling reaches other routes."""
 
     path = r"/[/.]*triton(?![\w-])"
 
     def __init__(self, authenticator: Authenticator, service: TritonClient, memory: BodyMemory, folder: Path) -> None:
         """
         Args:
-            authenticator: says who asks.
+            authenticator: identifies the caller.
             service: admits requests and loads models.
-            memory: for what is not kept in a file.
-            folder: where large bodies are kept until they are complete.
+            memory: the memory for bodies that are not stored in a file.
+            folder: the folder for large bodies until they are complete.
         """
         self._memory = memory
         self._authenticator = authenticator
@@ -116,7 +116,7 @@ class TritonProxy:
             return refusal(RuntimeError())
 
     async def _about(self) -> Response:
-        """Triton's metadata of itself: no extensions that are closed here, and no version, which says which holes it has."""
+        """Triton's metadata of itself, without closed extensions, and without the version, which tells its security holes."""
         answer = await self._api.open("GET", "/v2", None, {})
         try:
             about = await answer.json(content_type=None)
@@ -144,9 +144,9 @@ class TritonProxy:
             raise BadInference(f"its header has {len(header)} bytes beside binary tensors, expected at most {MAX_HEADER}")
         _check_length(request, asked, len(header), self._authenticator.access.size_limit(caller))
         tensors = counted(_joined(rest, stream), asked.streamed)
-        # All of it before a place of the model is taken: who sends slowly keeps nobody waiting.
+        # The whole body is received before the request takes a place of the model, so that slow clients do not delay others.
         if model == RUNNER and version not in ("", RUNNER_VERSION):
-            raise NoSuchModel(f"{RUNNER!r} has no version {version}; it has the version {RUNNER_VERSION} alone.")
+            raise NoSuchModel(f"{RUNNER!r} has no version {version}; it has only the version {RUNNER_VERSION}.")
         if model == RUNNER:
             return await self._run(asked, await _run_request(asked, tensors, take), caller)
         with Received(self._folder) as received:
@@ -157,12 +157,12 @@ class TritonProxy:
                 "content-type": "application/octet-stream",
                 "content-length": str(len(packed) + len(made) + received.size),
             }
-            # Triton answers when the model has run; to send the answer, however slowly it is read, takes no place.
+            # Triton answers when the model has run; while the response is sent, even slowly, the request needs no place.
             answer = await self._service.forward(model, version, partial(_body, [packed, made], received), headers, caller)
         return await _with_json(answer, asked) if asked.has_json else _TritonAnswer(answer)
 
     async def _run(self, asked: InferRequest, request: RunRequest, caller: Caller) -> Response:
-        """The answer to a request of the model runner, which the server gives itself."""
+        """The response to a request for the model runner, which the server itself answers."""
         result = await self._service.run(request, caller)
         content = await aside(message.size(result), _as_bytes_tensor, result)
         output = {"name": "result", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(content)}}
@@ -175,7 +175,7 @@ class TritonProxy:
 
 
 class _TritonAnswer(StreamingResponse):
-    """An answer of Triton, passed on as it comes."""
+    """Passes on a response of Triton while it arrives."""
 
     def __init__(self, answer: aiohttp.ClientResponse) -> None:
         kept = {name: answer.headers[name] for name in _KEPT_HEADERS if name in answer.headers}
@@ -190,12 +190,12 @@ class _TritonAnswer(StreamingResponse):
 
 
 async def _with_json(answer: aiohttp.ClientResponse, asked: InferRequest) -> Response:
-    """A result of Triton with those outputs as JSON that are wanted so. Raises BadInference, TritonUnavailable."""
+    """A result of Triton, with outputs as JSON where the client requests it. Raises BadInference, TritonUnavailable."""
     try:
         length = int(answer.headers.get(_HEADER_LENGTH, answer.headers.get("content-length", "")))
         document = parse_header(await answer.content.readexactly(length), asked.wants_json)
         if int(answer.headers.get("content-length", "0")) - length > MAX_JSON_RESULT_BYTES:
-            raise BadInference("its result is too large for one with JSON in it: ask for binary_data of all outputs")
+            raise BadInference("its result is too large for JSON outputs: request binary_data for all outputs")
         content = await answer.content.read()
     except (aiohttp.ClientError, asyncio.IncompleteReadError, OSError, TimeoutError) as error:
         raise TritonUnavailable(type(error).__name__) from error
@@ -210,7 +210,7 @@ async def _with_json(answer: aiohttp.ClientResponse, asked: InferRequest) -> Res
 def _allowed(request: Request) -> tuple[str, str, str, str]:
     """Kind, model, version and Triton's path of a request. Raises Forbidden.
 
-    Judged by the bytes that came, before anything is decoded or made shorter.
+    The check uses the original bytes of the path, before it is decoded or normalised.
     """
     raw = raw_path(request.scope)
     path = raw.removeprefix(_PREFIX)
@@ -221,13 +221,13 @@ def _allowed(request: Request) -> tuple[str, str, str, str]:
             return kind, groups.get("model") or "", groups.get("version") or "", path
     raise Forbidden(
         f"{request.method} {raw[:100]}",
-        "here clients can ask for the health of the server and of models, for metadata and configuration of models, and infer. "
+        "allowed are the health of the server and of models, for metadata and configuration of models, and infer. "
         "Spell the path plainly, such as /triton/v2/models/affable-shark/infer.",
     )
 
 
 async def _read_header(request: Request, stream: AsyncIterator[bytes], take: Take) -> tuple[bytes, bytes]:
-    """The JSON header of an inference request, and what came of the body after it. Raises BadBody, BodiesTooLarge."""
+    """The JSON header of an inference request, and the body received after it. Raises BadBody, BodiesTooLarge."""
     given = request.headers.get(_HEADER_LENGTH)
     if given is not None and (not given.isdecimal() or not given.isascii() or len(given) > 18 or int(given) > MAX_JSON):
         raise BadBody(f"Inference-Header-Content-Length is {given[:40]!r}, expected a number up to {MAX_JSON}")
@@ -246,9 +246,9 @@ async def _read_header(request: Request, stream: AsyncIterator[bytes], take: Tak
 
 
 def _check_length(request: Request, asked: InferRequest, header: int, limit: SizeLimit) -> None:
-    """Refuse a request of another length than its header says before anything of it goes on. Raises BadBody, TooLarge.
+    """Check the length of a request against its header before anything is passed on. Raises BadBody, TooLarge.
 
-    Where the length is not known beforehand, it shows on the way.
+    If the length is not known in advance, it is checked while the body arrives.
     """
     size = header + sum(segment.size for segment in asked.streamed)
     zipped = request.headers.get("content-encoding", "identity").strip().lower() not in ("identity", "")
@@ -260,12 +260,12 @@ def _check_length(request: Request, asked: InferRequest, header: int, limit: Siz
 
 
 async def _run_request(asked: InferRequest, tensors: AsyncIterator[bytes | bytearray], take: Take) -> RunRequest:
-    """What a request of the model runner is about, all of it read. Raises BadInference, BadBody, BodiesTooLarge."""
+    """Read a request for the model runner and decode it. Raises BadInference, BadBody, BodiesTooLarge."""
     if [(tensor.name, tensor.datatype) for tensor in asked.inputs] != [("kwargs", "BYTES")] or asked.inputs[0].segment.texts != 1:
         raise BadInference(f"{RUNNER} takes one input, `kwargs`, of the datatype BYTES with one element")
     for output in asked.outputs:
         if output.name != "result":
-            raise BadInference(f"{RUNNER} has the output `result` alone, and not {shown(output.name)!r}")
+            raise BadInference(f"{RUNNER} has only the output `result`, not {shown(output.name)!r}")
     content = bytearray(asked.from_json)
     async for part in tensors:
         take(len(part))
@@ -274,10 +274,10 @@ async def _run_request(asked: InferRequest, tensors: AsyncIterator[bytes | bytea
 
 
 def _decoded(content: bytearray) -> RunRequest:
-    """The request in an element of BYTES. Raises BadBody."""
+    """Decode the request in a BYTES element. Raises BadBody."""
     try:
         value = message.decode(memoryview(content)[4:])
-    except Exception as error:  # whatever MessagePack makes of a hostile body
+    except Exception as error:  # decoding a hostile body may raise anything
         raise BadBody("`kwargs` is not a MessagePack of a dict") from error
     try:
         return RunRequest.from_client(value)
@@ -286,7 +286,7 @@ def _decoded(content: bytearray) -> RunRequest:
 
 
 def _as_bytes_tensor(result: dict[str, Any]) -> bytes:
-    """An element of BYTES with a result in it."""
+    """A BYTES element that contains a result."""
     data = message.encode(result)
     return len(data).to_bytes(4, "little") + data
 

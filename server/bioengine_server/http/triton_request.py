@@ -1,11 +1,11 @@
-"""An inference request of Triton's protocol, parsed from what a client sent and written anew for Triton.
+"""Parse an inference request in Triton's protocol, check it, and write it again for Triton.
 
-    JSON header -> names, datatypes, shapes, parameters, each of its type and range -> header for Triton
-                   binary tensors: streamed, and counted on their way (`http.triton_tensors`)
-                   JSON tensors: made binary here
+    JSON header -> names, datatypes, shapes, parameters, all checked -> header for Triton
+                   binary tensors: streamed, and checked while they pass (`http.triton_tensors`)
+                   JSON tensors: converted to binary here
 
-Nothing that Triton reads of a request is the client's own text: it computes sizes in 64 bits, and believes what a header says of
-the bytes after it. The protocol: KServe v2, with Triton's binary tensor data extension.
+Triton never reads the client's own text, because it computes sizes in 64 bits, and trusts what a header says about the bytes
+after it. The protocol is KServe v2, with Triton's binary tensor data extension.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from bioengine_server.http.triton_tensors import DATATYPES, MAX_ELEMENTS, Segmen
 from bioengine_server.network.errors import Forbidden
 from bioengine_server.triton.infer_options import MAX_PRIORITY, MAX_SEQUENCE_ID, MAX_TEXTS, MAX_TIMEOUT, is_text, is_whole
 
-MAX_HEADER = 1_000_000  # bytes of a header that binary tensors follow
-MAX_JSON = 16_000_000  # bytes of a request whose tensors are JSON, which is unpacked here
+MAX_HEADER = 1_000_000  # bytes of a header before binary tensors
+MAX_JSON = 16_000_000  # bytes of a request with JSON tensors, which are decoded here
 MAX_JSON_VALUES = 2_000_000
 MAX_JSON_CONTAINERS = 200_000
 MAX_TENSORS = 64  # inputs of a request, and outputs
 MAX_AXES = 32
 MAX_NAME = 200  # characters
 
-_EXPECTED = "send what Triton's inference protocol has, as tritonclient does"
+_EXPECTED = "send a request in Triton's inference protocol, as tritonclient does"
 
-# By the place of a request where they mean something. Shared memory is among the rest.
+# The known parameters of each part of a request. All others, such as those for shared memory, are refused.
 _REQUEST_PARAMETERS = ("binary_data_output", "priority", "sequence_end", "sequence_id", "sequence_start", "timeout")
 _INPUT_PARAMETERS = ("binary_data_size",)
 _OUTPUT_PARAMETERS = ("binary_data", "classification")
@@ -41,7 +41,7 @@ _PARAMETERS = frozenset((*_REQUEST_PARAMETERS, *_INPUT_PARAMETERS, *_OUTPUT_PARA
 
 
 class BadInference(BioEngineError):
-    """A request for Triton that is not what its protocol has."""
+    """The inference request does not follow Triton's protocol."""
 
     code = "bad_inference"
 
@@ -51,7 +51,7 @@ class BadInference(BioEngineError):
 
 @dataclass(frozen=True)
 class Input:
-    """An input tensor: what Triton is told of it, and its bytes where they came as JSON."""
+    """An input tensor: its description for Triton, and its bytes if it was sent as JSON."""
 
     name: str
     datatype: str
@@ -59,7 +59,7 @@ class Input:
     size: int
     """Bytes."""
     data: bytes | None = None
-    """None: they are in the binary part of the request."""
+    """None if the data is in the binary part of the request."""
 
     @property
     def segment(self) -> Segment:
@@ -68,7 +68,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Output:
-    """An output that is wanted. `binary_data`: None, as the request says of all."""
+    """A requested output. `binary_data`: None if the request's setting for all outputs applies."""
 
     name: str
     binary_data: bool | None = None
@@ -76,7 +76,7 @@ class Output:
 
 @dataclass(frozen=True)
 class InferRequest:
-    """A request that is right in itself; whether it fits the model is for Triton to say."""
+    """A valid request; Triton itself checks whether it fits the model."""
 
     inputs: tuple[Input, ...]
     outputs: tuple[Output, ...] = ()
@@ -85,16 +85,16 @@ class InferRequest:
 
     @property
     def from_json(self) -> bytes:
-        """The tensors that came as JSON; they come first in what Triton gets."""
+        """The tensors that were sent as JSON; they are sent to Triton first."""
         return b"".join(tensor.data for tensor in self.inputs if tensor.data is not None)
 
     @property
     def streamed(self) -> list[Segment]:
-        """The tensors in the binary part, in their order."""
+        """The tensors in the binary part, in order."""
         return [tensor.segment for tensor in self.inputs if tensor.data is None]
 
     def header(self) -> bytes:
-        """The JSON header for Triton, which is always asked for binary outputs."""
+        """The JSON header for Triton; it always requests binary outputs."""
         ordered = sorted(self.inputs, key=lambda tensor: tensor.data is None)
         document: dict[str, Any] = {
             "inputs": [
@@ -122,7 +122,7 @@ class InferRequest:
         return any(self.wants_json(output.name) for output in self.outputs)
 
     def wants_json(self, name: str) -> bool:
-        """Whether the client wants an output as JSON, as the protocol has it where nothing else is said."""
+        """Whether the client requests an output as JSON, which is the protocol's default."""
         asked = next((output.binary_data for output in self.outputs if output.name == name), None)
         return not (self._binary_output if asked is None else asked)
 
@@ -132,11 +132,11 @@ class InferRequest:
 
 
 def parse(header: bytes, has_length: bool) -> InferRequest:
-    """The request in a JSON header.
+    """Parse the request in a JSON header.
 
     Args:
-        header: as it came.
-        has_length: whether the client said where it ends, which is needed where binary tensors follow.
+        header: the bytes of the header.
+        has_length: whether the client gave the header's length, which is needed if binary tensors follow.
 
     Raises BadInference; Forbidden for a parameter that is not for clients.
     """
@@ -156,7 +156,7 @@ def parse(header: bytes, has_length: bool) -> InferRequest:
 def _document(header: bytes) -> dict[str, Any]:
     """The JSON object in a header. Raises BadInference.
 
-    Values are counted before they are unpacked, since a list takes many times the memory of its two brackets.
+    Values are counted before they are decoded, because a list takes much more memory than its two brackets.
     """
     if header.count(b"[") + header.count(b"{") > MAX_JSON_CONTAINERS or header.count(b",") > MAX_JSON_VALUES:
         raise BadInference("its JSON has too many values; send tensors as binary data after the header")
@@ -176,7 +176,7 @@ def _no_constant(name: str) -> Any:
 
 
 def _refuse_parameters(document: dict[str, Any]) -> None:
-    """Raises Forbidden for a parameter that nobody knows, before anything else is said. Raises BadInference."""
+    """Raises Forbidden for an unknown parameter, before any other check; BadInference for parts of the wrong type."""
     items = [document]
     for key in ("inputs", "outputs"):
         tensors = document.get(key, [])
@@ -233,7 +233,7 @@ def _input(item: dict[str, Any], has_length: bool) -> Input:
         raise BadInference(
             f"the input {_shown(name)} has the shape {_shown(shape)}, expected a list of at most {MAX_AXES} sizes of 0 or more"
         )
-    # The product without zeros too: whoever multiplies in 64 bits must not go beyond them on the way.
+    # The product without zeros is checked too: a program that multiplies in 64 bits must not overflow at any step.
     if math.prod(size or 1 for size in shape) > MAX_ELEMENTS:
         raise BadInference(f"the input {_shown(name)} of shape {_shown(shape)} has more elements than any tensor can have")
     elements, item_size = math.prod(shape), DATATYPES[datatype]
@@ -266,7 +266,7 @@ def _output(item: dict[str, Any]) -> Output:
     _known(item, f"the output {_shown(name)}", ("name", "parameters"))
     parameters = _parameters(item, f"the output {_shown(name)}", _OUTPUT_PARAMETERS)
     binary, classes = parameters.get("binary_data"), parameters.get("classification", 0)
-    # Triton 2.51 ends where the output is one of BYTES, and sorts NaN as std::sort must not.
+    # Triton 2.51 crashes if the output has the datatype BYTES, and uses std::sort with NaN, which is undefined behaviour.
     if not is_whole(classes, 0):
         raise BadInference(
             f"classification of the output {_shown(name)} is {_shown(classes)}, and this server sorts no outputs into classes; "
@@ -300,7 +300,7 @@ def _request_parameters(given: dict[str, Any]) -> dict[str, int | str | bool]:
 
 
 def _shown(value: Any) -> str:
-    """A value in an error: short, and of long ones the type."""
+    """A value as an error message shows it; only its type if it is long."""
     if isinstance(value, str):
         return repr(value[:60])
     if isinstance(value, list) and len(value) <= MAX_AXES and all(is_whole(item, 2**70, -(2**70)) for item in value):

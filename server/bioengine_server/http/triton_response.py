@@ -1,6 +1,6 @@
-"""A result of Triton's protocol with its tensors as JSON, made from the binary one.
+"""Convert Triton's binary result to one with JSON tensors.
 
-Triton is always asked for binary tensors: for JSON it takes some 75 bytes of memory for each element, whoever asks.
+Triton is always asked for binary tensors, because it would need about 75 bytes of memory for each element in JSON.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from bioengine_server.http.triton_request import BadInference
 from bioengine_server.http.triton_tensors import DATATYPES
 
 MAX_JSON_RESULT = 2_000_000  # values
-MAX_JSON_RESULT_BYTES = 64_000_000  # of the binary result that one with JSON in it is made from
+MAX_JSON_RESULT_BYTES = 64_000_000  # bytes of a binary result that is converted to JSON
 
-_INSTEAD = "ask for binary_data of it"
+_INSTEAD = "request binary_data for it"
 
 
 def parse_header(header: bytes, wants_json: Callable[[str], bool]) -> dict[str, Any]:
-    """The JSON header of a result of Triton's. Raises BadInference where the tensors in it are too large for JSON.
+    """Parse the JSON header of a result of Triton. Raises BadInference if its tensors are too large for JSON.
 
     Args:
-        header: before the binary tensors.
-        wants_json: whether a tensor, by its name, is wanted as JSON.
+        header: the bytes before the binary tensors.
+        wants_json: whether the client requests the tensor with this name as JSON.
     """
     document: dict[str, Any] = json.loads(header)
     wanted = [output for output in document.get("outputs", []) if wants_json(output["name"])]
     values = sum(math.prod(output["shape"]) for output in wanted)
     if values > MAX_JSON_RESULT:
         raise BadInference(
-            f"its result as JSON would have {values} values, and JSON may have {MAX_JSON_RESULT}: ask for binary_data"
+            f"its result as JSON would have {values} values, but JSON may have {MAX_JSON_RESULT}: request binary_data"
         )
     return document
 
@@ -91,5 +91,5 @@ def _texts(name: str, data: bytes) -> list[str]:
             texts.append(data[at + 4 : at + 4 + size].decode())
             at += 4 + size
     except UnicodeDecodeError:
-        raise BadInference(f"its output {name!r} has bytes that are no text: {_INSTEAD}") from None
+        raise BadInference(f"its output {name!r} has bytes that are not text: {_INSTEAD}") from None
     return texts

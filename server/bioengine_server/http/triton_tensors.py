@@ -1,7 +1,7 @@
-"""The bytes of Triton's tensors: from JSON, and counted as they stream past.
+"""The bytes of Triton's tensors: converted from JSON, or checked while they pass.
 
-A tensor of numbers has its elements one after the other, little-endian; one of BYTES has, for each element, its length in four
-bytes and then the element (Triton's binary tensor data extension).
+A tensor of numbers consists of its elements, little-endian; one of BYTES consists, for each element, of its length in four bytes
+and the element (Triton's binary tensor data extension).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DATATYPES: dict[str, int | None] = {
     "BOOL": 1, "UINT8": 1, "UINT16": 2, "UINT32": 4, "UINT64": 8, "INT8": 1, "INT16": 2, "INT32": 4, "INT64": 8,
     "FP16": 2, "FP32": 4, "FP64": 8, "BF16": 2, "BYTES": None,
 }  # fmt: skip
-"""Bytes of an element; BYTES have lengths of their own."""
+"""Bytes of one element; elements of BYTES have their own lengths."""
 
 MAX_ELEMENTS = 2**48  # of a tensor, far from where 64 bits end
 
@@ -35,13 +35,13 @@ class Segment:
 
 
 def from_json(data: Any, datatype: str, elements: int, depth: int) -> bytes | str:
-    """A tensor's `data` in JSON as bytes, or what is wrong with it.
+    """Convert a tensor's JSON `data` to bytes; returns a text if something is wrong with it.
 
     Args:
-        data: a list of values, flat or nested as the shape is.
+        data: a list of values, flat or nested like the shape.
         datatype: one of DATATYPES.
-        elements: that there have to be.
-        depth: of nesting, at most.
+        elements: the required number of elements.
+        depth: the largest depth of nesting.
     """
     values = _flat(data, elements, depth)
     if isinstance(values, str):
@@ -52,7 +52,7 @@ def from_json(data: Any, datatype: str, elements: int, depth: int) -> bytes | st
         texts = [value.encode("utf-8", "surrogatepass") for value in values]
         return b"".join(len(text).to_bytes(_LENGTH, "little") + text for text in texts)
     if datatype in ("FP16", "BF16"):
-        return "has to be binary: JSON has no such numbers"
+        return "has to be binary: JSON does not have such numbers"
     if datatype == "BOOL":
         return bytes(values) if all(isinstance(value, bool) for value in values) else "has to be true and false"
     if datatype.startswith("FP"):
@@ -82,22 +82,22 @@ def _flat(data: Any, elements: int, depth: int) -> list[Any] | str:
         data = [value for item in data for value in item]
     else:
         return f"is nested deeper than {depth}"
-    return data if len(data) == elements else f"has {len(data)} values and not {elements}"
+    return data if len(data) == elements else f"has {len(data)} values, not {elements}"
 
 
 class Counter:
-    """Reads the binary part of a request as it passes, and knows whether it is what the header says."""
+    """Reads the binary part of a request while it passes, and checks that it matches the header."""
 
     def __init__(self, segments: Sequence[Segment]) -> None:
         self._segments = list(segments)
         self._number = 0
         self._left = self._segments[0].size if self._segments else 0
         self._texts = 0
-        self._skip = 0  # bytes of the element at hand
-        self._length = bytearray()  # what has come of the length of the next one
+        self._skip = 0  # bytes that are left of the present element
+        self._length = bytearray()  # the received part of the next element's length
 
     def feed(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes. Raises BadBody for those that should not be there."""
+        """Check the next bytes. Raises BadBody for excess bytes."""
         view = memoryview(chunk)
         while view:
             self._next_segment()
@@ -108,7 +108,7 @@ class Counter:
             view = view[taken:]
 
     def end(self) -> None:
-        """Nothing more comes. Raises BadBody where something is missing."""
+        """Check that the body is complete. Raises BadBody if something is missing."""
         self._next_segment()
         if self._number < len(self._segments):
             raise BadBody(f"it ends within the tensor {self._segment.name!r}, of which {self._left} bytes are missing")
@@ -118,7 +118,7 @@ class Counter:
         return self._segments[self._number]
 
     def _next_segment(self) -> None:
-        """Go on to the next tensor that has bytes to come."""
+        """Go on to the next tensor with bytes."""
         while self._number < len(self._segments) and not self._left:
             wanted = self._segment.texts
             if wanted is not None and (self._texts != wanted or self._skip or self._length):
@@ -131,7 +131,7 @@ class Counter:
             self._left = self._segment.size if self._number < len(self._segments) else 0
 
     def _read_texts(self, view: memoryview) -> int:
-        """Read elements of BYTES; the bytes that were taken, which are all of `view`."""
+        """Read elements of BYTES from all of `view`; returns the number of bytes read."""
         at, wanted = 0, self._segment.texts
         assert wanted is not None
         while at < len(view):
@@ -153,13 +153,13 @@ class Counter:
 
 
 async def counted(parts: AsyncIterator[bytes | bytearray], segments: Sequence[Segment]) -> AsyncIterator[bytes | bytearray]:
-    """The binary part of a request as it comes. Its last piece is held back until all is known to be right.
+    """Yield the binary part of a request while it arrives. The last piece is held back until the whole part is checked.
 
-    So whoever gets it never has the whole of a wrong one. Raises BadBody, and what `parts` raises.
+    So the receiver never gets a wrong request completely. Raises BadBody, and what `parts` raises.
     """
     counter, held = Counter(segments), b""
     async for part in parts:
-        counter.feed(part)  # first: what is too much shows before the rest has gone
+        counter.feed(part)  # checked first, so that excess bytes are found before the rest is passed on
         if held:
             yield held
         held = bytes(part)

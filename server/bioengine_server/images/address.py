@@ -1,4 +1,4 @@
-"""Does a BioEngine answer at a URL, and if not, what is it that does?"""
+"""Check whether a BioEngine answers at a URL; if not, the error says what does."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from bioengine_server.untrusted import shown
 
 _TIMEOUT = 10.0  # seconds
 _ALIVE = "/health/liveness"
-# What servers answer with to http on a port where they speak https: those of Go (Caddy), nginx, Apache.
+# Answers of servers to plain http on a port for https: of Go (Caddy), nginx, Apache.
 _WANTS_TLS = ("http request to an https server", "plain http request was sent to https port", "speaking plain http to an ssl")
 
 
 def check_address(url: str) -> None:
-    """Raises BadServerUrl, WrongEnvironment, WrongProtocol, UntrustedCertificate, NotABioEngine, NoServer."""
+    """Check a URL. Raises BadServerUrl, WrongEnvironment, WrongProtocol, UntrustedCertificate, NotABioEngine, NoServer."""
     _check_url(url)
     try:
         answer = get(url + _ALIVE, _TIMEOUT)
@@ -34,7 +34,7 @@ def check_address(url: str) -> None:
     if answer.is_redirect and urlsplit(target).scheme == "https" and url.startswith("http:"):
         raise WrongProtocol(url, target.removesuffix(_ALIVE))
     if answer.is_redirect:
-        raise NotABioEngine(url, f"it sends us on to {shown(target, 200)}")
+        raise NotABioEngine(url, f"it redirects to {shown(target, 200)}")
     if answer.status_code == 400 and any(text in answer.text.lower() for text in _WANTS_TLS):
         raise WrongProtocol(url, _with_scheme(url, "https"))
     raise NotABioEngine(url, f"it answers {answer.status_code}{_reason(answer)}")
@@ -50,16 +50,16 @@ def _check_url(url: str) -> None:
         likely = urlunsplit(parts._replace(scheme="https" if parts.scheme == "wss" else "http", path=""))
         raise BadServerUrl(url, f"{parts.scheme}:// is not the beginning of one", likely)
     if parts.scheme not in ("http", "https"):
-        # Of `localhost:9520` what stands before the colon looks like a scheme.
+        # In `localhost:9520`, the text before the colon looks like a scheme.
         has_scheme = "://" in url
         reason = f"{shown(parts.scheme)}:// is not the beginning of one" if has_scheme else "http:// or https:// is missing"
         raise BadServerUrl(url, reason, "" if has_scheme or not url.strip("/") else f"http://{url}")
     if not parts.hostname or port == 0:
-        raise BadServerUrl(url, "it names no computer and port")
+        raise BadServerUrl(url, "it has no valid host and port")
 
 
 def _explain(url: str, error: httpx.HTTPError) -> None:
-    """Raises what is known about why nothing came back: httpx wraps what OpenSSL says."""
+    """Raises the error that explains why there was no answer; httpx wraps the error of OpenSSL."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__
@@ -70,7 +70,7 @@ def _explain(url: str, error: httpx.HTTPError) -> None:
     if url.startswith("http:") and _speaks_tls(url):
         raise WrongProtocol(url, _with_scheme(url, "https")) from error
     if isinstance(cause, ssl.SSLError):
-        raise NotABioEngine(url, f"no encrypted connection comes about ({shown(cause.reason or cause, 100)})") from error
+        raise NotABioEngine(url, f"no encrypted connection could be made ({shown(cause.reason or cause, 100)})") from error
     if isinstance(error, httpx.TimeoutException):
         raise NotABioEngine(url, f"there was no answer within {_TIMEOUT:.0f} s") from error
 
@@ -83,7 +83,7 @@ def _speaks_http(url: str) -> bool:
 
 
 def _speaks_tls(url: str) -> bool:
-    """Whether a handshake comes about; whose certificate it is does not matter here, since nothing is sent."""
+    """Whether a TLS handshake succeeds. The certificate is not checked, because nothing is sent."""
     parts = urlsplit(url)
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -94,7 +94,7 @@ def _speaks_tls(url: str) -> bool:
         ):
             return True
     except ssl.SSLError as error:
-        # A server that wants another name, or a certificate of ours, speaks TLS all the same.
+        # A server that requires another name, or a client certificate, speaks TLS all the same.
         return "ALERT" in (error.reason or "")
     except OSError:
         return False
@@ -105,9 +105,9 @@ def _with_scheme(url: str, scheme: str) -> str:
 
 
 def _reason(answer: httpx.Response) -> str:
-    """What the answer says of itself, where it is an error in our form."""
+    """The message in a response, if it is an error of a BioEngine server."""
     if answer.status_code == 404:
-        return ""  # what is not there is not what was asked for
+        return ""  # a 404 says nothing about the reason
     try:
         said = answer.json()
         text = said.get("error") or said.get("detail")

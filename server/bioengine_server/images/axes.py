@@ -1,4 +1,4 @@
-"""From an image's axes to a model's, and back: what is known is moved, nothing is guessed."""
+"""From an image's axes to a model's, and back. Only known axes are used; none are guessed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bioengine_server.images.errors import UnclearAxes, WrongChannels
 from bioengine_server.images.image import Image
 from bioengine_server.images.model import TensorAxes
 
-# An axis of so few pixels is rather one of colours.
+# An axis with no more pixels than this is probably a colour axis.
 _COLOURS = 4
 
 _WHAT = {"t": "frames", "z": "planes"}
 
 Hint = tuple[str, str]
-"""Axes that work for an image, and what they mean."""
+"""Axes that work for an image, and an explanation of them."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Arranged:
 
 
 def fits(image: Image, axes: str, spec: TensorAxes) -> bool:
-    """Whether an image can have these axes for the model, with whatever number of channels."""
+    """Whether an image with these axes fits the model, apart from the number of channels."""
     return _fits(image.data.shape, axes.lower(), spec, any_channels=True)
 
 
@@ -46,10 +46,10 @@ def to_model_axes(image: Image, axes: str | None, spec: TensorAxes, flag: str = 
 
     Args:
         image: as it was read.
-        axes: its axes as a person says, such as "yx" or "zyx", in any case. Each `b` is an axis along which images are run one
-            by one. None: as the file says, or as many as the model has, with batch and channel axes of size 1 left out.
+        axes: its axes as given by the user, such as "yx" or "zyx", in upper or lower case. Each `b` is an axis along which images
+            are run one by one. None: the file's axes, or the model's without batch and channel axes of size 1.
         spec: the model's input.
-        flag: how axes for this image are written with --axes, such as '"yx,{}"' for the second of two.
+        flag: how to write axes for this image after --axes, such as '"yx,{}"' for the second of two.
 
     Raises UnclearAxes, WrongChannels.
     """
@@ -87,12 +87,12 @@ def to_model_axes(image: Image, axes: str | None, spec: TensorAxes, flag: str = 
 
 
 def from_model_axes(data: np.ndarray, axes: str, arranged: Arranged | None = None) -> tuple[np.ndarray, str]:
-    """A model's output without batch and channel axes of size 1, and its axes then.
+    """A model's output without batch and channel axes of size 1, and the axes that remain.
 
     Args:
-        data: of the model.
-        axes: of the model's output.
-        arranged: the image that it was made of, whose names its axes get again: the batch is time where frames went in.
+        data: the model's output.
+            axes: the axes of the output.
+            arranged: the input image, whose axis names the output gets again: for example, the batch becomes time for frames.
     """
     names = {} if arranged is None else arranged.names
     letters = [names[letter] if letter in names and names[letter] not in axes else letter for letter in axes]
@@ -112,9 +112,9 @@ def from_model_axes(data: np.ndarray, axes: str, arranged: Arranged | None = Non
 
 
 def _named_batch(arranged: Arranged, letters: Sequence[str]) -> list[tuple[str, int]]:
-    """The axes that the batch was made of, with letters that the output has not; none where these do not suffice.
+    """The axes from which the batch was made, with letters that the output does not use; empty if there are not enough letters.
 
-    What is not known counts as z, as ImageJ counts a stack's pages.
+    Unknown axes become z, as for the pages of a stack in ImageJ.
     """
     taken = {*letters} | {letter for letter, _ in arranged.batch}
     free: Iterator[str] = iter([letter for letter in "zt" if letter not in taken])
@@ -126,10 +126,10 @@ def _named_batch(arranged: Arranged, letters: Sequence[str]) -> list[tuple[str, 
 
 
 def _known(image: Image, spec: TensorAxes) -> str:
-    """The image's axes without a person's word: the file's, or those of the model that fit; empty where none do."""
+    """The image's axes if the user gives none: the file's, or the model's if they fit; empty if neither fits."""
     plain = spec.axes.replace("b", "").replace("c", "")
     if image.axes is not None:
-        # A file may have called z a time: where the model has the same axes but for that name, these are meant.
+        # A file may call z a time axis: if the model has the same axes except for that name, these are used.
         other = image.axes.translate(str.maketrans("tz", "zt"))
         is_named = set(image.axes) <= set(spec.axes)
         return plain if not is_named and other == plain and _fits(image.data.shape, plain, spec) else image.axes
@@ -138,7 +138,7 @@ def _known(image: Image, spec: TensorAxes) -> str:
 
 
 def _fits(shape: Sequence[int], given: str, spec: TensorAxes, any_channels: bool = False) -> bool:
-    """Whether an image with the axes `given` is one for the model."""
+    """Whether an image with the axes `given` fits the model."""
     sizes = dict(zip(given, shape))
     others = given.replace("b", "")
     return (
@@ -151,7 +151,7 @@ def _fits(shape: Sequence[int], given: str, spec: TensorAxes, any_channels: bool
 
 
 def _hint(image: Image, given: str, spec: TensorAxes) -> Hint | None:
-    """Axes with which it works, tried out; None where there are none."""
+    """Axes with which the image fits the model, found by trying; None if there are none."""
     shape = image.data.shape
     plain = spec.axes.replace("b", "").replace("c", "")
     known = given if len(given) == len(shape) and set(given) <= set("btzcyx") else image.axes or ""
@@ -172,16 +172,16 @@ def _hint(image: Image, given: str, spec: TensorAxes) -> Hint | None:
 
 
 def _keeps_names(image: Image, axes: str) -> bool:
-    """Whether axes that the file names stay what they are, or are run one by one: channels are no planes."""
+    """Whether the file's axes keep their meaning or are run one by one; channels must not be used as planes."""
     return image.axes is None or all(letter in (name, "b") for letter, name in zip(axes, image.axes))
 
 
 def _has_colours(image: Image, axes: str) -> bool:
-    """Whether axes that no file says would make an image of colours one that is a few pixels high or wide."""
+    """Whether axes that do not come from the file would turn a colour image into one that is only a few pixels high or wide."""
     sizes = dict(zip(axes, image.data.shape))
     return image.axes is None and len(axes) > 2 and any(sizes.get(letter, _COLOURS + 1) <= _COLOURS for letter in "yx")
 
 
 def _may_be_colours(image: Image, given: str) -> bool:
-    """Whether the last axis may be one of colours, of which nobody has said so."""
+    """Whether the last axis may be a colour axis, although neither file nor user says so."""
     return image.axes is None and "c" not in given and image.data.ndim > 2 and 2 < image.data.shape[-1] <= _COLOURS

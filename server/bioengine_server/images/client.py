@@ -19,14 +19,14 @@ from bioengine_server.images.model import Model
 from bioengine_server.images.progress import Progress, in_words
 from bioengine_server.images.waiting import while_alive
 
-# hypha-rpc 0.21 warns of a lost connection also when we hang up ourselves, and prints an error before it raises it.
+# hypha-rpc 0.21 warns about a lost connection even if this side closed it, and prints an error before it raises it.
 for _name in ("RPC", "websocket-client"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a run gave. `seconds`: that it took. `warnings`: what the server says about the inputs or the outputs."""
+    """The result of a run. `seconds`: how long it took. `warnings`: the server's warnings about inputs and outputs."""
 
     outputs: list[np.ndarray]
     seconds: float
@@ -34,15 +34,15 @@ class Answer:
 
 
 class ModelClient:
-    """A connection to a server; open it as a context."""
+    """A connection to a server; use it as a context manager."""
 
     def __init__(self, url: str, timeout: float) -> None:
         """
         Args:
-            url: of the server, such as http://127.0.0.1:9520.
+            url: the server's URL, such as http://127.0.0.1:9520.
             timeout: seconds that a run may take.
 
-        Opening it raises NoServer, NotConnected, and what `check_address` raises.
+        Opening it raises NoServer, NotConnected, or what `check_address` raises.
         """
         self._url = url.rstrip("/")
         self._timeout = timeout
@@ -54,7 +54,7 @@ class ModelClient:
             config["token"] = token
         try:
             self._server = connect_to_server(config)
-        except ConnectionAbortedError as error:  # hypha-rpc's, with the server's reason
+        except ConnectionAbortedError as error:  # from hypha-rpc, with the server's reason
             raise NotConnected(self._url, for_command_line(str(error))) from error
         except OSError as error:
             raise ConnectionLost(self._url, str(error) or type(error).__name__) from error
@@ -99,7 +99,7 @@ class ModelClient:
             answer = while_alive(call, self._url)
         except ConnectionLost:
             raise
-        except (OSError, TimeoutError) as error:  # ConnectionError is one of the first
+        except (OSError, TimeoutError) as error:  # ConnectionError is a subclass of OSError
             raise ConnectionLost(self._url, str(error) or type(error).__name__) from error
         except Exception as error:  # hypha-rpc's, of whatever the server raised: a limit, a refusal
             raise RunFailed(for_command_line(str(error))) from error

@@ -1,4 +1,4 @@
-"""What can go wrong with image files, and on the way to the server that runs models on them.
+"""Errors of image files, and of the connection to the server that runs models on them.
 
     image file -> image -> arrays that fit -> server -> results -> files
                |         |                  |         |
@@ -7,7 +7,7 @@
                |         UnclearAxes, WrongChannels, WrongValues, WrongImageCount
                UnreadableImage
 
-Each says what to do at the command line, or with the file: who runs a command writes no Python.
+Each message says what to do at the command line, or with the file, without any Python.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class NoServer(BioEngineError):
 
     def __init__(self, url: str) -> None:
         super().__init__(
-            f"No BioEngine answers at {url}. Start one in another terminal with `./bioengine up`, or name another with "
-            "--server-url."
+            f"No BioEngine answers at {url}. Start one in another terminal with `./bioengine up`, or give another server's URL "
+            "with --server-url."
         )
 
 
@@ -39,13 +39,13 @@ class NotConnected(BioEngineError):
 
 
 class RunFailed(BioEngineError):
-    """The server's answer to a request that it could not serve."""
+    """The server could not serve a request."""
 
     code = "run_failed"
 
 
 class ImageError(BioEngineError):
-    """Something about an image file."""
+    """An error of an image file."""
 
     code = "image_error"
 
@@ -66,51 +66,51 @@ class UnwritableImage(ImageError):
 
 
 class UnfitFormat(UnwritableImage):
-    """A result that this kind of file does not hold, or that its encoder cannot write."""
+    """This kind of file cannot contain the result, or its encoder cannot write it."""
 
     code = "unfit_format"
 
 
 class NoFormat(ImageError):
-    """An output whose name has a suffix that is no format of ours."""
+    """The output's suffix is not a supported format."""
 
     code = "no_format"
 
     def __init__(self, output: Path, formats: Sequence[str]) -> None:
         super().__init__(
-            f"Results are not written as {output.suffix} ({shown(output, 300)}). Name a file that ends in {', '.join(formats)}, "
-            f"or a folder; for a folder that is called so, write {shown(output, 300)}/ with a slash."
+            f"Results are not written as {output.suffix} ({shown(output, 300)}). Give a file that ends in {', '.join(formats)}, "
+            f"or a folder; for a folder with this name, write {shown(output, 300)}/ with a slash."
         )
 
 
 class WrongKind(ImageError):
-    """An output of the model that a file of this kind cannot hold."""
+    """A file of this kind cannot contain this output of the model."""
 
     code = "wrong_kind"
 
     def __init__(self, file: Path, output: str, axes: str, reason: str, formats: Sequence[str]) -> None:
         super().__init__(
-            f"{shown(file, 300)} cannot hold the output '{shown(output)}' of the model (axes {axes}): {reason}. Nothing was run. "
-            f"Name a file that ends in {' or '.join(formats)}, or a folder, with -o."
+            f"{shown(file, 300)} cannot contain the output '{shown(output)}' of the model (axes {axes}): {reason}. Nothing was "
+            f"run. Give a file that ends in {' or '.join(formats)}, or a folder, with -o."
         )
 
 
 class NoName(ImageError):
-    """An output that ends where its format, or the name before it, is missing."""
+    """The output's name lacks a format after its dot, or a name before it."""
 
     code = "no_name"
 
     def __init__(self, output: Path) -> None:
-        lacks = "no format behind its dot" if output.name.endswith(".") else "a format and no name"
+        lacks = "no format after its dot" if output.name.endswith(".") else "a format but no name"
         likely = output.with_name(f"result{output.name}" if output.name.startswith(".") else f"{output.name}tif")
         super().__init__(
-            f"The output {shown(output, 300)} has {lacks}. Write a file such as {shown(likely, 300)}; for a folder that is "
-            f"called so, write {shown(output, 300)}/ with a slash."
+            f"The output {shown(output, 300)} has {lacks}. Write a file such as {shown(likely, 300)}; for a folder with this "
+            f"name, write {shown(output, 300)}/ with a slash."
         )
 
 
 class SameOutput(ImageError):
-    """`images`: of the runs, or of the one run whose outputs would be one file."""
+    """`images`: the images of the runs, or of the single run, whose outputs would be the same file."""
 
     code = "same_output"
 
@@ -123,7 +123,7 @@ class SameOutput(ImageError):
             return
         twice = len(set(images)) == 1
         what = f"{shown(images[0], 200)} is given twice, and its results" if twice else f"The results of {_listed(images)}"
-        remedy = "Name it once" if twice else "Run them one by one, each with an output of its own"
+        remedy = "Give it only once" if twice else "Run them one by one, each with its own output"
         super().__init__(f"{what} would be the same file, {shown(file, 300)}. Nothing was run. {remedy}.")
 
 
@@ -142,7 +142,7 @@ class OutputIsInput(ImageError):
 
 
 class WrongAxesCount(ImageError):
-    """A list of axes that is not one of as many as there are images."""
+    """The list of axes does not have one entry for each image."""
 
     code = "wrong_axes_count"
 
@@ -150,9 +150,9 @@ class WrongAxesCount(ImageError):
         many = "one image" if len(images) == 1 else f"{len(images)} images"
         example = ",".join(["yx"] * len(images))
         super().__init__(
-            f"--axes {shown(axes, 100)} names axes for {axes.count(',') + 1} images, and a run takes {many} "
-            f"({shown(', '.join(images), 300)}). Write them for each of these, in order, such as --axes {example}; nothing "
-            "between two commas leaves it to the file."
+            f"--axes {shown(axes, 100)} names axes for {axes.count(',') + 1} images, but a run takes {many} "
+            f"({shown(', '.join(images), 300)}). Give axes for each of these, in this order, such as --axes {example}; leave an "
+            "entry empty to use the file's axes."
         )
 
 
@@ -161,8 +161,8 @@ def _the_image(name: str) -> str:
 
 
 class UnclearAxes(ImageError):
-    """`hint`: axes with which it works, and what they mean; None where there are none. `colours`: whether the last axis is
-    probably one of colours.
+    """`hint`: axes with which it works, and their meaning; None if there are none. `colours`: whether the last axis is probably a
+    colour axis.
     """
 
     code = "unclear_axes"
@@ -178,19 +178,19 @@ class UnclearAxes(ImageError):
     ) -> None:
         axes = f"the axes {given!r}" if given else "axes that its file does not name"
         if hint:
-            advice = f"Say what each axis of the image is with --axes, a letter for each: --axes {hint[0]}{hint[1]}."
+            advice = f"Name the image's axes with --axes, one letter for each: --axes {hint[0]}{hint[1]}."
         elif colours:
             advice = (
-                f"Its last axis has {shape[-1]} values, as an image of colours has: save one of them, or their mean, as an image "
-                "of its own. Where they are no colours, say what each axis is with --axes, a letter for each."
+                f"Its last axis has {shape[-1]} values, like a colour image: save one of the colours, or their mean, as a "
+                "separate image. If they are not colours, name the axes with --axes, one letter for each."
             )
         else:
             advice = (
-                "No order of axes makes such an image fit. Expected one file for each image that has the model's axes; where its "
-                "file names them wrongly, say them with --axes."
+                "Such an image does not fit with any order of its axes. Expected one file for each image with the model's axes; "
+                "if the file names them wrongly, give them with --axes."
             )
         super().__init__(
-            f"{_the_image(name)} has the shape {tuple(shape)} and {axes}, and the model's axes are {wanted!r}. {advice}"
+            f"{_the_image(name)} has the shape {tuple(shape)} and {axes}, but the model's axes are {wanted!r}. {advice}"
         )
 
 
@@ -201,13 +201,13 @@ class WrongChannels(ImageError):
         advice = f", or use --axes {hint[0]}{hint[1]}" if hint else ""
         many = "channel" if wanted == 1 else "channels"
         super().__init__(
-            f"{_the_image(name)} has {channels} channels (its axes are {axes!r}), and the model takes {wanted} {many}. Save the "
-            f"{many} that it should get as an image of {'its' if wanted == 1 else 'their'} own{advice}."
+            f"{_the_image(name)} has {channels} channels (its axes are {axes!r}), but the model takes {wanted} {many}. Save the "
+            f"{many} to be used as an image of {'its' if wanted == 1 else 'their'} own{advice}."
         )
 
 
 class WrongValues(ImageError):
-    """Values that the model's dtype does not have. `others`: how many of them are NaN or infinite."""
+    """The model's dtype cannot represent some values. `others`: how many of them are NaN or infinite."""
 
     code = "wrong_values"
 
@@ -216,7 +216,7 @@ class WrongValues(ImageError):
     ) -> None:
         beside = f" and {others} that are NaN or infinite" if others else ""
         super().__init__(
-            f"{_the_image(name)} has {dtype} values from {low:.6g} to {high:.6g}{beside}, and the model takes {wanted}: whole "
+            f"{_the_image(name)} has {dtype} values from {low:.6g} to {high:.6g}{beside}, but the model takes {wanted}: whole "
             f"numbers from {limits[0]} to {limits[1]}. Scale it to the range of the images that the model was made for, and save "
             f"it as {wanted}; in Fiji, Image > Type scales what is displayed from black to white to the whole range of the type "
             "that you choose."
@@ -224,7 +224,7 @@ class WrongValues(ImageError):
 
 
 class WrongImageCount(ImageError):
-    """`needed`, `optional`: names of the model's inputs. `is_folder`: whether there may be several runs."""
+    """`needed`, `optional`: the names of the model's inputs. `is_folder`: whether the output is a folder, for several runs."""
 
     code = "wrong_image_count"
 
@@ -233,7 +233,7 @@ class WrongImageCount(ImageError):
         if optional:
             names += f"; optional, where -o names a file: {shown(', '.join(optional), 300)}"
         advice = (
-            "Give as many for each run" if is_folder else "Give one file for each input; for several runs give a folder with -o"
+            "Give as many for each run" if is_folder else "Give one file for each input; for several runs, give a folder with -o"
         )
         super().__init__(
             f"The model takes {len(needed)} image{'' if len(needed) == 1 else 's'} at a time ({names}), but {given} "
@@ -250,7 +250,7 @@ class BadServerUrl(BioEngineError):
 
 
 class WrongProtocol(BioEngineError):
-    """A server that speaks http where https was asked for, or the other way round."""
+    """The server uses http, but the URL says https, or the other way round."""
 
     code = "wrong_protocol"
 
@@ -267,8 +267,8 @@ class UntrustedCertificate(BioEngineError):
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(
             f"The certificate of {shown(url, 200)} is not one that this machine trusts ({shown(reason, 200)}). Use the name that "
-            "it is for; where the server has an authority of its own, ask its admin for that authority's certificate, and name "
-            "the file in SSL_CERT_FILE."
+            "it is for; if the server has its own certificate authority, ask its admin for the authority's certificate, and set "
+            "SSL_CERT_FILE to that file."
         )
 
 
@@ -277,8 +277,7 @@ class NotABioEngine(BioEngineError):
 
     def __init__(self, url: str, what: str) -> None:
         super().__init__(
-            f"What answers at {shown(url, 200)} is no BioEngine that can be used: {what}. Name the server's own URL with "
-            "--server-url."
+            f"What answers at {shown(url, 200)} is not a usable BioEngine: {what}. Give the server's own URL with --server-url."
         )
 
 

@@ -1,4 +1,4 @@
-"""Which files go in together, and where each result goes: settled, and refused, before anything is run."""
+"""Plan the runs before anything is run: which files are run together, and which file each result is written to."""
 
 from __future__ import annotations
 
@@ -33,14 +33,16 @@ class Job:
 
 
 def check_output_name(output: str) -> bool:
-    """Whether an output, as it was typed, is a folder. Raises NoFormat, NoName, OutputNotPossible."""
+    """Whether an output, as the user typed it, is a folder. Raises NoFormat, NoName, OutputNotPossible."""
     path = Path(output)
     if not output.endswith(os.sep) and not path.is_dir() and _lacks_a_part(path.name):
         raise NoName(path)
     if output.endswith(os.sep) or path.is_dir() or not path.suffix:
         if os.path.lexists(path) and not path.is_dir():
             says = (
-                "without the slash, it is the file to write" if format_of(path) in FORMATS else "its name says no format to write"
+                "without the slash, it is the file to write"
+                if format_of(path) in FORMATS
+                else "its name does not say which format to write"
             )
             raise OutputNotPossible(path, f"it is a file, not a folder; {says}")
         return True
@@ -50,7 +52,7 @@ def check_output_name(output: str) -> bool:
 
 
 def _lacks_a_part(name: str) -> bool:
-    """Whether it is a suffix alone, or ends with the dot of one: neither a file of ours, nor what anybody calls a folder."""
+    """Whether a name is only a suffix, or ends with a dot: that is neither a supported file nor a plausible folder."""
     return (
         format_of(Path(f"name{name}")) in FORMATS if name.startswith(".") and name != ".." else name[-1:] == "." and name != ".."
     )
@@ -90,7 +92,7 @@ def plan_runs(images: Sequence[Path], model: Model, output: str, all_outputs: bo
 
 
 def _beside(first: Path, specs: Sequence[TensorAxes]) -> dict[int, Path]:
-    """The file of each output, called by the first; of names that are the same as parts of files, the later get numbers."""
+    """The file of each output, named after that of the first; if two names would be the same, the later ones get numbers."""
     files, taken = {0: first}, {_key(first.name)}
     for number, spec in list(enumerate(specs))[1:]:
         stem, suffix = f"{first.stem}-{_for_file(spec.name)}", _suffix_beside(first, spec)
@@ -114,12 +116,12 @@ def _check_kind(file: Path, spec: TensorAxes, batch: int = 1) -> None:
     if not spec.is_image:
         formats = TABLE_FORMATS if len(spec.axes) <= 2 else (".npy",)
         if suffix not in formats:
-            reason = "it has no y and x axes, so it is no image" if suffix != ".csv" else "a .csv has rows and columns alone"
+            reason = "it has no y and x axes, so it is not an image" if suffix != ".csv" else "a .csv has only rows and columns"
     elif suffix == ".png":
         reason = why_not_png(spec.axes, spec.channels, spec.dtype, batch)
         formats = tuple(name for name in formats if name != ".png")
     elif suffix not in formats:
-        reason = "it is an image, and a table was named"
+        reason = "it is an image, but a .csv is a table"
     if reason is not None:
         raise WrongKind(file, spec.name, spec.axes, reason, formats)
 

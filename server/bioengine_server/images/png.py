@@ -14,14 +14,14 @@ from PIL import Image as Pillow
 from bioengine_server.images.image import Image
 
 CHANNELS = (1, 3)
-"""How many channels a PNG can have here."""
+"""The numbers of channels that a PNG can have here."""
 
 _RGB, _RGBA, _GRAY_ALPHA = 2, 6, 4  # colour types of the PNG specification
 _HEADER = 26  # bytes, up to bit depth and colour type
 
 
 class NotInPng(ValueError):
-    """An image that no PNG holds."""
+    """A PNG cannot contain this image."""
 
 
 def read_png(path: Path) -> Image:
@@ -38,7 +38,7 @@ def read_png(path: Path) -> Image:
             warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)  # large, and below what Pillow refuses
             with Pillow.open(path, formats=["PNG"]) as file:
                 transparent = file.mode in ("RGBA", "LA", "PA") or "transparency" in file.info
-                # A palette's numbers are no intensities, and transparency is no channel.
+                # The numbers of a palette are not intensities, and transparency is not a channel.
                 plain = {"P": "RGB", "PA": "RGB", "RGBA": "RGB", "LA": "L"}.get(file.mode)
                 data = np.asarray(file.convert(plain) if plain else file)
     notes = ["its transparency is left out"] if transparent else []
@@ -77,11 +77,11 @@ def why_not_png(axes: str, channels: int | None, dtype: str, batch: int) -> str 
     if set(axes) & set("zti"):
         return "a PNG holds one 2D image"
     if channels not in (None, *CHANNELS):
-        return f"a PNG holds one channel or three, and there are {channels}"
+        return f"a PNG holds one channel or three, but there are {channels}"
     if batch > 1:
-        return f"a PNG holds one image, and there are {batch}"
+        return f"a PNG holds one image, but there are {batch}"
     if dtype and not (dtype in ("bool", "uint8") or dtype.startswith("float") or (dtype == "uint16" and channels != 3)):
-        return f"a PNG holds no {dtype}"
+        return f"a PNG cannot hold {dtype}"
     return None
 
 
@@ -90,26 +90,26 @@ def _pixels(image: Image) -> tuple[np.ndarray, tuple[str, ...]]:
     if axes == "cyx" and data.shape[0] == 3:
         data = data.transpose(1, 2, 0)
     elif data.ndim != 2 and not (axes == "yxc" and data.shape[2] == 3):
-        raise NotInPng(f"a PNG holds one 2D image, and this has the shape {data.shape}")
+        raise NotInPng(f"a PNG holds one 2D image, but this has the shape {data.shape}")
     if data.dtype == np.bool_:
         return data.astype(np.uint8) * 255, ()
     if data.dtype.kind == "f":
         return _of_floats(data)
     if data.dtype == np.uint8 or (data.dtype == np.uint16 and data.ndim == 2):
         return np.ascontiguousarray(data), ()
-    raise NotInPng(f"a PNG holds no {data.dtype.name}")
+    raise NotInPng(f"a PNG cannot hold {data.dtype.name}")
 
 
 def _of_floats(data: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     notes = []
     if not (finite := np.isfinite(data)).all():
         lost = data.size - int(finite.sum())
-        notes.append(f"{lost} of {data.size} values are NaN or infinite, which a PNG cannot say: NaN is black in it")
+        notes.append(f"{lost} of {data.size} values are NaN or infinite, which a PNG cannot represent: NaN becomes black")
     seen = data[finite]
     if seen.size and (seen.min() < 0 or seen.max() > 1):
         notes.append(
-            f"its values are from {seen.min():.4g} to {seen.max():.4g}, and a PNG takes floats as 0 to 1: what is below is "
-            "black, what is above white"
+            f"its values are from {seen.min():.4g} to {seen.max():.4g}, but a PNG takes floats as 0 to 1: smaller values become "
+            "black, larger ones white"
         )
     if notes:
         notes.append("a .tif or .npy keeps all values")

@@ -47,7 +47,7 @@ def read_tiff(path: Path, number: int | None) -> Image:
     """
     with _warnings_of_tifffile() as warnings, _opened(path) as file:
         if not len(file.pages) or not file.series:
-            raise NoSuchImage("it is a TIFF without an image in it")
+            raise NoSuchImage("it is a TIFF that contains no image")
         index = _chosen(file, number)
         series = file.series[index]
         notes = [] if number is not None or len(file.series) == 1 else [_which(file, index)]
@@ -89,7 +89,9 @@ def write_tiff(file: BinaryIO, image: Image) -> tuple[str, ...]:
         if inside.z:
             metadata["spacing"] = inside.z
     elif size.x and size.y:
-        notes.append(f"its pixel size ({size.y:.4g} x {size.x:.4g} {size.unit or 'of no unit'}) is left out: no TIFF can say it")
+        notes.append(
+            f"its pixel size ({size.y:.4g} x {size.x:.4g} {size.unit or 'of no unit'}) is left out: a TIFF cannot represent it"
+        )
     elif size.z:
         metadata["spacing"] = size.z  # and no unit: Fiji would take a pixel for one long
     if size.t and "t" in (axes or ""):
@@ -112,19 +114,19 @@ def _as_seen(data: np.ndarray, page: tifffile.TiffPage, is_imagej: bool) -> tupl
     """The values as viewers show them, where that is plain, and else what to say of them."""
     kind = page.photometric
     if kind == tifffile.PHOTOMETRIC.MINISWHITE:
-        said = ["its values are turned round: 0 is white in it (MinIsWhite)"]
+        said = ["its values are inverted: 0 is white in the file (MinIsWhite)"]
         if data.dtype == np.bool_:
             return ~data, said
         if data.dtype.kind == "u":
             return np.asarray((1 << page.bitspersample) - 1 - data, data.dtype), said
-        return data, ["its small values are its bright ones (MinIsWhite), and its numbers are taken as they are"]
+        return data, ["its small values are bright (MinIsWhite), but its numbers are used as they are"]
     if kind == tifffile.PHOTOMETRIC.PALETTE and not is_imagej:
-        return data, ["its colours are those of a palette, and the palette's numbers are taken as values"]
+        return data, ["its colours come from a palette, and the palette's numbers are used as values"]
     # A decoder of JPEG gives RGB.
     if kind in _OTHER_COLOURS and not (kind == tifffile.PHOTOMETRIC.YCBCR and page.compression in _JPEG):
         name = _OTHER_COLOURS[kind]
         return data, [
-            f"its colours are {name} and no RGB, and its numbers are taken as they are; save it as RGB where that is wanted"
+            f"its colours are {name}, not RGB, and its numbers are used as they are; save it as RGB if you want RGB values"
         ]
     return data, []
 

@@ -1,6 +1,6 @@
-"""Wait for an answer for as long as there is a server to give it.
+"""Wait for an answer only as long as the server is alive.
 
-hypha-rpc 0.21 connects again for ever, and a call whose server is gone waits for its whole timeout, an hour here.
+hypha-rpc 0.21 tries to reconnect forever, and a call to a server that has stopped waits for its whole timeout, an hour here.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from bioengine_server.network.http_get import WrongEnvironment, get
 
 Result = TypeVar("Result")
 
-_INTERVAL = 5.0  # seconds between two looks at the server
-_PATIENCE = 30.0  # seconds without an answer of the server after which it counts as gone; a restart takes less
+_INTERVAL = 5.0  # seconds between two checks of the server
+_PATIENCE = 30.0  # seconds without an answer after which the connection counts as lost; a restart takes less
 
 
 def while_alive(call: Callable[[], Result], url: str, interval: float = _INTERVAL, patience: float = _PATIENCE) -> Result:
-    """The result of `call`, or what it raises. Raises ConnectionLost where the server at `url` is gone before that."""
+    """The result of `call`, or what it raises. Raises ConnectionLost if the server at `url` stops answering before that."""
     results: list[Result] = []
     errors: list[BaseException] = []
     done = threading.Event()
@@ -35,7 +35,7 @@ def while_alive(call: Callable[[], Result], url: str, interval: float = _INTERVA
         finally:
             done.set()
 
-    # A daemon: nobody waits for an answer that does not come.
+    # A daemon thread, so that the process can exit although the call never returns.
     threading.Thread(target=work, daemon=True).start()
     seen = time.monotonic()
     while not done.wait(interval):

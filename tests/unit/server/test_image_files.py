@@ -93,7 +93,7 @@ def test_what_is_dark_to_viewers_is_dark(tmp_path: Path, dtype: str) -> None:
     data = GRAY > 100 if dtype == "bool" else GRAY.astype(dtype)
     tifffile.imwrite(tmp_path / "x.tif", data, photometric="miniswhite")
     read = read_image(tmp_path / "x.tif")
-    assert read.data.dtype == dtype and read.notes == ("its values are turned round: 0 is white in it (MinIsWhite)",)
+    assert read.data.dtype == dtype and read.notes == ("its values are inverted: 0 is white in the file (MinIsWhite)",)
     np.testing.assert_array_equal(read.data, ~data)
 
 
@@ -109,10 +109,10 @@ def test_the_bits_that_there_are(tmp_path: Path) -> None:
 
 def test_other_meanings_of_values_are_said(tmp_path: Path) -> None:
     files = {
-        "white": (GRAY.astype(np.float32), {"photometric": "miniswhite"}, "its small values are its bright ones"),
-        "inks": (RGBA, {"photometric": "separated"}, "inks (CMYK) and no RGB"),
-        "lab": (RGB, {"photometric": "cielab"}, "CIE Lab and no RGB"),
-        "video": (RGB, {"photometric": "ycbcr"}, "YCbCr and no RGB"),
+        "white": (GRAY.astype(np.float32), {"photometric": "miniswhite"}, "its small values are bright"),
+        "inks": (RGBA, {"photometric": "separated"}, "inks (CMYK), not RGB"),
+        "lab": (RGB, {"photometric": "cielab"}, "CIE Lab, not RGB"),
+        "video": (RGB, {"photometric": "ycbcr"}, "YCbCr, not RGB"),
     }
     for name, (data, options, said) in files.items():
         tifffile.imwrite(tmp_path / f"{name}.tif", data, **options)  # type: ignore[arg-type]
@@ -274,7 +274,7 @@ def huge_array(path: Path) -> None:
 DAMAGED: list[tuple[str, Callable[[Path], object], str]] = [
     *((f"x{suffix}", truncated(suffix, part), "") for suffix in (".tif", ".png", ".npy") for part in (0.05, 0.5, 0.9)),
     *((f"x{suffix}", Path.touch, "it is empty, 0 bytes") for suffix in (".tif", ".png", ".npy")),
-    ("x.tif", without_pages, "a TIFF without an image in it"),
+    ("x.tif", without_pages, "a TIFF that contains no image"),
     ("x.tif", truncated(".png", 1), r"it is a PNG file, not a TIFF file; rename it to x\.png"),
     ("x.png", truncated(".tif", 1), r"it is a TIFF file, not a PNG file; rename it to x\.tif"),
     ("x.npy", lambda path: np.savez(path.open("wb"), GRAY), "it is a zip file, not a NumPy file"),

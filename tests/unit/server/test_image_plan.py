@@ -106,9 +106,9 @@ def test_optional_inputs() -> None:
 
 def test_an_image_that_is_given_twice() -> None:
     files = images("a.tif", "a.tif")
-    with pytest.raises(SameOutput, match=r"a\.tif is given twice.*Name it once"):
+    with pytest.raises(SameOutput, match=r"a\.tif is given twice.*Give it only once"):
         plan_runs(files, ONE, "out")
-    with pytest.raises(SameOutput, match=r"a\.tif is given twice.*Name it once"):
+    with pytest.raises(SameOutput, match=r"a\.tif is given twice.*Give it only once"):
         plan_runs([files[0], Path("out/../a.tif")], ONE, "out")
     assert len(plan_runs(files, TWO, "out")) == 1, "as both inputs of one run"
 
@@ -146,10 +146,10 @@ def test_optional_images_are_named_as_such() -> None:
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
-        (".tif", r"\.tif has a format and no name. Write a file such as result\.tif"),
-        ("out/.csv", r"has a format and no name. Write a file such as out/result\.csv"),
-        (".TIFF", "has a format and no name"),
-        ("out.", r"out\. has no format behind its dot. Write a file such as out\.tif"),
+        (".tif", r"\.tif has a format but no name. Write a file such as result\.tif"),
+        ("out/.csv", r"has a format but no name. Write a file such as out/result\.csv"),
+        (".TIFF", "has a format but no name"),
+        ("out.", r"out\. has no format after its dot. Write a file such as out\.tif"),
     ],
 )
 def test_half_a_name_is_no_folder(output: str, expected: str) -> None:
@@ -231,8 +231,8 @@ def test_suffixes_in_capitals() -> None:
 def test_a_file_is_no_folder() -> None:
     images("results", "x.tif")
     for output, says in (
-        ("results", "its name says no format"),
-        ("results/", "its name says no"),
+        ("results", "its name does not say which format"),
+        ("results/", "its name does not say which"),
         ("x.tif/", "without the slash, it"),
     ):
         with pytest.raises(OutputNotPossible, match=f"it is a file, not a folder; {says}"):
@@ -253,12 +253,12 @@ def test_scores_and_tables_are_numbers() -> None:
     [
         (SCORES, "s.tif", r"no y and x axes.*ends in \.csv or \.npy"),
         (SCORES, "s.png", r"no y and x axes.*ends in \.csv or \.npy"),
-        (BOXES, "s.csv", r"rows and columns alone.*ends in \.npy"),
+        (BOXES, "s.csv", r"only rows and columns.*ends in \.npy"),
         (MASK, "s.csv", r"it is an image.*ends in \.tif or \.npy or \.png"),
-        (TensorAxes("m", "bcyx", 2), "s.png", r"one channel or three, and there are 2.*ends in \.tif or \.npy"),
+        (TensorAxes("m", "bcyx", 2), "s.png", r"one channel or three, but there are 2.*ends in \.tif or \.npy"),
         (TensorAxes("m", "bczyx", 1), "s.png", "one 2D image"),
-        (TensorAxes("m", "bcyx", 1, "int32"), "s.png", "holds no int32"),
-        (TensorAxes("m", "bcyx", 3, "uint16"), "s.png", "holds no uint16"),
+        (TensorAxes("m", "bcyx", 1, "int32"), "s.png", "cannot hold int32"),
+        (TensorAxes("m", "bcyx", 3, "uint16"), "s.png", "cannot hold uint16"),
     ],
 )
 def test_what_a_file_cannot_hold_is_said_before_the_run(spec: TensorAxes, name: str, reason: str) -> None:
@@ -269,7 +269,7 @@ def test_what_a_file_cannot_hold_is_said_before_the_run(spec: TensorAxes, name: 
 def test_a_png_holds_one_of_a_batch() -> None:
     (job,) = plan_runs(images("a.tif"), ONE, "x.png")
     check_batch(job, ONE, 1)
-    with pytest.raises(WrongKind, match="one image, and there are 5"):
+    with pytest.raises(WrongKind, match="one image, but there are 5"):
         check_batch(job, ONE, 5)
 
 

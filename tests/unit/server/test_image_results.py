@@ -66,7 +66,7 @@ def test_a_pixel_size_is_said_in_a_unit_that_a_tiff_can_hold(
 @pytest.mark.parametrize(("size", "unit"), [(1e-10, None), (1e-10, "pixel"), (1e-30, "m"), (1e30, "m"), (-0.1, "um")])
 def test_a_pixel_size_that_no_tiff_holds_is_left_out_and_said(tmp_path: Path, size: float, unit: str | None) -> None:
     (note,) = write_image(tmp_path / "x.tif", Image(MOVIE, "zyx", PixelSize(size, size, size, unit)))
-    assert "is left out: no TIFF can say it" in note
+    assert "is left out: a TIFF cannot represent it" in note
     read = read_image(tmp_path / "x.tif")
     np.testing.assert_array_equal(read.data, MOVIE)
     assert read.pixel_size.unit is None
@@ -157,7 +157,7 @@ def test_advice_for_one_of_several_images_works_when_it_is_followed(tmp_path: Pa
 
 def test_a_list_of_axes_for_others(tmp_path: Path) -> None:
     job = pair(tmp_path, np.ones((5, 8, 12), np.uint8))
-    with pytest.raises(WrongAxesCount, match=r"for 3 images, and a run takes 2 images \(x\.npy, mask\.npy\).*--axes yx,yx"):
+    with pytest.raises(WrongAxesCount, match=r"for 3 images, but a run takes 2 images \(x\.npy, mask\.npy\).*--axes yx,yx"):
         run(PAIR, Gives(), job, Options(axes="yx,{},zyx"))
     with pytest.raises(UnclearAxes, match=r"The image x\.npy has the shape"):
         run(PAIR, Gives(), job, Options(axes="yx,{}"))
@@ -181,7 +181,7 @@ def test_a_result_that_turns_out_not_to_fit_is_a_tiff_beside(tmp_path: Path) -> 
         report = run(model, Gives(output), job, Options(overwrite=True))
         assert [written.file.name for written in report.written] == [name]
         assert (
-            f"{name}: it was written instead of o.png: a PNG holds one 2D image, and this has the shape (2, 8, 12)."
+            f"{name}: it was written instead of o.png: a PNG holds one 2D image, but this has the shape (2, 8, 12)."
             in report.notes
         )
         np.testing.assert_array_equal(read_image(tmp_path / name).data, output[0])

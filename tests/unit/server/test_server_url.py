@@ -117,7 +117,7 @@ def said(kind: type[BioEngineError], url: str) -> str:
         ("ws://localhost:9520/ws", "Write http://localhost:9520."),
         ("wss://bioengine.lab/ws", "Write https://bioengine.lab."),
         ("ftp://bioengine.lab", "ftp:// is not the beginning of one"),
-        ("http://", "names no computer"),
+        ("http://", "has no valid host"),
         ("http://localhost:95200", "Port out of range"),
         ("http://[::1", "is not the URL of a server"),
         ("", "http:// or https:// is missing. Expected a URL such as"),
@@ -206,11 +206,11 @@ def test_a_certificate_for_another_name(certificate: Path, tls: ssl.SSLContext, 
 
 def test_something_else_answers() -> None:
     with serving(404, {"error": "Nothing here"}) as place:
-        assert "it answers 404. Name the server's own URL" in said(NotABioEngine, f"http://{place}")
+        assert "it answers 404. Give the server's own URL" in said(NotABioEngine, f"http://{place}")
     with serving(421, {"error": "This server has other names."}) as place:
-        assert "it answers 421: This server has other names. Name" in said(NotABioEngine, f"http://{place}")
+        assert "it answers 421: This server has other names. Give" in said(NotABioEngine, f"http://{place}")
     with serving(302, {}, location="http://elsewhere.lab") as place:
-        assert "it sends us on to http://elsewhere.lab" in said(NotABioEngine, f"http://{place}")
+        assert "it redirects to http://elsewhere.lab" in said(NotABioEngine, f"http://{place}")
 
 
 def test_an_answer_is_awaited_while_there_is_a_server() -> None:
