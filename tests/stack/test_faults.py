@@ -87,11 +87,11 @@ async def test_kills_under_load(own_home: Path, packages: Path) -> None:
             for owner in sorted(stack.runners()):
                 killed = stack.runners()[owner]
                 killed.kill()
-                await load.recover(f"{owner} killed", lambda: stack.routers().get(owner, killed).pid != killed.pid)  # noqa: B023
+                await load.recover(f"{owner} killed", lambda: stack.runners().get(owner, killed).pid != killed.pid)  # noqa: B023
             before = {process.pid for process in stack.stubs(RUNNER)}
-            for killed in list(stack.routers().values())[:2]:
+            for killed in list(stack.runners().values())[:2]:
                 killed.kill()
-            await load.recover("two instances killed", lambda: not before & {each.pid for each in stack.routers().values()})
+            await load.recover("two instances killed", lambda: not before & {each.pid for each in stack.runners().values()})
             seconds = await asyncio.to_thread(wait_for, lambda: len(stack.stubs(RUNNER)) == RUNNERS, 20, "the replaced ones' end")
             print(f"no process of a replaced instance is left after {seconds:.1f} s more")
             stack.triton().kill()

@@ -230,7 +230,7 @@ def test_png(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [np.zeros((3, 4, 5), np.uint8), np.zeros((4, 5), np.int32)])
 def test_what_a_png_does_not_hold(tmp_path: Path, data: np.ndarray) -> None:
-    with pytest.raises(UnwritableImage, match="a PNG (holds|cannot hold)"):
+    with pytest.raises(UnwritableImage, match=r"a PNG (holds|cannot hold)"):
         write_image(tmp_path / "x.png", Image(data, "zyx"[-data.ndim :]))
 
 
