@@ -90,7 +90,7 @@ class RunTookTooLong(RequestError):
 
 
 class Cancelled(RequestError):
-    """Of a request whose result nobody wants any more. `by`: whoever has cancelled it, such as "its caller"."""
+    """The request was cancelled. `by`: who has cancelled it, such as "its caller"."""
 
     code = "cancelled"
 

@@ -1,4 +1,4 @@
-"""Folders of ours in places where anybody may make some."""
+"""Private folders in places where other users can create folders too, such as /tmp."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bioengine_server.errors import UnsafeFolder
 
 
 def is_private(folder: Path) -> bool:
-    """Whether it is a folder, and no link to one, that is ours and that only we can enter."""
+    """Whether a path is a folder, not a link, that belongs to this user and that nobody else can enter."""
     try:
         found = folder.lstat()
     except OSError:
@@ -19,7 +19,7 @@ def is_private(folder: Path) -> bool:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that only its owner can enter, also where anybody may have made it before us. Raises UnsafeFolder."""
+    """Create a folder that only its owner can enter. Raises UnsafeFolder if another user may have created it before."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         folder.mkdir(mode=0o700)
@@ -28,5 +28,5 @@ def make_private(folder: Path) -> None:
         if not stat.S_ISDIR(found.st_mode):
             raise UnsafeFolder(folder, "is not a folder") from None
         if found.st_uid != os.getuid():
-            raise UnsafeFolder(folder, "belongs to somebody else") from None
+            raise UnsafeFolder(folder, "belongs to another user") from None
         folder.chmod(0o700)

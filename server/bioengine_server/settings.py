@@ -1,7 +1,7 @@
-"""The server's settings: environment variables with the prefix `BIOENGINE_`, some of them flags of the command line too. Commands
-take what neither has from files (`settings_files`).
+"""The server's settings: environment variables with the prefix `BIOENGINE_`, some of which are also flags of the command line.
+Commands read all others from files (`settings_files`).
 
-docs/settings.md and .env.example list each of them; a test fails when one is missing there.
+docs/settings.md and .env.example list each of them; a test fails if one is missing there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bioengine_server.project import usual_environments
 
 
 class Settings(BaseSettings):
-    """What the server and the command line are started with."""
+    """The settings of the server and the command line."""
 
     model_config = SettingsConfigDict(env_prefix="BIOENGINE_", use_attribute_docstrings=True, extra="ignore")
 
@@ -32,37 +32,37 @@ class Settings(BaseSettings):
     """Address to listen on. Loopback: only programs on this machine. `0.0.0.0`: everybody who can reach it."""
 
     listen: str = ""
-    """Address to bind where it is not the one that clients use, as in a container. Empty: `host`."""
+    """Address to bind, if it is not the one that clients use, as in a container. Empty: `host`."""
 
     public_url: str = ""
-    """URL by which clients reach the server where it is not host and port, such as https://bioengine.lab behind a proxy: told to
-    clients as the server's own."""
+    """URL by which clients reach the server, if it is not host and port, such as https://bioengine.lab behind a proxy. Clients
+    get it as the server's URL."""
 
     port: int = Field(default=9520, ge=1, le=65535)
-    """Port of everything that clients use."""
+    """The port for all clients."""
 
     home: Path = Path("~/.bioengine")
     """Folder of the model store and the secrets."""
 
     access: Literal["auto", "open", "token"] = "auto"
-    """Who may run models. `open`: everybody who reaches the server. `token`: whoever has a token that `bioengine token create`
-    made. `auto`: a token is needed by whoever comes through a proxy, and by all when the host is not loopback."""
+    """Who may run models. `open`: everybody who can reach the server. `token`: only clients with a token from
+    `bioengine token create`. `auto`: clients behind a proxy need a token, and so do all clients if the host is not loopback."""
 
     token_requests: int = Field(default=128, ge=0)
     """Requests that a token may have under way at once, running or waiting; 0: as many as the server takes. A token's own
     limit (`token create --requests`) wins."""
 
     token_max_request_size: int = Field(default=0, ge=0)
-    """Bytes of one request's inputs with a token; 0: as the server takes. A token's own limit (`--max-size`) wins."""
+    """Largest size of one request's inputs with a token, in bytes; 0: the server's. A token's own limit (`--max-size`) wins."""
 
     anonymous_requests: int = Field(default=0, ge=0)
     """Requests that all clients without a token together may have under way at once; 0: as many as the server takes."""
 
     anonymous_max_request_size: int = Field(default=0, ge=0)
-    """Bytes of one request's inputs without a token; 0: as the server takes."""
+    """Largest size of one request's inputs without a token, in bytes; 0: the server's limit."""
 
     offline: bool = False
-    """Never go to the internet: use the models in the store only."""
+    """Never use the internet: use only models in the store."""
 
     collection_url: str = "https://hypha.aicell.io/bioimage-io/artifacts/{id}/files/rdf.yaml"
     """Where the description of a model that is not stored is found; `{id}` stands for its id."""
@@ -74,14 +74,14 @@ class Settings(BaseSettings):
     """JSON object from ids, such as DOIs, to `{"source": URL of the description}`. Empty: there is none."""
 
     download: Literal["anyone", "token", "admin", "never"] = "anyone"
-    """Who may cause a download: every client, clients with a token that `bioengine token create` made, the command line alone,
+    """Who may cause a download: every client, clients with a token from `bioengine token create`, only the command line, or
     nobody."""
 
     download_timeout: float = Field(default=3600.0, gt=0)
     """Seconds that one file of a download may take."""
 
     max_package_size: int = Field(default=20 * 1024**3, ge=1024**2)
-    """Bytes of one file of a download and of all of a package, at most."""
+    """Largest size of a file in a download, and of a whole package, in bytes."""
 
     run_dir: Path | None = None
     """Node-local folder for what the running stack shares, never on a network file system. Default: a folder of the
@@ -97,10 +97,10 @@ class Settings(BaseSettings):
     """Requests that run at the same time for one model, so that a slow or stuck model never takes all places."""
 
     queue_size: int = Field(default=256, ge=1)
-    """Requests that may wait, in all; further ones are answered at once with a request to try again later."""
+    """How many requests may wait, in total; further ones are answered at once with an error that asks to try again later."""
 
     max_request_size: int = Field(default=4 * 1024**3, ge=1024)
-    """Bytes of one request's inputs, at most."""
+    """Largest size of one request's inputs, in bytes."""
 
     client_timeout: float = Field(default=60.0, gt=0)
     """Seconds that an HTTP client may send nothing of a request that it has begun, or take nothing of an answer, before it
@@ -150,7 +150,7 @@ class Settings(BaseSettings):
     """Ids of models, separated by commas, that are loaded when the server starts and never unloaded."""
 
     probe_interval: float = Field(default=3.0, gt=0)
-    """Seconds between two looks at the stack's health."""
+    """Seconds between two checks of the stack's health."""
 
     triton: str = "embedded"
     """`embedded`: start Triton too. `none`: a Hypha server alone, for registration services that connect to it. A URL
@@ -160,7 +160,7 @@ class Settings(BaseSettings):
     """Secret of a Triton that is not embedded (at least 32 characters); the embedded one gets a new one at each start."""
 
     triton_secret_file: Path | None = None
-    """File with that secret, in a folder that both sides share; made here when there is none yet."""
+    """File with that secret, in a folder that both sides share; the server creates it if it does not exist yet."""
 
     triton_port: int | None = None
     """HTTP port of the embedded Triton, on loopback, where other users of the machine reach it. Default: none, it listens on a
@@ -180,7 +180,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _without_empty(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """An empty setting counts as none, but for texts, some of which may be empty: an empty path is the working folder."""
+        """Treat empty settings as not set, except some texts. An empty path would otherwise be the working folder."""
         texts = {name for name, field in cls.model_fields.items() if field.annotation is str}
         return {name: value for name, value in values.items() if value != "" or name in texts}
 
@@ -272,7 +272,7 @@ class Settings(BaseSettings):
 
     @property
     def url(self) -> str:
-        """Where a client on this machine, or in this container, finds the server."""
+        """The server's URL for clients on this machine, or in this container."""
         return self._url_at(self.bind_address)
 
     def known_hosts(self) -> Hosts:
@@ -281,12 +281,12 @@ class Settings(BaseSettings):
 
     @property
     def advertised_url(self) -> str:
-        """What clients are told to be the server's address."""
+        """The URL that clients get as the server's address."""
         return self.public_url or self._url_at(self.host)
 
     @property
     def tells_others_loopback(self) -> bool:
-        """Whether clients on other machines are told an address that is each one's own: which one they use is not known."""
+        """Whether clients on other machines get a loopback address, because the address that they use is not known."""
         return not self.public_url and self.host in EVERY_ADDRESS
 
     def _url_at(self, host: str) -> str:
@@ -294,17 +294,17 @@ class Settings(BaseSettings):
 
     @property
     def home_digest(self) -> str:
-        """Names what belongs to this home and user outside of it: the run dir, shared memory segments."""
+        """Identifies what belongs to this home and user outside of the home: the run dir, shared memory segments."""
         return hashlib.sha256(f"{os.getuid()}:{self.home.resolve()}".encode()).hexdigest()[:12]
 
     @property
     def node_folder(self) -> Path:
-        """The run dir, whether it was named or not."""
+        """The run dir: the configured one, or the default."""
         return self.run_dir or self.usual_node_folder
 
     @property
     def usual_node_folder(self) -> Path:
-        """The run dir where none is named."""
+        """The default run dir."""
         return Path(tempfile.gettempdir()) / f"bioengine-{self.home_digest}"
 
     @property

@@ -1,5 +1,5 @@
-"""Text that clients, packages and collections choose, made safe to log, to print and to put into messages: short, on one line,
-without terminal escapes or hidden characters.
+"""Make text from clients, packages and collections safe for logs, the console and error messages: short, on one line, without
+terminal escapes or hidden characters.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ _repr.maxstring = _repr.maxother = _repr.maxlong = _LIMIT
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """`value` as one line of printable characters, at most `limit` of them; what is too long ends with `…`."""
+    """`value` as one line of at most `limit` printable characters; longer text is cut and ends with `…`."""
     text = str(value)
     safe = printable(text[:limit])
     return safe[: limit - 1] + "…" if len(text) > limit or len(safe) > limit else safe
 
 
 def quoted(value: object, limit: int = _LIMIT) -> str:
-    """`value` as Python would write it, with quotes where it is text, shortened.
+    """`value` as Python would write it (text in quotes), shortened.
 
     Args:
-        value: as it came.
-        limit: characters that are shown of it.
+        value: any value.
+        limit: the largest number of characters.
     """
     if isinstance(value, (bytes, bytearray)):
         value = bytes(value[: limit + 1]).decode("latin-1")
@@ -38,9 +38,9 @@ def quoted(value: object, limit: int = _LIMIT) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with whatever is not printable as a backslash escape.
+    """`text` with backslash escapes for all characters that are not printable.
 
-    These are line breaks of all kinds, control characters (terminals obey them), and characters that hide or reorder
+    These are line breaks of all kinds, control characters (which terminals obey), and characters that hide or reorder
     others, such as Unicode's bidirectional controls.
     """
     if text.isprintable():
@@ -49,18 +49,18 @@ def printable(text: str) -> str:
 
 
 class LogFormatter(logging.Formatter):
-    """One line for each record, whatever its arguments hold; the lines of a traceback follow, indented.
+    """Writes one line for each record, whatever its arguments contain; the lines of a traceback follow, indented.
 
-    Nothing that a client names can begin a line, so no record can be forged. Of exceptions in libraries, such as Hypha's of
-    clients that are gone, there is one line too, unless all is wanted: their tracebacks say nothing to whoever reads it.
+    Text from a client can never begin a line, so clients cannot forge records. For exceptions in libraries, such as Hypha's about
+    disconnected clients, only one line is written by default, because their tracebacks do not help an admin.
     """
 
     def __init__(self, format: str, ours: str, with_tracebacks: bool = False) -> None:
         """
         Args:
             format: as for `logging.Formatter`.
-            ours: the name of our own loggers.
-            with_tracebacks: those of libraries, too.
+            ours: the name of the server's own loggers.
+            with_tracebacks: whether to write tracebacks of libraries too.
         """
         super().__init__(format)
         self._ours = ours
@@ -81,7 +81,7 @@ class LogFormatter(logging.Formatter):
 
 
 def _without_traceback(record: logging.LogRecord) -> logging.LogRecord:
-    """The same with the exception's own words in place of its traceback, which Hypha writes into its messages as well."""
+    """The record with the exception's message instead of its traceback, which Hypha also writes into its messages."""
     short = copy.copy(record)
     message, short.args = record.getMessage(), ()
     if "Traceback (most recent call last)" in message:

@@ -1,10 +1,10 @@
-"""Clients that have gone without a word are nothing to log: what they were still to be told cannot be sent, and nobody waits."""
+"""Do not log errors about clients that have disappeared: messages to them cannot be sent, and nobody waits for the result."""
 
 from __future__ import annotations
 
 import logging
 
-# How hypha-rpc 0.21 and imjoy-rpc 0.5 say it, of calls whose outcome nobody asks for, such as those of `progress`.
+# The messages of hypha-rpc 0.21 and imjoy-rpc 0.5 for calls whose result nobody awaits, such as those of `progress`.
 _WORDS = ("Failed to send the request when calling method", "Connection lost", "Connection closed", "connection is closed")
 
 
@@ -13,7 +13,7 @@ def is_of_vanished_client(error: BaseException | None) -> bool:
 
 
 class VanishedClients(logging.Filter):
-    """Drops what asyncio says of such calls when they are thrown away."""
+    """Drops asyncio's log records about the exceptions of such calls."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         is_thrown_away = record.name == "asyncio" and "never retrieved" in record.getMessage()

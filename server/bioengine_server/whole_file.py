@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: beside their place, under a name that nobody can have taken, and then renamed."""
+"""Write files atomically: first to a temporary file with a random name in the same folder, which is then renamed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def whole_file(path: Path, mode: int = 0o666, replace: bool = True) -> Iterator[BinaryIO]:
-    """A new file, which takes the place of `path` when the context ends without an error; after one, nothing is left of it.
+    """A new file, which becomes `path` when the context ends without an error; after an error it is removed.
 
-    Raises OSError, and FileExistsError where `path` is there and is not to be replaced.
+    Raises OSError; FileExistsError if `path` exists and may not be replaced.
 
     Args:
-        path: of the file.
-        mode: of the file, which the process's umask narrows.
-        replace: whether it takes the place of another.
+        path: the path of the file.
+        mode: the mode of the file, further limited by the process's umask.
+        replace: whether an existing file may be replaced.
     """
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        # Exclusive: the folder may be anybody's, and have a link of this name.
+        # Exclusive, because other users may write to the folder and create a link with this name.
         with open(temporary, "x+b", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
             yield stream
             stream.flush()
@@ -38,9 +38,9 @@ def whole_file(path: Path, mode: int = 0o666, replace: bool = True) -> Iterator[
 
 
 def _rename_to_new(source: Path, target: Path) -> None:
-    """Give a file a name that no other has. Raises FileExistsError."""
+    """Rename a file to a name that does not exist yet. Raises FileExistsError."""
     try:
-        os.link(source, target)  # unlike a rename, it fails where the name is taken meanwhile
+        os.link(source, target)  # unlike a rename, this fails if the name exists meanwhile
     except FileExistsError:
         raise
     except OSError:  # a file system without hard links

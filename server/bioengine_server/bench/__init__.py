@@ -1,7 +1,7 @@
-"""`bioengine bench`: the one place where speed and memory are measured.
+"""`bioengine bench`: measures speed and memory.
 
-    a stack of its own -> subjects (one module each) -> measurements -> table, JSON
+    temporary stack -> subjects (one module each) -> measurements -> table, JSON
 
-Machines are noisy and differ, so what is compared is measured in the same run, round by round, and judged as a ratio or by the
-median. Each subject is a function of `run.SUBJECTS`.
+Machines are noisy and differ, so values to be compared are measured in the same run, in alternating rounds, and judged by their
+ratio or median. Each subject is a function of `run.SUBJECTS`.
 """

@@ -1,4 +1,4 @@
-"""Why measurements were stopped."""
+"""Errors that stop the measurements."""
 
 from __future__ import annotations
 

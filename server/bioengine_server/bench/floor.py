@@ -1,6 +1,6 @@
-"""The floor of this machine: an image packed, sent to another process over loopback, sent back and unpacked. Nothing else.
+"""The floor of this machine: an image is encoded, sent to another process over loopback, sent back and decoded; nothing else.
 
-What a server adds shows as a ratio to it, on a fast machine and on a busy one alike.
+The overhead of a server is shown as a ratio to it, which is comparable on fast and on busy machines.
 """
 
 from __future__ import annotations

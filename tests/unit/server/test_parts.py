@@ -219,7 +219,7 @@ def test_a_run_dir_of_somebody_else_is_refused(tmp_path: Path) -> None:
         other.mkdir()
         os.chown(other, 12345, 12345)
         with (
-            pytest.raises(UnsafeFolder, match="belongs to somebody else"),
+            pytest.raises(UnsafeFolder, match="belongs to another user"),
             own_home(Settings(home=tmp_path / "home", run_dir=other)),
         ):
             pass
