@@ -72,6 +72,14 @@ async def test_a_package_is_downloaded_with_what_runs_it(mirror: Mirror, tmp_pat
     assert any(done == total for _, done, total in seen)
 
 
+async def test_all_who_wait_for_a_download_are_told(mirror: Mirror, tmp_path: Path) -> None:
+    service = StoreService(mirror.settings(tmp_path / "home"))
+    told: list[list[tuple[str, int, int | None]]] = [[], []]
+    fetched = (service.fetch(ID, ANONYMOUS, progress=lambda *report, of=of: of.append(report)) for of in told)
+    await asyncio.gather(*fetched)
+    assert told[0] and told[0] == told[1] and service._listeners == {}
+
+
 @pytest.mark.parametrize(
     ("id", "files"), [("state-dict-stork", ["network.py", "weights.pt"]), ("custom-crab", ["steps.py", "weights.onnx"])]
 )
