@@ -116,7 +116,7 @@ class Gives:
         self._outputs = list(outputs)
         self.inputs: list[np.ndarray | None] = []
 
-    def run(self, _id: str, inputs: list[np.ndarray | None], _weights: str | None = None) -> Answer:
+    def run(self, _id: str, inputs: list[np.ndarray | None], _weights: str | None = None, _progress: object = None) -> Answer:
         self.inputs = inputs
         return Answer(self._outputs, 0.1, [])
 
