@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from bioengine_contract.version import VERSION
 
-from bioengine_server.commands import bench, doctor, images, models, server, setup, tokens
+from bioengine_server.commands import bench, doctor, images, models, operations, server, setup, tokens
 from bioengine_server.commands.shared import fail, load_settings
 from bioengine_server.environments import environment
 
@@ -26,6 +26,11 @@ app.command()(images.run)
 app.command()(bench.bench)
 app.command()(doctor.doctor)
 app.add_typer(models.app, name="models")
+app.command()(operations.status)
+app.command()(operations.ps)
+app.command()(operations.unload)
+app.command()(operations.cancel)
+app.command()(operations.logs)
 app.command()(server.register)
 app.command()(server.triton)
 app.add_typer(tokens.app, name="token")

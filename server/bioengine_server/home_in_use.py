@@ -27,19 +27,20 @@ _PATIENCE = 1.0  # seconds
 
 @dataclass(frozen=True)
 class Announcement:
-    """`name`: the random name. `url`: where it listens. `machine` and `process`: of the server that wrote it."""
+    """`name`: the random name. `url`: where it listens. `machine`, `process` and `run_dir`: of the server that wrote it."""
 
     name: str
     url: str
     machine: str
     process: int
+    run_dir: str = ""
 
 
 @contextlib.contextmanager
 def announced(settings: Settings) -> Iterator[str]:
     """Write into the home which server uses it, and return the server's name. If the disk is full, the server runs without it."""
     file = settings.home / _FILE
-    announcement = Announcement(secrets.token_hex(8), settings.url, socket.gethostname(), os.getpid())
+    announcement = Announcement(secrets.token_hex(8), settings.url, socket.gethostname(), os.getpid(), str(settings.node_folder))
     with contextlib.suppress(OSError), whole_file(file, 0o600) as stream:
         stream.write(json.dumps(asdict(announcement)).encode())
     try:
@@ -60,6 +61,12 @@ def server_with_another_home(settings: Settings) -> str | None:
     if answering == user.name or _lives_here(user) or _name_at(user.url) == user.name:
         return None
     return settings.url
+
+
+def run_dir_of(settings: Settings) -> Path:
+    """The run dir of the server that uses the home, whatever settings it was started with; without one, that of the settings."""
+    user = _user_of(settings.home)
+    return Path(user.run_dir) if user and user.run_dir and user.machine == socket.gethostname() else settings.node_folder
 
 
 def _user_of(home: Path) -> Announcement | None:

@@ -16,11 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bioengine_contract.operations import Report
 from bioengine_contract.shared_tensors import SharedTensors
 from hypha.core.store import RedisStore
 
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
+from bioengine_server.control.callers import CallerNames
+from bioengine_server.control.overview import Overview
+from bioengine_server.control.server import control_room
 from bioengine_server.dispatch.dispatcher import Dispatcher
 from bioengine_server.errors import HomeInUse, StackError, UnsafeFolder
 from bioengine_server.fresh import keep_fresh, locked
@@ -82,14 +86,18 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             names = PlainNames(settings.plain_names)
             readiness = Readiness(partial(what_is_missing, settings, names))
             gateway = LegacyGateway(app, lambda: hypha_store(app), authenticator)
+            overview = Overview(settings, CallerNames(registry), lambda: liveness.reason or readiness.reason)
             service = None
             if settings.triton != "none":
-                service = await parts.enter_async_context(_service_on_triton(settings, names, access, stop, readiness, on_start))
+                service = await parts.enter_async_context(
+                    _service_on_triton(settings, names, access, stop, readiness, overview, on_start)
+                )
             served = add_web(app, settings, authenticator, Health(readiness, liveness, name), service)
             on_start(f"Hypha on {settings.advertised_url}")
             server = HttpServer(served, listener, settings.peer_connections)
             parts.push_async_callback(server.stop)
             await server.start()
+            await parts.enter_async_context(control_room(overview, settings.node_folder))
             store = hypha_store(app)
             share_service(store, SERVICE_ID)
             if service is not None:
@@ -159,6 +167,7 @@ async def _service_on_triton(
     access: Access,
     stop: asyncio.Event,
     readiness: Readiness,
+    overview: Overview,
     on_start: Callable[[str], None],
 ) -> AsyncIterator[TritonClient]:
     """The service for an embedded Triton, which runs during the context, or for the Triton in the settings."""
@@ -181,13 +190,22 @@ async def _service_on_triton(
             on_start(f"using Triton on {url}")
         watcher = StackWatcher(readiness, restart)
         readiness.when_stuck(watcher.on_stuck)
-        service = service_for(settings, access, url, secret, settings.advertised_url, watcher, files_url=settings.advertised_url)
+        service = service_for(
+            settings, access, url, secret, settings.advertised_url, watcher, overview, files_url=settings.advertised_url
+        )
         yield await parts.enter_async_context(service)
 
 
 @contextlib.asynccontextmanager
 async def service_for(
-    settings: Settings, access: Access, triton_url: str, secret: str, public_url: str, watcher: Watcher, files_url: str = ""
+    settings: Settings,
+    access: Access,
+    triton_url: str,
+    secret: str,
+    public_url: str,
+    watcher: Watcher,
+    overview: Overview,
+    files_url: str = "",
 ) -> AsyncIterator[TritonClient]:
     """The service for a Triton, whose model runner is kept healthy during the context."""
     api = TritonApi(triton_url, secret, settings.run_timeout)
@@ -196,9 +214,15 @@ async def service_for(
     worker = TritonWorker(runner, shared, is_local=triton_url.startswith(UNIX))
     store = StoreService(settings)
     dispatcher = Dispatcher(settings, worker, store, files_url)
+    overview.watch(dispatcher)
+
+    def learn(report: Report) -> None:
+        dispatcher.loaded.learn(report)
+        overview.learn(report)
+
     try:
         async with (
-            background(runner.watch(settings.probe_interval, dispatcher.loaded.learn)),
+            background(runner.watch(settings.probe_interval, learn)),
             background(dispatcher.upkeep.run()),
         ):
             yield TritonClient(dispatcher, api, access, public_url)
@@ -223,7 +247,8 @@ async def run_registration(settings: Settings, hypha_url: str, token: str) -> No
     # The other server has authenticated the callers, and knows which tokens are needed and valid.
     access = Access(settings.model_copy(update={"access": "open"}), registry=None)
     use_limited_rpc(access.size_limit)
-    async with service_for(settings, access, settings.triton, secret, hypha_url, Watcher()) as service:
+    overview = Overview(settings, CallerNames(None), lambda: None)
+    async with service_for(settings, access, settings.triton, secret, hypha_url, Watcher(), overview) as service:
         async with background(Registration(service).run(hypha_url, token)):
             await stop.wait()
 

@@ -57,6 +57,8 @@ class Job:
         """Spent in each state so far that has ended."""
         self.outcome = ""
         """When it has ended: "done", or the error's code."""
+        self.reason = ""
+        """The error's message."""
         self.stopped = asyncio.Event()
         """Set when nobody wants its result any more."""
         self.has_waited = False
@@ -157,7 +159,7 @@ class Jobs:
         try:
             yield job
         except BioEngineError as error:
-            outcome = error.code
+            outcome, job.reason = error.code, str(error)
             raise
         except asyncio.CancelledError:
             outcome = CallerGone.code

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -89,6 +90,18 @@ class LoadedModels:
         self._looked = -_LOOKS_APART
         self.always: frozenset[str] = own
         """Names of Triton models that are never unloaded to make room, or for being idle."""
+        self.counts = Counter(dict.fromkeys(("loads", "failed_loads", "unloads", "deaths"), 0))
+        """What has happened so far; `deaths`: of models' processes that nobody here has ended."""
+
+    @property
+    def limit(self) -> Memory:
+        """What all models together may hold."""
+        return self._budget.limit
+
+    @property
+    def held(self) -> Memory:
+        """What all models together hold."""
+        return self._held()
 
     def is_loaded(self, model: TritonModel) -> bool:
         """Whether a request finds it loaded, on whichever card, as far as is known."""
@@ -97,7 +110,7 @@ class LoadedModels:
     def _is_loaded(self, model: TritonModel) -> bool:
         state = self._state(model)
         if state.opened is not None and not self._worker.lives(state.opened):
-            state.opened = None
+            self._died(state)
         return state.is_loaded_from(model)
 
     def status(self) -> list[dict[str, Any]]:
@@ -181,6 +194,7 @@ class LoadedModels:
                 with contextlib.suppress(TritonUnavailable, RequestError):
                     await self._worker.unload(name)
                 state.memory = Memory()
+                self.counts["unloads"] += 1
                 logger.info("Unloaded %s", name)
         return True
 
@@ -235,7 +249,7 @@ class LoadedModels:
             if known is None or known.loading.locked():
                 continue
             if process.state in ("ended", "failed"):
-                known.opened, known.memory = None, Memory()
+                self._died(known)
             elif process.state == "open":
                 known.memory = Memory.of(process)
 
@@ -265,6 +279,7 @@ class LoadedModels:
             state.memory = state.at_rest = state.opened.memory
             state.failures = 0
         except (RequestError, TritonUnavailable) as error:
+            self.counts["failed_loads"] += 1
             self._is_in_doubt |= error.code in _PERHAPS_OF_WORKER
             if isinstance(error, RequestError) and error.code not in _NOT_OF_MODEL:
                 state.failure, state.failures = (str(error), error.code), state.failures + 1
@@ -274,6 +289,7 @@ class LoadedModels:
                 state.memory = Memory()
             state.generation += 1
             state.changed = time.monotonic()
+        self.counts["loads"] += 1
         logger.info("Loaded %s in %.1f s", model.name, state.changed - started)
 
     async def _make_room(self, model: TritonModel, state: ModelState) -> None:
@@ -327,7 +343,11 @@ class LoadedModels:
         """The process that a load has started is gone."""
         state = self._state(model)
         if state.generation == generation:
-            state.opened, state.memory = None, Memory()
+            self._died(state)
+
+    def _died(self, state: ModelState) -> None:
+        self.counts["deaths"] += state.opened is not None
+        state.opened, state.memory = None, Memory()
 
     def _state(self, model: TritonModel) -> ModelState:
         state = self._models.get(model.name)

@@ -6,13 +6,12 @@ Without per-message deflate, which Hypha's own command cannot turn off, images a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
 
+from bioengine_server.foreign.uvicorn import Server
 from bioengine_server.http.connections import Connections, raise_file_limit
 from bioengine_server.http.protocol import protocols
 from bioengine_server.network.errors import PortInUse
@@ -58,7 +57,7 @@ class HttpServer:
             peer_connections: how many connections one address may have open at once.
         """
         self._listener = listener
-        self._server = _Uvicorn(
+        self._server = Server(
             uvicorn.Config(
                 app,
                 **protocols(Connections(peer_connections, raise_file_limit())),
@@ -90,9 +89,3 @@ class HttpServer:
         self._server.should_exit = True
         if self._task is not None:
             await self._task
-
-
-class _Uvicorn(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

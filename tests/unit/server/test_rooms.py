@@ -12,7 +12,20 @@ from tests.stack.harness import ROOT
 SERVER = ROOT / "server" / "bioengine_server"
 
 # Low to high; a room may import those before it, and itself. `.`: modules of the package that import no room but these.
-ROOMS = ["foreign", "network", "access", "store", "triton", "workers", "dispatch", "service", "hypha", "gateway", "http"]
+ROOMS = [
+    "foreign",
+    "network",
+    "access",
+    "store",
+    "triton",
+    "workers",
+    "dispatch",
+    "service",
+    "control",
+    "hypha",
+    "gateway",
+    "http",
+]
 BELOW_ALL = ("errors", "untrusted", "limits", "memory", "aside", "log_once", "library", "room", "whole_file", "private_folder")
 ABOVE_ALL = (
     "stack",

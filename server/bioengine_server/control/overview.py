@@ -1,0 +1,187 @@
+"""What a running server is doing, as plain data for `bioengine status` and `bioengine ps`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bioengine_contract.ids import triton_name
+from bioengine_contract.operations import Report
+from bioengine_contract.package_errors import ModelNotFound
+from bioengine_contract.store import resolve
+from bioengine_contract.version import VERSION
+from bioengine_contract.weights import RUNNABLE
+
+from bioengine_server.access.caller import OWN_USER
+from bioengine_server.control.callers import CallerNames, Ended
+from bioengine_server.control.errors import KeptLoaded, ModelAtWork, NotLoaded
+from bioengine_server.dispatch.dispatcher import Dispatcher
+from bioengine_server.dispatch.errors import NoSuchJob
+from bioengine_server.dispatch.jobs import Job
+from bioengine_server.dispatch.probe import names_probe
+from bioengine_server.settings import Settings
+
+ADMIN = "the server's admin"
+
+
+class Overview:
+    """Of one server."""
+
+    def __init__(self, settings: Settings, names: CallerNames, reason: Callable[[], str | None]) -> None:
+        """
+        Args:
+            settings: of the server.
+            names: of its callers.
+            reason: why it is not ready; None: it is.
+        """
+        self._settings = settings
+        self._names = names
+        self._reason = reason
+        self._started = time.time()
+        self._ended = Ended(names)
+        self._on_end: list[Callable[[Job], None]] = [self._ended.learn]
+        self.dispatcher: Dispatcher | None = None
+        """None: this server runs no models."""
+        self.report: Report | None = None
+        """The worker's last one."""
+        self.restarts = 0
+        """How often the worker's Triton was another one than before."""
+
+    def watch(self, dispatcher: Dispatcher) -> None:
+        """Tell of the requests and models of a dispatcher."""
+        self.dispatcher = dispatcher
+        dispatcher.jobs.on_end(self._end)
+
+    def on_end(self, tell: Callable[[Job], None]) -> None:
+        """Have `tell` called with each request of a client that has ended. It must not raise."""
+        self._on_end.append(tell)
+
+    def _end(self, job: Job) -> None:
+        if not _is_own(job):
+            for tell in self._on_end:
+                tell(job)
+
+    def learn(self, report: Report) -> None:
+        """Take what the worker says of itself."""
+        self.restarts += self.report is not None and self.report.boot != report.boot
+        self.report = report
+
+    @property
+    def reason(self) -> str | None:
+        """Why the server is not ready; None: it is."""
+        return self._reason()
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The requests of clients that are under way, the oldest first."""
+        return [job for job in self.dispatcher.jobs if not _is_own(job)] if self.dispatcher else []
+
+    def models(self) -> list[dict[str, Any]]:
+        """The loaded models, but for the server's own (`LoadedModels.status`)."""
+        models = self.dispatcher.loaded.status() if self.dispatcher else []
+        return [model for model in models if not names_probe(model["name"])]
+
+    def status(self) -> dict[str, Any]:
+        """All of `bioengine status`. Memory is in bytes, times are Unix times, durations seconds."""
+        return {
+            "version": VERSION,
+            "ready": self.reason is None,
+            "reason": self.reason,
+            "started": self._started,
+            "uptime": round(time.time() - self._started, 1),
+            "url": self._settings.advertised_url,
+            "home": str(self._settings.home),
+            "process": os.getpid(),
+            "worker": self._worker(),
+            "models": self.models(),
+            "requests": self._requests(),
+            "callers": self._ended.callers(self.jobs),
+            "errors": self._ended.errors(),
+        }
+
+    def requests(self) -> list[dict[str, Any]]:
+        """All of `bioengine ps`: `details` are those of the state, such as `position` and `estimate`, or `tile` of `tiles`."""
+        return [
+            {
+                "task_id": job.task_id,
+                "token": self._names.token(job.caller),
+                "client": f"{job.caller.workspace}/{job.caller.client}"[:200],
+                "model": str(job.model)[:200],
+                "shapes": [list(shape) for shape in job.shapes],
+                "size": job.size,
+                "state": "cancelled" if job.stopped.is_set() else job.state,
+                "details": job.details,
+                "age": round(job.age, 1),
+            }
+            for job in self.jobs
+        ]
+
+    def cancel(self, task_id: str) -> None:
+        """Cancel a request, whoever's it is. Raises NoSuchJob."""
+        if self.dispatcher is None:
+            raise NoSuchJob(task_id)
+        self.dispatcher.jobs.cancel(task_id, ADMIN)
+
+    async def unload(self, model_id: str) -> list[str]:
+        """Unload a model, with whichever weights it is loaded; returns its names in Triton.
+
+        Args:
+            model_id: its id, or its name in Triton as `status` lists it.
+
+        Raises RequestError, NotLoaded, ModelAtWork, KeptLoaded.
+        """
+        models = self._loaded_as(model_id)
+        if not models or self.dispatcher is None:
+            raise NotLoaded(model_id)
+        names = sorted(models)
+        if self.dispatcher.loaded.always.intersection(names):
+            raise KeptLoaded(model_id)
+        if running := sum(models.values()):
+            raise ModelAtWork(model_id, running)
+        for name in names:
+            if not await self.dispatcher.loaded.unload(name):
+                raise ModelAtWork(model_id, 1)  # since just now
+        return names
+
+    def _loaded_as(self, model_id: str) -> dict[str, int]:
+        """The loaded models of Triton that are meant, and how many requests want each. Raises RequestError."""
+        running = {model["name"]: model["running"] for model in self.models()}
+        try:
+            package = resolve(self._settings.store, model_id)
+        except ModelNotFound:
+            if model_id not in running:
+                raise
+            return {model_id: running[model_id]}
+        names = {triton_name(package.key, package.is_default, only) for only in ("", *RUNNABLE)}
+        return {name: running[name] for name in names & {*running}}
+
+    def _worker(self) -> dict[str, Any] | None:
+        """Where models run: `triton` (embedded, or its URL), `restarts` of it, `memory` that models hold and may, `cards`."""
+        if self.dispatcher is None:
+            return None
+        held = self.dispatcher.loaded.held
+        limit = self.dispatcher.loaded.limit
+        return {
+            "triton": self._settings.triton,
+            "restarts": self.restarts,
+            "memory": {"held": held.host, "limit": limit.host, "machine": self.report.memory if self.report else 0},
+            "gpu_memory": {"held": held.cards, "limit": limit.cards},
+            "cards": [card.model_dump() for card in self.report.cards] if self.report else [],
+        }
+
+    def _requests(self) -> dict[str, int]:
+        queue = self.dispatcher.queue if self.dispatcher else None
+        settings = self._settings
+        return {
+            "waiting": queue.waiting if queue else 0,
+            "running": queue.running if queue else 0,
+            "concurrency": settings.concurrency,
+            "queue_size": settings.queue_size,
+        }
+
+
+def _is_own(job: Job) -> bool:
+    """Whether it is the server's own, such as the readiness probe."""
+    return job.caller.user == OWN_USER

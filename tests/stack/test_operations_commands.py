@@ -1,0 +1,93 @@
+"""The admin's commands on a running server, during a slow run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stack.harness import Stack, bioengine, fill_home, snail, wait_for
+
+LONG_TASK = 60.0  # seconds; it is cancelled
+
+
+@pytest.fixture(scope="module")
+def served(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    home = tmp_path_factory.mktemp("operations") / "home"
+    fill_home(home, packages)
+    with Stack(home, BIOENGINE_MODEL_CONCURRENCY="1") as running:
+        yield running
+
+
+def command(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return bioengine(*arguments, "--home", str(stack.home))
+
+
+def asked(stack: Stack, *arguments: str) -> Any:
+    done = command(stack, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@contextlib.contextmanager
+def running(stack: Stack, number: int, token: str) -> Iterator[list[dict[str, Any]]]:
+    """Slow runs beside the test, from as many clients; their results are there when the context has ended."""
+    results: list[dict[str, Any]] = []
+
+    def run() -> None:
+        with stack.client(token) as client:
+            results.append(client.run("slow-snail", [snail(LONG_TASK)]))
+
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: len(asked(stack, "ps")) == number, 30, "under way")
+    yield results
+    for thread in threads:
+        thread.join(30)
+
+
+def test_what_is_under_way_is_seen_and_cancelled(served: Stack) -> None:
+    token = served.token("ada")
+    with running(served, 2, token) as results:
+        wait_for(lambda: "running" in [each["state"] for each in asked(served, "ps")], 30, "running")
+        status = command(served, "status")
+        assert status.returncode == 0 and "ready" in status.stdout and "now, 1 at work" in status.stdout, status.stdout
+        assert "ada" in status.stdout and "1 of at most 16 running, 1 of at most 256 waiting" in status.stdout
+        listed = command(served, "ps").stdout
+        assert "ada" in listed and "slow-snail" in listed and "1×1×4×4" in listed and "position 1" in listed, listed
+        busy = command(served, "unload", "slow-snail")
+        assert busy.returncode == 1 and "is at work" in busy.stderr
+        for request in asked(served, "ps"):
+            assert request["token"] == "ada"
+            assert command(served, "cancel", request["task_id"]).returncode == 0
+    assert [result["code"] for result in results] == ["cancelled"] * 2 and "the server's admin" in results[0]["error"]
+    assert wait_for(lambda: asked(served, "ps") == [], 10, "ended") < 10
+    again = command(served, "cancel", "none")
+    assert again.returncode == 1 and "There is no request 'none'" in again.stderr
+    found = asked(served, "status")
+    assert [error["code"] for error in found["errors"]] == ["cancelled"] * 2
+    assert [(caller["token"], caller["failed"]) for caller in found["callers"]] == [("ada", 2)]
+
+
+def test_a_model_is_unloaded(served: Stack) -> None:
+    with served.client() as client:
+        assert client.run("slow-snail", [snail(0)])["success"]
+    (model,) = [model for model in asked(served, "status")["models"] if model["name"] == "slow-snail"]
+    assert (model["device"], model["running"]) == ("cpu", 0) and model["memory"] > 50e6
+    assert command(served, "unload", "slow-snail").stdout == "Unloaded slow-snail.\n"
+    assert "slow-snail" not in [model["name"] for model in asked(served, "status")["models"]]
+    assert not served.stubs("slow-snail")
+    again = command(served, "unload", "slow-snail")
+    assert again.returncode == 1 and "is not loaded" in again.stderr
+
+
+def test_of_another_home_there_is_no_server(served: Stack, tmp_path: Path) -> None:
+    done = bioengine("status", "--home", str(tmp_path / "home"))
+    assert done.returncode == 1 and "No server is running with the home" in done.stderr
