@@ -23,6 +23,7 @@ from hypha.core.store import RedisStore
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
 from bioengine_server.control.callers import CallerNames
+from bioengine_server.control.metrics import Metrics
 from bioengine_server.control.overview import Overview
 from bioengine_server.control.server import control_room
 from bioengine_server.dispatch.dispatcher import Dispatcher
@@ -86,13 +87,15 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             names = PlainNames(settings.plain_names)
             readiness = Readiness(partial(what_is_missing, settings, names))
             gateway = LegacyGateway(app, lambda: hypha_store(app), authenticator)
-            overview = Overview(settings, CallerNames(registry), lambda: liveness.reason or readiness.reason)
+            callers = CallerNames(registry)
+            overview = Overview(settings, callers, lambda: liveness.reason or readiness.reason)
+            metrics = Metrics(settings, callers, overview)
             service = None
             if settings.triton != "none":
                 service = await parts.enter_async_context(
                     _service_on_triton(settings, names, access, stop, readiness, overview, on_start)
                 )
-            served = add_web(app, settings, authenticator, Health(readiness, liveness, name), service)
+            served = add_web(app, settings, authenticator, Health(readiness, liveness, name), metrics, service)
             on_start(f"Hypha on {settings.advertised_url}")
             server = HttpServer(served, listener, settings.peer_connections)
             parts.push_async_callback(server.stop)

@@ -15,6 +15,9 @@ from typing import Any
 
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
+from bioengine_server.control.callers import CallerNames
+from bioengine_server.control.metrics import Metrics
+from bioengine_server.control.overview import Overview
 from bioengine_server.http.health import Health
 from bioengine_server.http.routes import add_web
 from bioengine_server.http.server import HttpServer, listen
@@ -43,9 +46,11 @@ async def main(home: Path, file: Path) -> None:
     registry = TokenRegistry(home)
     authenticator = Authenticator(Access(settings, registry), registry)
     app = create_hypha(settings, authenticator.access, new_secret())
+    names = CallerNames(registry)
+    metrics = Metrics(settings, names, Overview(settings, names, lambda: None))
     health = Health(Readiness(), Liveness(), "name")
     with contextlib.closing(listen(settings.host, port)) as listener:
-        server = HttpServer(add_web(app, settings, authenticator, health, None), listener, settings.peer_connections)
+        server = HttpServer(add_web(app, settings, authenticator, health, metrics, None), listener, settings.peer_connections)
         await server.start()  # Hypha adds most of its routes when it starts
         file.write_text(json.dumps(list(routes_below(app.routes))))
         await server.stop()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.stack.harness import Stack, bioengine, fill_home, snail, wait_for
@@ -91,3 +92,13 @@ def test_a_model_is_unloaded(served: Stack) -> None:
 def test_of_another_home_there_is_no_server(served: Stack, tmp_path: Path) -> None:
     done = bioengine("status", "--home", str(tmp_path / "home"))
     assert done.returncode == 1 and "No server is running with the home" in done.stderr
+
+
+def test_prometheus_gets_figures_of_what_has_happened(served: Stack) -> None:
+    with served.client() as client:
+        assert client.run("slow-snail", [snail(0)])["success"]
+    text = httpx.get(f"{served.url}/metrics").raise_for_status().text
+    figures = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if not line.startswith("#")}
+    assert figures['bioengine_requests_total{model="slow-snail",outcome="done",token=""}'] >= 1
+    assert figures["bioengine_ready"] == 1 and figures['bioengine_model_memory_bytes{model="slow-snail"}'] > 50e6
+    assert figures["bioengine_model_loads_total"] >= 2, "of the readiness probe's model, and of this one"

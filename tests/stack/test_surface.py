@@ -30,6 +30,8 @@ OPEN = {
     ("HEAD", "/health/liveness"): 200,
     ("GET", "/health/readiness"): 200,
     ("HEAD", "/health/readiness"): 200,
+    ("GET", "/metrics"): 200,
+    ("HEAD", "/metrics"): 200,
     ("GET", "/public/services"): 200,
     ("GET", "/public/services/"): 200,
     ("GET", "/public/services/triton-client"): 200,
@@ -45,7 +47,9 @@ OPEN = {
 FUNCTIONS = ("execute", "get_config", "get_status", "cancel")
 # Where a token is needed, these ask for one, whatever the method.
 WITHOUT_TOKEN = {path: status for path, status in OPEN.items() if status == 200} | {
-    (method, f"/public/services/triton-client/{function}"): 401 for method in METHODS for function in FUNCTIONS
+    (method, path): 401
+    for method in METHODS
+    for path in ("/metrics", *(f"/public/services/triton-client/{function}" for function in FUNCTIONS))
 }
 
 

@@ -75,6 +75,21 @@ class Access:
             return ""
         return next((name.title() for name in headers if name.lower().startswith(_PROXY_HEADERS)), "")
 
+    def needs_token_for_metrics(self, headers: Iterable[str], peer: str) -> bool:
+        """Whether whoever comes this way needs a token to see what concerns all callers, also where none is needed to run models.
+
+        All do but programs on this machine. Web pages count as strangers, and what comes through a proxy.
+
+        Args:
+            headers: names of the HTTP headers.
+            peer: the address at the other end of the connection.
+        """
+        if self.all_need_token or any(name.lower().startswith((*_PROXY_HEADERS, "origin")) for name in headers):
+            return True
+        # To a container whose port is published on loopback alone, the machine is the gateway.
+        is_machine = bool(self._settings.listen) and is_loopback(self._settings.host) and peer == self._gateway
+        return not (is_loopback(peer) or is_machine)
+
     def _is_here(self, peer: str) -> bool:
         """Whether a peer is a program on this machine, if the address that the server listens on does not imply it."""
         return not self._settings.listen or is_loopback(peer) or peer == self._gateway

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from bioengine_server.control.metrics import Metrics
 from bioengine_server.foreign.hypha import is_connected
 from bioengine_server.http.allowed_routes import AllowedRoutes
 from bioengine_server.http.authentication import AuthenticationMiddleware
@@ -13,6 +14,7 @@ from bioengine_server.http.body_memory import BodyMemory
 from bioengine_server.http.cors import answer_pages
 from bioengine_server.http.health import Health
 from bioengine_server.http.host_and_origin import HostAndOrigin
+from bioengine_server.http.metrics_route import MetricsRoute
 from bioengine_server.http.model_files import ModelFiles
 from bioengine_server.http.peer_rate import PeerRate
 from bioengine_server.http.route_table import ANY, GET, Entry, RouteTable
@@ -36,6 +38,7 @@ def route_table(
     settings: Settings,
     authenticator: Authenticator,
     health: Health,
+    metrics: Metrics,
     service: TritonClient | None,
     memory: BodyMemory,
 ) -> RouteTable:
@@ -46,6 +49,7 @@ def route_table(
         settings: the server's settings.
         authenticator: identifies the caller.
         health: answers the health routes.
+        metrics: the figures of `/metrics`.
         service: the service in this process; None if it is in another process, to which Hypha passes calls.
         memory: the memory for all bodies together.
     """
@@ -58,6 +62,7 @@ def route_table(
         Entry("/ws", ANY, is_websocket=True),
         Entry("/health/liveness", GET, health.alive, is_open=True, is_document=True),
         Entry("/health/readiness", GET, health.ready, is_open=True, is_document=True),
+        Entry(MetricsRoute.path, GET, MetricsRoute(authenticator, metrics).answer),
         Entry(SERVICES, GET, services_list(app), is_open=True, is_document=True),
         Entry(f"{SERVICES}/", GET, is_open=True, is_document=True),
         Entry(service_path, GET, is_open=True, is_document=True),
@@ -79,7 +84,12 @@ def route_table(
 
 
 def add_web(
-    app: FastAPI, settings: Settings, authenticator: Authenticator, health: Health, service: TritonClient | None
+    app: FastAPI,
+    settings: Settings,
+    authenticator: Authenticator,
+    health: Health,
+    metrics: Metrics,
+    service: TritonClient | None,
 ) -> ASGIApp:
     """Add routes and middleware, and return the application to be served.
 
@@ -88,10 +98,11 @@ def add_web(
         settings: the server's settings.
         authenticator: decides who may connect.
         health: answers the health routes.
+        metrics: the figures of `/metrics`.
         service: the service, if it is in this process.
     """
     memory = BodyMemory.beside(settings.max_request_size)
-    table = route_table(app, settings, authenticator, health, service, memory)
+    table = route_table(app, settings, authenticator, health, metrics, service, memory)
     app.router.routes[:0] = table.routes()
     # The middleware that is added last gets a request first.
     app.add_middleware(

@@ -51,6 +51,18 @@ class Authenticator:
             raise TokenNeeded(self.access.sign_of_proxy(Headers(scope=scope).keys()))
         return user
 
+    def admit_to_metrics(self, scope: Scope, token: str | None) -> None:
+        """Let somebody see what concerns all callers. Raises TokenNeeded, AccessDenied, UnknownToken, TokenRevoked, TokenExpired.
+
+        Args:
+            scope: of the request.
+            token: that it came with.
+        """
+        user = self.verifier.user_of(token) if token else None
+        names, peer = Headers(scope=scope).keys(), scope.get("client") or ("", 0)
+        if self.access.needs_token_for_metrics(names, str(peer[0])) and not (user and token_id(user.roles)):
+            raise TokenNeeded
+
     def needs_token(self, scope: Scope) -> bool:
         """Whether a connection or request needs a token."""
         peer = scope.get("client") or ("", 0)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from bioengine_server.access.rules import Access
+from bioengine_server.control.callers import CallerNames
+from bioengine_server.control.metrics import Metrics
+from bioengine_server.control.overview import Overview
 from bioengine_server.http.body_memory import BodyMemory
 from bioengine_server.http.health import Health
 from bioengine_server.http.route_table import RouteTable
@@ -18,4 +21,6 @@ def table(settings: Settings | None = None) -> RouteTable:
     chosen = settings or Settings()
     authenticator = Authenticator(Access(chosen, None), None)  # type: ignore[arg-type]
     health = Health(Readiness(), Liveness(), "name")
-    return route_table(FastAPI(), chosen, authenticator, health, None, BodyMemory.beside(chosen.max_request_size))
+    names = CallerNames(None)
+    metrics = Metrics(chosen, names, Overview(chosen, names, lambda: None))
+    return route_table(FastAPI(), chosen, authenticator, health, metrics, None, BodyMemory.beside(chosen.max_request_size))
