@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     debug: bool = False
     """Show tracebacks in the errors that clients get, and log more."""
 
+    log_format: Literal["text", "json"] = "text"
+    """Of the server's log: a line of text for each record, or a JSON object."""
+
     concurrency: int = Field(default=16, ge=1, le=256)
     """Requests that run at the same time, in all."""
 

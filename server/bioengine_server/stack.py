@@ -25,6 +25,7 @@ from bioengine_server.access.rules import Access
 from bioengine_server.control.callers import CallerNames
 from bioengine_server.control.metrics import Metrics
 from bioengine_server.control.overview import Overview
+from bioengine_server.control.request_log import RequestLog
 from bioengine_server.control.server import control_room
 from bioengine_server.dispatch.dispatcher import Dispatcher
 from bioengine_server.errors import HomeInUse, StackError, UnsafeFolder
@@ -38,6 +39,8 @@ from bioengine_server.hypha.application import create_hypha, hypha_store, share_
 from bioengine_server.hypha.authenticator import Authenticator
 from bioengine_server.hypha.rpc_limits import hide_tracebacks, use_limited_rpc
 from bioengine_server.hypha.secrets import JWT_SECRET, checked_secret, home_secret, kept_secret, new_secret
+from bioengine_server.log_file import SERVER_LOG, logged_to
+from bioengine_server.log_format import formatter
 from bioengine_server.memory import leave_what_is_there
 from bioengine_server.parts import check_room, what_is_missing
 from bioengine_server.private_folder import make_private
@@ -79,6 +82,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
         hide_tracebacks()
     with own_home(settings) as name, contextlib.closing(listen(settings.bind_address, settings.port)) as listener:
         async with contextlib.AsyncExitStack() as parts:
+            parts.enter_context(logged_to(settings.node_folder / SERVER_LOG, formatter(settings)))
             registry = TokenRegistry(settings.home)
             access = Access(settings, registry)
             app = create_hypha(settings, access, home_secret(settings.home, JWT_SECRET))
@@ -90,6 +94,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             callers = CallerNames(registry)
             overview = Overview(settings, callers, lambda: liveness.reason or readiness.reason)
             metrics = Metrics(settings, callers, overview)
+            overview.on_end(RequestLog(callers).write)
             service = None
             if settings.triton != "none":
                 service = await parts.enter_async_context(
@@ -250,7 +255,9 @@ async def run_registration(settings: Settings, hypha_url: str, token: str) -> No
     # The other server has authenticated the callers, and knows which tokens are needed and valid.
     access = Access(settings.model_copy(update={"access": "open"}), registry=None)
     use_limited_rpc(access.size_limit)
-    overview = Overview(settings, CallerNames(None), lambda: None)
+    callers = CallerNames(None)
+    overview = Overview(settings, callers, lambda: None)
+    overview.on_end(RequestLog(callers).write)
     async with service_for(settings, access, settings.triton, secret, hypha_url, Watcher(), overview) as service:
         async with background(Registration(service).run(hypha_url, token)):
             await stop.wait()

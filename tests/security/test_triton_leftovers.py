@@ -14,9 +14,10 @@ from typing import Any
 
 import psutil
 import pytest
+from bioengine_server.log_file import LogFile
 from bioengine_server.triton import orphans as leftovers
 from bioengine_server.triton.group import end_remembered, remember
-from bioengine_server.triton.log import MAX_LINE, LogFile, lines
+from bioengine_server.triton.log import MAX_LINE, lines
 
 
 def test_an_endless_line_is_cut() -> None:
@@ -31,7 +32,7 @@ def test_the_log_goes_on_whatever_is_in_its_way(tmp_path: Path, in_the_way: list
     file = tmp_path / "triton.log"
     for number in in_the_way:
         (tmp_path / f"triton.log.{number}" / "inner").mkdir(parents=True)
-    handler = LogFile(file, maxBytes=1000, backupCount=2)
+    handler = LogFile(file, logging.Formatter("%(message)s"), size=1000, older=2)
     for number in range(100):
         handler.emit(logging.makeLogRecord({"msg": f"line {number} {'x' * 80}"}))
     handler.close()

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 from bioengine_server.commands.shared import configure_logging
+from bioengine_server.log_format import LogFormatter
 from bioengine_server.settings import Settings
-from bioengine_server.untrusted import LogFormatter, printable, quoted, shown
+from bioengine_server.untrusted import printable, quoted, shown
 
 HOSTILE = [
     "\n", "\r", "\r\n", "\v", "\f", "\x00", "\x07", "\x08", "\x1b[2J", "\x1b]0;title\x07", "\x7f", "\x85", "\x9b31m",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.stack.harness import Stack, bioengine, fill_home, snail, wait_for
+from tests.stack.harness import ROOT, Stack, bioengine, fill_home, snail, wait_for
 
 LONG_TASK = 60.0  # seconds; it is cancelled
 
@@ -22,7 +23,7 @@ LONG_TASK = 60.0  # seconds; it is cancelled
 def served(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("operations") / "home"
     fill_home(home, packages)
-    with Stack(home, BIOENGINE_MODEL_CONCURRENCY="1") as running:
+    with Stack(home, BIOENGINE_MODEL_CONCURRENCY="1", BIOENGINE_LOG_FORMAT="json") as running:
         yield running
 
 
@@ -102,3 +103,22 @@ def test_prometheus_gets_figures_of_what_has_happened(served: Stack) -> None:
     assert figures['bioengine_requests_total{model="slow-snail",outcome="done",token=""}'] >= 1
     assert figures["bioengine_ready"] == 1 and figures['bioengine_model_memory_bytes{model="slow-snail"}'] > 50e6
     assert figures["bioengine_model_loads_total"] >= 2, "of the readiness probe's model, and of this one"
+
+
+def test_logs_are_shown_and_followed(served: Stack) -> None:
+    arguments = ["logs", "-f", "-n", "1", "--home", str(served.home)]
+    follow = subprocess.Popen([str(ROOT / "bioengine"), *arguments], stdout=subprocess.PIPE, text=True)
+    assert follow.stdout is not None
+    assert "server.log <==" in follow.stdout.readline(), "it has begun"
+    with served.client() as client:
+        result = client.run("missing", [snail(0)])
+    assert "model_not_found" in next(line for line in follow.stdout if result["task_id"] in line)
+    follow.send_signal(signal.SIGINT)
+    assert follow.wait(10) == 0
+    follow.stdout.close()
+    shown = command(served, "logs", "-n", "100").stdout
+    assert f"==> {served.settings.node_folder}/server.log <==" in shown and "triton.log <==" in shown
+    line = next(line for line in shown.splitlines() if result["task_id"] in line)
+    found = json.loads(line)
+    assert (found["model"], found["outcome"], found["error"]) == ("missing", "model_not_found", result["error"])
+    assert served.settings.node_folder.joinpath("server.log").stat().st_mode & 0o077 == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from rich.table import Column, Table
 
 from bioengine_server.commands.shared import HomeOption, console, fail, load_home_settings, safe, told
 from bioengine_server.control.client import ControlClient
-from bioengine_server.control.logs import SERVER_LOG, TRITON_LOG, LogReader, with_headings
+from bioengine_server.control.logs import LogReader, with_headings
 from bioengine_server.home_in_use import run_dir_of
+from bioengine_server.log_file import SERVER_LOG, TRITON_LOG
 
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs: all of it, as JSON.")]
 
@@ -87,8 +89,9 @@ def logs(
     readers = [LogReader(folder / name) for name in (SERVER_LOG, TRITON_LOG) if follow or (folder / name).is_file()]
     if not readers:
         fail(f"There are no logs in {folder}: no server has run there with the home {settings.home}.")
-    for line in with_headings(readers, _lines(readers, lines, follow)):
-        print(line, flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        for line in with_headings(readers, _lines(readers, lines, follow)):
+            print(line, flush=True)
 
 
 def _lines(readers: list[LogReader], number: int, follow: bool) -> Iterator[tuple[LogReader, str]]:

@@ -17,10 +17,11 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
+from bioengine_server.log_format import formatter
 from bioengine_server.settings import Settings
 from bioengine_server.settings_files import FileSettings, read_settings_files
 from bioengine_server.settings_names import PREFIX, TOKEN, remarks
-from bioengine_server.untrusted import LogFormatter, shown
+from bioengine_server.untrusted import shown
 from bioengine_server.vanished import VanishedClients
 
 console = Console(highlight=False)
@@ -88,7 +89,7 @@ def keep_files_private() -> None:
 def configure_logging(settings: Settings) -> None:
     level = logging.DEBUG if settings.debug else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "bioengine_server", settings.debug))
+    handler.setFormatter(formatter(settings))
     if not settings.debug:
         handler.addFilter(VanishedClients())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

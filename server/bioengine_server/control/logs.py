@@ -9,9 +9,6 @@ from pathlib import Path
 
 from bioengine_server.untrusted import printable
 
-SERVER_LOG = "server.log"
-TRITON_LOG = "triton.log"
-
 _BLOCK = 65_536  # bytes
 
 

@@ -24,6 +24,8 @@ from bioengine_server.dispatch.probe import names_probe
 from bioengine_server.settings import Settings
 
 ADMIN = "the server's admin"
+SHOWN_INPUTS = 16
+"""Of a request with more than any model has, so many are shown."""
 
 
 class Overview:
@@ -109,7 +111,7 @@ class Overview:
                 "token": self._names.token(job.caller),
                 "client": f"{job.caller.workspace}/{job.caller.client}"[:200],
                 "model": str(job.model)[:200],
-                "shapes": [list(shape) for shape in job.shapes],
+                "shapes": [list(shape) for shape in job.shapes[:SHOWN_INPUTS]],
                 "size": job.size,
                 "state": "cancelled" if job.stopped.is_set() else job.state,
                 "details": job.details,

@@ -104,7 +104,6 @@ class Dispatcher:
             with self.jobs.begun(job):
                 return await self.answer(request, job)
         except BioEngineError as error:
-            logger.info("%s: %.400r", call.caller, str(error))
             return run.failure(error, job.task_id, self._details())
         except Exception:
             logger.exception("Task %s failed", job.task_id)

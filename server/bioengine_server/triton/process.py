@@ -15,12 +15,13 @@ from collections.abc import Callable
 
 from bioengine_server.environments import environment
 from bioengine_server.errors import StackError
+from bioengine_server.log_file import TRITON_LOG, LogFile
 from bioengine_server.network.ports import free_ports
 from bioengine_server.private_folder import make_private
 from bioengine_server.settings import Settings
 from bioengine_server.triton.connection import socket_url
 from bioengine_server.triton.group import end_remembered, remember
-from bioengine_server.triton.log import LogFile, lines
+from bioengine_server.triton.log import lines
 from bioengine_server.triton.orphans import sweep
 from bioengine_server.triton.plain_names import PlainNames
 
@@ -56,7 +57,7 @@ class TritonProcess:
         if port := settings.triton_port:
             self._listens_on = {"TRITON_HTTP_PORT": port, "TRITON_METRICS_PORT": free_ports(1)[0]}
             self.url = f"http://127.0.0.1:{port}"
-        self.log_file = settings.node_folder / "triton.log"
+        self.log_file = settings.node_folder / TRITON_LOG
         self._group_file = settings.node_folder / "triton-group"
         self._process: subprocess.Popen[bytes] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -71,9 +72,7 @@ class TritonProcess:
             self._environment()
         except OSError as error:
             raise StackError(f"{error.filename} cannot be made: {error.strerror}. Make room there, or access to it.") from error
-        handler = LogFile(self.log_file, encoding="utf-8", maxBytes=10_000_000, backupCount=3)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        self._log.addHandler(handler)
+        self._log.addHandler(LogFile(self.log_file, logging.Formatter("%(message)s")))
         self._log.setLevel(logging.INFO)
         self._task = asyncio.create_task(self._keep_running())
 

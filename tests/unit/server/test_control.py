@@ -219,6 +219,8 @@ async def test_the_commands_print_what_they_get(
     make: Make, tmp_path: Path, registry: TokenRegistry, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("BIOENGINE_RUN_DIR", str(run_dir := tmp_path / "run"))
+    run_dir.mkdir(mode=0o700)
     token = registry.create("ada", 1)
     dispatcher, worker = make(model_concurrency=1)
     room = Room(tmp_path, registry, dispatcher)
@@ -229,9 +231,7 @@ async def test_the_commands_print_what_they_get(
     worker.gate = asyncio.Event()
     tasks = [asyncio.create_task(run(dispatcher, by=call(token=token.id))) for _ in range(2)]
     await asyncio.sleep(0.05)
-    settings = Settings(home=tmp_path)
-    settings.node_folder.mkdir(mode=0o700)
-    async with control_room(room.overview, settings.node_folder):
+    async with control_room(room.overview, run_dir):
         for command in (operations.status, operations.ps):
             await asyncio.to_thread(command, home=tmp_path)
         text = capsys.readouterr().out
@@ -248,7 +248,6 @@ async def test_the_commands_print_what_they_get(
         await asyncio.gather(*tasks)
         await asyncio.to_thread(operations.unload, "shark", home=tmp_path)
         assert "Unloaded shark." in capsys.readouterr().out
-    settings.node_folder.rmdir()
     for words in (
         "ready",
         "GPU 0, H100 [red]: 50.0 GB of 80.0 GB",

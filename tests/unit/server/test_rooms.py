@@ -26,7 +26,19 @@ ROOMS = [
     "gateway",
     "http",
 ]
-BELOW_ALL = ("errors", "untrusted", "limits", "memory", "aside", "log_once", "library", "room", "whole_file", "private_folder")
+BELOW_ALL = (
+    "errors",
+    "untrusted",
+    "limits",
+    "memory",
+    "aside",
+    "log_once",
+    "log_file",
+    "library",
+    "room",
+    "whole_file",
+    "private_folder",
+)
 ABOVE_ALL = (
     "stack",
     "parts",
