@@ -137,27 +137,27 @@ class Overview:
         models = self._loaded_as(model_id)
         if not models or self.dispatcher is None:
             raise NotLoaded(model_id)
-        names = sorted(models)
-        if self.dispatcher.loaded.always.intersection(names):
+        if any(model["base_name"] in self.dispatcher.loaded.always for model in models):
             raise KeptLoaded(model_id)
-        if running := sum(models.values()):
+        if running := sum(model["running"] for model in models):
             raise ModelAtWork(model_id, running)
+        names = [model["name"] for model in models]
         for name in names:
             if not await self.dispatcher.loaded.unload(name):
                 raise ModelAtWork(model_id, 1)  # since just now
         return names
 
-    def _loaded_as(self, model_id: str) -> dict[str, int]:
-        """The loaded models of Triton that are meant, and how many requests want each. Raises RequestError."""
-        running = {model["name"]: model["running"] for model in self.models()}
+    def _loaded_as(self, model_id: str) -> list[dict[str, Any]]:
+        """The loaded models of Triton that are meant. Raises RequestError."""
+        models = self.models()
         try:
             package = resolve(self._settings.store, model_id)
         except ModelNotFound:
-            if model_id not in running:
-                raise
-            return {model_id: running[model_id]}
+            if named := [model for model in models if model["name"] == model_id]:
+                return named
+            raise
         names = {triton_name(package.key, package.is_default, only) for only in ("", *RUNNABLE)}
-        return {name: running[name] for name in names & {*running}}
+        return [model for model in models if model["base_name"] in names]
 
     def _worker(self) -> dict[str, Any] | None:
         """Where models run: `triton` (embedded, or its URL), `restarts` of it, `memory` that models hold and may, `cards`."""

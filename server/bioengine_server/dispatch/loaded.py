@@ -114,11 +114,12 @@ class LoadedModels:
         return state.is_loaded_from(model)
 
     def status(self) -> list[dict[str, Any]]:
-        """Of each loaded model: `name` (in Triton), `weight_format`, `device`, `idle` (seconds since its last use), `memory` and
-        `gpu_memory` (bytes), and `running`, the requests that want it."""
+        """Of each loaded model: `name` (in Triton), `base_name` (the same on every card), `weight_format`, `device`, `idle` (seconds
+        since its last use), `memory` and `gpu_memory` (bytes), and `running`, the requests that want it."""
         return [
             {
                 "name": name,
+                "base_name": state.base_name,
                 "weight_format": state.opened.weight_format,
                 "device": state.opened.device,
                 "idle": 0.0 if state.gate.inside else round(state.idle_for(), 1),

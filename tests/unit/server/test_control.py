@@ -144,6 +144,17 @@ async def test_unload(make: Make, tmp_path: Path, registry: TokenRegistry) -> No
     assert (await room.delete("/models/shark--torchscript"))[1] == {"unloaded": ["shark--torchscript"]}
 
 
+async def test_a_model_is_unloaded_from_whichever_card(make: Make, tmp_path: Path, registry: TokenRegistry) -> None:
+    dispatcher, _ = make()
+    room = Room(tmp_path, registry, dispatcher)
+    cards = [Card(index=index, name="a card", memory=80 * 10**9, free=70 * 10**9) for index in range(2)]
+    dispatcher.loaded.learn(Report(boot="1", dead_instances=[], models={}, cards=cards))
+    await run(dispatcher)
+    (model,) = (await room.get("/status"))["models"]
+    assert model["name"].startswith("shark--gpu")
+    assert await room.delete("/models/shark") == (200, {"unloaded": [model["name"]]})
+
+
 async def test_a_model_that_is_always_kept_is_not_unloaded(make: Make, tmp_path: Path, registry: TokenRegistry) -> None:
     dispatcher, _ = make()
     room = Room(tmp_path, registry, dispatcher)
