@@ -81,6 +81,8 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        for stage in STAGES:
+            self._stages.labels(stage)  # there from the start
         self._run_seconds = Counter(
             "bioengine_model_run_seconds", "Seconds that requests have spent running, by model.", ("model",), registry=registry
         )

@@ -114,7 +114,7 @@ class LoadedModels:
         return state.is_loaded_from(model)
 
     def status(self) -> list[dict[str, Any]]:
-        """Of each loaded model: `name` (in Triton), `base_name` (the same on every card), `weight_format`, `device`, `idle` (seconds
+        """Of each loaded model: `name` (in Triton), `base_name` (on whichever card), `weight_format`, `device`, `idle` (seconds
         since its last use), `memory` and `gpu_memory` (bytes), and `running`, the requests that want it."""
         return [
             {
