@@ -47,6 +47,7 @@ from bioengine_server.private_folder import make_private
 from bioengine_server.service.readiness import Liveness, Readiness
 from bioengine_server.service.registration import LocalRegistration, Registration
 from bioengine_server.service.triton_client import SERVICE_ID, TritonClient
+from bioengine_server.service_manager import READY, STOPPING, notify, tell_status
 from bioengine_server.settings import Settings
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.service import StoreService
@@ -117,9 +118,12 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             await parts.enter_async_context(background(authenticator.watch()))
             await parts.enter_async_context(background(readiness.watch(store, settings.probe_interval)))
             await parts.enter_async_context(background(keep_fresh(settings.node_folder, names)))
+            await parts.enter_async_context(background(tell_status(lambda: overview.reason)))
             await parts.enter_async_context(background(_announce(readiness, on_ready)))
             await _first(stop, liveness.lost)
             logger.info("Stopping")
+            if stop.is_set():
+                notify(STOPPING)
             if service is not None:
                 service.stop()
                 await asyncio.sleep(_LAST_ANSWERS)
@@ -382,4 +386,5 @@ async def _stop_with(stop: asyncio.Event, triton: TritonProcess) -> None:
 async def _announce(readiness: Readiness, on_ready: Callable[[], None]) -> None:
     await readiness.became_ready.wait()
     leave_what_is_there()
+    notify(READY)
     on_ready()

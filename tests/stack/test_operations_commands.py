@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -20,11 +21,31 @@ LONG_TASK = 60.0  # seconds; it is cancelled
 
 
 @pytest.fixture(scope="module")
-def served(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[socket.socket]:
+    """What systemd is for a service of `Type=notify`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path_factory.mktemp("manager") / "notify"))
+        yield listener
+
+
+@pytest.fixture(scope="module")
+def served(packages: Path, manager: socket.socket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("operations") / "home"
     fill_home(home, packages)
-    with Stack(home, BIOENGINE_MODEL_CONCURRENCY="1", BIOENGINE_LOG_FORMAT="json") as running:
+    with Stack(
+        home, BIOENGINE_MODEL_CONCURRENCY="1", BIOENGINE_LOG_FORMAT="json", NOTIFY_SOCKET=manager.getsockname()
+    ) as running:
         yield running
+    assert b"STOPPING=1" in told(manager)
+
+
+def told(manager: socket.socket) -> list[bytes]:
+    """What has been sent to a service manager."""
+    messages = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            messages.append(manager.recv(4096, socket.MSG_DONTWAIT))
+    return messages
 
 
 def command(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -53,6 +74,12 @@ def running(stack: Stack, number: int, token: str) -> Iterator[list[dict[str, An
     yield results
     for thread in threads:
         thread.join(30)
+
+
+def test_systemd_is_told_that_the_server_is_ready(served: Stack, manager: socket.socket) -> None:
+    wait_for(lambda: asked(served, "status")["uptime"] > 3, 10, "told")
+    messages = told(manager)
+    assert messages[0] == b"STATUS=Not ready: the stack is starting" and {b"READY=1", b"STATUS=Ready"} <= {*messages}
 
 
 def test_what_is_under_way_is_seen_and_cancelled(served: Stack) -> None:

@@ -176,7 +176,9 @@ class TritonProcess:
         if names.folder is not None:
             ours["PLAIN_NAMES"] = names.folder
         inherited = {
-            key: value for key, value in os.environ.items() if not key.startswith(("BIOENGINE_", "HYPHA_", "JWT_SECRET"))
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("BIOENGINE_", "HYPHA_", "JWT_SECRET", "NOTIFY_SOCKET"))
         }
         libraries = [str(triton / "lib"), str(triton / "python"), os.environ.get("LD_LIBRARY_PATH", "")]
         return {
