@@ -153,8 +153,9 @@ def _tell_errors(errors: list[dict[str, Any]]) -> None:
     if errors:
         console.print("\nlast errors:")
     for error in errors[:5]:
-        who = f"{_ago(error['time'])}, {_who(error['token'])}, {safe(error['model'])}"
-        console.print(f"  {who}: {safe(error['code'])}\n    {safe(error['error'], 300)}\n    task {error['task_id']}")
+        who = f"{_ago(error['time'])}, token {_who(error['token'])}, {safe(error['model'])}"
+        reason = f"\n    {safe(error['error'], 300)}" if error["error"] else ""
+        console.print(f"  {who}: {safe(error['code'])}, task {error['task_id']}{reason}")
 
 
 def _details(details: dict[str, Any]) -> str:

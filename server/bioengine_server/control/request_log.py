@@ -7,7 +7,7 @@ from typing import Any
 
 from bioengine_server.control.callers import CallerNames
 from bioengine_server.control.overview import SHOWN_INPUTS
-from bioengine_server.dispatch.jobs import DONE, Job
+from bioengine_server.dispatch.jobs import Job
 from bioengine_server.untrusted import shown
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class RequestLog:
             "seconds": round(job.age, 3),
             **{f"{stage}_seconds": value for stage, value in seconds.items()},
             "outcome": job.outcome,
-            **({} if job.outcome == DONE else {"error": shown(job.reason, _MAX_REASON)}),
+            **({"error": shown(job.reason, _MAX_REASON)} if job.reason else {}),
         }
         logger.info(
             "%s %s (%s) %s %s: %s after %.2f s%s%s",
@@ -50,6 +50,6 @@ class RequestLog:
             shown(job.outcome),
             facts["seconds"],
             f" ({', '.join(f'{stage} {value:.2f}' for stage, value in seconds.items())})" if seconds else "",
-            "" if job.outcome == DONE else f": {facts['error']}",
+            f": {facts['error']}" if job.reason else "",
             extra={"fields": facts},
         )

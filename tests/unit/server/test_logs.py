@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -59,6 +60,20 @@ async def test_a_request_is_one_line(make: Make, tmp_path: Path, caplog: pytest.
     assert (fields["token"], fields["model"], fields["shapes"], fields["size"]) == ("ada", "shark", [[1, 4, 4]], 64)
     assert fields["outcome"] == "done" and fields["running_seconds"] >= 0 and "error" not in fields
     assert failed.fields["error"] and failed.fields["outcome"] == "bad_image"
+
+
+async def test_a_client_that_leaves_is_an_outcome_too(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    dispatcher, worker = make()
+    log_requests(tmp_path, dispatcher)
+    worker.gate = asyncio.Event()
+    task = asyncio.create_task(run(dispatcher))
+    await asyncio.sleep(0.02)
+    task.cancel()
+    await asyncio.wait({task})
+    (record,) = requests_of(caplog)
+    assert record.fields["outcome"] == "caller_gone" and record.getMessage().endswith(")")
+    worker.gate.set()
 
 
 async def test_what_clients_send_forges_nothing(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
