@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from bioengine_contract.errors import RequestError
 
 
@@ -66,6 +68,41 @@ class ModelFailed(RequestError):
         )
 
 
+class TooLittleMemory(RequestError):
+    """An image that there is not enough memory for."""
+
+    code = "too_little_memory"
+    status = 413
+
+    def __init__(
+        self,
+        model_id: str,
+        device: str,
+        pixels: int,
+        needs: float | None,
+        free: float,
+        tile: Mapping[str, int],
+        has_asked_for_tiles: bool,
+    ) -> None:
+        """
+        Args:
+            model_id, device: whose run it is, and where it computes.
+            pixels: that would have to go through the model at once.
+            needs, free: bytes of the device's memory; `needs` is None where it is not known.
+            tile: sizes that would do; empty where there are none.
+            has_asked_for_tiles: whether the client has chosen the size of tiles.
+        """
+        what = "is not enough" if needs is None else f"of about {_gigabytes(needs)} would be needed"
+        remedy = "It cannot be cut into smaller tiles: send a smaller image, or fewer samples at a time"
+        if tile:
+            remedy = f"Send tile={dict(tile)}" + (", or leave `tile` out" if has_asked_for_tiles else "")
+        super().__init__(
+            f"The memory of {'the card' if device.startswith('cuda') else 'the machine'} ({device}) {what} for model "
+            f"'{model_id}' to work on {pixels:,} pixels at once: {_gigabytes(free)} are free. {remedy}; or ask the server's "
+            "admin to make room there, such as by unloading other models."
+        )
+
+
 class ModelProcessDied(RequestError):
     """`reason`: what is known about how the process ended, as the second half of a sentence."""
 
@@ -96,3 +133,7 @@ class Cancelled(RequestError):
 
     def __init__(self, by: str) -> None:
         super().__init__(f"The request was cancelled by {by}.")
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"

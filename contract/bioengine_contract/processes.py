@@ -43,7 +43,19 @@ class Process:
         return f"its process crashed ({signal.strsignal(os.WTERMSIG(status))})"
 
     def memory(self) -> int:
-        """The memory that the process holds (its resident set), in bytes; 0 if it has ended."""
+        """The memory that the process holds, in bytes; 0 if it has ended.
+
+        Memory that it shares with other processes, such as images, counts in part (the proportional set), or in full if the kernel
+        does not tell that (the resident set).
+        """
+        try:
+            with open(f"/proc/{self.pid}/smaps_rollup", encoding="ascii") as file:
+                sizes = [line.split() for line in file if line.startswith("Pss:")]
+            return int(sizes[0][1]) * 1024
+        except (OSError, ValueError, IndexError):
+            return self._resident_set()
+
+    def _resident_set(self) -> int:
         try:
             with open(f"/proc/{self.pid}/statm", encoding="ascii") as file:
                 return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -14,7 +14,7 @@ from pathlib import Path
 from bioengine_runner.checks import StartError
 from bioengine_runner.confinement.reach import of_package_test
 from bioengine_runner.confinement.start import confine_as_set, inherited_variables
-from bioengine_runner.rundir import ACCELERATOR, TRUSTED_MODELS
+from bioengine_runner.rundir import ACCELERATOR, PRECISION, TRUSTED_MODELS
 
 REPORT = "report.json"
 
@@ -31,6 +31,7 @@ def main() -> None:
         "BIOIMAGEIO_CACHE_PATH": str(Path(working) / "cache"),
         TRUSTED_MODELS: os.environ.get(TRUSTED_MODELS, ""),
         ACCELERATOR: accelerator,
+        PRECISION: os.environ.get(PRECISION, "exact"),
     }
     accesses = of_package_test(Path(package), Path(working))
     try:

@@ -5,16 +5,19 @@
                |          |        |         StepFailed, WrongOutputs
                |          |        CannotTile: TilesNotPossible; TileNotPossible, TooManyTiles
                |          Misfit (bioengine_contract.tensors.errors)
-               WeightsError: WeightsDamaged, WeightsNotOpened, NoGpu
+               WeightsError: WeightsDamaged, WeightsNotOpened, WeightsFail, NoGpu
 
-Errors of requests and packages before they reach this process, and errors about processes, are in `bioengine_contract`.
+Errors of requests and packages before they reach this process, and errors about processes and memory, are in
+`bioengine_contract`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bioengine_contract.errors import RequestError
+
+from bioengine_runner.cards import Problem
 
 
 class WeightsError(RequestError):
@@ -50,15 +53,33 @@ class WeightsNotOpened(WeightsError):
         )
 
 
+class WeightsFail(WeightsError):
+    """Weights that were opened and cannot be run on their device. `problems`: what is known of the machine's cards."""
+
+    code = "weights_fail"
+
+    def __init__(self, model_id: str, weight_format: str, device: str, reason: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(
+            f"The {weight_format} weights of model '{model_id}' were opened on the device {device}, and a first run on a small "
+            f"image fails there: {reason}. {_in_words(problems)}Ask the server's admin to run `./bioengine doctor` and to look "
+            "at the server's log, or to have models compute on the CPU with BIOENGINE_ACCELERATOR=cpu; or use another "
+            "weight_format.",
+            "; ".join([f"opened on the device {device}, where a first run fails ({reason})", *map(str, problems)]),
+        )
+
+
 class NoGpu(WeightsError):
+    """Weights that would not compute on a GPU. `problems`: what is known of the machine's cards."""
+
     code = "no_gpu"
 
-    def __init__(self, model_id: str, weight_format: str, active: str) -> None:
+    def __init__(self, model_id: str, weight_format: str, active: str, problems: Sequence[Problem] = ()) -> None:
         reason = f"would compute on the device {active}, but this server is set to use a GPU (BIOENGINE_ACCELERATOR=cuda)"
         super().__init__(
-            f"Model '{model_id}' was not loaded: its {weight_format} weights {reason}. Ask the server's admin to check that "
-            "`nvidia-smi` shows the GPU where the server runs, or to set BIOENGINE_ACCELERATOR=cpu, and to restart the server.",
-            reason,
+            f"Model '{model_id}' was not loaded: its {weight_format} weights {reason}. {_in_words(problems)}Ask the server's "
+            "admin to check that `nvidia-smi` shows the GPU where the server runs, or to set BIOENGINE_ACCELERATOR=cpu, and to "
+            "restart the server.",
+            "; ".join([reason, *map(str, problems)]),
         )
 
 
@@ -131,3 +152,7 @@ class WrongOutputs(RequestError):
             "helps: ask the model's authors to correct its weights or its description, or use another weight_format if it "
             "has one."
         )
+
+
+def _in_words(problems: Sequence[Problem]) -> str:
+    return "".join(f"On this machine, {problem} " for problem in problems)

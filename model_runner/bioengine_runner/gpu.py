@@ -5,22 +5,101 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from dataclasses import dataclass
 from typing import Any
 
 from bioengine_contract.operations import Card
 
 _MAX_PROCESSES = 512  # on one card
+_MAX_NAME = 256  # bytes
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+_VIRTUAL = 2  # NVML_GPU_VIRTUALIZATION_MODE_VGPU
+
+
+@dataclass(frozen=True)
+class CudaCard:
+    """A card as CUDA's driver describes it. `capability`: its compute capability, such as (9, 0). `is_virtual`: a vGPU."""
+
+    name: str
+    capability: tuple[int, int]
+    memory: int
+    """Bytes in all."""
+    is_virtual: bool
 
 
 def gpus() -> int:
     """How many GPUs the driver has for this process."""
+    return 0 if (driver := _driver()) is None else _count(driver)
+
+
+def cuda_cards() -> list[CudaCard]:
+    """The cards that CUDA's driver has for this process."""
+    if (driver := _driver()) is None:
+        return []
+    virtual = _virtual_cards()
+    return [_cuda_card(driver, index, index in virtual) for index in range(_count(driver))]
+
+
+def cuda_version() -> tuple[int, int]:
+    """The newest CUDA that the driver can run; (0, 0) where there is no driver."""
+    version = ctypes.c_int()
+    if (driver := _driver()) is None or driver.cuDriverGetVersion(ctypes.byref(version)) != 0:
+        return 0, 0
+    return version.value // 1000, version.value % 1000 // 10
+
+
+def card_memory(index: int) -> tuple[int, int] | None:
+    """Bytes of a card's memory that are free, and that there are; None where the driver does not say.
+
+    Asked within CUDA's context of this process, which is made where there is none yet and takes some hundred MB: for a process
+    that computes on the card. Right on a virtual GPU as well, unlike what NVML says.
+    """
+    context, before = _context(index), ctypes.c_void_p()
+    if context is None or (driver := _driver()) is None or driver.cuCtxPushCurrent_v2(context) != 0:
+        return None
+    try:
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        works = driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)) == 0
+        return (free.value, total.value) if works else None
+    finally:
+        driver.cuCtxPopCurrent_v2(ctypes.byref(before))
+
+
+def _driver() -> Any:
+    """CUDA's driver, ready for questions; None where there is none, or no card."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return 0
+        return None
+    return driver if driver.cuInit(0) == 0 else None
+
+
+def _count(driver: Any) -> int:
     count = ctypes.c_int()
-    works = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    return count.value if works else 0
+    return count.value if driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
+
+
+def _cuda_card(driver: Any, index: int, is_virtual: bool) -> CudaCard:
+    device, memory, name = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(_MAX_NAME)
+    driver.cuDeviceGet(ctypes.byref(device), index)
+    driver.cuDeviceGetName(name, _MAX_NAME, device)
+    driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    capability = []
+    for attribute in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR):
+        value = ctypes.c_int()
+        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+        capability.append(value.value)
+    return CudaCard(name.value.decode(errors="replace"), (capability[0], capability[1]), memory.value, is_virtual)
+
+
+@functools.cache
+def _context(index: int) -> Any:
+    """CUDA's context of this process on a card, which its frameworks share; kept until the process ends."""
+    if (driver := _driver()) is None:
+        return None
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    works = driver.cuDeviceGet(ctypes.byref(device), index) == 0
+    return context if works and driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) == 0 else None
 
 
 class _ProcessMemory(ctypes.Structure):
@@ -68,19 +147,15 @@ def cards() -> list[Card]:
 def memory_by_process() -> dict[int, int]:
     """Bytes of all cards' memory by process id, as the driver's management library (NVML) says; nothing where it does not say.
 
-    In a container it may name processes by other ids than they have there, and on a virtual GPU it does not know.
+    In a container it may name processes by other ids than they have there, and of a virtual GPU what it says is wrong.
     """
     library = _management_library()
     if library is None:
         return {}
     found: dict[int, int] = {}
-    count = ctypes.c_uint()
-    if library.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
-        return {}
-    for index in range(count.value):
-        device, length = ctypes.c_void_p(), ctypes.c_uint(_MAX_PROCESSES)
-        processes = (_ProcessMemory * _MAX_PROCESSES)()
-        if library.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device)) != 0:
+    for device in _managed(library):
+        length, processes = ctypes.c_uint(_MAX_PROCESSES), (_ProcessMemory * _MAX_PROCESSES)()
+        if _is_virtual(library, device):
             continue
         if library.nvmlDeviceGetComputeRunningProcesses_v3(device, ctypes.byref(length), processes) != 0:
             continue
@@ -88,6 +163,30 @@ def memory_by_process() -> dict[int, int]:
             if process.bytes != ctypes.c_ulonglong(-1).value:  # not available
                 found[process.pid] = found.get(process.pid, 0) + process.bytes
     return found
+
+
+def _virtual_cards() -> set[int]:
+    library = _management_library()
+    if library is None:
+        return set()
+    return {index for index, device in enumerate(_managed(library)) if _is_virtual(library, device)}
+
+
+def _managed(library: Any) -> list[ctypes.c_void_p]:
+    """NVML's handles of the cards."""
+    count, devices = ctypes.c_uint(), []
+    if library.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
+        return []
+    for index in range(count.value):
+        device = ctypes.c_void_p()
+        if library.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device)) == 0:
+            devices.append(device)
+    return devices
+
+
+def _is_virtual(library: Any, device: ctypes.c_void_p) -> bool:
+    mode = ctypes.c_int()
+    return library.nvmlDeviceGetVirtualizationMode(device, ctypes.byref(mode)) == 0 and mode.value == _VIRTUAL
 
 
 @functools.cache

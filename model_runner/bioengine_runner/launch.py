@@ -52,6 +52,7 @@ def prepare(settings: Settings) -> Boot:
         debug=settings.debug,
         trusted=parse_trusted(settings.trusted_models),
         accelerator=settings.accelerator,
+        precision=settings.precision,
         shared_tensors=settings.shared_tensors,
     )
     own = (boot.model_repository, boot.own_repository, boot.locks, boot.working_directory, boot.home, boot.temporary)

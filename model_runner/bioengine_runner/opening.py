@@ -78,9 +78,7 @@ class Opening:
         try:
             try:
                 self._opened = self._open()
-                opened = self._opened[1].opened
-                device = f"cuda:{self._card}" if self._card and opened.device == "cuda:0" else opened.device
-                self._records.opened(self._name, self._record, opened.weight_format, device)
+                self._tell(self._opened[1])
             except BaseException as error:  # sys.exit() in a package's code as well
                 self._problem = self._reason(error)
                 self._records.failed(self._name, self._record, str(self._problem), self._problem.code)
@@ -88,6 +86,13 @@ class Opening:
             # Nobody can be told, as on a full disk: without a process, the loader does not wait for ever.
             logger.exception("What came of opening the package could not be recorded")
             os._exit(1)
+
+    def _tell(self, pipeline: Pipeline) -> None:
+        """Write down what was opened, and what it holds of a card: again whenever that changes. Raises OSError."""
+        opened = pipeline.opened
+        device = f"cuda:{self._card}" if self._card and opened.device == "cuda:0" else opened.device
+        self._records.opened(self._name, self._record, opened.weight_format, device, opened.details, pipeline.gpu_memory)
+        pipeline.when_memory_changes(lambda: self._tell(pipeline))
 
     def _open(self) -> tuple[Manifest, Pipeline]:
         # Heavy, and a part of what can fail: it brings torch and bioimageio.

@@ -3,7 +3,7 @@
     python -m bioengine_runner.package_test PACKAGE_FOLDER REPORT.json FORMAT...
 
 Writes `{"<weights format>": {"status": "passed" | "failed", "errors": [str, ...], "summary": {...}, "tiles": {...}}}`, with
-tiles as `compare_tiles` gives them.
+tiles as `compare_tiles` gives them; on a card also `"precision": {...}`, as `compare_precisions` does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,13 @@ from bioimageio.spec import InvalidDescr, ValidationContext, dump_description, l
 from bioimageio.spec.model import v0_4
 
 from bioengine_runner.errors import CannotTile
+from bioengine_runner.gpu import gpus
 from bioengine_runner.inference import Pipeline
-from bioengine_runner.rundir import ACCELERATOR, TRUSTED_MODELS, Boot
+from bioengine_runner.onnx_sessions import opening_sessions
+from bioengine_runner.precision import Precision, set_torch
+from bioengine_runner.rundir import ACCELERATOR, PRECISION, TRUSTED_MODELS, Boot
 from bioengine_runner.verify import verify_package
-from bioengine_runner.weights import tensors_found
+from bioengine_runner.weights import by_device, device_name
 
 # Keys of a description whose files, or further packages, the test does not need.
 _SHOWN = ("documentation", "covers", "icon", "attachments", "sample_inputs", "sample_outputs", "training_data", "parent")
@@ -36,8 +40,11 @@ _README = "README.md"
 _TOLERANCES_0_4 = ("absolute_tolerance", "relative_tolerance", "decimal")
 
 
-def test_package(package: Package, weights_format: str) -> dict[str, Any]:
-    """The outcome of the reference test for one weight format, with the tolerance that the description gives for it."""
+def test_package(package: Package, weights_format: str, boot: Boot) -> dict[str, Any]:
+    """The outcome of the reference test for one weight format, with the tolerance that the description gives for it.
+
+    If there is a GPU, the test runs on it, with the precision that is set.
+    """
     # Without the checks for every file: the store does not keep all files of a downloaded package.
     description: Any = load_description(package.folder / RDF, perform_io_checks=False)
     if isinstance(description, InvalidDescr):
@@ -46,8 +53,17 @@ def test_package(package: Package, weights_format: str) -> dict[str, Any]:
     content = tested_part(dump_description(description), weights_format)
     # Relative paths refer to the package; format 0.4 requires a documentation, which this test does not need.
     context = ValidationContext(root=package.folder, file_name=RDF, known_files={_README: None})
-    with context, tensors_found(package):
-        summary = test_description(content, weight_format=weights_format, expected_type="model", **tolerance)  # type: ignore[arg-type]
+    device, _ = by_device([weights_format], boot.accelerator)[0]
+    if device == "cuda" and weights_format != "onnx":
+        set_torch(boot.precision)
+    with context, opening_sessions(package, boot.precision):
+        summary = test_description(
+            content,
+            weight_format=weights_format,  # type: ignore[arg-type]
+            devices=[device_name(weights_format, device)],
+            expected_type="model",
+            **tolerance,  # type: ignore[arg-type]
+        )
     errors = [error.msg for detail in summary.details for error in detail.errors]
     passed = summary.status in ("passed", "valid-format") and not errors
     return {"status": "passed" if passed else "failed", "errors": errors, "summary": summary.model_dump(mode="json")}
@@ -85,9 +101,7 @@ def compare_tiles(package: Package, weights_format: str, boot: Boot) -> dict[str
     """
     try:
         pipeline = Pipeline(package, [weights_format], boot)
-        sample = get_test_input_sample(pipeline.opened.description)
-        members = {str(id): tensor.to_numpy() for id, tensor in sample.members.items()}
-        arrays = fit_inputs(package.manifest, [members.get(spec.id) for spec in package.manifest.inputs])
+        arrays = _test_inputs(package, pipeline)
         tile = pipeline.smallest_tile(arrays)
         if not pipeline.fits_whole(arrays):
             return {"problem": "cannot be compared: the test image does not fit into memory in one piece"}
@@ -100,11 +114,43 @@ def compare_tiles(package: Package, weights_format: str, boot: Boot) -> dict[str
         return {"problem": f"could not be run in tiles: {error}"}
 
 
+def compare_precisions(package: Package, weights_format: str, boot: Boot) -> dict[str, Any] | None:
+    """How far the test image's outputs with BIOENGINE_PRECISION=fast are from the exact ones; None where it runs on the CPU.
+
+    `{"differences": {output: the largest, absolute}}`, or `{"problem": why it is not known}`.
+    """
+    results: list[list[np.ndarray]] = []
+    precisions: tuple[Precision, ...] = ("exact", "fast")
+    try:
+        for precision in precisions:
+            pipeline = Pipeline(package, [weights_format], replace(boot, precision=precision))
+            if not pipeline.opened.is_on_card:
+                return None
+            results.append(pipeline.predict(_test_inputs(package, pipeline)))
+            pipeline.opened.close()
+        outputs = zip(package.manifest.outputs, *results)
+        return {"differences": {spec.id: difference(exact, fast) for spec, exact, fast in outputs}}
+    except Exception as error:  # as above
+        return {"problem": f"could not be compared: {error}"}
+
+
+def _test_inputs(package: Package, pipeline: Pipeline) -> list[np.ndarray | None]:
+    sample = get_test_input_sample(pipeline.opened.description)
+    members = {str(id): tensor.to_numpy() for id, tensor in sample.members.items()}
+    return fit_inputs(package.manifest, [members.get(spec.id) for spec in package.manifest.inputs])
+
+
 def difference(one: np.ndarray, other: np.ndarray) -> float:
     """The largest absolute difference of two arrays of the same shape; NaN equals NaN, and infinity the same infinity."""
     one, other = one.astype(np.float64), other.astype(np.float64)
     differ = (one != other) & ~(np.isnan(one) & np.isnan(other))
     return float(np.abs(one[differ] - other[differ]).max(initial=0))
+
+
+def _result(package: Package, weights_format: str, boot: Boot) -> dict[str, Any]:
+    result = {**test_package(package, weights_format, boot), "tiles": compare_tiles(package, weights_format, boot)}
+    precision = compare_precisions(package, weights_format, boot) if gpus() and boot.accelerator != "cpu" else None
+    return result if precision is None else {**result, "precision": precision}
 
 
 def main() -> None:
@@ -116,10 +162,11 @@ def main() -> None:
     for name in formats:
         check_trust(package.manifest, name, trusted)
     verify_package(package, formats)
-    # No Triton runs here; only these two of its settings matter for a pipeline.
+    # No Triton runs here; only these three of its settings matter for a pipeline.
     accelerator = os.environ.get(ACCELERATOR, "auto")
-    boot = Boot(Path(folder), Path(folder), run_timeout=0, debug=False, trusted=trusted, accelerator=accelerator)
-    results = {name: {**test_package(package, name), "tiles": compare_tiles(package, name, boot)} for name in formats}
+    precision: Precision = "fast" if os.environ.get(PRECISION) == "fast" else "exact"
+    boot = Boot(Path(folder), Path(folder), 0, debug=False, trusted=trusted, accelerator=accelerator, precision=precision)
+    results = {name: _result(package, name, boot) for name in formats}
     Path(report).write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 

@@ -19,12 +19,15 @@ from pathlib import Path
 
 from bioengine_contract.trust import parse_trusted
 
+from bioengine_runner.precision import Precision
+
 BOOT_FOLDER = "BIOENGINE_BOOT_FOLDER"
 STORE = "BIOENGINE_STORE"
 RUN_TIMEOUT = "BIOENGINE_RUN_TIMEOUT"
 DEBUG = "BIOENGINE_DEBUG"
 TRUSTED_MODELS = "BIOENGINE_TRUSTED_MODELS"
 ACCELERATOR = "BIOENGINE_ACCELERATOR"
+PRECISION = "BIOENGINE_PRECISION"
 SHARED_TENSORS = "BIOENGINE_SHARED_TENSORS"
 
 
@@ -38,6 +41,7 @@ class Boot:
     debug: bool
     trusted: frozenset[str] = frozenset()
     accelerator: str = "auto"
+    precision: Precision = "exact"
     shared_tensors: Path | None = None
 
     @classmethod
@@ -49,6 +53,7 @@ class Boot:
             debug=os.environ[DEBUG] == "1",
             trusted=parse_trusted(os.environ[TRUSTED_MODELS]),
             accelerator=os.environ[ACCELERATOR],
+            precision="fast" if os.environ[PRECISION] == "fast" else "exact",
             shared_tensors=Path(shared) if (shared := os.environ[SHARED_TENSORS]) else None,
         )
 
@@ -60,6 +65,7 @@ class Boot:
             DEBUG: "1" if self.debug else "0",
             TRUSTED_MODELS: ",".join(sorted(self.trusted)),
             ACCELERATOR: self.accelerator,
+            PRECISION: self.precision,
             SHARED_TENSORS: str(self.shared_tensors or ""),
         }
 

@@ -13,6 +13,8 @@ from bioengine_contract.trust import parse_trusted
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from bioengine_runner.precision import Precision
+
 
 class Settings(BaseSettings):
     """The settings with which Triton and the model runner are started."""
@@ -80,6 +82,9 @@ class Settings(BaseSettings):
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """`cuda`: models compute on the GPU, or are not loaded. `auto`: on a GPU if there is one. `cpu`: always on the CPU."""
+
+    precision: Precision = "exact"
+    """How models compute on a card. `fast`: products of 32-bit floats may be rounded to TensorFloat-32."""
 
     debug: bool = False
     """Show tracebacks in the errors that clients get."""

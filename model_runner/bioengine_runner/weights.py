@@ -1,190 +1,180 @@
-"""Open a package's weights with bioimageio.core: the fastest that can be opened, and an honest answer where they run.
+"""Open a package's weights with bioimageio.core: what works and is fast, and an honest answer where it computes.
 
-Without a wish of the client's, formats are tried in this order until one can be opened: on a GPU first, where NVIDIA's
-driver has one, then on the CPU; on each ONNX, TorchScript, PyTorch state dict (ONNX Runtime is about twice as fast as torch
-on a CPU). What counts is the device that is really active: an attempt for the GPU that ends on the CPU has failed.
-Not tried on a GPU yet.
+Without a wish of the client's, formats are tried until one works: on a card first, where NVIDIA's driver has one, then on the
+CPU; on each ONNX, TorchScript, PyTorch state dict. On the CPU ONNX Runtime is about twice as fast as torch. On a card a short
+measurement decides between the two. What counts is the device that is really active, and that a run on it succeeds: an attempt
+for the card that ends on the CPU, or opens and cannot run, has failed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import itertools
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from bioengine_contract.package import Package
 from bioengine_contract.package_errors import NoWeightsWork
 from bioengine_contract.trust import unusable_weights, usable_weights
 from bioengine_contract.weights import RUNNABLE
-from bioimageio.core import PredictionPipeline, create_prediction_pipeline
 from bioimageio.core.backends import create_model_adapter
-from bioimageio.core.proc_ops import CustomProcessing
 from bioimageio.spec.model import v0_4, v0_5
 
-from bioengine_runner.errors import NoGpu, WeightsError, WeightsNotOpened
-from bioengine_runner.foreign import bioimageio_core
-from bioengine_runner.foreign.bioimageio_core import ModelAdapter
+from bioengine_runner.cards import problems
+from bioengine_runner.errors import NoGpu, WeightsError, WeightsFail, WeightsNotOpened
 from bioengine_runner.gpu import gpus
+from bioengine_runner.onnx_sessions import CPU, CUDA, opening_sessions
+from bioengine_runner.opened import Opened, active_device
+from bioengine_runner.precision import set_torch
 from bioengine_runner.reasons import in_short
 from bioengine_runner.rundir import Boot
+from bioengine_runner.signature import Signature
+from bioengine_runner.tiling.memory import CardMemory, DeviceMemory, HostMemory
+from bioengine_runner.trial import fastest, is_cheap, prove
 from bioengine_runner.verify import verify_weights
 
 logger = logging.getLogger(__name__)
 
-_ONNX_PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
-_TORCH_DEVICES = {"cuda": "cuda:0", "cpu": "cpu"}
+# Formats of which more than one is opened on a card, to see which is faster there.
+_COMPARED = ("onnx", "torchscript")
+
+Description = v0_4.ModelDescr | v0_5.ModelDescr
 
 
-@dataclass(frozen=True)
-class Opened:
-    """Weights in memory. `device`: where they compute, `cpu` or `cuda:0`, as the framework says itself."""
-
-    description: v0_4.ModelDescr | v0_5.ModelDescr
-    adapter: ModelAdapter
-    weight_format: str
-    device: str
-
-    def pipeline(self) -> PredictionPipeline:
-        """A pipeline for one request, made in a fraction of a millisecond.
-
-        bioimageio.core 0.11 gathers statistics of datasets in it: in one for all, they would be of other users' images, too.
-        """
-        pipeline = create_prediction_pipeline(self.description, model_adapter=self.adapter)
-        _give_code_whole_images(pipeline)
-        return pipeline
-
-
-def open_weights(
-    package: Package, description: v0_4.ModelDescr | v0_5.ModelDescr, weight_formats: Sequence[str], boot: Boot
-) -> Opened:
-    """Open the first of `weight_formats` that can be opened.
+def open_weights(package: Package, description: Description, weight_formats: Sequence[str], boot: Boot) -> Opened:
+    """Open those of `weight_formats` that work, and are fast on a card.
 
     Raises the WeightsError of the one format that a client has asked for, or NoWeightsWork with the reasons of all.
     """
-    errors: dict[str, WeightsError] = {}
-    for weight_format, device in attempts(weight_formats, boot.accelerator):
-        try:
-            verify_weights(package, weight_format)
-            opened = _open(package, description, weight_format, device)
-        except WeightsError as error:
-            logger.warning("%s: not opened on the device %s: %s", package.id, device, error, exc_info=error.__cause__)
-            errors[weight_format] = error
-        else:
-            logger.info("%s: %s weights on the device %s", package.id, weight_format, opened.device)
-            return opened
-    one, *others = errors.values()
-    unusable = unusable_weights(package.manifest, boot.trusted)
-    was_chosen = list(weight_formats) != usable_weights(package.manifest, boot.trusted)
-    if was_chosen or not (others or unusable) or all(isinstance(error, NoGpu) for error in errors.values()):
-        raise one
-    raise NoWeightsWork(package.id, {**{name: error.reason for name, error in errors.items()}, **unusable})
+    opening = _Opening(package, description, boot, has_others=len(weight_formats) > 1)
+    for device, formats in by_device(weight_formats, boot.accelerator):
+        if found := opening.on(device, formats):
+            found.memory.opened()
+            found.details = "; ".join(filter(None, (boot.precision if found.is_on_card else "", found.details)))
+            told = f" ({found.details})" if found.details else ""
+            logger.info("%s: %s weights on the device %s%s", package.id, found.weight_format, found.device, told)
+            return found
+    raise opening.failure(was_chosen=list(weight_formats) != usable_weights(package.manifest, boot.trusted))
 
 
-def attempts(weight_formats: Sequence[str], accelerator: str) -> list[tuple[str, str]]:
-    """What to try, in this order: (weights format, `cuda` or `cpu`).
+def by_device(weight_formats: Sequence[str], accelerator: str) -> list[tuple[str, list[str]]]:
+    """What to try, in this order: (`cuda` or `cpu`, formats).
 
     Args:
         weight_formats: those that may be opened.
-        accelerator: `cpu`, `cuda`, or `auto`: a GPU where there is one, else the CPU.
+        accelerator: `cpu`, `cuda`, or `auto`: a card where there is one, else the CPU.
     """
     devices = {"cpu": ["cpu"], "cuda": ["cuda"]}.get(accelerator) or [*(["cuda"] if gpus() else []), "cpu"]
-    return [(name, device) for device in devices for name in RUNNABLE if name in weight_formats]
+    formats = [name for name in RUNNABLE if name in weight_formats]
+    return [(device, formats) for device in devices]
 
 
-def active_device(adapter: ModelAdapter) -> str:
-    """Where an adapter of bioimageio.core 0.11 computes, as its framework says: `cpu` or `cuda:0`."""
-    device, model = bioimageio_core.framework_model(adapter)
-    if hasattr(model, "get_providers"):
-        # An ONNX Runtime session: its providers in their order, and without those that did not start.
-        return _TORCH_DEVICES["cuda" if model.get_providers()[0] == _ONNX_PROVIDERS["cuda"] else "cpu"]
-    tensor = next(itertools.chain(model.parameters(), model.buffers()), None)
-    return str(device if tensor is None else tensor.device)
+def device_name(weight_format: str, device: str) -> str:
+    """What bioimageio.core calls `cuda` or `cpu` for weights of a format."""
+    names = {"cuda": CUDA, "cpu": CPU} if weight_format == "onnx" else {"cuda": "cuda:0", "cpu": "cpu"}
+    return names[device]
 
 
-def _open(package: Package, description: v0_4.ModelDescr | v0_5.ModelDescr, weight_format: str, device: str) -> Opened:
-    try:
-        # Named explicitly: the default opens one session for each ONNX Runtime provider.
-        name = (_ONNX_PROVIDERS if weight_format == "onnx" else _TORCH_DEVICES)[device]
-        if weight_format != "onnx" and device == "cuda" and not _torch_has_gpu():
-            raise NoGpu(package.id, weight_format, "cpu")
-        if weight_format == "onnx":
-            _have_threads_sleep()
-        # State dicts are opened with torch.load(weights_only=True): no code comes out of a weight file.
-        with tensors_found(package):
-            adapter = create_model_adapter(description, devices=[name], weight_format_priority_order=(weight_format,))  # type: ignore[arg-type]
-        active = active_device(adapter)
-        if not active.startswith(device):
-            raise NoGpu(package.id, weight_format, active)
-        opened = Opened(description, adapter, weight_format, active)
-        opened.pipeline()  # which code of the package can fail to make
-        return opened
-    except WeightsError:
-        raise
-    except Exception as error:
-        # Whatever the framework, or code of the package, raises.
-        source = package.manifest.weights[weight_format].source
-        raise WeightsNotOpened(package.id, weight_format, source, _in_short(error, package)) from error
+class _Opening:
+    """The attempts to open one package, and why those failed that did."""
 
+    def __init__(self, package: Package, description: Description, boot: Boot, has_others: bool) -> None:
+        """`has_others`: whether there are weights of several formats to choose from."""
+        self._package = package
+        self._description = description
+        self._boot = boot
+        self._has_others = has_others
+        self._signature = Signature(package.manifest)
+        self._errors: dict[tuple[str, str], WeightsError] = {}
 
-@functools.cache
-def _have_threads_sleep() -> None:
-    """Have the threads of ONNX Runtime sleep when they have nothing to do, in sessions that are opened from now on.
+    def on(self, device: str, formats: Sequence[str]) -> Opened | None:
+        """The weights that work on a device; None where none do."""
+        memory: DeviceMemory = CardMemory(0) if device == "cuda" else HostMemory()
+        unproven: list[Opened] = []
+        works: list[Opened] = []
+        for weight_format in formats:
+            if works and not self._is_to_compare(works[0], weight_format):
+                break
+            with memory.counted():
+                works += self._attempt(weight_format, device, memory, unproven)
+        if len(works) > 1:
+            with memory.counted():
+                return self._fastest(works)
+        if not works and unproven:
+            logger.warning("%s: nothing else is left to try; maybe only a made-up image fails", self._package.id)
+            works = unproven[:1]
+        return works[0] if works else None
 
-    By default they look for work all the while, and for some 40 ms after a run: time that the answer lacks on its way to its
-    client, and that other models lack. bioimageio.core 0.11 has no argument for it.
-    """
-    import onnxruntime
+    def failure(self, was_chosen: bool) -> Exception:
+        """`was_chosen`: whether a client has asked for the format."""
+        one, *others = self._errors.values()
+        unusable = unusable_weights(self._package.manifest, self._boot.trusted)
+        if all(isinstance(error, NoGpu) for error in self._errors.values()) or not (others or (unusable and not was_chosen)):
+            return one
+        has_devices = len({device for _, device in self._errors}) > 1
+        reasons = {f"{name} on {device}" if has_devices else name: each.reason for (name, device), each in self._errors.items()}
+        return NoWeightsWork(self._package.id, reasons if was_chosen else {**reasons, **unusable})
 
-    from bioengine_runner.foreign import bioimageio_core_onnx
+    def _attempt(self, weight_format: str, device: str, memory: DeviceMemory, unproven: list[Opened]) -> Iterator[Opened]:
+        """The weights, where they work. What opens on the CPU and fails on a made-up image is added to `unproven`."""
+        try:
+            verify_weights(self._package, weight_format)
+            opened = self._open(weight_format, device, memory)
+        except WeightsError as error:
+            self._failed(weight_format, device, error)
+            return
+        try:
+            # On the CPU what opens has always run, so far: there it matters where something else is left to try, and is cheap.
+            if device == "cuda" or (self._has_others and is_cheap(opened)):
+                prove(opened)
+        except WeightsFail as error:
+            self._failed(weight_format, device, error)
+            opened.close() if device == "cuda" else unproven.append(opened)
+        else:
+            yield opened
 
-    bioimageio_core_onnx.check()
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    bioimageio_core_onnx.wrap_sessions(lambda open: functools.partial(open, sess_options=options))
+    def _failed(self, weight_format: str, device: str, error: WeightsError) -> None:
+        logger.warning("%s: not used on the device %s: %s", self._package.id, device, error, exc_info=error.__cause__)
+        self._errors[weight_format, device] = error.with_traceback(None)
+        error.__cause__ = error.__context__ = None  # whose frames have the weights
 
+    def _is_to_compare(self, works: Opened, other: str) -> bool:
+        """Whether weights of an `other` format may be faster where some work. With images of one size they are alike."""
+        is_alike = not self._signature.has_free_size
+        return works.is_on_card and works.weight_format in _COMPARED and other in _COMPARED and not is_alike
 
-@contextlib.contextmanager
-def tensors_found(package: Package) -> Iterator[None]:
-    """Have ONNX Runtime open a package's weights from their file where tensors are in others, which it looks for beside it.
+    def _fastest(self, works: Sequence[Opened]) -> Opened:
+        chosen, seconds = fastest(works)
+        times = ", ".join(f"{name} {each * 1e3:.1f} ms" for name, each in seconds.items())
+        chosen.details = f"the fastest for three sizes in turn: {times}"
+        for opened in works:
+            if opened is not chosen:
+                opened.close()
+        return chosen
 
-    bioimageio.core 0.11 does so for one file that is declared as `external_data`, which format 0.4 cannot say; else it gives
-    bytes, which have no place. The files are verified by then.
-    """
-    weights = package.manifest.weights.get("onnx")
-    if weights is None or len(weights.files) == 1:
-        yield
-        return
-    from bioengine_runner.foreign import bioimageio_core_onnx
-
-    bioimageio_core_onnx.check()
-    file = package.folder / weights.source
-
-    def from_file(open_session: bioimageio_core_onnx.Open) -> bioimageio_core_onnx.Open:
-        return lambda content, **options: open_session(file if isinstance(content, bytes) else content, **options)
-
-    with bioimageio_core_onnx.wrapped_sessions(from_file):
-        yield
-
-
-def _give_code_whole_images(pipeline: PredictionPipeline) -> None:
-    """Have custom processing run on whole images, whatever the tiles of the others are: it may need all of one.
-
-    bioimageio.core 0.11 takes it for a step that can be done tile by tile.
-    """
-    steps = bioimageio_core.steps_of(pipeline)
-    before, after = steps.before_tile, steps.after_tile
-    end = max((number for number, step in enumerate(before, 1) if isinstance(step, CustomProcessing)), default=0)
-    start = next((number for number, step in enumerate(after) if isinstance(step, CustomProcessing)), len(after))
-    whole = bioimageio_core.Steps(
-        before_whole=[*steps.before_whole, *before[:end]],
-        before_tile=before[end:],
-        after_tile=after[:start],
-        after_whole=[*after[start:], *steps.after_whole],
-    )
-    bioimageio_core.set_steps(pipeline, whole)
+    def _open(self, weight_format: str, device: str, memory: DeviceMemory) -> Opened:
+        package, precision = self._package, self._boot.precision
+        try:
+            if weight_format != "onnx":
+                if device == "cuda" and not _torch_has_gpu():
+                    raise NoGpu(package.id, weight_format, "cpu", problems())
+                set_torch(precision)
+            # State dicts are opened with torch.load(weights_only=True): no code comes out of a weight file.
+            with opening_sessions(package, precision) if weight_format == "onnx" else contextlib.nullcontext():
+                # Named explicitly: the default opens one session for each ONNX Runtime provider.
+                adapter = create_model_adapter(
+                    self._description,
+                    devices=[device_name(weight_format, device)],
+                    weight_format_priority_order=(weight_format,),  # type: ignore[arg-type]
+                )
+            if not (active := active_device(adapter)).startswith(device):
+                raise NoGpu(package.id, weight_format, active, problems())
+            return Opened(self._description, adapter, weight_format, self._signature, memory)
+        except WeightsError:
+            raise
+        except Exception as error:
+            # Whatever the framework, or code of the package, raises.
+            source = package.manifest.weights[weight_format].source
+            raise WeightsNotOpened(package.id, weight_format, source, _in_short(error, package)) from error
 
 
 def _torch_has_gpu() -> bool:

@@ -135,6 +135,10 @@ class Settings(BaseSettings):
     """`cuda`: models compute on the GPU, or are not loaded. `auto`: on a GPU where there is one. `cpu`: never on one. Read
     when the environments are built, too."""
 
+    precision: Literal["exact", "fast"] = "exact"
+    """How models compute on a GPU. `exact`: in 32-bit floats. `fast`: their products may be rounded to TensorFloat-32; `models
+    test` says by how much results differ."""
+
     memory_limit: Size = 0
     """Bytes of memory that all loaded models together may hold, also as `8GB` or `50%` of the machine's; the model that was used
     longest ago is unloaded when another one needs room. 0: three quarters of the machine's."""
@@ -231,7 +235,7 @@ class Settings(BaseSettings):
             raise ValueError("expected numbers of GPUs separated by commas, such as 0,1")
         return value
 
-    @field_validator("accelerator", mode="before")
+    @field_validator("accelerator", "precision", mode="before")
     @classmethod
     def _lower_case(cls, value: str) -> str:
         return value.lower()

@@ -34,16 +34,17 @@ def name_inputs(adapter: ModelAdapter, names: Sequence[str]) -> None:
     adapter._input_names = list(names)
 
 
-def wrap_sessions(wrap: Callable[[Open], Open]) -> None:
-    """Have sessions be opened by `wrap(what opens one)` from now on."""
-    onnxruntime.InferenceSession = wrap(onnxruntime.InferenceSession)
+def feed(adapter: ModelAdapter, arrays: Sequence[Any]) -> dict[str, Any]:
+    """What ONNX weights get of arrays, one for each input of the model in their order; None for one that is left out."""
+    assert isinstance(adapter, ONNXModelAdapter) and adapter._input_names is not None
+    return dict(zip(adapter._input_names, arrays))
 
 
 @contextlib.contextmanager
 def wrapped_sessions(wrap: Callable[[Open], Open]) -> Iterator[None]:
-    """The same while the context is open."""
+    """Have sessions be opened by `wrap(what opens one)` while the context is open."""
     opens = onnxruntime.InferenceSession
-    wrap_sessions(wrap)
+    onnxruntime.InferenceSession = wrap(opens)
     try:
         yield
     finally:

@@ -36,6 +36,10 @@ class Record:
     weight_format: str = ""
     """What it has opened; empty before."""
     device: str = ""
+    details: str = ""
+    """How it computes, and why so; for people."""
+    gpu_memory: int = 0
+    """Bytes that it holds of a card, as it reckons itself."""
     problem: str = ""
     """Why it can open nothing, for users."""
     code: str = ""
@@ -64,9 +68,10 @@ class Records:
         self._write(name, record)
         return record
 
-    def opened(self, name: str, record: Record, weight_format: str, device: str) -> None:
-        """The process can run its model. Raises OSError."""
-        self._write(name, replace(record, weight_format=weight_format, device=device))
+    def opened(self, name: str, record: Record, weight_format: str, device: str, details: str = "", gpu_memory: int = 0) -> None:
+        """The process can run its model, and holds so much of a card. Raises OSError."""
+        now = replace(record, weight_format=weight_format, device=device, details=details, gpu_memory=gpu_memory)
+        self._write(name, now)
 
     def failed(self, name: str, record: Record, problem: str, code: str) -> None:
         """The process lives and cannot run its model. Raises OSError."""

@@ -124,6 +124,11 @@ class Plan:
         """The size of a tile along each leading axis."""
         return {group.leader.id: cut.spans[0].stop for group, cut in self._cuts}
 
+    @property
+    def pixels(self) -> int:
+        """Samples times pixels that go through the model at once."""
+        return self.chunk * math.prod(cut.spans[0].stop for _, cut in self._cuts)
+
     def missing(self, samples: slice) -> int:
         """How many samples a chunk lacks."""
         return max(0, samples.stop - self.batch) if self._fill else 0

@@ -206,7 +206,7 @@ def test_models(
             for result in results:
                 failed = failed or result.status == "failed"
                 color = {"passed": "green", "failed": "red"}.get(result.status, "yellow")
-                told_too = "\n".join(safe(text, 500) for text in (result.detail, result.tiles) if text)
+                told_too = "\n".join(safe(text, 500) for text in (result.detail, result.tiles, result.precision) if text)
                 table.add_row(model.manifest.id, model.manifest.version, result.weights, f"[{color}]{result.status}[/]", told_too)
     console.print(table)
     if is_read_only(store.folder):

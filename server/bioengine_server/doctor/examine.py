@@ -17,6 +17,7 @@ EXAMINATIONS: tuple[Examination, ...] = (
     machine.disk,
     machine.clock,
     gpu.driver,
+    gpu.libraries,
     gpu.docker,
     network.port,
     network.names,

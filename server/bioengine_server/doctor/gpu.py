@@ -1,4 +1,4 @@
-"""NVIDIA's driver, and Docker with NVIDIA's container toolkit. Not tried on a GPU yet."""
+"""NVIDIA's driver, whether models' libraries can use its cards, and Docker with NVIDIA's container toolkit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from bioengine_server.doctor.finding import Finding
 from bioengine_server.doctor.setup import Setup
 
 _PATIENCE = 20.0  # seconds
+_IMPORTS_PATIENCE = 120.0  # seconds; torch takes its time from a slow disk
 _NO_GPU = (
     "Install NVIDIA's driver (`sudo ubuntu-drivers install`, then restart), until `nvidia-smi` lists the card; or compute on the "
     "CPU: remove BIOENGINE_ACCELERATOR and BIOENGINE_RUNTIME."
@@ -24,7 +25,10 @@ _NO_TOOLKIT = (
 def driver(setup: Setup) -> Iterator[Finding]:
     """The GPUs, and the version of their driver."""
     if setup.settings.triton_is_elsewhere:
-        advice = "Ask there; with containers: `docker compose exec triton nvidia-smi`."
+        advice = (
+            "Ask there; with containers: `docker compose exec triton nvidia-smi`, and of the libraries "
+            "`docker compose exec triton python -P -m bioengine_runner.cards`."
+        )
         yield Finding("GPU", "note", f"models compute at {setup.settings.triton}", advice)
         return
     wanted = setup.wants_gpu
@@ -48,6 +52,25 @@ def driver(setup: Setup) -> Iterator[Finding]:
         yield Finding("GPU", "problem", f"NVIDIA's driver is not installed, but a GPU is required by {wanted}", _NO_GPU)
     else:
         yield Finding("GPU", "note", "none: NVIDIA's driver is not installed", "Models compute on the CPU, several times slower.")
+
+
+def libraries(setup: Setup) -> Iterator[Finding]:
+    """Whether the model runner's libraries can compute on the cards: the model runner itself says so, as in models' errors."""
+    runner = setup.settings.environments / "runner" / "bin" / "python"
+    if setup.settings.triton_is_elsewhere or setup.settings.accelerator == "cpu" or not runner.exists():
+        return
+    command = [str(runner), "-P", "-m", "bioengine_runner.cards"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=_IMPORTS_PATIENCE)
+        said = json.loads(asked.stdout)
+    except (OSError, subprocess.TimeoutExpired, ValueError):
+        return  # an environment that does not work is told of below
+    for card in said["cards"]:
+        capability = ".".join(map(str, card["capability"]))
+        found = f"{card['name']}: compute capability {capability}, {card['memory'] / 1e9:.0f} GB; driver for CUDA "
+        yield Finding("card", "ok", found + ".".join(map(str, said["cuda"])))
+    for problem, advice, works in said["problems"]:
+        yield Finding("card", "note" if works else "problem", problem, advice)
 
 
 def docker(setup: Setup) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from bioengine_server.store.errors import NotServedHere, StoreNotWritable
 from bioengine_server.store.layout import is_read_only, write_json
 from bioengine_server.store.model_store import StoredModel
 from bioengine_server.store.package import REPORTS
-from bioengine_server.store.package_test_run import TilesOutcome, run_test
+from bioengine_server.store.package_test_run import PrecisionOutcome, TilesOutcome, run_test
 from bioengine_server.untrusted import printable
 
 REPORT_FILE = "test.json"
@@ -26,13 +26,15 @@ REPORT_FILE = "test.json"
 class PackageTest:
     """The outcome for one weight format of a package. `status`: passed, failed or not run.
 
-    `tiles`: how far the result in tiles differs from that for the whole test image, or why it cannot be compared.
+    `tiles`: how far the result in tiles differs from that for the whole test image, or why it cannot be compared. `precision`: on a
+    GPU, how far the result with BIOENGINE_PRECISION=fast differs from the exact one.
     """
 
     weights: str
     status: str
     detail: str
     tiles: str = ""
+    precision: str = ""
 
 
 def test_package(model: StoredModel, environments: Path, trusted: frozenset[str]) -> list[PackageTest]:
@@ -61,7 +63,13 @@ def test_package(model: StoredModel, environments: Path, trusted: frozenset[str]
         report = {name: result.model_dump(exclude_unset=True) for name, result in results.items()}
         write_json(_reports_folder(model) / REPORT_FILE, report)
     return [
-        PackageTest(name, result.status, _line("; ".join(result.errors)), _tiles_in_words(result.tiles))
+        PackageTest(
+            name,
+            result.status,
+            _line("; ".join(result.errors)),
+            _tiles_in_words(result.tiles),
+            _precision_in_words(result.precision),
+        )
         for name, result in ((name, results[name]) for name in formats)
     ]
 
@@ -85,3 +93,12 @@ def _tiles_in_words(tiles: TilesOutcome) -> str:
         return _line(tiles.problem)
     sizes = ", ".join(f"{axis} {size}" for axis, size in tiles.tile.items())
     return _line(f"tiles ({sizes}) differ by at most {max(tiles.differences.values(), default=0):.2g} from the whole")
+
+
+def _precision_in_words(precision: PrecisionOutcome | None) -> str:
+    if precision is None:
+        return ""
+    if precision.problem is not None:
+        return _line(precision.problem)
+    difference = max(precision.differences.values(), default=0)
+    return _line(f"BIOENGINE_PRECISION=fast differs by at most {difference:.2g} from exact")

@@ -35,13 +35,21 @@ class TilesOutcome(BaseModel):
     differences: dict[str, float] = {}
 
 
+class PrecisionOutcome(BaseModel):
+    """How far results with BIOENGINE_PRECISION=fast are from the exact ones, or why that is not known."""
+
+    problem: str | None = None
+    differences: dict[str, float] = {}
+
+
 class WeightsOutcome(BaseModel):
-    """The outcome for one weight format of a package. `summary`: bioimageio.core's complete summary."""
+    """The outcome for one weight format of a package. `summary`: bioimageio.core's complete summary. `precision`: on a GPU."""
 
     status: Literal["passed", "failed"]
     errors: list[str]
     summary: dict[str, JsonValue] | None = None
     tiles: TilesOutcome
+    precision: PrecisionOutcome | None = None
 
 
 _Report = TypeAdapter(dict[str, WeightsOutcome])

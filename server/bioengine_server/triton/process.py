@@ -169,6 +169,7 @@ class TritonProcess:
             "DEBUG": int(settings.debug),
             "TRUSTED_MODELS": settings.trusted_models,
             "ACCELERATOR": settings.accelerator,
+            "PRECISION": settings.precision,
             "CONFINE": settings.confine,
             "DIE_WITH_PARENT": 1,
             **self._listens_on,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from bioengine_runner.errors import CannotTile, TileNotPossible, TooManyTiles
 from bioengine_runner.tiling.geometry import Follows, Geometry, InputAxis, OutputAxis
-from bioengine_runner.tiling.memory import available, watched
+from bioengine_runner.tiling.memory import HostMemory, available, watched
 from bioengine_runner.tiling.plan import MAX_PASSES, Planner
 from bioengine_runner.tiling.spans import count_spans, smallest_block, spans
 from hypothesis import given, settings
@@ -175,9 +175,12 @@ def test_batches_are_split(batch: int, takes: int, is_free: bool) -> None:
 
 def test_memory_is_measured() -> None:
     assert 10_000_000 < available() < 1e14
-    with watched() as peak:
-        np.ones(50_000_000, np.uint8)
-    assert peak.bytes == 0 or 40_000_000 < peak.bytes < 400_000_000
+    with watched(HostMemory()) as peak:
+        kept = np.ones(50_000_000, np.uint8)
+    assert kept.nbytes * 0.8 < peak.bytes < 400_000_000
+    with watched(HostMemory()) as peak:
+        np.ones(200_000_000, np.uint8)
+    assert peak.bytes == 0 or 20_000_000 < peak.bytes < 600_000_000, "gone before the end"
 
 
 def sizes_of(batch: int, y: int, x: int) -> dict[str, dict[str, int]]:

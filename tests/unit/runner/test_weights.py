@@ -19,12 +19,11 @@ from bioengine_contract.package_errors import NoWeightsWork, PackageRunsCode, Pa
 from bioengine_contract.triton_model import triton_model
 from bioengine_contract.trust import parse_trusted, trust_entry
 from bioengine_runner.errors import NoGpu, WeightsDamaged, WeightsError, WeightsNotOpened
-from bioengine_runner.foreign.bioimageio_core import framework_model
 from bioengine_runner.gpu import gpus
 from bioengine_runner.inference import Pipeline
 from bioengine_runner.rundir import Boot
 from bioengine_runner.verify import verify_package
-from bioengine_runner.weights import attempts
+from bioengine_runner.weights import by_device
 
 from tests.packages import usual
 from tests.packages.sizes import normalized
@@ -62,12 +61,10 @@ def boot(tmp_path: Path, accelerator: str = "cpu", *trusted: str) -> Boot:
 
 
 def test_a_gpu_that_is_there_comes_first_and_onnx_on_each_device() -> None:
-    formats = ["pytorch_state_dict", "torchscript", "onnx"]
-    on_cpu = [(name, "cpu") for name in reversed(formats)]
-    on_gpu = [(name, "cuda") for name in reversed(formats)]
-    assert attempts(formats, "cpu") == on_cpu
-    assert attempts(formats, "cuda") == on_gpu, "and never the CPU"
-    assert attempts(formats, "auto") == ([*on_gpu, *on_cpu] if gpus() else on_cpu)
+    formats = ["onnx", "torchscript", "pytorch_state_dict"]
+    assert by_device(formats[::-1], "cpu") == [("cpu", formats)]
+    assert by_device(formats[::-1], "cuda") == [("cuda", formats)], "and never the CPU"
+    assert by_device(formats[::-1], "auto") == [("cuda", formats)] * bool(gpus()) + [("cpu", formats)]
 
 
 @pytest.mark.parametrize("accelerator", ["cpu", "auto"])
@@ -80,7 +77,7 @@ def test_what_is_opened_and_where_is_told(folder: Path, tmp_path: Path, accelera
 
 
 def test_threads_of_onnx_runtime_sleep_when_they_have_nothing_to_do(folder: Path, tmp_path: Path) -> None:
-    _, session = framework_model(Pipeline(seashell(folder), ["onnx"], boot(tmp_path)).opened.adapter)
+    session = Pipeline(seashell(folder), ["onnx"], boot(tmp_path)).opened.framework_model
     assert session.get_session_options().get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 

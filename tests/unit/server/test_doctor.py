@@ -195,6 +195,33 @@ def test_driver(tmp_path: Path, programs: Path, script: str, verdict: str, says:
     assert finding.verdict == verdict and says in finding.found
 
 
+def runner_that_says(folder: Path, answer: str) -> Path:
+    """Environments whose model runner says something of the cards."""
+    place = folder / "environments" / "runner" / "bin"
+    place.mkdir(parents=True)
+    program(place, "python", f"echo '{answer}'")
+    return folder / "environments"
+
+
+def test_what_the_model_runner_says_of_its_libraries_and_the_cards(tmp_path: Path) -> None:
+    answer = (
+        '{"cuda": [12, 4], "cards": [{"name": "Tesla V100", "capability": [7, 0], "memory": 16000000000, "is_virtual": false}],'
+        ' "problems": [["it is too old", "Use another.", false], ["it is virtual", "Mind its licence.", true]]}'
+    )
+    environments = runner_that_says(tmp_path, answer)
+    card, old, virtual = gpu.libraries(setup(tmp_path, environments=environments))
+    assert (card.verdict, card.found) == ("ok", "Tesla V100: compute capability 7.0, 16 GB; driver for CUDA 12.4")
+    assert (old.verdict, old.found, old.advice) == ("problem", "it is too old", "Use another.")
+    assert (virtual.verdict, virtual.found) == ("note", "it is virtual")
+    assert list(gpu.libraries(setup(tmp_path, environments=environments, accelerator="cpu"))) == []
+    assert list(gpu.libraries(setup(tmp_path, environments=environments, triton="http://triton:8000"))) == []
+
+
+def test_a_model_runner_that_does_not_work_is_told_of_elsewhere(tmp_path: Path) -> None:
+    assert list(gpu.libraries(setup(tmp_path, environments=runner_that_says(tmp_path, "no JSON")))) == []
+    assert list(gpu.libraries(setup(tmp_path, environments=tmp_path / "none"))) == []
+
+
 @pytest.mark.parametrize(
     ("runtimes", "compose", "verdict"),
     [

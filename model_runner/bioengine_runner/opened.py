@@ -1,0 +1,179 @@
+"""Weights in memory, ready to run: arrays in, arrays out, without what comes before and after them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from bioimageio.core import PredictionPipeline, Tensor, create_prediction_pipeline
+from bioimageio.core.common import MemberId
+from bioimageio.core.proc_ops import CustomProcessing
+from bioimageio.spec.model import v0_4, v0_5
+
+from bioengine_runner.errors import WrongOutputs
+from bioengine_runner.foreign import bioimageio_core
+from bioengine_runner.foreign.bioimageio_core import ModelAdapter
+from bioengine_runner.signature import Signature
+from bioengine_runner.tiling.memory import DeviceMemory
+
+# Pixels that a batch may have to be padded for the sake of its size: to compute them takes less time than a new plan does, 33 ms.
+_MAX_PADDED = 4_000_000
+
+Blocks = Mapping[MemberId, np.ndarray]
+"""Preprocessed arrays of sizes that the weights take, by input."""
+
+
+class Opened:
+    """A package's weights on a device.
+
+    `device`: where they compute, `cpu` or `cuda:0`, as the framework says itself. `details`: how they were chosen, for people.
+    """
+
+    def __init__(
+        self,
+        description: v0_4.ModelDescr | v0_5.ModelDescr,
+        adapter: ModelAdapter,
+        weight_format: str,
+        signature: Signature,
+        memory: DeviceMemory,
+    ) -> None:
+        """`memory`: of the device. Raises whatever code of the package raises where a pipeline is made of it."""
+        self.description = description
+        self.weight_format = weight_format
+        self.signature = signature
+        self.memory = memory
+        self.details = ""
+        self.device = active_device(adapter)
+        self._adapter = adapter
+        _, self._model = bioimageio_core.framework_model(adapter)
+        self.pipeline()
+        if self.is_onnx:
+            _name_inputs(adapter, self._model, [str(id) for id, _ in signature.inputs])
+
+    @property
+    def is_onnx(self) -> bool:
+        return hasattr(self._model, "get_providers")
+
+    @property
+    def is_on_card(self) -> bool:
+        return self.device.startswith("cuda")
+
+    @property
+    def framework_model(self) -> Any:
+        """An ONNX Runtime session, or a torch module."""
+        return self._model
+
+    def pipeline(self) -> PredictionPipeline:
+        """A pipeline for one request, made in a fraction of a millisecond.
+
+        bioimageio.core 0.11 gathers statistics of datasets in it: in one for all, they would be of other users' images, too.
+        """
+        pipeline = create_prediction_pipeline(self.description, model_adapter=self._adapter)
+        _give_code_whole_images(pipeline)
+        return pipeline
+
+    def forward(self, arrays: Blocks) -> dict[MemberId, np.ndarray]:
+        """The weights alone. Raises WrongOutputs, and whatever they raise."""
+        samples = len(next(iter(arrays.values())))
+        padded = self.padded_samples(samples, self.signature.pixels([arrays.get(id) for id, _ in self.signature.inputs]))
+        if padded > samples:
+            arrays = {id: _with_samples(array, padded) for id, array in arrays.items()}
+            return {id: output[:samples] for id, output in self._forward(arrays).items()}
+        return self._forward(arrays)
+
+    def padded_samples(self, samples: int, pixels: int) -> int:
+        """How many samples really go through the weights: on a card, batches have few sizes, each of which ONNX Runtime plans.
+
+        Args:
+            samples: of the batch.
+            pixels: of all of them together.
+        """
+        if not (self.is_onnx and self.is_on_card and self.signature.has_free_batch):
+            return samples
+        padded = 1 << (samples - 1).bit_length()
+        return padded if pixels / samples * padded <= _MAX_PADDED else samples
+
+    def give_back(self, arrays: Blocks) -> None:
+        """Return the memory that the framework keeps for images. `arrays`: a small image, which goes through the weights."""
+        if self.is_onnx:
+            from bioengine_runner import onnx_sessions  # which others do without
+            from bioengine_runner.foreign import bioimageio_core_onnx
+
+            feed = bioimageio_core_onnx.feed(self._adapter, [arrays.get(id) for id, _ in self.signature.inputs])
+            onnx_sessions.give_back(self._model, feed, self.device)
+        elif self.is_on_card:
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def close(self) -> None:
+        """Give up the weights; they cannot be run after it."""
+        self._model = None
+        self._adapter.unload()
+
+    def _forward(self, arrays: Blocks) -> dict[MemberId, np.ndarray]:
+        inputs = {id: Tensor(arrays[id], dims=axes) for id, axes in self.signature.inputs if id in arrays}
+        try:
+            tensors = self._adapter.forward(inputs)
+        except AttributeError as error:
+            if isinstance(error.obj, dict):  # bioimageio.core 0.11 looks for its shape
+                raise self._wrong_outputs(
+                    "give a dict, where a tensor is expected, or several in the order of the outputs"
+                ) from error
+            raise
+        outputs = {id: np.asarray(tensor.data) for id, tensor in tensors.items() if tensor is not None}
+        if missing := [f"'{id}'" for id, _ in self.signature.outputs if id not in outputs]:
+            count = len(self.signature.outputs)
+            raise self._wrong_outputs(f"give {len(outputs)} of the {count} outputs, without {', '.join(missing)}")
+        return outputs
+
+    def _wrong_outputs(self, problem: str) -> WrongOutputs:
+        return WrongOutputs(self.signature.model_id, self.weight_format, problem)
+
+
+def active_device(adapter: ModelAdapter) -> str:
+    """Where an adapter of bioimageio.core 0.11 computes, as its framework says: `cpu` or `cuda:0`."""
+    device, model = bioimageio_core.framework_model(adapter)
+    if hasattr(model, "get_providers"):
+        # An ONNX Runtime session: its providers in their order, and without those that did not start.
+        return "cuda:0" if model.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
+    tensor = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return str(device if tensor is None else tensor.device)
+
+
+def _name_inputs(adapter: ModelAdapter, session: Any, ids: list[str]) -> None:
+    """Have ONNX weights get each input by its own name, where they have these names.
+
+    bioimageio.core 0.11 knows those alone that have to be given, and gives them what comes first: an optional input that has a
+    value of its own in the weights would be dropped without a word.
+    """
+    names = {value.name for value in (*session.get_inputs(), *session.get_overridable_initializers())}
+    if names.issuperset(ids):
+        from bioengine_runner.foreign import bioimageio_core_onnx  # brings ONNX Runtime, which others do without
+
+        bioimageio_core_onnx.name_inputs(adapter, ids)
+
+
+def _with_samples(array: np.ndarray, samples: int) -> np.ndarray:
+    """A batch, filled up with zeros."""
+    return np.concatenate([array, np.zeros((samples - len(array), *array.shape[1:]), array.dtype)])
+
+
+def _give_code_whole_images(pipeline: PredictionPipeline) -> None:
+    """Have custom processing run on whole images, whatever the tiles of the others are: it may need all of one.
+
+    bioimageio.core 0.11 takes it for a step that can be done tile by tile.
+    """
+    steps = bioimageio_core.steps_of(pipeline)
+    before, after = steps.before_tile, steps.after_tile
+    end = max((number for number, step in enumerate(before, 1) if isinstance(step, CustomProcessing)), default=0)
+    start = next((number for number, step in enumerate(after) if isinstance(step, CustomProcessing)), len(after))
+    whole = bioimageio_core.Steps(
+        before_whole=[*steps.before_whole, *before[:end]],
+        before_tile=before[end:],
+        after_tile=after[:start],
+        after_whole=[*after[start:], *steps.after_whole],
+    )
+    bioimageio_core.set_steps(pipeline, whole)

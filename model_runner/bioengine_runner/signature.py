@@ -1,0 +1,103 @@
+"""What goes into a model and what comes out: its tensors as bioimageio.core calls them, and images that it would take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from bioengine_contract.axes import BATCH, IMAGE_AXES
+from bioengine_contract.manifest import Manifest
+from bioengine_contract.manifest import Tensor as TensorDescription
+from bioimageio.core import PredictionPipeline, Sample, Tensor
+from bioimageio.core.axis import AxisId
+from bioimageio.core.common import MemberId
+
+from bioengine_runner.tiling.geometry import InputAxis, geometry
+from bioengine_runner.tiling.plan import Plan, Planner, Sizes
+from bioengine_runner.tiling.run import Run
+
+Arrays = Sequence[np.ndarray | None]
+"""One for each input; None for an optional one that was left out."""
+
+
+class Signature:
+    """The inputs and outputs of one model, and how images are cut for it."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.model_id = manifest.id
+        self.inputs = [_member(spec) for spec in manifest.inputs]
+        self.outputs = [_member(spec) for spec in manifest.outputs]
+        self._dtypes = [spec.dtype for spec in manifest.inputs]
+        self._geometry = geometry(manifest)
+        self._planner = Planner(manifest.id, self._geometry)
+
+    @property
+    def has_free_batch(self) -> bool:
+        """Whether all tensors begin with a batch, of any number of samples."""
+        inputs, outputs = self._geometry.inputs.values(), self._geometry.outputs.values()
+        return all(axes[0].type == BATCH and axes[0].is_free for axes in inputs) and all(
+            axes[0].type == BATCH for axes in outputs
+        )
+
+    @property
+    def has_free_size(self) -> bool:
+        """Whether there are images of more than one size that it takes."""
+        return any(axis.is_free for axes in self._geometry.inputs.values() for axis in axes if axis.type in IMAGE_AXES)
+
+    def run(self, pipeline: PredictionPipeline, arrays: Arrays, most_pixels: float, tile: Mapping[str, int] | None) -> Run:
+        """A request on its way. Raises what `Planner.plan` raises, and StepError."""
+        sample = Sample(
+            # Axes are always named: bioimageio.core would map a bare array's axes by their sizes.
+            members={id: Tensor(array, dims=axes) for (id, axes), array in zip(self.inputs, arrays) if array is not None},
+            stat={},
+            id=None,
+        )
+        return Run(pipeline, sample, self.plan(arrays, most_pixels, tile), dict(self.inputs), dict(self.outputs))
+
+    def plan(self, arrays: Arrays, most_pixels: float, tile: Mapping[str, int] | None = None) -> Plan:
+        return self._planner.plan(self._sizes(arrays), most_pixels, tile)
+
+    def smallest_tile(self, arrays: Arrays) -> dict[str, int]:
+        """The smallest tiles that they can be cut into, by axis. Raises CannotTile where they cannot be cut."""
+        return self._planner.smallest_tile(self._sizes(arrays))
+
+    def pixels(self, arrays: Arrays) -> int:
+        """Samples times pixels of the largest of some images."""
+        inputs = zip(arrays, self._geometry.inputs.values())
+        return max(_pixels(array, axes) for array, axes in inputs if array is not None)
+
+    def made_up(self, pixels: int) -> list[np.ndarray]:
+        """Zeros of sizes that the model takes: of about so many pixels, or the nearest that there are."""
+        return [
+            np.zeros([_size(axes, axis, self._geometry.inputs, pixels) for axis in axes], dtype)
+            for axes, dtype in zip(self._geometry.inputs.values(), self._dtypes)
+        ]
+
+    def _sizes(self, arrays: Arrays) -> Sizes:
+        return {
+            id: {str(axis): size for axis, size in zip(axes, array.shape)}
+            for (id, axes), array in zip(self.inputs, arrays)
+            if array is not None
+        }
+
+
+def _member(spec: TensorDescription) -> tuple[MemberId, list[AxisId]]:
+    """A tensor and its axes as bioimageio.core calls them."""
+    return MemberId(spec.id), [AxisId(axis.id) for axis in spec.axes]
+
+
+def _pixels(array: np.ndarray, axes: Sequence[InputAxis]) -> int:
+    """Samples times pixels of an image."""
+    return math.prod(size for size, axis in zip(array.shape, axes) if axis.type in (*IMAGE_AXES, BATCH))
+
+
+def _size(axes: Sequence[InputAxis], axis: InputAxis, inputs: Mapping[str, Sequence[InputAxis]], pixels: int) -> int:
+    """The size of an axis of an image of about `pixels` pixels."""
+    if axis.follows is not None:
+        source = next(other for other in inputs[axis.follows.tensor] if other.id == axis.follows.axis)
+        return axis.follows.of(_size(inputs[axis.follows.tensor], source, inputs, pixels))
+    if axis.type not in IMAGE_AXES:
+        return axis.min
+    dimensions = sum(other.type in IMAGE_AXES for other in axes)
+    return axis.valid(round(pixels ** (1 / dimensions)))

@@ -1,0 +1,107 @@
+"""How many pixels may go through a model at once: by the memory of the device that computes, and by what was seen to work.
+
+What a pixel takes is tried out on a made-up image, and corrected by what real runs are seen to take. Frameworks keep what they
+once took, so that a run into memory that is kept already says nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+
+from bioengine_runner.tiling.memory import DeviceMemory, watched
+
+logger = logging.getLogger(__name__)
+
+# Where it cannot be measured: what a large U-Net takes for each pixel of an image.
+_BYTES_PER_PIXEL = 4096.0
+_MIN_BYTES_PER_PIXEL = 64.0
+
+# ONNX Runtime's arena grows by powers of two: a U-Net that is seen to take 1024 bytes a pixel at 512x512 takes between 790 and
+# 1310 for larger images, and 512 without an arena (1.32, two cores).
+_ARENA = 1.5
+
+# The share of the free memory that one run may take, since others run beside it; and the most, however much there is.
+SHARE = 0.5
+MAX_BYTES = 8e9
+
+# Tiles are not larger, however much memory there is: the caches of processors gain nothing by it.
+_MAX_TILE = 1_500_000  # pixels
+
+# Images of fewer pixels are run without a look at the memory.
+SMALL = 1_100_000  # pixels
+
+# Pixels of the image that a model's memory is tried out on.
+PROBE = 262_144
+
+
+class Budget:
+    """Of one model's process."""
+
+    def __init__(self, model_id: str, memory: DeviceMemory, probe: Callable[[], int]) -> None:
+        """
+        Args:
+            model_id: whose it is.
+            memory: of the device that computes.
+            probe: runs the weights on an image of about `PROBE` pixels, with no memory kept from before; its pixels. May raise.
+        """
+        self._model_id = model_id
+        self._memory = memory
+        self._probe = probe
+        self._bytes_per_pixel: float | None = None
+        self._worked = float("inf")
+
+    def most_pixels(self, given: int) -> float:
+        """Samples times pixels that may go through the model at once, for an image that has `given` of them."""
+        if given <= SMALL:
+            return self._worked if given > self._worked else float("inf")
+        allowed = min(self.free() * SHARE, MAX_BYTES) / self._measured()
+        return min(self._worked, given if given <= allowed else min(allowed, _MAX_TILE))
+
+    def needs(self, pixels: float) -> float | None:
+        """Bytes that so many pixels take at once; None where that is not known."""
+        if pixels <= SMALL or self._bytes_per_pixel is None or self._bytes_per_pixel == _BYTES_PER_PIXEL:
+            return None
+        return pixels * self._bytes_per_pixel
+
+    def free(self) -> int:
+        """Bytes that a run may take: what is free, and what this process keeps for images."""
+        return self._memory.free() + self._memory.kept()
+
+    def worked(self, most: float) -> None:
+        """More than so many pixels at once were too many, and these were not: later requests begin with them."""
+        self._worked = most
+
+    @contextlib.contextmanager
+    def learning(self, pixels: int) -> Iterator[None]:
+        """Run so many pixels at once, and learn what they take."""
+        if pixels <= SMALL:
+            yield
+            return
+        kept = self._memory.kept()
+        with watched(self._memory) as peak:
+            yield
+        if peak.bytes:
+            self._learn((kept + peak.bytes) / pixels)
+
+    def _learn(self, seen: float) -> None:
+        if self._bytes_per_pixel is not None and seen > self._bytes_per_pixel:
+            logger.info("%s: takes %.0f bytes of memory for a pixel", self._model_id, seen)
+            self._bytes_per_pixel = seen
+
+    def _measured(self) -> float:
+        if self._bytes_per_pixel is None:
+            self._bytes_per_pixel = self._tried_out()
+        return self._bytes_per_pixel
+
+    def _tried_out(self) -> float:
+        try:
+            with watched(self._memory) as peak:
+                pixels = self._probe()
+        except Exception as error:
+            logger.warning("%s: its memory could not be measured (%s)", self._model_id, error)
+            return _BYTES_PER_PIXEL
+        measured = max(_ARENA * peak.bytes / pixels, _MIN_BYTES_PER_PIXEL) if peak.bytes else _BYTES_PER_PIXEL
+        logger.info("%s: takes about %.0f bytes of memory for a pixel", self._model_id, measured)
+        return measured
