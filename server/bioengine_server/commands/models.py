@@ -202,7 +202,7 @@ def test_models(
         models = store.models() if id is None else [store.find(id)]
         for model in models:
             with console.status(f"Testing {model.manifest.id} ..."):
-                results = test_package(model, settings.environments, settings.trusted)
+                results = test_package(model, settings)
             for result in results:
                 failed = failed or result.status == "failed"
                 color = {"passed": "green", "failed": "red"}.get(result.status, "yellow")

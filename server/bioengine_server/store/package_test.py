@@ -12,6 +12,7 @@ from pathlib import Path
 from bioengine_contract.trust import code_of, usable_weights
 
 from bioengine_server.environments import environment
+from bioengine_server.settings import Settings
 from bioengine_server.store.errors import NotServedHere, StoreNotWritable
 from bioengine_server.store.layout import is_read_only, write_json
 from bioengine_server.store.model_store import StoredModel
@@ -37,18 +38,17 @@ class PackageTest:
     precision: str = ""
 
 
-def test_package(model: StoredModel, environments: Path, trusted: frozenset[str]) -> list[PackageTest]:
+def test_package(model: StoredModel, settings: Settings) -> list[PackageTest]:
     """Run the reference test for each weight format that this server can run, and compare tiles with the whole image.
 
     Raises StoreError.
 
     Args:
         model: a stored model; the report is written to `reports/test.json` in its folder, if that can be written.
-        environments: the folder of the Python environments.
-        trusted: the entries of BIOENGINE_TRUSTED_MODELS.
+        settings: the server's; the test computes as its models would.
     """
-    manifest = model.manifest
-    python = environment(environments, "runner") / "bin" / "python"
+    manifest, trusted = model.manifest, settings.trusted
+    python = environment(settings.environments, "runner") / "bin" / "python"
     if not python.exists():
         raise NotServedHere(manifest.id)
     formats = usable_weights(manifest, trusted)
@@ -57,7 +57,12 @@ def test_package(model: StoredModel, environments: Path, trusted: frozenset[str]
         return [PackageTest("", "not run", "; ".join(reasons))]
     if not is_read_only(model.folder):
         _reports_folder(model)  # check that the report can be written before a test that may take long
-    variables = {**os.environ, "BIOENGINE_TRUSTED_MODELS": ",".join(sorted(trusted))}
+    variables = {
+        **os.environ,
+        "BIOENGINE_TRUSTED_MODELS": ",".join(sorted(trusted)),
+        "BIOENGINE_ACCELERATOR": settings.accelerator,
+        "BIOENGINE_PRECISION": settings.precision,
+    }
     results = run_test(manifest.id, model.folder, python, formats, variables)
     if not is_read_only(model.folder):
         report = {name: result.model_dump(exclude_unset=True) for name, result in results.items()}

@@ -248,3 +248,11 @@ def test_entries_are_separated_by_commas(tmp_path: Path) -> None:
     a, b = f"a@{'0' * 64}", f"b.c-d@{'f' * 64}"
     assert parse_trusted(f" {a} ,\n{b},") == {a, b} and parse_trusted("") == frozenset()
     assert boot(tmp_path, "cpu", a, b).to_environment()["BIOENGINE_TRUSTED_MODELS"] == f"{a},{b}"
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+def test_a_start_of_triton_hands_its_settings_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any) -> None:
+    start = replace(boot(tmp_path, "cuda"), precision=precision)
+    for name, value in start.to_environment().items():
+        monkeypatch.setenv(name, value)
+    assert Boot.from_environment() == start

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bioengine_server.settings import Settings
@@ -93,6 +94,15 @@ def test_triton_is_told_of_the_folder_only_where_this_start_has_made_it(
     assert variables.get("BIOENGINE_PLAIN_NAMES") == (str(names.folder) if names.folder else None)
     assert (names.folder is None) == (name == "home")
     assert is_plain(Path(variables["BIOENGINE_STORE"]).relative_to(tmp_path))
+
+
+def test_triton_is_told_where_and_how_models_compute(tmp_path: Path) -> None:
+    settings: Any = {"accelerator": "CPU", "precision": "Fast", "home": tmp_path, "run_dir": tmp_path / "run"}
+    triton = TritonProcess(
+        Settings(**settings, environments=ENVIRONMENTS), "x" * 32, PlainNames(tmp_path / "names"), on_end=print
+    )
+    variables = triton._environment()
+    assert (variables["BIOENGINE_ACCELERATOR"], variables["BIOENGINE_PRECISION"]) == ("cpu", "fast")
 
 
 def test_an_environment_works_under_plain_names_alone(tmp_path: Path) -> None:
