@@ -115,6 +115,7 @@ class Pipeline:
                     raise
                 logger.warning("%s: %s at once are too many, trying smaller tiles (%s)", self._id, run.plan.block, error)
                 most, has_failed = smaller, True
+            self.opened.keep_less()
             self._give_back()
 
     def predict_together(

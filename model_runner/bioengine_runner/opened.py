@@ -108,6 +108,11 @@ class Opened:
 
             torch.cuda.empty_cache()
 
+    def keep_less(self) -> None:
+        """Hold less of the card from now on: there is not enough memory."""
+        if hasattr(self._model, "keep_one"):
+            self._model.keep_one()
+
     def close(self) -> None:
         """Give up the weights; they cannot be run after it."""
         self._model = None

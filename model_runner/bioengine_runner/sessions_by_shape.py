@@ -58,7 +58,8 @@ class SessionsByShape:
     @property
     def all(self) -> list[Any]:
         """The sessions, each with memory of its own."""
-        return [self._first, *self._further.values()]
+        with self._lock:
+            return [self._first, *self._further.values()]
 
     def keep_one(self) -> None:
         """Give up all but the first: the card has no memory for more."""

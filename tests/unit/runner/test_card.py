@@ -25,6 +25,8 @@ from bioengine_runner.rundir import Boot
 from bioengine_runner.sessions_by_shape import AGAIN, MAX_FURTHER, SessionsByShape
 
 from tests.packages import usual
+from tests.packages.build import ALL_KINDS
+from tests.packages.usual import USUAL
 from tests.unit.runner.fake_card import H200, NO_CUDNN, OUT_OF_MEMORY, TOO_LARGE, FakeCard
 from tests.unit.runner.stored import stored
 
@@ -123,6 +125,21 @@ def test_the_faster_of_two_formats_is_used_and_both_times_are_told(package: Pack
     assert opened.details == "exact; the fastest for three sizes in turn: onnx 33.0 ms, torchscript 2.0 ms"
     seconds["torchscript"] = 0.04
     assert pipeline(package, BOTH, accelerator="cpu").opened.weight_format == "onnx"
+
+
+@pytest.mark.parametrize("build", [*ALL_KINDS, *USUAL])
+def test_every_kind_of_model_is_proven_and_gives_memory_back(card: FakeCard, tmp_path: Path, build: Any) -> None:
+    """Several inputs, optional ones, fixed sizes, integers, steps of all kinds."""
+    build(tmp_path)
+    (folder,) = tmp_path.iterdir()
+    package = stored(folder, folder.name, code=())
+    if "onnx" not in package.manifest.weights or folder.name == "step-scale-mean-variance":  # which no image gets through
+        return
+    model = pipeline(package, ["onnx"], accelerator="cuda")
+    (session,) = card.sessions
+    assert model.opened.device == "cuda:0" and len(session.shapes) == 1
+    model._give_back()
+    assert session.shrinks == 1
 
 
 # --- precision
@@ -253,8 +270,12 @@ def test_the_size_of_tiles_that_worked_is_remembered(card: FakeCard, package: Pa
 
     card.fails = fails
     arrays = image(1, 3, 480, 480)
+    for size in (32, 64) * AGAIN:
+        model.predict(image(1, 3, size, size))
+    assert len(model.opened.framework_model.all) > 1
     (first,) = model.predict(arrays)
-    assert 0 < len(failures) <= 3 and sum(session.shrinks for session in card.sessions) == len(failures)
+    assert len(model.opened.framework_model.all) == 1, "memory is more wanted than plans"
+    assert 0 < len(failures) <= 3 and card.sessions[0].shrinks == len(failures)
     del failures[:]
     (second,) = model.predict(arrays)
     assert failures == [], "the second image begins with tiles"
