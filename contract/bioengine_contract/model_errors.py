@@ -69,7 +69,7 @@ class ModelFailed(RequestError):
 
 
 class TooLittleMemory(RequestError):
-    """An image that there is not enough memory for."""
+    """There is not enough memory for an image."""
 
     code = "too_little_memory"
     status = 413
@@ -86,11 +86,11 @@ class TooLittleMemory(RequestError):
     ) -> None:
         """
         Args:
-            model_id, device: whose run it is, and where it computes.
-            pixels: that would have to go through the model at once.
-            needs, free: bytes of the device's memory; `needs` is None where it is not known.
-            tile: sizes that would do; empty where there are none.
-            has_asked_for_tiles: whether the client has chosen the size of tiles.
+            model_id, device: the model, and the device on which it computes.
+            pixels: the number of pixels that would go through the model at once.
+            needs, free: the bytes of the device's memory that are needed and free; `needs` is None if it is not known.
+            tile: tile sizes that would work; empty if there are none.
+            has_asked_for_tiles: whether the client has chosen the size of the tiles.
         """
         what = "is not enough" if needs is None else f"of about {_gigabytes(needs)} would be needed"
         remedy = "It cannot be cut into smaller tiles: send a smaller image, or fewer samples at a time"

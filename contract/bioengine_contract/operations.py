@@ -51,14 +51,14 @@ class ModelProcess(BaseModel):
     device: str = ""
     """Where it computes, such as "cpu" or "cuda:0"."""
     details: str = ""
-    """How it computes, and why so; for people."""
+    """How it computes and why, as a text for people."""
     pid: int = 0
     started: int = 0
     """Its id, and its start in clock ticks since the boot (`processes.Process`), for whoever sees the same processes."""
     memory: int = 0
-    """Bytes of the host's memory that it holds: what it shares with others counts in part (its proportional set)."""
+    """Bytes of the host's memory that it holds; memory that it shares with other processes counts in part (PSS)."""
     gpu_memory: int = 0
-    """Bytes of the cards' memory that it holds: as NVIDIA's driver says, or where it does not, as the process reckons."""
+    """Bytes of the cards' memory that it holds: as NVIDIA's driver reports, otherwise as the process itself estimates."""
 
     def raise_unless_open(self, model_id: str) -> None:
         """Raises RequestError: why it does not run the model that an id names."""

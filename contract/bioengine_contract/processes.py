@@ -45,8 +45,8 @@ class Process:
     def memory(self) -> int:
         """The memory that the process holds, in bytes; 0 if it has ended.
 
-        Memory that it shares with other processes, such as images, counts in part (the proportional set), or in full if the kernel
-        does not tell that (the resident set).
+        Memory that it shares with other processes, such as images, counts in part (the proportional set); if the kernel does not
+        report that, in full (the resident set).
         """
         try:
             with open(f"/proc/{self.pid}/smaps_rollup", encoding="ascii") as file:

@@ -1,10 +1,10 @@
-"""Whether the libraries of this environment can compute on this machine's cards, and what to do where they cannot.
+"""Whether this environment's libraries work with this machine's cards and driver, and what to do if they do not.
 
     python -m bioengine_runner.cards
 
-prints `{"cuda": [major, minor], "cards": [...], "problems": [[what, what to do, whether models work all the same], ...]}` as
-JSON, for `bioengine doctor`. What is said of old cards, old drivers and virtual cards follows from what NVIDIA and the libraries
-say of themselves: it has been tried on none of these.
+prints `{"cuda": [major, minor], "cards": [...], "problems": [[what is wrong, what to do, whether models work anyway], ...]}` as
+JSON, for `bioengine doctor`. The rules for old cards, old drivers and virtual cards come from the documentation of NVIDIA and the
+libraries; they have not been tried on such hardware.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from bioengine_runner.gpu import CudaCard, cuda_cards, cuda_version
 
-# The oldest driver for the builds for a CUDA, and the smallest compute capability that CUDA itself has code for.
+# By major version of CUDA: the oldest driver that supports it, and the smallest compute capability that it supports.
 _DRIVERS = {12: 525, 13: 580}
 _CAPABILITIES = {13: (7, 5)}
 
@@ -27,7 +27,7 @@ _ON_THE_CPU = "or have models compute on the CPU with BIOENGINE_ACCELERATOR=cpu"
 
 @dataclass(frozen=True)
 class Problem:
-    """`found`: what is wrong, or worth knowing. `advice`: what to do. `works`: models work all the same."""
+    """`found`: what is wrong, or worth knowing. `advice`: what to do. `works`: whether models work anyway."""
 
     found: str
     advice: str
@@ -39,7 +39,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class Build:
-    """A library as it was built. `cuda`: its version; (0, 0): for the CPU. `capabilities`: of the cards that it has code for."""
+    """How a library was built. `cuda`: for which CUDA version, (0, 0) for the CPU. `capabilities`: compute capabilities that it
+    contains code for, if known.
+    """
 
     name: str
     cuda: tuple[int, int]
@@ -51,13 +53,13 @@ class Build:
 
 
 def problems() -> list[Problem]:
-    """What keeps models from this machine's cards, or makes them odd ones; nothing where there is no card."""
+    """What prevents models from using this machine's cards, or is special about these cards. Empty if there is no card."""
     found = cuda_cards()
     return list(_problems(found, cuda_version(), builds())) if found else []
 
 
 def builds() -> list[Build]:
-    """The libraries that models are run with. Imports them."""
+    """The libraries that run models. This imports them, which takes seconds."""
     import onnxruntime
     import torch
 

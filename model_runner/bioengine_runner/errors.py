@@ -54,7 +54,7 @@ class WeightsNotOpened(WeightsError):
 
 
 class WeightsFail(WeightsError):
-    """Weights that were opened and cannot be run on their device. `problems`: what is known of the machine's cards."""
+    """The weights were opened, but a first run fails. `problems`: known problems of the machine's cards."""
 
     code = "weights_fail"
 
@@ -69,7 +69,7 @@ class WeightsFail(WeightsError):
 
 
 class NoGpu(WeightsError):
-    """Weights that would not compute on a GPU. `problems`: what is known of the machine's cards."""
+    """The weights would not compute on a GPU. `problems`: known problems of the machine's cards."""
 
     code = "no_gpu"
 

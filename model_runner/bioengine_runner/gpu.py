@@ -18,7 +18,7 @@ _VIRTUAL = 2  # NVML_GPU_VIRTUALIZATION_MODE_VGPU
 
 @dataclass(frozen=True)
 class CudaCard:
-    """A card as CUDA's driver describes it. `capability`: its compute capability, such as (9, 0). `is_virtual`: a vGPU."""
+    """A card as CUDA's driver describes it. `capability`: the compute capability, such as (9, 0). `is_virtual`: it is a vGPU."""
 
     name: str
     capability: tuple[int, int]
@@ -41,7 +41,7 @@ def cuda_cards() -> list[CudaCard]:
 
 
 def cuda_version() -> tuple[int, int]:
-    """The newest CUDA that the driver can run; (0, 0) where there is no driver."""
+    """The newest CUDA version that the driver supports; (0, 0) if there is no driver."""
     version = ctypes.c_int()
     if (driver := _driver()) is None or driver.cuDriverGetVersion(ctypes.byref(version)) != 0:
         return 0, 0
@@ -49,10 +49,10 @@ def cuda_version() -> tuple[int, int]:
 
 
 def card_memory(index: int) -> tuple[int, int] | None:
-    """Bytes of a card's memory that are free, and that there are; None where the driver does not say.
+    """A card's free memory and its total memory, in bytes; None if the driver does not report them.
 
-    Asked within CUDA's context of this process, which is made where there is none yet and takes some hundred MB: for a process
-    that computes on the card. Right on a virtual GPU as well, unlike what NVML says.
+    The question needs a CUDA context, which takes some hundred MB of the card if the process has none yet: only a process that
+    computes on the card should ask. The answer is correct for virtual GPUs too, unlike that of NVML.
     """
     context, before = _context(index), ctypes.c_void_p()
     if context is None or (driver := _driver()) is None or driver.cuCtxPushCurrent_v2(context) != 0:
@@ -66,7 +66,7 @@ def card_memory(index: int) -> tuple[int, int] | None:
 
 
 def _driver() -> Any:
-    """CUDA's driver, ready for questions; None where there is none, or no card."""
+    """CUDA's driver, initialized; None if there is no driver or no card."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -94,7 +94,7 @@ def _cuda_card(driver: Any, index: int, is_virtual: bool) -> CudaCard:
 
 @functools.cache
 def _context(index: int) -> Any:
-    """CUDA's context of this process on a card, which its frameworks share; kept until the process ends."""
+    """This process's CUDA context on a card, which the frameworks use too. It is kept until the process ends."""
     if (driver := _driver()) is None:
         return None
     device, context = ctypes.c_int(), ctypes.c_void_p()

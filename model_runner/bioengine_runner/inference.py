@@ -38,11 +38,11 @@ from bioengine_runner.weights import open_weights
 
 logger = logging.getLogger(__name__)
 
-# Pixels of a batch of several requests on the CPU: 16 images of 64x64 take 0.7 ms each together and 1.05 ms one by one, but of
-# 256x256 17 and 14 ms (a small U-Net, two cores, ONNX Runtime 1.32), and who comes first waits for all.
+# On the CPU, requests share a batch of at most so many pixels: 16 images of 64x64 take 0.7 ms each in one batch and 1.05 ms one
+# by one, but of 256x256 17 ms and 14 ms (a small U-Net, two cores, ONNX Runtime 1.32).
 _MAX_JOINED_ON_CPU = 65_536
 
-# Bytes of a card that a process holds more or less, and says so.
+# A change of the memory that a process holds on a card is reported if it is larger than this number of bytes.
 _CHANGE = 64 << 20
 
 OnTile = Callable[[int, int], None]
@@ -71,11 +71,11 @@ class Pipeline:
 
     @property
     def gpu_memory(self) -> int:
-        """Bytes that it holds of a card, reckoned; 0 on the CPU."""
+        """The bytes that this process holds on a card, estimated; 0 on the CPU."""
         return self.opened.memory.on_card
 
     def when_memory_changes(self, tell: Callable[[], None]) -> None:
-        """Have `tell` called, once, when `gpu_memory` has changed by much."""
+        """Call `tell` when `gpu_memory` has changed considerably since now."""
         told = self.gpu_memory
         self._when_memory_changes = lambda: tell() if abs(self.gpu_memory - told) > _CHANGE else None
 
@@ -182,11 +182,11 @@ class Pipeline:
             with self.opened.memory.counted(), self._budget.learning(pixels):
                 return self.opened.forward(arrays)
         finally:
-            self._rest.begin_anew()
+            self._rest.start_again()
             self._tell_memory()
 
     def _check_memory(self, arrays: Arrays, plan: Plan, tile: Mapping[str, int] | None) -> None:
-        """Refuse what would fill the memory: on the CPU the process would be killed. Raises TooLittleMemory."""
+        """Refuse a run that needs more memory than there is: on the CPU, the process would be killed. Raises TooLittleMemory."""
         needs = self._budget.needs(plan.pixels)
         if needs is not None and needs > self._budget.free():
             raise self._too_little_memory(arrays, plan, tile)
@@ -221,8 +221,7 @@ class Pipeline:
                 logger.warning("%s: what it holds of the card could not be recorded (%s)", self._id, error)
 
     def _probe(self) -> int:
-        """Run the weights on a made-up image, and return its pixels."""
-        # What the weights take is what the pre-processing makes of an image: integers become floats.
+        """Run the weights on a made-up image without memory kept from before. Returns the number of its pixels."""
         arrays = prepared(self.opened, PROBE)
         self._give_back()
         self.opened.forward(arrays)

@@ -1,4 +1,4 @@
-"""How ONNX Runtime opens a package's weights here, whoever asks it to: bioimageio.core 0.11 has no arguments for it."""
+"""How ONNX Runtime opens a package's weights here. bioimageio.core 0.11, which opens them, has no arguments for this."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ logger = logging.getLogger(__name__)
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
-# What has to be free on a card for a further session: memory beyond that of the weights, which is for images.
+# Memory that must be free on a card, in addition to that for the weights, before a further session is opened.
 _FREE = 2 << 30  # bytes
 
 
 @contextlib.contextmanager
 def opening_sessions(package: Package, precision: Precision) -> Iterator[None]:
-    """Have sessions that are opened meanwhile be opened as follows.
+    """While the context is open, sessions are opened as follows.
 
-    - Their threads sleep when they have nothing to do. By default they look for work all the while, and for some 40 ms after a
-      run: time that the answer lacks on its way to its client, and that other models lack.
-    - From the file, not from bytes, where tensors are in other files, which ONNX Runtime looks for beside it. bioimageio.core
-      does so for one file that is declared as `external_data`, which format 0.4 cannot say. The files are verified by then.
-    - On a card: with the libraries that came with this environment, as exactly as wanted, for a few shapes at a time; and without
-      ONNX Runtime's own way to the CPU when a run fails.
+    - Their threads sleep when there is nothing to do. By default, they look for work for some 40 ms after a run, and take this
+      time from other models and from the answer on its way to the client.
+    - If tensors are in other files, the session is opened from the file, because ONNX Runtime looks for them beside it.
+      bioimageio.core opens it from bytes, unless one file is declared as `external_data`, which format 0.4 cannot do. The files
+      have been verified by then.
+    - On a card: with the CUDA libraries of this environment, with the given precision, and with sessions for several shapes. If a
+      run fails there, ONNX Runtime must not silently use the CPU.
     """
     import onnxruntime
 
@@ -67,10 +68,10 @@ def opening_sessions(package: Package, precision: Precision) -> Iterator[None]:
 
 @functools.cache
 def preload_libraries() -> None:
-    """Load CUDA and cuDNN of this environment's packages, so that ONNX Runtime finds them.
+    """Load the CUDA and cuDNN libraries of this environment's packages, so that ONNX Runtime finds them.
 
-    libonnxruntime_providers_cuda.so (1.31) has no path to them. On a machine with NVIDIA's driver alone a session opens all the
-    same, and each run fails ("cuDNN is unavailable").
+    libonnxruntime_providers_cuda.so (1.31) does not know where they are. On a machine that has only NVIDIA's driver, a session
+    opens nevertheless, but each run fails ("cuDNN is unavailable").
     """
     import onnxruntime
 
@@ -86,12 +87,12 @@ def preload_libraries() -> None:
 
 
 def give_back(session: Any, feed: Mapping[str, np.ndarray], device: str) -> None:
-    """Have a session return the memory that it keeps for images, by a run on a small one.
+    """Return the memory that a session keeps for images. ONNX Runtime does this only at the end of a run, so it runs a small one.
 
     Args:
-        session: of ONNX Runtime.
-        feed: the small image, by the weights' own inputs.
-        device: where it computes.
+        session: the ONNX Runtime session.
+        feed: a small image, by the names of the session's inputs.
+        device: where the session computes.
     """
     import onnxruntime
 

@@ -1,4 +1,4 @@
-"""Weights in memory, ready to run: arrays in, arrays out, without what comes before and after them."""
+"""Weights in memory, ready to run: arrays in, arrays out, without pre- and post-processing."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from bioengine_runner.foreign.bioimageio_core import ModelAdapter
 from bioengine_runner.signature import Signature
 from bioengine_runner.tiling.memory import DeviceMemory
 
-# Pixels that a batch may have to be padded for the sake of its size: to compute them takes less time than a new plan does, 33 ms.
+# Batches of at most so many pixels are filled up: computing the additional pixels takes less time than a new plan, 33 ms.
 _MAX_PADDED = 4_000_000
 
 Blocks = Mapping[MemberId, np.ndarray]
-"""Preprocessed arrays of sizes that the weights take, by input."""
+"""Preprocessed arrays by input, of sizes that the weights accept."""
 
 
 class Opened:
     """A package's weights on a device.
 
-    `device`: where they compute, `cpu` or `cuda:0`, as the framework says itself. `details`: how they were chosen, for people.
+    `device`: where they compute according to the framework itself, `cpu` or `cuda:0`. `details`: how they compute and why, as a
+    text for people.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Opened:
         signature: Signature,
         memory: DeviceMemory,
     ) -> None:
-        """`memory`: of the device. Raises whatever code of the package raises where a pipeline is made of it."""
+        """`memory`: that of the device. Code of the package may raise anything here."""
         self.description = description
         self.weight_format = weight_format
         self.signature = signature
@@ -75,7 +76,7 @@ class Opened:
         return pipeline
 
     def forward(self, arrays: Blocks) -> dict[MemberId, np.ndarray]:
-        """The weights alone. Raises WrongOutputs, and whatever they raise."""
+        """Run the weights. Raises WrongOutputs, and whatever the framework raises."""
         samples = len(next(iter(arrays.values())))
         padded = self.padded_samples(samples, self.signature.pixels([arrays.get(id) for id, _ in self.signature.inputs]))
         if padded > samples:
@@ -84,11 +85,11 @@ class Opened:
         return self._forward(arrays)
 
     def padded_samples(self, samples: int, pixels: int) -> int:
-        """How many samples really go through the weights: on a card, batches have few sizes, each of which ONNX Runtime plans.
+        """The size to which a batch is filled up. On a card, ONNX Runtime makes a plan for each size, so only few sizes are used.
 
         Args:
-            samples: of the batch.
-            pixels: of all of them together.
+            samples: the number of samples in the batch.
+            pixels: the number of pixels of all samples together.
         """
         if not (self.is_onnx and self.is_on_card and self.signature.has_free_batch):
             return samples
@@ -96,9 +97,9 @@ class Opened:
         return padded if pixels / samples * padded <= _MAX_PADDED else samples
 
     def give_back(self, arrays: Blocks) -> None:
-        """Return the memory that the framework keeps for images. `arrays`: a small image, which goes through the weights."""
+        """Return the memory that the framework keeps for images. `arrays`: a small image; some frameworks have to run one."""
         if self.is_onnx:
-            from bioengine_runner import onnx_sessions  # which others do without
+            from bioengine_runner import onnx_sessions
             from bioengine_runner.foreign import bioimageio_core_onnx
 
             feed = bioimageio_core_onnx.feed(self._adapter, [arrays.get(id) for id, _ in self.signature.inputs])
@@ -109,12 +110,12 @@ class Opened:
             torch.cuda.empty_cache()
 
     def keep_less(self) -> None:
-        """Hold less of the card from now on: there is not enough memory."""
+        """Hold less memory of the card from now on, at the price of speed."""
         if hasattr(self._model, "keep_one"):
             self._model.keep_one()
 
     def close(self) -> None:
-        """Give up the weights; they cannot be run after it."""
+        """Release the weights. They cannot be run afterwards."""
         self._model = None
         self._adapter.unload()
 

@@ -88,7 +88,7 @@ class Opening:
             os._exit(1)
 
     def _tell(self, pipeline: Pipeline) -> None:
-        """Write down what was opened, and what it holds of a card: again whenever that changes. Raises OSError."""
+        """Record what was opened, and how much memory it holds on a card; again whenever that changes. Raises OSError."""
         opened = pipeline.opened
         device = f"cuda:{self._card}" if self._card and opened.device == "cuda:0" else opened.device
         self._records.opened(self._name, self._record, opened.weight_format, device, opened.details, pipeline.gpu_memory)

@@ -115,9 +115,9 @@ def compare_tiles(package: Package, weights_format: str, boot: Boot) -> dict[str
 
 
 def compare_precisions(package: Package, weights_format: str, boot: Boot) -> dict[str, Any] | None:
-    """How far the test image's outputs with BIOENGINE_PRECISION=fast are from the exact ones; None where it runs on the CPU.
+    """How far the outputs for the test image with BIOENGINE_PRECISION=fast differ from the exact ones; None on the CPU.
 
-    `{"differences": {output: the largest, absolute}}`, or `{"problem": why it is not known}`.
+    Returns `{"differences": {output: largest absolute difference}}`, or `{"problem": why they cannot be compared}`.
     """
     results: list[list[np.ndarray]] = []
     precisions: tuple[Precision, ...] = ("exact", "fast")
@@ -130,7 +130,7 @@ def compare_precisions(package: Package, weights_format: str, boot: Boot) -> dic
             pipeline.opened.close()
         outputs = zip(package.manifest.outputs, *results)
         return {"differences": {spec.id: difference(exact, fast) for spec, exact, fast in outputs}}
-    except Exception as error:  # as above
+    except Exception as error:  # the framework may raise anything
         return {"problem": f"could not be compared: {error}"}
 
 

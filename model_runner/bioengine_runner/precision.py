@@ -1,8 +1,8 @@
-"""BIOENGINE_PRECISION: how exactly models compute on a card. On the CPU it makes no difference.
+"""BIOENGINE_PRECISION: how exactly models compute on a card. It has no effect on the CPU.
 
-`exact`: 32-bit floats are 32-bit floats. `fast`: their products may be rounded to TensorFloat-32 (10 bits of mantissa), and
-images may be kept with their channels last. On one H200, results then differ by up to 2e-3 of 1, and 1024x1024 takes a third of
-the time.
+`exact`: with 32-bit floats. `fast`: products of 32-bit floats may be rounded to TensorFloat-32 (10 bits of mantissa), and images
+are kept with their channels last. On one H200, results with TensorFloat-32 differed by up to 2e-3 of 1, and 1024x1024 took a third
+of the time.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ Precision = Literal["exact", "fast"]
 
 
 def cuda_options(precision: Precision) -> dict[str, str]:
-    """Options of ONNX Runtime's CUDA provider.
+    """The options of ONNX Runtime's CUDA provider.
 
-    HEURISTIC: a convolution's algorithm is looked up. The default, EXHAUSTIVE, tries all of them whenever a shape is new to a
-    session, which takes 70 to 250 ms in place of 33 and gives a slower one (one H200, a U-Net).
+    HEURISTIC looks up an algorithm for each convolution. The default, EXHAUSTIVE, tries all algorithms for each new shape: on one
+    H200, this took 70 to 250 ms for a U-Net instead of 33 ms, and found slower algorithms.
     """
     options = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
     return options if precision == "exact" else {**options, "use_tf32": "1", "prefer_nhwc": "1"}
 
 
 def set_torch(precision: Precision) -> None:
-    """Have torch compute so from now on, in the whole process."""
+    """Set the precision of torch for the whole process, from now on."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "fast"

@@ -1,8 +1,8 @@
-"""ONNX Runtime sessions on a card, one for each of a few shapes that come again and again.
+"""ONNX Runtime sessions on a card, one for each of a few shapes that occur again and again.
 
-ONNX Runtime plans its convolutions anew whenever the shape of the input changes, and a session keeps the plan of one shape: on
-one H200, a U-Net takes 1 ms for 256x256, and 19 to 105 ms where sizes of 256, 512 and 1024 come in turn. The plan is the
-session's, so that a shape with a session of its own keeps its plan. A further session costs the card the weights once more.
+Whenever the shape of the input changes, ONNX Runtime makes a new plan for its convolutions, and a session keeps only one plan. On
+one H200, a U-Net takes 1 ms for 256x256, but 19 to 105 ms if the sizes 256, 512 and 1024 come in turn. A shape that has a session
+of its own keeps its plan. Each further session holds the weights on the card once more.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 # Sessions beside the first one.
 MAX_FURTHER = 3
 
-# A shape gets a session of its own when it has been planned so often: opening one takes as long as some plans.
+# A shape gets a session of its own when it has been planned so many times: opening a session takes as long as several plans.
 AGAIN = 3
 
 _MAX_COUNTED = 64  # shapes
@@ -29,14 +29,14 @@ Shape = tuple[tuple[int, ...], ...]
 
 
 class SessionsByShape:
-    """Runs like the session that it begins with, and has its attributes."""
+    """Runs like the first session, and has its attributes."""
 
     def __init__(self, first: Any, open_another: Callable[[], Any], has_room: Callable[[], bool]) -> None:
         """
         Args:
-            first: session, for all shapes that have none of their own.
-            open_another: session of the same weights.
-            has_room: whether the card has memory for one.
+            first: the session for all shapes that have no session of their own.
+            open_another: opens a further session of the same weights.
+            has_room: whether the card has memory for a further session.
         """
         self._first = first
         self._open_another = open_another
@@ -57,12 +57,12 @@ class SessionsByShape:
 
     @property
     def all(self) -> list[Any]:
-        """The sessions, each with memory of its own."""
+        """All sessions; each has memory of its own."""
         with self._lock:
             return [self._first, *self._further.values()]
 
     def keep_one(self) -> None:
-        """Give up all but the first: the card has no memory for more."""
+        """Close all sessions but the first, and open no more: the card does not have enough memory."""
         with self._lock:
             self._further.clear()
             self._max_further = 0
@@ -84,7 +84,7 @@ class SessionsByShape:
         return self._first
 
     def _another(self) -> Any:
-        """A further session, or that of the shape that was not asked for longest; None where there can be none."""
+        """A session for a new shape: a further one, or that of the least recently used shape; None if there can be none."""
         if self._max_further and len(self._further) >= self._max_further:
             return self._further.popitem(last=False)[1]
         if len(self._further) >= self._max_further or not self._has_room():

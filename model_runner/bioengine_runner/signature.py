@@ -1,4 +1,4 @@
-"""What goes into a model and what comes out: its tensors as bioimageio.core calls them, and images that it would take."""
+"""The inputs and outputs of a model, as bioimageio.core names them, and made-up images that the model accepts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Arrays = Sequence[np.ndarray | None]
 
 
 class Signature:
-    """The inputs and outputs of one model, and how images are cut for it."""
+    """The inputs and outputs of one model, and how images are cut into tiles for it."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.model_id = manifest.id
@@ -34,7 +34,7 @@ class Signature:
 
     @property
     def has_free_batch(self) -> bool:
-        """Whether all tensors begin with a batch, of any number of samples."""
+        """Whether the first axis of every tensor is a batch axis of any size."""
         inputs, outputs = self._geometry.inputs.values(), self._geometry.outputs.values()
         return all(axes[0].type == BATCH and axes[0].is_free for axes in inputs) and all(
             axes[0].type == BATCH for axes in outputs
@@ -42,11 +42,11 @@ class Signature:
 
     @property
     def has_free_size(self) -> bool:
-        """Whether there are images of more than one size that it takes."""
+        """Whether the model accepts images of more than one size."""
         return any(axis.is_free for axes in self._geometry.inputs.values() for axis in axes if axis.type in IMAGE_AXES)
 
     def run(self, pipeline: PredictionPipeline, arrays: Arrays, most_pixels: float, tile: Mapping[str, int] | None) -> Run:
-        """A request on its way. Raises what `Planner.plan` raises, and StepError."""
+        """Begin the run of a request. Raises StepError, and the errors of `Planner.plan`."""
         sample = Sample(
             # Axes are always named: bioimageio.core would map a bare array's axes by their sizes.
             members={id: Tensor(array, dims=axes) for (id, axes), array in zip(self.inputs, arrays) if array is not None},
@@ -63,12 +63,12 @@ class Signature:
         return self._planner.smallest_tile(self._sizes(arrays))
 
     def pixels(self, arrays: Arrays) -> int:
-        """Samples times pixels of the largest of some images."""
+        """The number of pixels (samples times image pixels) of the largest of the arrays."""
         inputs = zip(arrays, self._geometry.inputs.values())
         return max(_pixels(array, axes) for array, axes in inputs if array is not None)
 
     def made_up(self, pixels: int) -> list[np.ndarray]:
-        """Zeros of sizes that the model takes: of about so many pixels, or the nearest that there are."""
+        """Images of zeros that the model accepts, with about so many pixels each, or the nearest possible number."""
         return [
             np.zeros([_size(axes, axis, self._geometry.inputs, pixels) for axis in axes], dtype)
             for axes, dtype in zip(self._geometry.inputs.values(), self._dtypes)

@@ -1,4 +1,4 @@
-"""Runs of weights on made-up images: whether they work where they were opened, and which are the fastest there."""
+"""Run weights on made-up images, to find out whether they work on their device, and which are the fastest there."""
 
 from __future__ import annotations
 
@@ -16,51 +16,48 @@ from bioengine_runner.reasons import in_short
 
 logger = logging.getLogger(__name__)
 
-# Pixels of the images that prove a device: the smallest that the model takes, or, where its description promises too much of
-# itself, a usual one.
+# Pixels of the images that prove a device: the smallest image that the model accepts; and a larger one, in case the description
+# allows images that are too small for the model.
 _PROOFS = (1, 16_384)
 
-# A proof that costs more is not asked for on the CPU, where it never failed alone: 256x256 takes a U-Net 0.1 s on two cores.
+# On the CPU, larger images are not run as a proof, because failures there are rare. 256x256 takes a U-Net 0.1 s on two cores.
 _MAX_PIXELS_ON_CPU = 65_536
 
-# Sizes in turn, as users send them, in pixels; how often before it counts, and while it does.
+# To compare weights, images of these numbers of pixels are run in turn; how many rounds are not measured, and how many are.
 _IN_TURN = (16_384, 65_536, 262_144)
 _WARM_UP, _ROUNDS = 1, 2
 
 
 class StepsNotTried(Exception):
-    """The model's own steps before the weights fail on a made-up image."""
+    """The model's pre-processing fails on a made-up image, so the weights were not run."""
 
 
 def prepared(opened: Opened, pixels: int) -> dict[MemberId, np.ndarray]:
-    """A made-up image of about so many pixels, as the weights take it: integers become floats on their way.
-
-    Raises StepsNotTried.
-    """
+    """A made-up image of about so many pixels, preprocessed for the weights. Raises StepsNotTried."""
     try:
         run = opened.signature.run(opened.pipeline(), opened.signature.made_up(pixels), float("inf"), None)
         return next(run.blocks()).arrays
-    except (Exception, SystemExit) as error:  # of the package's own steps as well, which may not be made for zeros
+    except (Exception, SystemExit) as error:  # a package's own steps may raise anything, and may not work on zeros
         raise StepsNotTried(in_short(error)) from None
 
 
 def is_cheap(opened: Opened) -> bool:
-    """Whether a proof takes no time worth a word on any device."""
+    """Whether a proof takes little time, even on the CPU."""
     signature = opened.signature
     return signature.pixels(signature.made_up(_PROOFS[0])) <= _MAX_PIXELS_ON_CPU
 
 
 def prove(opened: Opened) -> None:
-    """Run weights on a small image. Raises WeightsFail where they fail on each that is tried.
+    """Run weights on small images. Raises WeightsFail if they fail on all of them.
 
-    That a session opens does not mean that it runs: without cuDNN, or without code for a card, each of its runs fails.
+    Weights that can be opened cannot always be run: without cuDNN, or without code for the card, each run fails.
     """
     reasons = []
     for pixels in _PROOFS:
         try:
             arrays = prepared(opened, pixels)
         except StepsNotTried:
-            return  # nothing of the weights
+            return  # this says nothing about the weights
         try:
             opened.forward(arrays)
             return
@@ -71,7 +68,7 @@ def prove(opened: Opened) -> None:
 
 
 def give_back(opened: Opened) -> None:
-    """Have the framework return the memory that it keeps for images: a session of ONNX Runtime does so at the end of a run."""
+    """Return the memory that the framework keeps for images, with the first small image that can be run."""
     for pixels in _PROOFS:
         try:
             opened.give_back(prepared(opened, pixels))
@@ -81,16 +78,16 @@ def give_back(opened: Opened) -> None:
 
 
 def fastest(candidates: Sequence[Opened]) -> tuple[Opened, dict[str, float]]:
-    """The fastest of some weights of one model on one device, and the seconds that each takes for images of a few sizes in turn.
+    """The fastest of several weights of a model on one device, and for each the seconds for images of three sizes in turn.
 
-    None of them is closed. One that fails at it takes for ever.
+    Weights that fail take infinitely long. None are closed.
     """
     seconds = {opened.weight_format: _seconds_in_turn(opened) for opened in candidates}
     return min(candidates, key=lambda opened: seconds[opened.weight_format]), seconds
 
 
 def _seconds_in_turn(opened: Opened) -> float:
-    """For one image of each size, on average."""
+    """The seconds for one image of each size, on average."""
     try:
         images = [prepared(opened, pixels) for pixels in _IN_TURN]
         for image in images * _WARM_UP:

@@ -1,9 +1,9 @@
-"""Open a package's weights with bioimageio.core: what works and is fast, and an honest answer where it computes.
+"""Open a package's weights with bioimageio.core: weights that work and are fast, with the device on which they really compute.
 
-Without a wish of the client's, formats are tried until one works: on a card first, where NVIDIA's driver has one, then on the
-CPU; on each ONNX, TorchScript, PyTorch state dict. On the CPU ONNX Runtime is about twice as fast as torch. On a card a short
-measurement decides between the two. What counts is the device that is really active, and that a run on it succeeds: an attempt
-for the card that ends on the CPU, or opens and cannot run, has failed.
+If the client does not name a format, formats are tried until one works: first on a card, if NVIDIA's driver reports one, then on
+the CPU; on each device ONNX, TorchScript, PyTorch state dict. On the CPU, ONNX Runtime is about twice as fast as torch. On a card,
+a short measurement decides between the two. An attempt for the card has failed if the weights compute on the CPU instead, or if
+they open but cannot run.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from bioengine_runner.verify import verify_weights
 
 logger = logging.getLogger(__name__)
 
-# Formats of which more than one is opened on a card, to see which is faster there.
+# The formats that are compared on a card, to use the faster one.
 _COMPARED = ("onnx", "torchscript")
 
 Description = v0_4.ModelDescr | v0_5.ModelDescr
 
 
 def open_weights(package: Package, description: Description, weight_formats: Sequence[str], boot: Boot) -> Opened:
-    """Open those of `weight_formats` that work, and are fast on a card.
+    """Open the weights of one of `weight_formats`.
 
-    Raises the WeightsError of the one format that a client has asked for, or NoWeightsWork with the reasons of all.
+    If none of them work, raises NoWeightsWork with the reason for each attempt, or the WeightsError of the only attempt.
     """
     opening = _Opening(package, description, boot, has_others=len(weight_formats) > 1)
     for device, formats in by_device(weight_formats, boot.accelerator):
@@ -57,10 +57,10 @@ def open_weights(package: Package, description: Description, weight_formats: Seq
 
 
 def by_device(weight_formats: Sequence[str], accelerator: str) -> list[tuple[str, list[str]]]:
-    """What to try, in this order: (`cuda` or `cpu`, formats).
+    """What to try, in this order: pairs of `cuda` or `cpu`, and formats.
 
     Args:
-        weight_formats: those that may be opened.
+        weight_formats: the formats that may be opened.
         accelerator: `cpu`, `cuda`, or `auto`: a card where there is one, else the CPU.
     """
     devices = {"cpu": ["cpu"], "cuda": ["cuda"]}.get(accelerator) or [*(["cuda"] if gpus() else []), "cpu"]
@@ -69,16 +69,16 @@ def by_device(weight_formats: Sequence[str], accelerator: str) -> list[tuple[str
 
 
 def device_name(weight_format: str, device: str) -> str:
-    """What bioimageio.core calls `cuda` or `cpu` for weights of a format."""
+    """bioimageio.core's name for the device `cuda` or `cpu`, which depends on the weight format."""
     names = {"cuda": CUDA, "cpu": CPU} if weight_format == "onnx" else {"cuda": "cuda:0", "cpu": "cpu"}
     return names[device]
 
 
 class _Opening:
-    """The attempts to open one package, and why those failed that did."""
+    """The attempts to open the weights of one package, and why attempts failed."""
 
     def __init__(self, package: Package, description: Description, boot: Boot, has_others: bool) -> None:
-        """`has_others`: whether there are weights of several formats to choose from."""
+        """`has_others`: whether there are several formats to choose from."""
         self._package = package
         self._description = description
         self._boot = boot
@@ -87,7 +87,7 @@ class _Opening:
         self._errors: dict[tuple[str, str], WeightsError] = {}
 
     def on(self, device: str, formats: Sequence[str]) -> Opened | None:
-        """The weights that work on a device; None where none do."""
+        """Open the weights to use on a device; None if none work there."""
         memory: DeviceMemory = CardMemory(0) if device == "cuda" else HostMemory()
         unproven: list[Opened] = []
         works: list[Opened] = []
@@ -100,12 +100,12 @@ class _Opening:
             with memory.counted():
                 return self._fastest(works)
         if not works and unproven:
-            logger.warning("%s: nothing else is left to try; maybe only a made-up image fails", self._package.id)
+            logger.warning("%s: used nevertheless, since no other weights work either", self._package.id)
             works = unproven[:1]
         return works[0] if works else None
 
     def failure(self, was_chosen: bool) -> Exception:
-        """`was_chosen`: whether a client has asked for the format."""
+        """The error to raise when nothing works. `was_chosen`: whether the client named the format."""
         one, *others = self._errors.values()
         unusable = unusable_weights(self._package.manifest, self._boot.trusted)
         if all(isinstance(error, NoGpu) for error in self._errors.values()) or not (others or (unusable and not was_chosen)):
@@ -115,7 +115,7 @@ class _Opening:
         return NoWeightsWork(self._package.id, reasons if was_chosen else {**reasons, **unusable})
 
     def _attempt(self, weight_format: str, device: str, memory: DeviceMemory, unproven: list[Opened]) -> Iterator[Opened]:
-        """The weights, where they work. What opens on the CPU and fails on a made-up image is added to `unproven`."""
+        """Yield the weights if they work. Those that open on the CPU but fail on a made-up image are added to `unproven`."""
         try:
             verify_weights(self._package, weight_format)
             opened = self._open(weight_format, device, memory)
@@ -123,7 +123,7 @@ class _Opening:
             self._failed(weight_format, device, error)
             return
         try:
-            # On the CPU what opens has always run, so far: there it matters where something else is left to try, and is cheap.
+            # On the CPU, weights that open nearly always run: they are proven only if there is an alternative and it is cheap.
             if device == "cuda" or (self._has_others and is_cheap(opened)):
                 prove(opened)
         except WeightsFail as error:
@@ -135,12 +135,12 @@ class _Opening:
     def _failed(self, weight_format: str, device: str, error: WeightsError) -> None:
         logger.warning("%s: not used on the device %s: %s", self._package.id, device, error, exc_info=error.__cause__)
         self._errors[weight_format, device] = error.with_traceback(None)
-        error.__cause__ = error.__context__ = None  # whose frames have the weights
+        error.__cause__ = error.__context__ = None  # their frames would keep the weights in memory
 
     def _is_to_compare(self, works: Opened, other: str) -> bool:
-        """Whether weights of an `other` format may be faster where some work. With images of one size they are alike."""
-        is_alike = not self._signature.has_free_size
-        return works.is_on_card and works.weight_format in _COMPARED and other in _COMPARED and not is_alike
+        """Whether weights of another format may be faster than some that work. For images of one size, they are about as fast."""
+        is_comparable = works.weight_format in _COMPARED and other in _COMPARED
+        return works.is_on_card and is_comparable and self._signature.has_free_size
 
     def _fastest(self, works: Sequence[Opened]) -> Opened:
         chosen, seconds = fastest(works)

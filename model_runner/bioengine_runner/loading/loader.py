@@ -168,7 +168,7 @@ def _described(record: Record, on_cards: dict[int, int]) -> ModelProcess:
         pid=record.pid,
         started=record.started,
         memory=record.process.memory(),
-        # NVML knows nothing of virtual cards, and in a container not this process's id.
+        # NVML does not report it for virtual cards, and in a container it does not know this process's id.
         gpu_memory=on_cards.get(record.pid) or record.gpu_memory,
         details=record.details,
     )

@@ -37,9 +37,9 @@ class Record:
     """What it has opened; empty before."""
     device: str = ""
     details: str = ""
-    """How it computes, and why so; for people."""
+    """How it computes and why, as a text for people."""
     gpu_memory: int = 0
-    """Bytes that it holds of a card, as it reckons itself."""
+    """The bytes that it holds on a card, as it estimates itself."""
     problem: str = ""
     """Why it can open nothing, for users."""
     code: str = ""
@@ -69,7 +69,7 @@ class Records:
         return record
 
     def opened(self, name: str, record: Record, weight_format: str, device: str, details: str = "", gpu_memory: int = 0) -> None:
-        """The process can run its model, and holds so much of a card. Raises OSError."""
+        """The process can run its model, and holds so many bytes on a card. Raises OSError."""
         now = replace(record, weight_format=weight_format, device=device, details=details, gpu_memory=gpu_memory)
         self._write(name, now)
 

@@ -1,7 +1,7 @@
-"""How many pixels may go through a model at once: by the memory of the device that computes, and by what was seen to work.
+"""How many pixels may go through a model at once, according to the memory of the device, and to what has worked before.
 
-What a pixel takes is tried out on a made-up image, and corrected by what real runs are seen to take. Frameworks keep what they
-once took, so that a run into memory that is kept already says nothing.
+The memory for each pixel is first measured with a made-up image, and then corrected by measuring real runs. Frameworks keep
+memory for the next run, so a run that fits into the kept memory shows nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from bioengine_runner.tiling.memory import DeviceMemory, watched
 
 logger = logging.getLogger(__name__)
 
-# Where it cannot be measured: what a large U-Net takes for each pixel of an image.
+# Used if it cannot be measured: what a large U-Net takes for each pixel.
 _BYTES_PER_PIXEL = 4096.0
 _MIN_BYTES_PER_PIXEL = 64.0
 
@@ -22,29 +22,30 @@ _MIN_BYTES_PER_PIXEL = 64.0
 # 1310 for larger images, and 512 without an arena (1.32, two cores).
 _ARENA = 1.5
 
-# The share of the free memory that one run may take, since others run beside it; and the most, however much there is.
+# One run may take this share of the free memory, because others run at the same time, and never more than this number of bytes.
 SHARE = 0.5
 MAX_BYTES = 8e9
 
-# Tiles are not larger, however much memory there is: the caches of processors gain nothing by it.
+# The largest tile, even if there is memory for larger ones: they are not faster.
 _MAX_TILE = 1_500_000  # pixels
 
-# Images of fewer pixels are run without a look at the memory.
+# Images of at most so many pixels are run without checking the memory.
 SMALL = 1_100_000  # pixels
 
-# Pixels of the image that a model's memory is tried out on.
+# Pixels of the made-up image that a model's memory is measured with.
 PROBE = 262_144
 
 
 class Budget:
-    """Of one model's process."""
+    """The budget of one model's process."""
 
     def __init__(self, model_id: str, memory: DeviceMemory, probe: Callable[[], int]) -> None:
         """
         Args:
-            model_id: whose it is.
-            memory: of the device that computes.
-            probe: runs the weights on an image of about `PROBE` pixels, with no memory kept from before; its pixels. May raise.
+            model_id: the model's id, for the log.
+            memory: the memory of the device that computes.
+            probe: runs the weights on an image of about `PROBE` pixels, without any memory kept from before, and returns the
+                number of its pixels. It may raise anything.
         """
         self._model_id = model_id
         self._memory = memory
@@ -53,29 +54,29 @@ class Budget:
         self._worked = float("inf")
 
     def most_pixels(self, given: int) -> float:
-        """Samples times pixels that may go through the model at once, for an image that has `given` of them."""
+        """How many pixels (samples times image pixels) may go through the model at once, for an image that has `given` pixels."""
         if given <= SMALL:
             return self._worked if given > self._worked else float("inf")
         allowed = min(self.free() * SHARE, MAX_BYTES) / self._measured()
         return min(self._worked, given if given <= allowed else min(allowed, _MAX_TILE))
 
     def needs(self, pixels: float) -> float | None:
-        """Bytes that so many pixels take at once; None where that is not known."""
+        """The bytes that so many pixels take at once; None if that is not known."""
         if pixels <= SMALL or self._bytes_per_pixel is None or self._bytes_per_pixel == _BYTES_PER_PIXEL:
             return None
         return pixels * self._bytes_per_pixel
 
     def free(self) -> int:
-        """Bytes that a run may take: what is free, and what this process keeps for images."""
+        """The bytes that a run can use: free memory, and memory that this process keeps for images."""
         return self._memory.free() + self._memory.kept()
 
     def worked(self, most: float) -> None:
-        """More than so many pixels at once were too many, and these were not: later requests begin with them."""
+        """Remember that more than so many pixels at once failed, but these worked: later requests begin with them."""
         self._worked = most
 
     @contextlib.contextmanager
     def learning(self, pixels: int) -> Iterator[None]:
-        """Run so many pixels at once, and learn what they take."""
+        """While the context is open, so many pixels are run at once: learn how much memory they take."""
         if pixels <= SMALL:
             yield
             return

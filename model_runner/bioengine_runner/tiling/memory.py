@@ -1,4 +1,4 @@
-"""How much memory there is where a model computes, how much of it this process holds, and how much a run takes."""
+"""The memory of the device on which a model computes: how much is free, how much this process holds, how much a run takes."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 _LOOK_INTERVAL = 0.01  # seconds, between two looks at a process's memory while it is watched
 
-# CUDA's own context and its libraries' code, which a process takes of a card before anything can be measured there: one H200,
-# where processes at rest hold 650 to 850 MiB with their weights.
+# CUDA's context and the code of its libraries, which a process holds on a card before it can measure anything there. Estimated:
+# on one H200, processes at rest hold 650 to 850 MiB, including their weights.
 _CONTEXT = 500 << 20  # bytes
 
 
 class DeviceMemory(Protocol):
-    """The memory of the device that a model computes on, and what this process holds of it. Sizes in bytes."""
+    """The memory of the device on which a model computes, and how much of it this process holds. Sizes are in bytes."""
 
     on_card: int
-    """What it holds of a card."""
+    """The memory that this process holds on a card."""
 
     def free(self) -> int:
-        """What this process may still take."""
+        """The memory that this process can still take."""
 
     def used(self) -> int:
-        """What grows and shrinks with what this process takes."""
+        """The memory in use: of this process on the host, of all processes on a card."""
 
     def highest(self) -> int:
-        """The most that `used` ever was; 0 where nobody knows."""
+        """The highest value of `used` so far; 0 if that is not known."""
 
     def kept(self) -> int:
-        """What is held beyond what is held at rest: frameworks keep it for the next image."""
+        """The memory that this process holds beyond that at rest: frameworks keep it for the next image."""
 
     def counted(self) -> AbstractContextManager[None]:
-        """Count what is taken, or given back, meanwhile."""
+        """Count the memory that is taken or returned while the context is open."""
 
     def opened(self) -> None:
-        """What is held now is what is held at rest."""
+        """The weights have been opened: the memory held now is the memory at rest."""
 
     def given_back(self) -> None:
-        """All but that was given back."""
+        """The memory beyond that at rest has been returned."""
 
 
 class HostMemory:
-    """Of the machine, or of the container."""
+    """The memory of the machine, or of the container."""
 
     on_card = 0
 
@@ -63,7 +63,7 @@ class HostMemory:
         return available()
 
     def used(self) -> int:
-        """The resident set: cheap to ask, and of what is shared with others only files, which do not change in a run."""
+        """The resident set, which is quick to read. It includes shared files, but these do not change during a run."""
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -85,9 +85,11 @@ class HostMemory:
 
 
 class CardMemory:
-    """Of a card, as CUDA's driver says to this process. What it holds itself is reckoned from what it sees the card lose while
-    it opens weights and works: NVML does not say it everywhere. What others take at the same moment is counted too, until the
-    memory is given back.
+    """The memory of a card, as CUDA's driver reports it to this process.
+
+    How much this process holds is estimated from how much the card loses while the process opens weights and runs them, because
+    NVML does not report it everywhere. Memory that other processes take at the same moment is counted too, until this process
+    has returned its memory.
     """
 
     def __init__(self, index: int) -> None:
@@ -125,7 +127,7 @@ class CardMemory:
 
 
 def available() -> int:
-    """Bytes that this process may still take: of the machine, or of its container where that has less."""
+    """The bytes that this process can still take: of the machine's memory, or of its container's if that has less."""
     (free,) = re.findall(r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
     limit = _cgroup_bytes("memory.max")
     used = _cgroup_bytes("memory.current")
@@ -135,7 +137,7 @@ def available() -> int:
 
 
 def give_back() -> None:
-    """Have glibc return to the system what was freed and it keeps for later."""
+    """Have glibc return freed memory to the system."""
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -148,7 +150,7 @@ def _cgroup_bytes(name: str) -> int | None:
 
 
 class Peak:
-    """The most memory that was taken while it was watched. `bytes` beyond what there was before."""
+    """The peak of the memory while it was watched. `bytes`: how much higher than before."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -156,10 +158,10 @@ class Peak:
 
 @contextmanager
 def watched(memory: DeviceMemory) -> Iterator[Peak]:
-    """Watch what is taken of a device's memory; the peak is there at the end.
+    """Watch a device's memory while the context is open; afterwards, the peak is known.
 
-    It is looked at again and again: the kernel tells only the highest since the process began, and of a card there is no such
-    number. Where that highest rises meanwhile, it is the peak.
+    The memory is read every few milliseconds, because the kernel reports only the peak since the process began, and for a card
+    there is no such number. If the kernel's peak rises meanwhile, it is used too.
     """
     peak, before, highest, over = Peak(), memory.used(), memory.highest(), threading.Event()
 

@@ -55,7 +55,7 @@ def driver(setup: Setup) -> Iterator[Finding]:
 
 
 def libraries(setup: Setup) -> Iterator[Finding]:
-    """Whether the model runner's libraries can compute on the cards: the model runner itself says so, as in models' errors."""
+    """Whether the model runner's libraries work with the cards and their driver; the model runner itself examines this."""
     runner = setup.settings.environments / "runner" / "bin" / "python"
     if setup.settings.triton_is_elsewhere or setup.settings.accelerator == "cpu" or not runner.exists():
         return
@@ -64,7 +64,7 @@ def libraries(setup: Setup) -> Iterator[Finding]:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=_IMPORTS_PATIENCE)
         said = json.loads(asked.stdout)
     except (OSError, subprocess.TimeoutExpired, ValueError):
-        return  # an environment that does not work is told of below
+        return  # `installation.versions` reports an environment that does not work
     for card in said["cards"]:
         capability = ".".join(map(str, card["capability"]))
         found = f"{card['name']}: compute capability {capability}, {card['memory'] / 1e9:.0f} GB; driver for CUDA "

@@ -27,8 +27,8 @@ REPORT_FILE = "test.json"
 class PackageTest:
     """The outcome for one weight format of a package. `status`: passed, failed or not run.
 
-    `tiles`: how far the result in tiles differs from that for the whole test image, or why it cannot be compared. `precision`: on a
-    GPU, how far the result with BIOENGINE_PRECISION=fast differs from the exact one.
+    `tiles`: how far the result in tiles differs from that for the whole test image, or why it cannot be compared. `precision`: on
+    a GPU, how far the result with BIOENGINE_PRECISION=fast differs from the exact one.
     """
 
     weights: str

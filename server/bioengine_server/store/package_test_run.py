@@ -36,7 +36,7 @@ class TilesOutcome(BaseModel):
 
 
 class PrecisionOutcome(BaseModel):
-    """How far results with BIOENGINE_PRECISION=fast are from the exact ones, or why that is not known."""
+    """How far results with BIOENGINE_PRECISION=fast differ from the exact ones, or why they cannot be compared."""
 
     problem: str | None = None
     differences: dict[str, float] = {}
