@@ -1,8 +1,8 @@
 """BIOENGINE_PRECISION: how exactly models compute on a card. It has no effect on the CPU.
 
 `exact`: with 32-bit floats. `fast`: products of 32-bit floats may be rounded to TensorFloat-32 (10 bits of mantissa), and images
-are kept with their channels last. On one H200, results with TensorFloat-32 differed by up to 2e-3 of 1, and 1024x1024 took a third
-of the time.
+are kept with their channels last. On one H200, results with TensorFloat-32 differed by up to 2e-3 of 1, and 1024x1024 took a
+third of the time.
 """
 
 from __future__ import annotations

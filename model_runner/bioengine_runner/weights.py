@@ -1,9 +1,9 @@
 """Open a package's weights with bioimageio.core: weights that work and are fast, with the device on which they really compute.
 
-If the client does not name a format, formats are tried until one works: first on a card, if NVIDIA's driver reports one, then on
-the CPU; on each device ONNX, TorchScript, PyTorch state dict. On the CPU, ONNX Runtime is about twice as fast as torch. On a card,
-a short measurement decides between the two. An attempt for the card has failed if the weights compute on the CPU instead, or if
-they open but cannot run.
+If the client does not name a format, formats are tried until one works: first on a card, if NVIDIA's driver reports one, then
+on the CPU; on each device ONNX, TorchScript, PyTorch state dict. On the CPU, ONNX Runtime is about twice as fast as torch. On a
+card, a short measurement decides between the two. An attempt for the card has failed if the weights compute on the CPU instead,
+or if they open but cannot run.
 """
 
 from __future__ import annotations

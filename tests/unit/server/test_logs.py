@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,6 @@ def test_the_command_follows(
         with (run_dir / "server.log").open("a") as log:
             log.write("more\n")
 
-    monkeypatch.setattr(operations.time, "sleep", look)
+    monkeypatch.setattr(time, "sleep", look)
     operations.logs(follow=True, home=tmp_path)
     assert capsys.readouterr().out.endswith("server.log <==\nmore\nmore\nmore\n")
