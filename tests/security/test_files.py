@@ -36,7 +36,17 @@ def test_nobody_else_opens_what_a_running_stack_makes(siege: Siege) -> None:
     folders = [siege.home, siege.stack.settings.node_folder, *siege.stack.shared_memory()]
     made = [path for path in everything_under(*folders) if path not in siege.before]
     names = {path.name for path in made}
-    assert {"hypha.sqlite", "triton.log", "owner", "tokens.json", "hypha-jwt", "http", "metrics"} <= names
+    assert {
+        "hypha.sqlite",
+        "triton.log",
+        "server.log",
+        "control",
+        "owner",
+        "tokens.json",
+        "hypha-jwt",
+        "http",
+        "metrics",
+    } <= names
     assert len(siege.stack.shared_memory()) >= len(shared) > 4
     assert open_to_others(*folders, before=siege.before) == []
 
