@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from bioengine_server.environments import build_environments
 from bioengine_server.settings import Settings
 from bioengine_server.testing.changed import changed_tests
+from bioengine_server.testing.covered import recorded, table
 from bioengine_server.testing.steps import (
     CONTRACT_TESTS,
     ROOT,
@@ -39,7 +40,7 @@ _printing = threading.Lock()
 
 def run_checks(settings: Settings) -> int:
     """Run the linter and the type checker alone; returns the exit status."""
-    return _run_all(checks(_pythons(settings)), [])
+    return _conclude(_run_all(checks(_pythons(settings)), []))
 
 
 def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_arguments: list[str]) -> int:
@@ -56,19 +57,21 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
     pythons = _pythons(settings)
     tier = [] if all_tiers else ["-m", "not extended"]
     if only_changed:
-        return _run_all([*checks(pythons), *_changed_steps(pythons)], [*tier, *pytest_arguments])
+        return _conclude(_run_all([*checks(pythons), *_changed_steps(pythons)], [*tier, *pytest_arguments]))
     if pytest_arguments and pytest_arguments[0] in _LAST_FAILED:
         steps = [*unit_tests(pythons), *stack_tests(pythons), *(container_tests(pythons) if all_tiers else [])]
-        return _run_all(steps, [*tier, "--last-failed", "--last-failed-no-failures=none", *pytest_arguments[1:]])
+        return _conclude(_run_all(steps, [*tier, "--last-failed", "--last-failed-no-failures=none", *pytest_arguments[1:]]))
     if pytest_arguments:
         of_runner = any(argument.startswith(RUNNER_TESTS) for argument in pytest_arguments)
         return _show(pytest("chosen tests", pythons, [*tier, *pytest_arguments], of_runner))
+    recorded_steps = unit_tests(pythons)
     # The longest first, so that the short ones fill what is left at the end.
-    status = _run_all([*stack_tests(pythons), *unit_tests(pythons), *checks(pythons)], tier)
+    failed = _run_all([*stack_tests(pythons), *recorded_steps, *checks(pythons)], tier)
     if all_tiers:
         # By themselves: they go into a network of their own, and take what processors there are.
-        status = max(status, _run_all(container_tests(pythons), []))
-    return status
+        failed += _run_all(container_tests(pythons), [])
+    print(f"\n{table(recorded(ROOT, [ROOT / step.record for step in recorded_steps if step.record]))}", flush=True)
+    return _conclude(failed)
 
 
 def _pythons(settings: Settings) -> Pythons:
@@ -87,11 +90,15 @@ def _test_files(paths: Sequence[str]) -> list[str]:
     return [path for path in paths if path.rpartition("/")[2].startswith("test_")]
 
 
-def _run_all(steps: Sequence[Step], pytest_arguments: Sequence[str]) -> int:
-    """Run steps; prints which failed."""
+def _run_all(steps: Sequence[Step], pytest_arguments: Sequence[str]) -> list[str]:
+    """Run steps; the names of those that failed."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         outcomes = list(pool.map(lambda step: _run(step, pytest_arguments), steps))
-    failed = [step.name for step, passed in zip(steps, outcomes) if not passed]
+    return [step.name for step, passed in zip(steps, outcomes) if not passed]
+
+
+def _conclude(failed: Sequence[str]) -> int:
+    """Print which steps failed; the exit status."""
     print(f"\nFailed: {', '.join(failed)}" if failed else "\nAll checks and tests passed.", flush=True)
     return 1 if failed else 0
 

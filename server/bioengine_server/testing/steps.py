@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bioengine_server.project import PROJECT
 
@@ -23,11 +23,12 @@ _CACHE = ".pytest_cache"
 
 @dataclass(frozen=True)
 class Step:
-    """A command. `is_pytest`: whether further arguments of pytest can be added."""
+    """A command. `is_pytest`: whether further arguments of pytest can be added. `record`: the file that coverage.py leaves."""
 
     name: str
     command: tuple[str, ...]
     is_pytest: bool = False
+    record: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,17 @@ def checks(pythons: Pythons) -> list[Step]:
 
 def unit_tests(pythons: Pythons) -> list[Step]:
     return [
-        pytest("tests of the model runner", pythons, [CONTRACT_TESTS, RUNNER_TESTS], of_runner=True),
-        pytest("tests of the server", pythons, [CONTRACT_TESTS, SERVER_TESTS]),
+        _recorded(pytest("tests of the model runner", pythons, [CONTRACT_TESTS, RUNNER_TESTS], of_runner=True)),
+        _recorded(pytest("tests of the server", pythons, [CONTRACT_TESTS, SERVER_TESTS])),
     ]
+
+
+def _recorded(step: Step) -> Step:
+    """A run of pytest under coverage.py (`bioengine_server.testing.covered`)."""
+    record = f"{_CACHE}/{_file_name(step.name)}.coverage"
+    python, *arguments = step.command
+    command = (python, "-m", "coverage", "run", f"--data-file={record}", *arguments)
+    return replace(step, command=command, record=record)
 
 
 def stack_tests(pythons: Pythons) -> list[Step]:
@@ -76,5 +85,9 @@ def container_tests(pythons: Pythons) -> list[Step]:
 def pytest(name: str, pythons: Pythons, arguments: Sequence[str], of_runner: bool = False) -> Step:
     """A run of pytest, which remembers what failed (`--lf`) by the step's name."""
     python = (pythons.runner, "-m", "pytest", "-p", "no:asyncio") if of_runner else (pythons.server, "-m", "pytest")
-    cache = f"{_CACHE}/{name.replace(' ', '-').replace(',', '')}"
+    cache = f"{_CACHE}/{_file_name(name)}"
     return Step(name, (*python, "-o", f"cache_dir={cache}", *arguments), is_pytest=True)
+
+
+def _file_name(name: str) -> str:
+    return name.replace(" ", "-").replace(",", "")
