@@ -49,7 +49,7 @@ class Mirror:
         return sum(number for path, number in self.asked.items() if path.endswith(end))
 
     def __enter__(self) -> Mirror:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=[0.02], daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -69,7 +69,7 @@ class _Origin(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Page)
 
     def __enter__(self) -> str:  # type: ignore[override]
-        threading.Thread(target=self.serve_forever).start()
+        threading.Thread(target=self.serve_forever, args=[0.02]).start()
         return f"http://{self._host}:{self.server_port}/"
 
     def __exit__(self, *arguments: Any) -> None:

@@ -15,8 +15,10 @@ import pytest
 
 from tests.clients.browser import installed, run_page
 from tests.stack.harness import ROOT, USUAL_URL, Stack
+from tests.tiers import cases
 
 LIBRARIES = ("imjoy-rpc-oldest", "imjoy-rpc-newest", "hypha-rpc")
+CORE = ("imjoy-rpc-newest", "hypha-rpc")
 PROGRAM = (ROOT / "tests" / "clients" / "javascript" / "program.js").read_text()
 CALLS = re.findall(r'^call\("(.+)", ', PROGRAM, re.MULTILINE)
 # Of libraries that have no function for them.
@@ -46,7 +48,10 @@ def reports(stack: Stack, peers: dict[str, dict[str, str]]) -> Callable[[str], d
     return report
 
 
-@pytest.mark.parametrize(("library", "call"), [(x, y) for x in LIBRARIES for y in CALLS if (x, y) not in NOT_THERE])
+CELLS = [(library, call) for library in LIBRARIES for call in CALLS if (library, call) not in NOT_THERE]
+
+
+@pytest.mark.parametrize(("library", "call"), cases(CELLS, core=[cell for cell in CELLS if cell[0] in CORE]))
 def test_call(
     reports: Callable[[str], dict[str, Any]], record_property: Callable[[str, object], None], library: str, call: str
 ) -> None:

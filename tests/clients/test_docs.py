@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +15,10 @@ from bioengine_server.demo.nuclei import draw
 from bioengine_server.images.files import write_image
 from bioengine_server.images.image import Image
 
+from tests.clients.ahead import ahead, selected
 from tests.clients.browser import run_page
 from tests.stack.harness import ROOT, USUAL_URL, Stack, python
+from tests.tiers import cases
 
 BLOCK = re.compile(r"^(?P<comment><!-- not run: [^\n]+ -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -73,19 +76,32 @@ def docs_token(token_stack: Stack) -> str:
     return token_stack.token("docs")
 
 
+Run = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def runs(
+    request: pytest.FixtureRequest, stack: Stack, token_stack: Stack, docs_token: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[Block], Run]]:
+    """How the docs' programs ended; those that have a token run where one is needed."""
+
+    def run(block: Block) -> Run:
+        address, folder = USUAL_URL.removeprefix("http://"), tmp_path_factory.mktemp("program")
+        assert address in block.code
+        with_token = "BIOENGINE_TOKEN" in block.code
+        url = (token_stack if with_token else stack).url.removeprefix("http://")
+        (folder / "program.py").write_text(block.code.replace(address, url))
+        variables = {**os.environ, "BIOENGINE_TOKEN": docs_token if with_token else ""}
+        command = [python(environment_of(block.code)), "program.py"]
+        return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=120)
+
+    with ahead(run, selected(request, "test_program", "block")) as outcome:
+        yield outcome
+
+
 @pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: f"{block.page}-{block.line}")
-def test_program(request: pytest.FixtureRequest, tmp_path: Path, block: Block) -> None:
-    """Those that have a token run where one is needed."""
-    stack: Stack = request.getfixturevalue("token_stack" if "BIOENGINE_TOKEN" in block.code else "stack")
-    token = request.getfixturevalue("docs_token") if "BIOENGINE_TOKEN" in block.code else ""
-    address = USUAL_URL.removeprefix("http://")
-    assert address in block.code
-    program = tmp_path / "program.py"
-    program.write_text(block.code.replace(address, stack.url.removeprefix("http://")))
-    environment = environment_of(block.code)
-    variables = {**os.environ, "BIOENGINE_TOKEN": token}
-    command = [python(environment), str(program)]
-    run = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=120)
+def test_program(runs: Callable[[Block], Run], block: Block) -> None:
+    run = runs(block)
     assert run.returncode == 0, run.stderr
     # A program that prints shows a result; the published examples return one.
     assert run.stdout.strip() or "print(" not in block.code
@@ -93,6 +109,7 @@ def test_program(request: pytest.FixtureRequest, tmp_path: Path, block: Block) -
     assert block.prints is None or _words(block.prints) in _words(run.stdout)
 
 
+@pytest.mark.extended
 def test_what_goes_wrong_is_printed_and_is_no_error_of_the_program(stack: Stack, tmp_path: Path) -> None:
     """With an image of seven channels for a model of one: those of the docs, and the one that `up` prints."""
     printed = re.search(r"Try it:\n\n(import numpy.*?result\[\"error\"\]\))$", stack.log, re.DOTALL | re.MULTILINE)
@@ -125,7 +142,7 @@ def test_web_page(stack: Stack, block: Block) -> None:
     assert report["result"] == f"float32 1,2,256,256, {2 * 256 * 256} values" and not report["errors"], report
 
 
-@pytest.mark.parametrize("page", COMMANDS)
+@pytest.mark.parametrize("page", cases(COMMANDS, core=["README.md"]))
 def test_commands(stack: Stack, packages: Path, tmp_path: Path, page: str) -> None:
     """All commands of a page, in order, for a user who has just downloaded a package, has an image, and has a server running."""
     (tmp_path / "bioengine").symlink_to(ROOT / "bioengine")
@@ -141,17 +158,33 @@ def test_commands(stack: Stack, packages: Path, tmp_path: Path, page: str) -> No
     assert run.returncode == 0, run.stderr
 
 
-@pytest.mark.parametrize(("library", "mode"), [("imjoy", "async"), ("imjoy", "sync"), ("hypha", "async"), ("hypha", "sync")])
-def test_the_published_example_gives_a_mask(stack: Stack, tmp_path: Path, library: str, mode: str) -> None:
-    """The published page's two programs as they are in the docs, and with the other library's import."""
-    published = [block.code for block in PROGRAMS if block.page == "clients.md" and "imjoy_rpc" in block.code]
-    source = next(code for code in published if ("await" in code) == (mode == "async"))
-    if library == "hypha":
-        source = source.replace("imjoy_rpc.hypha", "hypha_rpc")
-    call = "asyncio.run(main())" if mode == "async" else "main()"
-    source = source.replace(f"    {call}\n", f"    mask = {call}\n    assert mask.shape == (1, 2, 256, 256), mask.shape\n")
-    source += "    assert 0 < mask.mean() < 1, mask.mean()\n    print('a mask')\n"
-    program = tmp_path / "program.py"
-    program.write_text(source.replace(USUAL_URL, stack.url))
-    run = subprocess.run([python(f"client-{library}"), str(program)], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+PUBLISHED = [("imjoy", "async"), ("imjoy", "sync"), ("hypha", "async"), ("hypha", "sync")]
+
+
+@pytest.fixture(scope="module")
+def published(
+    request: pytest.FixtureRequest, stack: Stack, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str, str], Run]]:
+    """How the published page's two programs ended, as they are in the docs, and with the other library's import."""
+
+    def run(library: str, mode: str) -> Run:
+        programs = [block.code for block in PROGRAMS if block.page == "clients.md" and "imjoy_rpc" in block.code]
+        source = next(code for code in programs if ("await" in code) == (mode == "async"))
+        if library == "hypha":
+            source = source.replace("imjoy_rpc.hypha", "hypha_rpc")
+        call = "asyncio.run(main())" if mode == "async" else "main()"
+        source = source.replace(f"    {call}\n", f"    mask = {call}\n    assert mask.shape == (1, 2, 256, 256), mask.shape\n")
+        source += "    assert 0 < mask.mean() < 1, mask.mean()\n    print('a mask')\n"
+        folder = tmp_path_factory.mktemp("published")
+        (folder / "program.py").write_text(source.replace(USUAL_URL, stack.url))
+        command = [python(f"client-{library}"), "program.py"]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+    with ahead(run, selected(request, "test_the_published_example_gives_a_mask", "library", "mode")) as outcome:
+        yield outcome
+
+
+@pytest.mark.parametrize(("library", "mode"), cases(PUBLISHED, core=[("imjoy", "sync")]))
+def test_the_published_example_gives_a_mask(published: Callable[[str, str], Run], library: str, mode: str) -> None:
+    run = published(library, mode)
     assert run.returncode == 0 and "a mask" in run.stdout, run.stderr

@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.stack.harness import ROOT, USUAL_URL, Stack, python
 
 TUTORIAL = ROOT / "docs" / "notebooks" / "tutorial.ipynb"
@@ -18,6 +20,7 @@ def outputs(notebook: Path) -> list[dict[str, Any]]:
     return [output for cell in cells if cell["cell_type"] == "code" for output in cell["outputs"]]
 
 
+@pytest.mark.extended
 def test_tutorial(stack: Stack, tmp_path: Path) -> None:
     notebook = tmp_path / "tutorial.ipynb"
     notebook.write_text(TUTORIAL.read_text().replace(USUAL_URL, stack.url))

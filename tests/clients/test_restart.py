@@ -14,6 +14,8 @@ import pytest
 from tests.clients.libraries import CLIENTS
 from tests.stack.harness import ROOT, Stack, fill_home, python
 
+pytestmark = pytest.mark.extended
+
 LONG = "600"  # seconds
 
 

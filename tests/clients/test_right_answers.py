@@ -11,6 +11,7 @@ import yaml
 
 from tests.clients.libraries import call
 from tests.stack.harness import ZOO, Stack
+from tests.tiers import cases
 
 SMALL = {
     "conscientious-seashell": ("onnx", "torchscript"),
@@ -40,7 +41,7 @@ def tolerance(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("library", ["imjoy", "hypha"])
-@pytest.mark.parametrize(("id", "weights"), CASES)
+@pytest.mark.parametrize(("id", "weights"), cases(CASES, core=[("conscientious-seashell", "onnx"), ("old-otter", "onnx")]))
 def test_reproduces_the_packages_test_output(
     stack: Stack, packages: Path, tmp_path: Path, id: str, weights: str, library: str
 ) -> None:

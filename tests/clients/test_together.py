@@ -28,6 +28,7 @@ def test_ten_clients_get_their_own_results(stack: Stack, tmp_path: Path) -> None
         list(pool.map(one, range(10)))
 
 
+@pytest.mark.extended
 def test_large_images_of_all_clients_at_once_come_back_as_they_are(stack: Stack, tmp_path: Path) -> None:
     """18 MB there and 9 MB back, so in many chunks both ways: each in its order, and to its own client."""
 

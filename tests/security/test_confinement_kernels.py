@@ -110,6 +110,7 @@ def test_the_setting_decides(options: str, version: int | None, said: str, outco
         assert answer.stdout.splitlines()[-1] == outcome
 
 
+@pytest.mark.extended
 def test_a_stack_with_triton_on_a_port_is_confined_too(tmp_path: Path) -> None:
     """Its log and the doctor say so; where it is switched off, they say that."""
     port = free_port()

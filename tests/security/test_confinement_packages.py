@@ -67,6 +67,7 @@ def test_torchscript_reads_and_writes_no_file(siege: Siege, hostile: Path) -> No
     assert (siege.home / "secret").read_bytes() == SECRET
 
 
+@pytest.mark.extended
 def test_nor_does_it_in_the_test_of_a_package(siege: Siege, hostile: Path) -> None:
     for id in ("reading-raven", "writing-weasel"):
         tested = bioengine("models", "test", id, "--home", str(siege.home))

@@ -91,6 +91,7 @@ async def test_validation_keeps_nobody_waiting(packages: Path, tmp_path: Path, m
     assert (await asyncio.to_thread(ModelStore(tmp_path / "models").import_package, packages / "old-otter")).is_default
 
 
+@pytest.mark.extended
 async def test_memory_of_reading_is_bounded() -> None:
     """JSON that is small and becomes much; the process that read it is gone or small, and the next answer right."""
     before = children_memory()
@@ -173,6 +174,7 @@ def evil_home(packages: Path, tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     yield edited(packages / "old-otter", tmp_path, change), tmp_path / "home"
 
 
+@pytest.mark.extended
 def test_the_command_line_shows_no_escapes(evil_home: tuple[Path, Path]) -> None:
     package, home = evil_home
     outputs = [

@@ -20,6 +20,7 @@ from websockets.typing import Origin
 from tests.clients.browser import installed, run_page
 from tests.stack.harness import RUNNER, Stack, example_input, wait_for
 from tests.stack.raw import GENERATIONS, RawClient
+from tests.tiers import cases
 
 STRANGER = "https://evil.example"
 EXECUTE = "/public/services/triton-client/execute"
@@ -218,7 +219,7 @@ window.report = found;
 """
 
 
-@pytest.mark.parametrize("library", ["imjoy-rpc-newest", "hypha-rpc"])
+@pytest.mark.parametrize("library", cases(["imjoy-rpc-newest", "hypha-rpc"], core=["imjoy-rpc-newest"]))
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1"])
 def test_a_page_in_a_browser(stack: Stack, host: str, library: str) -> None:
     """A stranger's page gets nothing and can show why; one of this machine works."""

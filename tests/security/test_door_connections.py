@@ -22,6 +22,7 @@ from websockets.asyncio.client import connect
 
 from tests.security.connections import Fake, Raw, serving
 from tests.stack.harness import RUNNER, Stack, example_input, get
+from tests.tiers import cases
 
 HEADER = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 DEADLINE = 0.5  # seconds, in this process
@@ -233,7 +234,7 @@ def test_the_server_may_open_all_the_files_that_the_system_allows(stack: Stack) 
     assert soft == min(hard, 65_536)
 
 
-@pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"], ids=["of the same peer", "of another"])
+@pytest.mark.parametrize("source", cases(["127.0.0.1", "127.0.0.2"], core=["127.0.0.1"]), ids=["of the same peer", "of another"])
 @pytest.mark.parametrize("begin", [HEADER, HEADER + b"\r\n", HANDSHAKE % b""], ids=["half a header", "kept", "silent websockets"])
 @pytest.mark.usefixtures("many_files")
 def test_many_connections_keep_nobody_out(stack: Stack, packages: Path, begin: bytes, source: str) -> None:
@@ -248,6 +249,7 @@ def test_many_connections_keep_nobody_out(stack: Stack, packages: Path, begin: b
             attacker.close()
 
 
+@pytest.mark.extended
 def test_whoever_does_not_go_on_is_ended(stack: Stack) -> None:
     """A request, and a websocket of each generation that says nothing."""
     beginnings = {HEADER: b"HTTP/1.1 408 ", HANDSHAKE % b"": b"HTTP/1.1 101 ", HANDSHAKE % b"?client_id=silent": b"HTTP/1.1 101 "}

@@ -362,6 +362,7 @@ def external_data_is_read(stack: Stack, packages: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(result["outputs"][0], np.load(packages / ID / "test_output.npy"), atol=1e-3)
 
 
+@pytest.mark.extended
 def test_a_hostile_collection_keeps_nobody_waiting(packages: Path, tmp_path: Path) -> None:
     """Clients ask for models whose descriptions are bombs; meanwhile the server answers others as ever."""
     copy = Path(shutil.copytree(packages, tmp_path / "mirror"))

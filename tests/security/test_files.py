@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.security.conftest import Siege, everything_under
 from tests.stack.harness import Stack, bioengine
@@ -59,6 +60,7 @@ def test_a_new_home_is_its_users_alone(packages: Path, tmp_path: Path) -> None:
         assert open_to_others(home) == []
 
 
+@pytest.mark.extended
 def test_a_users_own_folder_stays_as_it_is(tmp_path: Path) -> None:
     """A home that was there keeps its mode; what is made in it is closed all the same."""
     home = tmp_path / "home"

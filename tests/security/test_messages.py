@@ -233,6 +233,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.extended
 @given(VALUES)
 @settings(max_examples=500, deadline=None)
 def test_the_structure_of_any_message_is_read_as_msgpack_reads_it(value: Any) -> None:

@@ -66,6 +66,7 @@ def test_neither_its_time_nor_its_words_are_endless(tmp_path: Path) -> None:
     assert not status.exists() or "State:\tZ" in status.read_text()
 
 
+@pytest.mark.extended
 def test_its_folder_goes_however_deep_it_is(tmp_path: Path) -> None:
     script = 'echo "$W" > "$F/folder"; cd "$W"; for i in $(seq 1500); do mkdir d; cd -P d 2>/dev/null || exit 1; done'
     with pytest.raises(StoreError, match="could not be run"):

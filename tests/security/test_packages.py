@@ -143,6 +143,7 @@ def test_tags_and_lengths_that_readers_read_differently(tmp_path: Path, content:
         external_tensors(file)
 
 
+@pytest.mark.extended
 def test_an_onnx_file_of_endless_fields_and_depth_ends(packages: Path, store: ModelStore, tmp_path: Path) -> None:
     """Subgraphs in subgraphs, and 200 MB of the smallest fields that there are."""
     nested = b""

@@ -25,6 +25,7 @@ from bioengine_server.service.registration import LocalRegistration
 from bioengine_server.settings import Settings
 
 from tests.stack.harness import ROOT, free_port, get, wait_for
+from tests.tiers import cases
 
 DEFINITION = {
     "id": "triton-client",
@@ -82,7 +83,7 @@ def ends_of(store: Any, client: str) -> list[Any]:
     return [end for end in found if end.client_id == client and end.workspace == "public"]
 
 
-@pytest.mark.parametrize("loss", ["its services", "its entry", "its connection"])
+@pytest.mark.parametrize("loss", cases(["its services", "its entry", "its connection"], core=["its services"]))
 async def test_a_service_that_is_lost_is_there_again_within_five_seconds(kept: Kept, loss: str) -> None:
     assert await kept.answers() and len(kept.registered) == 1
     if loss == "its services":
@@ -130,6 +131,7 @@ app(prog_name="bioengine")
 """
 
 
+@pytest.mark.extended
 def test_a_process_whose_manager_is_gone_fails_liveness_and_starts_again(tmp_path: Path) -> None:
     port = free_port()
     program = tmp_path / "losing.py"

@@ -27,6 +27,7 @@ from tests.security.attacker import (
 from tests.security.victim import Victim
 from tests.stack.harness import Stack, wait_for
 from tests.stack.raw import GENERATIONS, RawClient
+from tests.tiers import cases
 
 __all__ = ["attacker", "nothing_has_happened", "victim"]
 
@@ -34,16 +35,19 @@ __all__ = ["attacker", "nothing_has_happened", "victim"]
 @pytest.mark.parametrize("generation", GENERATIONS)
 @pytest.mark.parametrize(
     "way",
-    [
-        "resolve.__globals__.sys.modules.os.system",
-        "reject.__globals__.sys.modules.os.system",
-        "heartbeat.__globals__.sys.modules.os.system",
-        "resolve.__closure__.0.cell_contents.__globals__.sys.modules.os.system",
-        "timer._callback.__globals__.sys.modules.os.system",
-        "timer._callback.__func__.__globals__.sys.modules.os.system",
-        "resolve.__globals__.__builtins__.open",
-        "_promise_manager.__class__.__init__.__globals__.sys.modules.os.system",
-    ],
+    cases(
+        [
+            "resolve.__globals__.sys.modules.os.system",
+            "reject.__globals__.sys.modules.os.system",
+            "heartbeat.__globals__.sys.modules.os.system",
+            "resolve.__closure__.0.cell_contents.__globals__.sys.modules.os.system",
+            "timer._callback.__globals__.sys.modules.os.system",
+            "timer._callback.__func__.__globals__.sys.modules.os.system",
+            "resolve.__globals__.__builtins__.open",
+            "_promise_manager.__class__.__init__.__globals__.sys.modules.os.system",
+        ],
+        core=["resolve.__globals__.sys.modules.os.system"],
+    ),
 )
 def test_a_function_that_the_server_offers_leads_to_nothing_else(attacker: RawClient, way: str, tmp_path: Path) -> None:
     session = session_of_the_server(attacker)
@@ -58,7 +62,7 @@ def test_a_function_that_the_server_offers_leads_to_nothing_else(attacker: RawCl
 
 @pytest.mark.parametrize("generation", GENERATIONS)
 @pytest.mark.parametrize("place", ["main", "body", "chunks", "chunks' body"])
-@pytest.mark.parametrize("key", ["ctx", "user", "from", "ws"])
+@pytest.mark.parametrize("key", cases(["ctx", "user", "from", "ws"], core=["ctx"]))
 def test_a_client_does_not_say_who_it_is(attacker: RawClient, victim: Victim, place: str, key: str) -> None:
     forged = ROOT_CONTEXT if key == "ctx" else ROOT_CONTEXT[key]
     workspace = victim.id.partition("/")[0]
@@ -76,8 +80,11 @@ def test_a_client_does_not_say_who_it_is(attacker: RawClient, victim: Victim, pl
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
-@pytest.mark.parametrize("kind", ["peer_not_found", "error", "disconnect", "connected", "force-exit", "client_disconnected"])
-@pytest.mark.parametrize("session", ["services", "message_cache", "services.triton-client"])
+@pytest.mark.parametrize(
+    "kind",
+    cases(["peer_not_found", "error", "disconnect", "connected", "force-exit", "client_disconnected"], core=["disconnect"]),
+)
+@pytest.mark.parametrize("session", cases(["services", "message_cache", "services.triton-client"], core=["services"]))
 def test_a_message_of_another_type_ends_nothing(attacker: RawClient, victim: Victim, kind: str, session: str) -> None:
     ends = [attacker.end, manager(attacker), victim.id, "public/readiness-probe", "public/registration-check"]
     for end in ends:

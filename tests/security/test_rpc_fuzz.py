@@ -154,6 +154,7 @@ frames = st.tuples(
 )
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_no_frame_changes_anything_for_others(world: World, generation: str) -> None:
     sent = 0

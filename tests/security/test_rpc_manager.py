@@ -20,6 +20,7 @@ from tests.security.attacker import (
 from tests.security.victim import Victim
 from tests.stack.harness import Stack
 from tests.stack.raw import GENERATIONS, RawClient
+from tests.tiers import cases
 
 __all__ = ["attacker", "nothing_has_happened", "victim"]
 
@@ -27,13 +28,13 @@ __all__ = ["attacker", "nothing_has_happened", "victim"]
 @pytest.mark.parametrize("generation", ["hypha-rpc"])
 @pytest.mark.parametrize(
     "changes",
-    [
+    cases([
         {"type": "x:public/bioengine:triton-client@*"}, {"type": "triton-client:public/bioengine"}, {"type": "a*"},
         {"type": "a|b"}, {"id": "public/attacker:triton-client"}, {"id": "public/bioengine:triton-client"},
         {"app_id": "*:public/x:triton-client@"},
         {"app_id": "a@b"}, {"id": "attacker:triton-client@x:public/bioengine:triton-client"}, {"id": "attacker:*"},
         {"config": {"visibility": "public", "workspace": "public"}}, {},
-    ],
+    ], core=[{"id": "public/bioengine:triton-client"}, {}]),
     ids=str,
 )  # fmt: skip
 def test_nobody_else_is_found_under_the_name_of_the_service(attacker: RawClient, changes: dict[str, Any]) -> None:
@@ -51,11 +52,11 @@ def test_nobody_else_is_found_under_the_name_of_the_service(attacker: RawClient,
 @pytest.mark.parametrize("generation", ["hypha-rpc"])
 @pytest.mark.parametrize(
     "method",
-    [
+    cases([
         "log_event", "get_event_stats", "get_events", "set_env", "get_env", "search_services", "register_service_type",
         "revoke_token",
         "list_service_types", "parse_token", "delete_workspace", "bookmark", "unbookmark", "cleanup", "check_status",
-    ],
+    ], core=["set_env", "delete_workspace"]),
 )  # fmt: skip
 def test_of_the_manager_clients_may_call_what_they_need(attacker: RawClient, method: str) -> None:
     attacker.send(attacker.frame(f"services.default.{method}", session="asked", to=manager(attacker)))
@@ -95,7 +96,13 @@ def test_the_servers_own_ends_take_no_services(attacker: RawClient, step: str) -
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
-@pytest.mark.parametrize("id", ["triton-client", "public/triton-client", "public/bioengine:triton-client", "~", "VICTIM:open"])
+@pytest.mark.parametrize(
+    "id",
+    cases(
+        ["triton-client", "public/triton-client", "public/bioengine:triton-client", "~", "VICTIM:open"],
+        core=["triton-client", "VICTIM:open"],
+    ),
+)
 def test_nobody_withdraws_the_service_of_another(stack: Stack, attacker: RawClient, victim: Victim, id: str) -> None:
     registered = stack.log.count("Registered public/bioengine:triton-client")
     attacker.send(

@@ -17,6 +17,7 @@ import requests
 
 from tests.security.witness import PROBE, Witness
 from tests.stack.harness import RUNNER, Stack
+from tests.tiers import cases
 
 MSGPACK = {"Content-Type": "application/msgpack"}
 
@@ -57,7 +58,7 @@ def kwargs(value: bytes) -> tuple[dict[str, Any], bytes]:
 BIG = np.zeros((1, 1, 2048, 2048), np.float32)  # 16 MB
 
 
-@pytest.mark.parametrize("tile", [None, 1, 2, 8])
+@pytest.mark.parametrize("tile", cases([None, 1, 2, 8], core=[None]))
 def test_the_probes_model_is_not_run_for_clients(witness: Witness, tile: int | None) -> None:
     stack = witness.stack
     asked = {} if tile is None else {"tile": tile}
@@ -175,7 +176,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: str(options)[:40])
+@pytest.mark.parametrize("options", cases(OPTIONS, core=OPTIONS[:1] + OPTIONS[4:5]), ids=lambda options: str(options)[:40])
 def test_options_beyond_their_range_are_refused_by_name(witness: Witness, options: dict[str, Any]) -> None:
     (name,) = options
     for request in (
@@ -227,6 +228,7 @@ def test_results_that_are_no_text_do_no_harm_where_text_is_asked_for(witness: Wi
     assert status == 200 if parameters.get("binary_data") else status in (200, 400)
 
 
+@pytest.mark.extended
 def test_a_client_in_a_loop_of_refused_requests_never_takes_readiness(witness: Witness) -> None:
     """For longer than two probes; every kind of them, those that Triton itself refuses among them."""
     stack, until, count = witness.stack, time.monotonic() + 8, 0

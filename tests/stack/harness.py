@@ -20,9 +20,11 @@ import httpx
 import numpy as np
 import psutil
 from bioengine_server.bench.stack import stack_memory
+from bioengine_server.cli import app
 from bioengine_server.settings import Settings
 from bioengine_server.triton.orphans import processes_of, processes_of_model
 from hypha_rpc.sync import connect_to_server
+from typer.testing import CliRunner, Result
 
 ROOT = Path(__file__).resolve().parents[2]
 ZOO = ROOT.parent / "shared" / "zoo"
@@ -49,6 +51,11 @@ def bioengine(*arguments: str, timeout: float = 120, **environment: str) -> subp
         timeout=timeout,
         env={**os.environ, "COLUMNS": "200", **environment},
     )
+
+
+def command(*arguments: str, **environment: str) -> Result:
+    """Run a command in this process, which takes a tenth of the time of one of its own."""
+    return CliRunner().invoke(app, arguments, env={"COLUMNS": "200", **environment})
 
 
 def fill_home(home: Path, *packages: Path) -> None:

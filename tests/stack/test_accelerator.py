@@ -9,6 +9,8 @@ import pytest
 
 from tests.stack.harness import ENVIRONMENTS, Stack, get, python, wait_for
 
+pytestmark = pytest.mark.extended
+
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
 def test_a_server_that_should_use_a_gpu_and_has_none_says_so(tmp_path: Path) -> None:

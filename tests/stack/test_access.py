@@ -20,6 +20,7 @@ from websockets.sync.client import connect
 
 from tests.stack.harness import RUNNER, Client, Stack, bioengine, fill_home, snail, wait_for
 from tests.stack.raw import RawClient
+from tests.tiers import cases
 
 IMAGE = np.zeros((1, 3, 16, 16), np.float32)
 NEEDED = "This server needs a token: ask its admin"
@@ -165,7 +166,7 @@ class Occupied:
         self._pool.shutdown()
 
 
-@pytest.mark.parametrize("who", ["anonymous", "token"])
+@pytest.mark.parametrize("who", cases(["anonymous", "token"], core=["token"]))
 def test_one_request_more_than_the_limit_is_refused_at_once(limited: Stack, who: str) -> None:
     token = limited.token("two-at-once", "--requests", "2") if who == "token" else ""
     headers = bearer(token) if token else {}
@@ -194,7 +195,10 @@ def test_one_request_more_than_the_limit_is_refused_at_once(limited: Stack, who:
 
 @pytest.mark.parametrize(
     "path",
-    ["/public/services/triton-client/execute", "/triton/v2/models/cellpose-like/infer", f"/triton/v2/models/{RUNNER}/infer"],
+    cases(
+        ["/public/services/triton-client/execute", "/triton/v2/models/cellpose-like/infer", f"/triton/v2/models/{RUNNER}/infer"],
+        core=["/public/services/triton-client/execute"],
+    ),
 )
 def test_a_request_counts_while_its_body_comes(limited: Stack, path: str) -> None:
     """What is half sent is in the server's memory; questions about models count, too."""
@@ -216,7 +220,7 @@ def test_a_request_counts_while_its_body_comes(limited: Stack, path: str) -> Non
     assert post(limited, IMAGE, **headers).status_code == infer(limited, IMAGE, **headers).status_code == 200, "each counts once"
 
 
-@pytest.mark.parametrize("who", ["anonymous", "token"])
+@pytest.mark.parametrize("who", cases(["anonymous", "token"], core=["anonymous"]))
 def test_an_input_larger_than_the_limit_is_refused(limited: Stack, who: str) -> None:
     token = limited.token("three-mb", "--max-size", "3MB") if who == "token" else ""
     headers = bearer(token) if token else {}
@@ -236,6 +240,7 @@ def test_an_input_larger_than_the_limit_is_refused(limited: Stack, who: str) -> 
         assert client.run("conscientious-seashell", [large])["success"]
 
 
+@pytest.mark.extended
 def test_many_changes_of_tokens_disturb_nobody(limited: Stack) -> None:
     """Requests go on while tokens are made and revoked."""
     stop = threading.Event()

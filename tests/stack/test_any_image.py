@@ -24,6 +24,10 @@ WITHIN_HALO = {
 }
 
 
+# Each for one parameter, the pair.
+SIZES = [(37, 53), *(pytest.param(size, marks=pytest.mark.extended) for size in [(1, 1), (5, 200), (33, 32), (2, 31)])]
+
+
 def image(seed: int, *shape: int, dtype: str = "float32") -> np.ndarray:
     random = np.random.default_rng(seed)
     return random.normal(0, 1, shape).astype(dtype) if dtype == "float32" else random.integers(0, 60_000, shape).astype(dtype)
@@ -50,6 +54,7 @@ def test_tiles_give_what_the_whole_gives(kinds_client: Client, all_kinds: Path, 
             np.testing.assert_allclose(tiled, whole[0], atol=1e-5, rtol=1e-5, err_msg=f"{id}, {tile}")
 
 
+@pytest.mark.extended
 def test_tiles_of_two_inputs_and_outputs(kinds_client: Client, all_kinds: Path, tmp_path: Path) -> None:
     """Both images are cut in the same places, and the outputs put together at their own scales."""
     both = [image(1, 1, 1, 128, 96), image(2, 1, 1, 128, 96)]
@@ -59,6 +64,7 @@ def test_tiles_of_two_inputs_and_outputs(kinds_client: Client, all_kinds: Path, 
         np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.extended
 def test_beyond_the_halo_the_difference_is_told(kinds_client: Client, all_kinds: Path, tmp_path: Path) -> None:
     given = image(1, 1, 1, 128, 128)
     (whole,) = core_outputs([Run(all_kinds / "conv-2d-far", "onnx", [given])], tmp_path / "core")
@@ -68,7 +74,7 @@ def test_beyond_the_halo_the_difference_is_told(kinds_client: Client, all_kinds:
     assert 1e-5 < difference.max() < np.ptp(whole[0]) and (difference < 1e-5).any()
 
 
-@pytest.mark.parametrize("shape", [(37, 53), (1, 1), (5, 200), (33, 32), (2, 31)])
+@pytest.mark.parametrize("shape", SIZES)
 def test_sizes_that_the_model_does_not_take(
     kinds_client: Client, all_kinds: Path, tmp_path: Path, shape: tuple[int, int]
 ) -> None:
@@ -119,6 +125,7 @@ def test_without_axes_only_one_reading_may_fit(kinds_client: Client) -> None:
         assert result["success"] is False and str(shape) in result["error"] and "This works" in result["error"], result
 
 
+@pytest.mark.extended
 def test_batches_of_any_size(kinds_client: Client) -> None:
     """Any is taken, split for a model that takes one sample at a time, and equal to one by one."""
     for id in ("conv-2d", "conv-2d-fixed", "old-fixed"):

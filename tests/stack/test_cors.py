@@ -107,6 +107,7 @@ def test_cookies_make_no_difference(stack: Stack) -> None:
     assert "Access-Control-Allow-Credentials" not in answer.headers
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(("status", "method", "path", "headers"), [answer for answer in ANSWERS if "counter" not in answer[2]])
 def test_a_list_of_origins_allows_these_alone(
     listed: Stack, status: int, method: str, path: str, headers: dict[str, str]
@@ -122,6 +123,7 @@ def test_a_list_of_origins_allows_these_alone(
         assert b"BIOENGINE_ALLOW_ORIGINS" in answer.read()
 
 
+@pytest.mark.extended
 def test_a_preflight_of_another_origin_is_refused(listed: Stack) -> None:
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "Content-Type"}
     for origin, status in ((PAGE, 200), (OTHER, 403), ("null", 403)):

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 from bioengine_server.store.model_store import ModelStore
 
 from tests.stack.harness import Stack, copy_package, example_input
+
+pytestmark = pytest.mark.extended
 
 
 def test_damaged_weights_and_descriptions(own_home: Path, packages: Path) -> None:

@@ -27,6 +27,8 @@ from bioengine_server.store.model_store import ModelStore
 
 from tests.stack.harness import ENVIRONMENTS, Stack, build_packages, example_input, example_output, fill_home, get, wait_for
 
+pytestmark = pytest.mark.extended
+
 LOADS = int(os.environ.get("FAILING_LOADS", "1"))
 SIDE_BY_SIDE = 2
 MAX_SECONDS = 2.0  # that anybody else's answer may take beside such loads; with one load each, CI's other work decides

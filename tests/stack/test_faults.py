@@ -76,6 +76,7 @@ class Load:
         await asyncio.wait_for(asyncio.gather(*self._tasks), 60)
 
 
+@pytest.mark.extended
 async def test_kills_under_load(own_home: Path, packages: Path) -> None:
     stack = await asyncio.to_thread(Stack(own_home).start)
     try:

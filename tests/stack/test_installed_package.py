@@ -22,6 +22,8 @@ from bioengine_server.store.names import SHIPPED_PACKAGES
 
 from tests.stack.harness import ENVIRONMENTS, ROOT, Stack, get, python
 
+pytestmark = pytest.mark.extended
+
 DISTRIBUTIONS = {"contract": "bioengine_contract", "server": "bioengine_server", "model_runner": "bioengine_runner"}
 ENVIRONMENT_NAMES = ("server", "runner", "triton")
 _SITE_PACKAGES = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"

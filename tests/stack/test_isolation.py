@@ -14,6 +14,8 @@ from hypha_rpc import connect_to_server
 
 from tests.stack.harness import RUNNER, Stack, example_input, get, snail
 
+pytestmark = pytest.mark.extended
+
 
 @pytest.fixture(scope="module")
 def own_stack(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:

@@ -60,6 +60,7 @@ def turns(packages: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Ite
         yield Turns(stack, client, packages)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("turns", [(4, {"BIOENGINE_MEMORY_LIMIT": "600MB", "BIOENGINE_PRELOAD": "seashell-0"})], indirect=True)
 def test_models_in_turn_under_a_limit_for_few(turns: Turns) -> None:
     wait_for(lambda: "seashell-0" in turns.loaded(), 30, "the one that is always kept")
@@ -70,6 +71,7 @@ def test_models_in_turn_under_a_limit_for_few(turns: Turns) -> None:
             assert len(turns._stack.models()) == len(turns.loaded()), "each of the others has no process any more"
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("turns", [(2, {"BIOENGINE_KEEP_LOADED": "2s"})], indirect=True)
 def test_idle_models_are_unloaded(turns: Turns) -> None:
     turns.run("seashell-0")

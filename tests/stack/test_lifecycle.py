@@ -14,6 +14,7 @@ from bioengine_contract.version import VERSION
 from bioengine_server.settings import Settings
 
 from tests.stack.harness import Stack, bioengine, example_input, get, wait_for
+from tests.tiers import cases
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signal_number", cases([signal.SIGINT, signal.SIGTERM], core=[signal.SIGTERM]))
 def test_a_signal_ends_all_of_it(own_home: Path, packages: Path, signal_number: int) -> None:
     """Also after a model process was killed, when Triton does not end cleanly by itself."""
     with Stack(own_home) as stack:
@@ -37,8 +38,9 @@ def test_a_signal_ends_all_of_it(own_home: Path, packages: Path, signal_number: 
         assert stack.leftovers() == []
 
 
+@pytest.mark.extended
 def test_a_signal_while_it_starts(home: Path) -> None:
-    with Stack(home, wait=False) as stack:
+    with Stack(home, "--offline", wait=False) as stack:
         wait_for(lambda: "starting Hypha" in stack.log, 30, "Triton started")
         seconds = stack.stop()
         print(f"stopped in {seconds:.1f} s")
@@ -46,6 +48,7 @@ def test_a_signal_while_it_starts(home: Path) -> None:
         assert stack.leftovers() == []
 
 
+@pytest.mark.extended
 def test_a_start_sweeps_what_a_kill_of_everything_left(own_home: Path) -> None:
     with Stack(own_home) as stack:
         processes = stack.triton_processes()
@@ -65,6 +68,7 @@ def test_a_start_sweeps_what_a_kill_of_everything_left(own_home: Path) -> None:
         assert stack.leftovers() == []
 
 
+@pytest.mark.extended
 def test_triton_ends_with_a_killed_server(own_home: Path) -> None:
     with Stack(own_home) as stack:
         assert stack.process is not None
@@ -76,26 +80,24 @@ def test_triton_ends_with_a_killed_server(own_home: Path) -> None:
         assert stack.leftovers() == []
 
 
-def test_started_twice(home: Path, tmp_path: Path) -> None:
-    with Stack(home) as stack:
-        same_home = bioengine("up", "--home", str(home), "--port", "1")
-        assert same_home.returncode == 1
-        assert "already running with the home" in same_home.stderr and stack.url in same_home.stderr
-        same_port = bioengine("up", "--home", str(tmp_path / "other"), "--port", str(stack.port))
-        assert same_port.returncode == 1
-        assert f"Cannot listen on 127.0.0.1:{stack.port}" in same_port.stderr and "--port" in same_port.stderr
-        for attempt in (same_home, same_port):
-            assert "Traceback" not in attempt.stderr
-        assert stack.is_ready()
+def test_started_twice(stack: Stack, tmp_path: Path) -> None:
+    same_home = bioengine("up", "--home", str(stack.home), "--port", "1")
+    assert same_home.returncode == 1
+    assert "already running with the home" in same_home.stderr and stack.url in same_home.stderr
+    same_port = bioengine("up", "--home", str(tmp_path / "other"), "--port", str(stack.port))
+    assert same_port.returncode == 1
+    assert f"Cannot listen on 127.0.0.1:{stack.port}" in same_port.stderr and "--port" in same_port.stderr
+    for attempt in (same_home, same_port):
+        assert "Traceback" not in attempt.stderr
+    assert stack.is_ready()
 
 
-def test_settings_come_from_the_environment_too(home: Path) -> None:
-    with Stack(home, "--offline") as stack:
-        twin = bioengine("up", BIOENGINE_HOME=str(home), BIOENGINE_PORT="1", BIOENGINE_HOST="127.0.0.1")
-        assert "already running with the home" in twin.stderr
-        listing = bioengine("models", "list", BIOENGINE_HOME=str(home))
-        assert "bioengine-probe" in listing.stdout
-        assert stack.is_ready()
+def test_settings_come_from_the_environment_too(stack: Stack) -> None:
+    twin = bioengine("up", BIOENGINE_HOME=str(stack.home), BIOENGINE_PORT="1", BIOENGINE_HOST="127.0.0.1")
+    assert "already running with the home" in twin.stderr
+    listing = bioengine("models", "list", BIOENGINE_HOME=str(stack.home))
+    assert "bioengine-probe" in listing.stdout
+    assert stack.is_ready()
     assert "port" in bioengine("up", BIOENGINE_PORT="many").stderr
 
 
@@ -126,6 +128,7 @@ def test_health_routes_and_recovery_of_triton(own_home: Path, packages: Path) ->
             np.testing.assert_allclose(result["outputs"][0], np.load(packages / "old-otter" / "test_output.npy"), atol=1e-3)
 
 
+@pytest.mark.extended
 def test_secrets_are_made_once_and_are_private(home: Path) -> None:
     with Stack(home) as stack:
         stack.stop()
@@ -154,6 +157,7 @@ def test_triton_closes_what_clients_do_not_need(stack: Stack) -> None:
     assert "--allow-grpc=false" in stack.triton().cmdline()
 
 
+@pytest.mark.extended
 def test_memory_with_no_model_loaded(tmp_path: Path) -> None:
     with Stack(tmp_path / "home") as stack:
         time.sleep(5)

@@ -75,7 +75,7 @@ def test_a_model_process_that_has_died_is_started_again(own_stack: Stack, client
     right(client, packages)
 
 
-@pytest.mark.parametrize("more", [{}, {"axes": "bcyx"}], ids=["plain", "axes"])
+@pytest.mark.parametrize("more", [{}, pytest.param({"axes": "bcyx"}, marks=pytest.mark.extended)], ids=["plain", "axes"])
 def test_a_run_that_takes_too_long_is_ended(client: Client, more: dict[str, Any]) -> None:
     assert client.run("slow-snail", [snail(0)])["success"]
     result = client.run("slow-snail", [snail(600)], **more)

@@ -42,6 +42,7 @@ def test_a_home_without_models_offers_none(tmp_path: Path) -> None:
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.extended
 def test_registration_from_a_process_of_its_own(own_home: Path, packages: Path, tmp_path: Path) -> None:
     """It offers a remote Triton, and offers it again after the Hypha server was started anew; until its token is revoked."""
     secret = secrets.token_urlsafe(48)
@@ -107,6 +108,7 @@ def test_registration_from_a_process_of_its_own(own_home: Path, packages: Path, 
     assert remote.leftovers() == [] and hub.leftovers() == []
 
 
+@pytest.mark.extended
 def test_register_says_what_is_missing(tmp_path: Path) -> None:
     def register(**environment: Any) -> str:
         return bioengine("register", "http://127.0.0.1:1", BIOENGINE_HOME=str(tmp_path), **environment).stderr

@@ -10,22 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from bioengine_server.cli import app
 from bioengine_server.demo.nuclei import dice, draw
 from bioengine_server.images.files import read_image, write_image
 from bioengine_server.images.image import Image, PixelSize
 from skimage.filters import threshold_otsu
-from typer.testing import CliRunner, Result
 
-from tests.stack.harness import ROOT, Stack, bioengine, wait_for
-
-pytestmark = pytest.mark.extended
+from tests.stack.harness import ROOT, Stack, bioengine, command, wait_for
 
 MODEL = "drawn-nuclei"
 PACKAGE = ROOT / "server" / "bioengine_server" / "packages" / MODEL
 UNSEEN = range(16)
 
 
+@pytest.mark.extended
 def test_the_shipped_model_beats_otsu(stack: Stack) -> None:
     """On images that training never saw: Dice at least 0.95, where Otsu's threshold has at most 0.80."""
     drawn = [draw(seed) for seed in UNSEEN]
@@ -67,11 +64,7 @@ def test_run_on_files(stack: Stack, tmp_path: Path) -> None:
     assert dice(results[0].data[0] > 0.5, drawn.labels > 0) > 0.9
 
 
-def command(*arguments: str) -> Result:
-    """A command in this process, which takes a tenth of the time of one of its own."""
-    return CliRunner().invoke(app, arguments)
-
-
+@pytest.mark.extended
 def test_run_options(stack: Stack, tmp_path: Path) -> None:
     url = ["--server-url", stack.url]
     np.save(tmp_path / "left.npy", np.random.default_rng(0).random((16, 16), np.float32))
@@ -85,6 +78,7 @@ def test_run_options(stack: Stack, tmp_path: Path) -> None:
     np.testing.assert_allclose(read_image(tmp_path / "t.npy").data, read_image(tmp_path / "o.tif").data, atol=1e-4)
 
 
+@pytest.mark.extended
 def test_run_errors(stack: Stack, tmp_path: Path) -> None:
     url = ["--server-url", stack.url]
     np.save(tmp_path / "x.npy", np.zeros((76, 76), np.float32))
@@ -113,6 +107,7 @@ def test_run_errors(stack: Stack, tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.iterdir()} == {"x.npy", "unit.npy"}
 
 
+@pytest.mark.extended
 def test_nothing_of_the_users_is_overwritten(stack: Stack, tmp_path: Path) -> None:
     """With the images' own folder as that of the results; and images that fail leave the others done."""
     (tmp_path / "other").mkdir()
@@ -138,6 +133,7 @@ def test_nothing_of_the_users_is_overwritten(stack: Stack, tmp_path: Path) -> No
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+@pytest.mark.extended
 def test_scores_are_written_as_numbers(stack: Stack, tmp_path: Path) -> None:
     image = np.random.default_rng(0).random((16, 16), np.float32)
     write_image(tmp_path / "x.tif", Image(image, "yx"))
@@ -150,6 +146,7 @@ def test_scores_are_written_as_numbers(stack: Stack, tmp_path: Path) -> None:
     np.testing.assert_allclose(read_image(tmp_path / "out" / "x_score-scout-doubled.tif").data, image * 2)
 
 
+@pytest.mark.extended
 def test_what_is_known_of_an_image_is_said(stack: Stack, tmp_path: Path) -> None:
     """To stderr; stdout has the results alone."""
     with tifffile.TiffWriter(tmp_path / "x.tif") as file:
@@ -164,6 +161,7 @@ def test_what_is_known_of_an_image_is_said(stack: Stack, tmp_path: Path) -> None
     assert done.exit_code == 0 and done.stderr == "" and read_image(tmp_path / "y.tif").data.shape[-1] == 8
 
 
+@pytest.mark.extended
 def test_demo_starts_its_own_server(tmp_path: Path) -> None:
     environment: Any = {"BIOENGINE_HOME": str(tmp_path / "home"), "BIOENGINE_OFFLINE": "1", "BIOENGINE_PORT": "9"}
     done = bioengine("demo", "-o", str(tmp_path / "pictures"), **environment)
@@ -176,6 +174,7 @@ def test_demo_starts_its_own_server(tmp_path: Path) -> None:
     assert Stack(tmp_path / "home").triton_processes() == [], "what it started has ended"
 
 
+@pytest.mark.extended
 def test_the_server_of_a_demo_that_is_killed_ends_in_order(tmp_path: Path) -> None:
     server = Stack(tmp_path / "home")
     environment: Any = {"BIOENGINE_PORT": str(server.port), "BIOENGINE_HOME": str(server.home), "BIOENGINE_OFFLINE": "1"}
@@ -191,6 +190,7 @@ def test_the_server_of_a_demo_that_is_killed_ends_in_order(tmp_path: Path) -> No
     wait_for(lambda: not server.leftovers(), 20, "all ended")
 
 
+@pytest.mark.extended
 def test_a_demo_whose_server_cannot_start_says_why_and_no_more(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = bioengine("demo", "-o", str(tmp_path / "pictures"), BIOENGINE_HOME=str(tmp_path / "file"), BIOENGINE_PORT="9")

@@ -10,6 +10,8 @@ import pytest
 
 from tests.stack.harness import Stack, example_input, get
 
+pytestmark = pytest.mark.extended
+
 
 def test_broken_ones_leave_the_others_alone(own_home: Path, packages: Path) -> None:
     folder = own_home / "triton-models"

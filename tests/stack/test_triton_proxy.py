@@ -17,6 +17,7 @@ import requests
 
 from tests.mirror import Mirror
 from tests.stack.harness import RUNNER, Stack, example_input, wait_for
+from tests.tiers import cases
 
 MODEL = "/triton/v2/models/conscientious-seashell"
 
@@ -294,7 +295,7 @@ def test_a_model_that_there_is_not_is_404(stack: Stack, way: str) -> None:
     assert "Check the spelling" in error
 
 
-@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+@pytest.mark.parametrize("encoding", cases(["identity", "gzip"], core=["identity"]))
 def test_large_bodies_pass_without_being_in_the_servers_memory(stack: Stack, encoding: str) -> None:
     """200 MB there, stopped before their end; 100 MB back, stopped after their beginning."""
     picture = np.tile(np.arange(5000, dtype=np.float32), (1, 10_000, 1))
@@ -322,6 +323,7 @@ def test_large_bodies_pass_without_being_in_the_servers_memory(stack: Stack, enc
     np.testing.assert_array_equal(pixels, picture > picture.mean())
 
 
+@pytest.mark.extended
 def test_the_configuration_is_that_of_the_description_whether_loaded_or_not(packages: Path, tmp_path: Path) -> None:
     """And of a model that is not stored; then it is downloaded, loaded and, when its process has died, loaded again."""
     wanted = {

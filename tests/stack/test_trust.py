@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from bioengine_server.store.model_store import ModelStore
 
 from tests.stack.harness import Stack, bioengine, copy_package, example_input
@@ -20,6 +21,7 @@ def shown_entry(home: Path, id: str) -> str:
     return next(line.strip() for line in shown.splitlines() if line.strip().startswith(f"{id}@"))
 
 
+@pytest.mark.extended
 def test_trusted_code_runs_until_the_package_changes(own_home: Path, packages: Path, tmp_path: Path) -> None:
     entries = ", ".join(shown_entry(own_home, id) for id in CODED)
     MARK.unlink(missing_ok=True)
@@ -50,6 +52,7 @@ def test_trusted_code_runs_until_the_package_changes(own_home: Path, packages: P
         assert "cannot be read: steps.py: the SHA-256 is" in error and not MARK.exists()
 
 
+@pytest.mark.extended
 def test_the_command_line_tells_what_is_trusted(own_home: Path) -> None:
     home = str(own_home)
     entries = ",".join(shown_entry(own_home, id) for id in CODED)

@@ -16,6 +16,8 @@ from bioengine_contract import message
 from tests.stack.harness import RUNNER, Stack, snail, wait_for
 from tests.stack.raw import RawClient
 
+pytestmark = pytest.mark.extended
+
 ONE_HOUR = 3600
 
 

@@ -37,7 +37,7 @@ def recorded(root: Path, records: Iterable[Path]) -> list[File]:
     together = Coverage(data_file=None, config_file=str(root / _CONFIG))
     together.combine([str(record) for record in records if record.exists()], keep=True)
     files = []
-    for path in sorted(together.get_data().measured_files()):
+    for path in sorted(file for file in together.get_data().measured_files() if Path(file).is_relative_to(root)):
         _, lines, _, missed, _ = together.analysis2(path)
         if lines:
             files.append(File(Path(path).relative_to(root).as_posix(), len(lines), len(lines) - len(missed)))

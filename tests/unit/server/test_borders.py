@@ -111,7 +111,7 @@ def test_a_client_of_tritonclient_connects_to_a_socket(tmp_path: Path) -> None:
 
     path = str(tmp_path / "http")
     with Server(path, _Live) as server, triton_http.InferenceServerClient("triton") as client:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
         tritonclient_border.connect_to_socket(client, path)
         assert client.is_server_live()
         server.shutdown()
