@@ -60,7 +60,7 @@ async def test_half_a_header_is_not_waited_for(port: int, begin: bytes) -> None:
     answer = await slow.is_ended()
     assert answer is not None and time.monotonic() - started < 4 * DEADLINE
     if begin.strip():
-        assert answer.startswith(b"HTTP/1.1 408 ") and b"did not come within" in answer
+        assert answer.startswith(b"HTTP/1.1 408 ") and b"did not arrive within" in answer
         assert all(name + b": " + value in answer for name, value in SAFE_HEADERS)
 
 
