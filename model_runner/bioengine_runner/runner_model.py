@@ -43,6 +43,7 @@ from bioengine_contract.triton_text import is_unloading, process_died
 from bioengine_runner.gpu import cards
 from bioengine_runner.loading.loader import Loader
 from bioengine_runner.loading.records import INSTANCES, Records
+from bioengine_runner.loading.replaced import end_replaced
 from bioengine_runner.rundir import Boot
 from bioengine_runner.utf8 import use_utf8
 
@@ -57,7 +58,7 @@ class RunnerModel:
         use_utf8()
         self._boot = Boot.from_environment()
         self._instances = Records(self._boot, INSTANCES)
-        self._instances.begin(args["model_instance_name"])
+        end_replaced(self._instances.begin(args["model_instance_name"]))
         self._loader = Loader(self._boot, pb_utils)
 
     async def execute(self, requests: list[Any]) -> list[Any]:

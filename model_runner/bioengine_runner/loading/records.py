@@ -12,7 +12,7 @@ import contextlib
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class Record:
     """Why it can open nothing, for users."""
     code: str = ""
     """Of that error."""
+    before: list[list[int]] = field(default_factory=list)
+    """Id and start time of earlier processes under the same name that were still alive."""
 
     @property
     def process(self) -> Process:
@@ -63,8 +65,10 @@ class Records:
 
     def begin(self, name: str, fingerprint: str = "") -> Record:
         """Have this process serve `name` from now on. Raises OSError."""
-        process = Process.current()
-        record = Record(process.pid, process.started, fingerprint)
+        process, last = Process.current(), self.get(name)
+        earlier = [] if last is None else [*last.before, [last.pid, last.started]]
+        before = [[pid, started] for pid, started in earlier if Process(pid, started).is_alive()]
+        record = Record(process.pid, process.started, fingerprint, before=before)
         self._write(name, record)
         return record
 
