@@ -194,7 +194,7 @@ async def no_such_model(client):
 async def refused(client):
     for name, *args in REFUSED:
         error = await failure(getattr(client, name), *args)
-        assert error.startswith("[403]") and " is refused: here clients can ask for " in error, (name, error)
+        assert error.startswith("[403]") and " is refused: clients can ask for " in error, (name, error)
     given = tritonclient.http.InferInput("image", [1, 3, 64, 64], "FP32")
     given.set_shared_memory("region", IMAGE.nbytes)
     error = await failure(client.infer, "conscientious-seashell", [given])
@@ -281,7 +281,7 @@ async def refused_async(client):
         # It cannot send an empty body.
         if name.startswith("get_") and hasattr(client, name) and name != "get_model_repository_index":
             error = await failure(getattr(client, name), *args)
-            assert " is refused: here clients can ask for " in error, (name, error)
+            assert " is refused: clients can ask for " in error, (name, error)
 
 
 async def main():

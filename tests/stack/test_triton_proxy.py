@@ -152,7 +152,7 @@ def test_everything_else_is_refused_with_a_reason(stack: Stack, method: str, pat
     status, body = ask(stack, method, path, b"{}" if method == "POST" else b"")
     assert status == 403, body
     error = json.loads(body)["error"]
-    assert error.startswith(f"{method} /") and "is refused: here clients can ask for the health" in error
+    assert error.startswith(f"{method} /") and "is refused: clients can ask for the health" in error
     assert "Spell the path plainly" in error
 
 

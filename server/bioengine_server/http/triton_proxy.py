@@ -221,7 +221,7 @@ def _allowed(request: Request) -> tuple[str, str, str, str]:
             return kind, groups.get("model") or "", groups.get("version") or "", path
     raise Forbidden(
         f"{request.method} {raw[:100]}",
-        "allowed are the health of the server and of models, for metadata and configuration of models, and infer. "
+        "clients can ask for the health of the server and of models, for metadata and configuration of models, and infer. "
         "Spell the path plainly, such as /triton/v2/models/affable-shark/infer.",
     )
 
