@@ -30,7 +30,7 @@ def test_tutorial(stack: Stack, tmp_path: Path) -> None:
     made = outputs(notebook)
     assert sum("image/png" in output.get("data", {}) for output in made) == 3
     printed = "".join("".join(output["text"]) for output in made if output["output_type"] == "stream")
-    assert "input  image bcyx" in printed and "False\n" in printed and "{'state': 'running'}" in printed
+    assert "input  image bcyx" in printed and "False\n" in printed and "{'state': 'running', 'task_id': '" in printed
     (dice,) = re.findall(r"Dice coefficient of (0\.\d+)", printed)
     assert float(dice) > 0.9
 

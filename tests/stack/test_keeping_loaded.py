@@ -61,13 +61,13 @@ def turns(packages: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Ite
 
 
 @pytest.mark.extended
-@pytest.mark.parametrize("turns", [(4, {"BIOENGINE_MEMORY_LIMIT": "600MB", "BIOENGINE_PRELOAD": "seashell-0"})], indirect=True)
+@pytest.mark.parametrize("turns", [(6, {"BIOENGINE_MEMORY_LIMIT": "500MB", "BIOENGINE_PRELOAD": "seashell-0"})], indirect=True)
 def test_models_in_turn_under_a_limit_for_few(turns: Turns) -> None:
     wait_for(lambda: "seashell-0" in turns.loaded(), 30, "the one that is always kept")
     for _ in range(2):
-        for id in ids(4):
+        for id in ids(6):
             turns.run(id)
-            assert {"seashell-0", id} <= set(turns.loaded()) and len(turns.loaded()) < 4
+            assert {"seashell-0", id} <= set(turns.loaded()) and len(turns.loaded()) < 6
             assert len(turns._stack.models()) == len(turns.loaded()), "each of the others has no process any more"
 
 
@@ -89,7 +89,7 @@ def test_a_model_for_which_there_is_no_room_is_not_loaded(turns: Turns) -> None:
 
 
 @pytest.mark.extended
-@pytest.mark.parametrize("turns", [(40, {"BIOENGINE_MEMORY_LIMIT": "1GB"})], indirect=True)
+@pytest.mark.parametrize("turns", [(40, {"BIOENGINE_MEMORY_LIMIT": "620MB"})], indirect=True)
 def test_forty_models_three_times_under_a_limit_for_five(turns: Turns) -> None:
     """All answers right; memory and shared memory flat from the second round on."""
     rounds = []
