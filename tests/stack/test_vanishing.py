@@ -15,10 +15,15 @@ from bioengine_contract import message
 
 from tests.stack.harness import RUNNER, Stack, snail, wait_for
 from tests.stack.raw import RawClient
+from tests.stack.vanishing import WARM_UP, Footprint, vanish_all
 
 pytestmark = pytest.mark.extended
 
 ONE_HOUR = 3600
+VANISHING = 300
+KEPT = 40e6
+"""Bytes that the server may hold more after them: each of them sent 2 MB, and was half a megabyte of objects."""
+BACK_AFTER = 75  # seconds; memory is kept for the next image for up to a minute
 
 
 @pytest.fixture
@@ -74,3 +79,17 @@ def test_runs_of_vanished_clients_are_not_run(one_at_a_time: Stack) -> None:
     assert positions[0] == 4 and positions == sorted(positions, reverse=True), told
     assert [event["state"] for event in told[-3:]] == ["queued", "loading", "running"], "the run that nobody wants is ended"
     wait_for(lambda: one_at_a_time.log.count("disconnected, and its request was ended") == 4, 5, "each of them is in the log")
+
+
+@pytest.mark.extended
+def test_nothing_is_kept_of_hundreds_that_vanish(own_home: Path) -> None:
+    """`python -m tests.stack.vanishing 5000` does it with more, and shows what there is in between."""
+    with Stack(own_home) as stack:
+        vanish_all(stack, range(WARM_UP))
+        time.sleep(BACK_AFTER)
+        before = Footprint.of(stack)
+        vanish_all(stack, range(WARM_UP, WARM_UP + VANISHING))
+        seconds = wait_for(lambda: Footprint.of(stack).memory < before.memory + KEPT, BACK_AFTER, "memory back")
+        after = Footprint.of(stack)
+        print(f"before: {before}; {seconds:.0f} s after {VANISHING} more: {after}")
+        assert after.descriptors <= before.descriptors + 10 and after.threads <= before.threads + 4

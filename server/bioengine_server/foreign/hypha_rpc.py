@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import hypha_rpc.rpc
+import hypha_rpc.utils
 import hypha_rpc.websocket_client
 
 from bioengine_server.library import require
@@ -16,6 +17,10 @@ _RPC = hypha_rpc.rpc.RPC
 VERSION = "0.21.47"
 PARTS = {
     "index_object": (hypha_rpc.rpc.index_object, "cdd2f88a4504"),
+    "munchify": (hypha_rpc.utils.munchify, "8452ebc92e41"),
+    "unmunchify": (hypha_rpc.utils.unmunchify, "f24c56a5a181"),
+    "ObjectProxy": (hypha_rpc.utils.ObjectProxy, "52f696f8cf6d"),
+    "Timer": (hypha_rpc.rpc.Timer, "6f63dd63cda2"),
     "RPC.__init__": (_RPC.__init__, "421d3412c053"),
     "RPC._on_message": (_RPC._on_message, "37e9bd53cdbb"),
     "RPC._handle_method": (_RPC._handle_method, "3ffcc9610cde"),
@@ -34,6 +39,7 @@ PARTS = {
     "RPC._annotate_service_methods": (_RPC._annotate_service_methods, "383c9b875ac3"),
     "RPC.add_service": (_RPC.add_service, "75c1ea665a19"),
     "RPC._decode": (_RPC._decode, "8fa03609b34d"),
+    "RPC._encode_callback": (_RPC._encode_callback, "cdf20c5316d1"),
     "RemoteFunction.__call__": (hypha_rpc.rpc.RemoteFunction.__call__, "309ba2acb246"),
 }
 
@@ -53,6 +59,25 @@ def use_lookup(find: Callable[..., Any]) -> None:
     hypha_rpc.rpc.index_object = find
 
 
+def mend_timers() -> None:
+    """Do not start the timer of a call that has been answered already.
+
+    Within one process, the answer arrives before the library notices that the call was sent. The library then started the timer,
+    and nothing stopped it: for the whole timeout it kept the answer and the endpoint, with everything in it, in memory.
+    """
+    hypha_rpc.rpc.Timer = _Timer  # type: ignore[misc]
+
+
+def mend_maps() -> None:
+    """Convert the maps of messages without a reference cycle.
+
+    The library does it with nested functions that call each other. Together they are a cycle, which kept every image in memory
+    until Python's garbage collector ran.
+    """
+    hypha_rpc.utils.munchify = lambda value, factory: _converted(value, factory, {})
+    hypha_rpc.utils.unmunchify = lambda value: _converted(value, dict, {})
+
+
 def use_traceback_format(format: Callable[[str], str]) -> None:
     """Make the text that is sent for an error with `format`, from its formatted traceback."""
     hypha_rpc.rpc.format_traceback = format
@@ -66,6 +91,58 @@ def format_traceback(traceback: str) -> str:
 def event_bus_of(connection: Any) -> Any:
     """Hypha's own event bus, if the connection is within Hypha's process; otherwise None."""
     return getattr(connection, "_event_bus", None)
+
+
+def _converted(value: Any, new_map: Callable[[], Any], seen: dict[int, Any]) -> Any:
+    """A copy of maps, lists and tuples, with maps of another class.
+
+    Args:
+        value: what to copy.
+        new_map: makes an empty map of that class.
+        seen: the copies so far, by the `id` of the original.
+    """
+    if id(value) in seen:
+        return seen[id(value)]
+    if isinstance(value, Mapping):
+        copy = seen[id(value)] = new_map()
+        # Not with its own `keys`: in the library's maps, an item of that name hides it.
+        keys = dict.keys(value) if isinstance(value, dict) else value.keys()
+        copy.update([(key, _converted(value[key], new_map, seen)) for key in keys])
+        return copy
+    if isinstance(value, list):
+        copy = seen[id(value)] = type(value)()
+        copy.extend([_converted(item, new_map, seen) for item in value])
+        return copy
+    if isinstance(value, tuple):
+        return getattr(value, "_make", type(value))([_converted(item, new_map, seen) for item in value])
+    return value
+
+
+class _Timer(hypha_rpc.rpc.Timer):
+    """The timer of a call, which cannot be started once it was cleared."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._is_cleared = False
+        # From the beginning: the library clears only timers that have started, and an early answer must clear this one.
+        self.started = True
+
+    def start(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._stop()
+        if not self._is_cleared:
+            self._task = asyncio.ensure_future(self._job())
+
+    def clear(self) -> None:
+        self._is_cleared, self.started = True, False
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
 
 
 class End(hypha_rpc.rpc.RPC):

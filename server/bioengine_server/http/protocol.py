@@ -260,6 +260,10 @@ class _LimitedWebSocket(uvicorn.WebSocketsSansIOProtocol):
         self._deadline.cancel()
         self.open_connections.close(self.transport)
         super().connection_lost(exc)
+        # The parser holds the last frame, which may be an image, and is in a reference cycle with its connection: without this,
+        # the frame would stay in memory until the garbage collector runs.
+        self.conn.parser.close()
+        self.conn.reader.discard()
 
     async def send(self, message: Any) -> None:
         await super().send(message)

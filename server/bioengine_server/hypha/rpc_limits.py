@@ -39,6 +39,8 @@ def use_limited_rpc(limit_of: Callable[[Caller], SizeLimit]) -> type:
     """
     hypha_rpc.check()
     hypha_rpc.use_lookup(function_names.find)
+    hypha_rpc.mend_timers()
+    hypha_rpc.mend_maps()
     limited = type("LimitedRPC", (LimitedRPC,), {"limit_of": staticmethod(limit_of)})
     hypha_rpc.use_end(limited)
     return limited

@@ -180,7 +180,9 @@ class TritonApi:
             return await call
         except InferenceServerException as error:
             status = error.status() or ""
-            raise TritonError(error.message() or "", int(status) if status.isdecimal() else 500) from error
+            # Without its traceback: a frame of the library in it has the error in a variable. This reference cycle would keep the
+            # request's tensors in memory until the garbage collector runs.
+            raise TritonError(error.message() or "", int(status) if status.isdecimal() else 500) from error.with_traceback(None)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise TritonUnavailable(type(error).__name__) from error
 
