@@ -71,6 +71,9 @@ class TritonWorker:
             await asyncio.sleep(interval)
             interval = min(interval * 1.2, _LAST_LOOK)
             process = await self._process({"operation": "process", "name": name})
+        if process.state == "none":
+            # Another Triton, which has no such model: not the model's failure, and the load can be repeated at once.
+            raise TritonUnavailable("it was started again while the model was being loaded")
         if process.state == "failed":
             with contextlib.suppress(RequestError, TritonUnavailable):
                 await self.unload(name)  # its process holds what it has opened

@@ -20,7 +20,7 @@ from bioengine_server.access.caller import Caller
 from bioengine_server.dispatch.jobs import Job
 from bioengine_server.dispatch.progress import Progress
 from bioengine_server.settings import Settings
-from bioengine_server.triton.errors import TritonError
+from bioengine_server.triton.errors import TritonError, TritonUnavailable
 from bioengine_server.workers.triton_worker import TritonWorker
 
 from tests.unit.server.test_dispatcher import store
@@ -67,3 +67,18 @@ async def test_a_failed_run_keeps_no_images(tmp_path: Path, text: str, status: i
         assert kept() is None
     finally:
         gc.enable()
+
+
+async def test_a_load_that_a_restart_of_triton_ends_is_no_failure_of_the_model(tmp_path: Path) -> None:
+    """It would be remembered, and answered for ten seconds to everybody who wants the model."""
+    store(tmp_path, "shark")
+    runner: Any = FakeRunner("", 500)
+    states = iter(["opening", "none"])
+
+    async def ask(_: dict[str, Any]) -> dict[str, Any]:
+        return ModelProcess(state=next(states)).model_dump()  # type: ignore[arg-type]
+
+    runner.ask = ask
+    worker = TritonWorker(runner, SharedTensors(tmp_path / "shared"), is_local=False)
+    with pytest.raises(TritonUnavailable, match="started again"):
+        await worker.load(triton_model(resolve(Settings(home=tmp_path, offline=True).store, "shark")))
