@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from bioengine_contract.version import VERSION
 
-from bioengine_server.commands import bench, doctor, images, models, operations, server, setup, tokens
+from bioengine_server.commands import bench, doctor, images, models, operations, server, setup, soak, tokens
 from bioengine_server.commands.shared import fail, load_settings
 from bioengine_server.environments import environment
 
@@ -24,6 +24,7 @@ app.command()(server.up)
 app.command()(images.demo)
 app.command()(images.run)
 app.command()(bench.bench)
+app.command()(soak.soak)
 app.command()(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.command()(operations.status)

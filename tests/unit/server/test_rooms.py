@@ -46,6 +46,7 @@ ABOVE_ALL = (
     "snippet",
     "commands",
     "bench",
+    "soak",
     "demo",
     "doctor",
     "cli",
