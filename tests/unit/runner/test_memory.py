@@ -39,6 +39,17 @@ def test_a_large_image_stays_within_the_bound_and_its_memory_is_back_within_a_mi
     assert found["after"] < found["at_rest"] + 50 * _MB
 
 
+def test_memory_that_runs_out_leads_to_smaller_tiles_which_are_remembered() -> None:
+    """With what ONNX Runtime really says on the CPU."""
+    package = ROOT / "server" / "bioengine_server" / "packages" / "drawn-nuclei"
+    command = [sys.executable, "-m", "tests.unit.runner.tight_memory", str(package), "1024", str(175 * _MB)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["outputs"] == [[1, 2, 1024, 1024]] * 2
+    first, second = found["failed"]
+    assert first > 0 and second == 0
+
+
 @pytest.mark.parametrize(
     "text",
     [
