@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bioengine_server.errors import StackError
+from bioengine_server.settings import Settings
+from bioengine_server.soak import run
 from bioengine_server.soak.caller import NO_ANSWER, Outcome
 from bioengine_server.soak.kills import KINDS, Kill
 from bioengine_server.soak.plan import BAD, BAD_FOR_TRITON, CALLERS, IMAGES, Action, Plan
@@ -139,3 +142,9 @@ def test_an_answer_is_compared_and_an_error_told_by_its_code(tmp_path: Path) -> 
     assert done(Refused(400, b'{"error": "No.", "code": "bad_tile"}')) == "bad_tile"
     assert done(Refused(502, b"<html>")) == "HTTP 502"
     assert done(ValueError("no")) == "raised"
+
+
+def test_without_the_client_libraries_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "build_environments", lambda *names: False)
+    with pytest.raises(StackError, match="client libraries"):
+        run.run_soak(Settings(), 1, 1, tell=lambda _: None)
