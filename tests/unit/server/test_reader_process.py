@@ -78,7 +78,7 @@ def test_an_answer_has_the_result_or_one_reason(monkeypatch: pytest.MonkeyPatch,
 def test_an_answer_without_bounds_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader_process, "_MAX_ANSWER", 100)
     assert answer(monkeypatch, "x" * 80) == {"result": "x" * 80}
-    assert answer(monkeypatch, "x" * 100) == {"unreadable": "what it says is too much"}
+    assert answer(monkeypatch, "x" * 100) == {"unreadable": "its content is too large"}
 
 
 def test_content_that_is_no_description_is_said_to_be_none() -> None:
