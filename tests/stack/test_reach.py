@@ -58,7 +58,7 @@ def test_what_a_client_may_list_is_there(alice: Any, bob: Any) -> None:
     for query in ("public", "*", {"workspace": "*"}):
         assert any(service["id"] == "public/bioengine:triton-client" for service in bob.list_services(query))
     assert {"hers", "private"} <= {service["id"].split(":")[-1] for service in alice.list_services()}
-    with pytest.raises(Exception, match="Services are listed of your own workspace and of 'public'"):
+    with pytest.raises(Exception, match="You can list the services of your own workspace and of 'public'"):
         bob.list_services(alice.config["workspace"])
 
 
