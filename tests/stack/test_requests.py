@@ -320,7 +320,7 @@ def test_a_list_adds_the_batch_axis_of_a_model_whose_channels_come_last(client: 
 def test_the_hint_for_a_stack_works(client: Client, shape: tuple[int, ...], more: dict[str, Any]) -> None:
     given = image(10, *shape)
     error = error_of(client, "square-root", [given], **more)
-    advice = re.search(r'(?:Send (image.*?) with|Say) axes="(\w+)"', error)
+    advice = re.search(r'(?:Send (image.*?) with|Give) axes="(\w+)"', error)
     assert advice is not None, error
     sent = eval(advice[1], {"image": given}) if advice[1] else given
     (got,) = outputs(client, "square-root", [sent], axes=advice[2])
