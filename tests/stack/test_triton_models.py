@@ -33,7 +33,7 @@ def test_broken_ones_leave_the_others_alone(own_home: Path, packages: Path) -> N
         log = (stack.settings.node_folder / "triton.log").read_text()
         for line in (
             "without-config. It has no config.pbtxt",
-            "no name!. Expected letters",
+            "no name!. Use letters",
             "old-otter. The store has",
             "this one is broken",
         ):

@@ -51,7 +51,7 @@ _LOOKS_APART = 30.0  # seconds
 
 # Failures of the server's, not of a model: over as soon as its admin has mended it, or others need less.
 _NOT_OF_MODEL = (EnvironmentGone.code, RunDirUnusable.code, NoRoom.code, ModelTooLarge.code)
-_PERHAPS_OF_WORKER = (ModelNotLoaded.code, TritonUnavailable.code, NoAnswer.code)
+_PERHAPS_OF_WORKER = (ModelNotLoaded.code, NoAnswer.code)
 
 
 class LoadedModels:
