@@ -86,7 +86,7 @@ BAD = [
 
 BAD_FOR_TRITON = [
     _bad("no such model", "model_not_found", model="no-such-model"),
-    _bad("an input of another name", "bad_inference", input="picture"),
+    _bad("an input of another name", "inference_failed", input="picture"),
     _bad("too many channels", "wrong_size", inputs=(_TWO_CHANNELS,)),
     _bad("a tensor that is cut", "bad_inference", claimed_size=1 << 20),
 ]

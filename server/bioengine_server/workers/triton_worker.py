@@ -53,7 +53,7 @@ class TritonWorker:
         self._loads = asyncio.Semaphore(_LOADS)
 
     async def load(self, model: TritonModel) -> Opened:
-        id, name, limit = model.manifest.id, model.name, self._api.run_timeout
+        id, name = model.manifest.id, model.name
         request = Load(
             package=str(model.package.key),
             name=name,
@@ -61,16 +61,11 @@ class TritonWorker:
             fingerprint=model.package.fingerprint,
             card=model.card,
         )
-        async with self._loads:
-            process = await self._process(request.model_dump())
-        deadline, interval = time.monotonic() + limit, _FIRST_LOOK
-        while process.state == "opening":
-            if time.monotonic() > deadline:
-                await self.end(name)
-                raise ModelNotLoaded(id, f"it was not open after {limit:g} s")
-            await asyncio.sleep(interval)
-            interval = min(interval * 1.2, _LAST_LOOK)
-            process = await self._process({"operation": "process", "name": name})
+        process = await self._opened(request, model)
+        if process.state == "ended":
+            # Perhaps by no fault of its own: whoever kills processes meets some that are just being opened.
+            logger.warning("%s: %s while it was being opened, trying once more", name, process.reason)
+            process = await self._opened(request, model)
         if process.state == "none":
             # Another Triton, which has no such model: not the model's failure, and the load can be repeated at once.
             raise TritonUnavailable("it was started again while the model was being loaded")
@@ -80,6 +75,21 @@ class TritonWorker:
         process.raise_unless_open(id)
         known = Process(process.pid, process.started) if self._is_local else None
         return Opened(process.weight_format, process.device, known, Memory.of(process))
+
+    async def _opened(self, request: Load, model: TritonModel) -> ModelProcess:
+        """The process of a model when it has opened its package, or cannot. Raises ModelNotLoaded where that takes too long."""
+        limit, interval = self._api.run_timeout, _FIRST_LOOK
+        async with self._loads:
+            process = await self._process(request.model_dump())
+        deadline = time.monotonic() + limit
+        while process.state == "opening":
+            if time.monotonic() > deadline:
+                await self.end(model.name)
+                raise ModelNotLoaded(model.manifest.id, f"it was not open after {limit:g} s")
+            await asyncio.sleep(interval)
+            interval = min(interval * 1.2, _LAST_LOOK)
+            process = await self._process({"operation": "process", "name": model.name})
+        return process
 
     def lives(self, opened: Opened) -> bool:
         return opened.process is None or opened.process.is_alive()

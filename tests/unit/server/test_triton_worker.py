@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bioengine_contract.errors import RequestError
+from bioengine_contract.model_errors import ModelNotLoaded
 from bioengine_contract.operations import ModelProcess
 from bioengine_contract.shared_tensors import SharedTensors
 from bioengine_contract.store import resolve
@@ -82,3 +83,26 @@ async def test_a_load_that_a_restart_of_triton_ends_is_no_failure_of_the_model(t
     worker = TritonWorker(runner, SharedTensors(tmp_path / "shared"), is_local=False)
     with pytest.raises(TritonUnavailable, match="started again"):
         await worker.load(triton_model(resolve(Settings(home=tmp_path, offline=True).store, "shark")))
+
+
+@pytest.mark.parametrize(("deaths", "is_loaded"), [(1, True), (2, False)])
+async def test_a_process_that_is_killed_while_it_opens_gets_a_second_chance(tmp_path: Path, deaths: int, is_loaded: bool) -> None:
+    store(tmp_path, "shark")
+    killed = ModelProcess(state="ended", reason="its process was killed")
+    answers = [killed] * deaths + [ModelProcess(state="open", weight_format="onnx", device="cpu")]
+    asked: list[str] = []
+
+    async def ask(operation: dict[str, Any]) -> dict[str, Any]:
+        asked.append(operation["operation"])
+        return answers.pop(0).model_dump()
+
+    runner: Any = FakeRunner("", 400)
+    runner.ask = ask
+    worker = TritonWorker(runner, SharedTensors(None), is_local=False)
+    model = triton_model(resolve(tmp_path / "models", "shark"))
+    if is_loaded:
+        assert (await worker.load(model)).weight_format == "onnx"
+    else:
+        with pytest.raises(ModelNotLoaded, match="its process was killed"):
+            await worker.load(model)
+    assert asked == ["load", "load"]
