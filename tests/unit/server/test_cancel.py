@@ -26,7 +26,7 @@ async def started(dispatcher: Dispatcher, worker: FakeWorker, **by: Any) -> tupl
     await run(dispatcher)
     worker.gate = asyncio.Event()
     task = asyncio.create_task(run(dispatcher, by=call(**by)))
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.2)
     (job,) = dispatcher.jobs
     assert job.state == "running" and job.works_on == "shark"
     return task, job
@@ -36,7 +36,7 @@ async def test_what_waits_is_not_run(make: Make) -> None:
     dispatcher, worker = make(model_concurrency=1)
     first, _ = await started(dispatcher, worker)
     second = asyncio.create_task(run(dispatcher))
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.2)
     _, job = dispatcher.jobs
     assert (job.state, job.details["position"]) == ("queued", 1) and job.details["estimate"] >= 0
     dispatcher.jobs.cancel(job.task_id, "its caller")
@@ -131,7 +131,7 @@ async def test_of_several_that_a_process_dies_with_one_is_to_blame(make: Make) -
     dispatcher, worker = make()
     first, _ = await started(dispatcher, worker)
     second, third = (asyncio.create_task(run(dispatcher)) for _ in range(2))
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.2)
     died, gate = ModelGone("its process crashed"), worker.gate
     worker.failures, worker.gate = [died, died, died, died], None
     assert gate is not None

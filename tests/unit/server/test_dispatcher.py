@@ -324,11 +324,11 @@ async def test_a_model_takes_its_turns_only_and_the_others_go_on(make: Make) -> 
     await run(dispatcher), await run(dispatcher, "otter")
     worker.gate = asyncio.Event()
     stuck = [asyncio.create_task(run(dispatcher, by=call(f"token {number}"))) for number in range(12)]
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.3)
     assert worker.at_once == 2
     assert sum(task.done() for task in stuck) == 2, "half of the queue is the most for one model"
     other = asyncio.create_task(run(dispatcher, "otter"))
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.3)
     assert worker.at_once == 3
     worker.gate.set()
     results = await asyncio.gather(*stuck, other)
