@@ -60,9 +60,9 @@ async def test_a_model_at_work_is_not_unloaded_and_the_next_waits_for_it(make: M
     await run(dispatcher, IDS[0])
     worker.gate = asyncio.Event()
     busy = asyncio.create_task(run(dispatcher, IDS[0]))
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.2)
     waiting = asyncio.create_task(run(dispatcher, IDS[1]))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.3)
     assert worker.unloaded == [] and not waiting.done()
     worker.gate.set()
     assert (await busy)["success"] and (await waiting)["success"] and worker.unloaded == [IDS[0]]
@@ -78,15 +78,15 @@ async def test_a_model_for_which_there_can_be_no_room_is_refused_before_it_is_lo
 async def test_kept_models_stay_and_are_loaded_again(make: Make) -> None:
     dispatcher, worker = make(memory_limit=2 * GB, preload=f"{IDS[0]}, no-such-model", keep_loaded=0)
     upkeep = asyncio.create_task(dispatcher.upkeep.run(0.01))
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.5)
     assert loaded(dispatcher) == [IDS[0]]
     for id in IDS[1:4]:
         assert (await run(dispatcher, id))["success"]
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.5)
     assert loaded(dispatcher) == [IDS[0]] and IDS[0] not in worker.unloaded, "the others at once, by BIOENGINE_KEEP_LOADED"
     worker.processes = {IDS[0]: ModelProcess(state="ended")}
     dispatcher.loaded.learn(await worker.report())
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.5)
     assert loaded(dispatcher) == [IDS[0]] and worker.loads.count(IDS[0]) == 2
     upkeep.cancel()
 
@@ -148,13 +148,13 @@ async def test_where_loads_fail_the_probes_model_is_loaded_anew(make: Make) -> N
 async def test_a_model_that_cannot_be_loaded_is_tried_again_ever_later(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     from bioengine_server.dispatch import loaded as module
 
-    monkeypatch.setattr(module, "FAILURE_REMEMBERED", 0.05)
+    monkeypatch.setattr(module, "FAILURE_REMEMBERED", 0.5)
     dispatcher, worker = make()
     worker.load_failures = [ModelNotLoaded(IDS[0], "it is broken") for _ in range(2)]
     assert not (await run(dispatcher, IDS[0]))["success"]
-    await asyncio.sleep(0.06)
+    await asyncio.sleep(0.6)
     assert not (await run(dispatcher, IDS[0]))["success"]
-    await asyncio.sleep(0.06)
+    await asyncio.sleep(0.6)
     assert "it is broken" in (await run(dispatcher, IDS[0]))["error"] and len(worker.loads) == 2
-    await asyncio.sleep(0.06)
+    await asyncio.sleep(0.6)
     assert (await run(dispatcher, IDS[0]))["success"] and len(worker.loads) == 3

@@ -79,10 +79,10 @@ async def test_a_busy_model_is_loaded_on_another_card_too(dispatcher: Dispatcher
     await run(dispatcher)
     worker.gate = asyncio.Event()
     running = [asyncio.create_task(run(dispatcher)) for _ in range(3)]
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.3)
     assert worker.loads == ["shark--gpu1", "shark--gpu0"]
     running.append(asyncio.create_task(run(dispatcher)))
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.2)
     worker.gate.set()
     devices = [result["device"] for result in await asyncio.gather(*running)]
     assert devices == ["cuda:1"] * 3 + ["cuda:0"]
