@@ -19,6 +19,14 @@ _ECHO = "bench-echo"
 _SEEDS = itertools.count()
 
 
+def client_process(command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+    """Start a program that takes requests on its stdin and answers on its stdout, a line each."""
+    # Not of our process group, so that Ctrl-C reaches us alone; it ends when its stdin does.
+    return subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
 class Client:
     """One client in a process of its own; open it as a context."""
 
@@ -37,15 +45,7 @@ class Client:
         """ms that its process worked in its last run."""
 
     def __enter__(self) -> Client:
-        # Not of our process group, so that Ctrl-C reaches us alone; it ends when its stdin does.
-        self._process = subprocess.Popen(
-            self._command,
-            env=self._environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        self._process = client_process(self._command, self._environment)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

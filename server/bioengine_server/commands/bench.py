@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 
-from bioengine_server.commands.shared import console, fail, load_settings, told
+from bioengine_server.commands.shared import console, load_settings, told, write_figures
 
 _TABLE_WIDTH = 120
 
@@ -28,7 +28,7 @@ def bench(
     """
     from bioengine_server.bench.report import as_json, cpu_table, summary, table
     from bioengine_server.bench.run import run_bench
-    from bioengine_server.output_file import check_outputs, output_file
+    from bioengine_server.output_file import check_outputs
 
     with told():
         check_outputs([json] if json else [], overwrite)
@@ -38,9 +38,5 @@ def bench(
     Console(width=max(console.width, _TABLE_WIDTH)).print(table(measurements), "", cpu_table(measurements), "", sep="\n")
     console.print(summary(measurements), markup=False)
     if json is not None:
-        try:
-            with told(), output_file(json, overwrite) as file:
-                file.write(as_json(measurements).encode())
-        except OSError as error:
-            fail(f"{json} could not be written: {error.strerror or error}. The figures are above.")
+        write_figures(json, as_json(measurements), overwrite)
     raise typer.Exit(1 if any(item.exceeded for item in measurements) else 0)

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bioengine_server.log_format import formatter
+from bioengine_server.output_file import output_file
 from bioengine_server.settings import Settings
 from bioengine_server.settings_files import FileSettings, read_settings_files
 from bioengine_server.settings_names import PREFIX, TOKEN, remarks
@@ -111,3 +112,12 @@ def fail(text: str) -> NoReturn:
     lines = [shown(line, 2000) for line in text.split("\n")]  # it may contain text from a package
     print("bioengine: " + "\n".join(lines), file=sys.stderr)
     raise SystemExit(1)
+
+
+def write_figures(file: Path, text: str, overwrite: bool) -> None:
+    """Write what was measured to a file that the user named. If that fails, the console still has the figures."""
+    try:
+        with told(), output_file(file, overwrite) as opened:
+            opened.write(text.encode())
+    except OSError as error:
+        fail(f"{file} could not be written: {error.strerror or error}. The figures are above.")

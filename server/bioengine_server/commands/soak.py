@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 
-from bioengine_server.commands.shared import console, fail, load_settings, told
+from bioengine_server.commands.shared import console, load_settings, told, write_figures
 
 _TABLE_WIDTH = 140
 
@@ -24,7 +24,7 @@ def soak(
 
     Ends with status 1 if an answer was wrong or missing, a kill took longer than 10 s to heal, or memory kept growing.
     """
-    from bioengine_server.output_file import check_outputs, output_file
+    from bioengine_server.output_file import check_outputs
     from bioengine_server.soak.plot import plot as drawn
     from bioengine_server.soak.report import as_json, kills_table, outcomes_table, series_table, summary
     from bioengine_server.soak.run import run_soak
@@ -38,9 +38,5 @@ def soak(
     wide.print(*summary(tally), sep="\n", markup=False)
     for file, text in ((json, as_json), (plot, drawn)):
         if file is not None:
-            try:
-                with told(), output_file(file, overwrite) as opened:
-                    opened.write(text(tally).encode())
-            except OSError as error:
-                fail(f"{file} could not be written: {error.strerror or error}. The figures are above.")
+            write_figures(file, text(tally), overwrite)
     raise typer.Exit(1 if tally.problems else 0)

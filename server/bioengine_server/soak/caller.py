@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from bioengine_server.bench.client import client_process
 from bioengine_server.bench.stack import CLIENT_ENVIRONMENTS
 from bioengine_server.soak import program
 from bioengine_server.soak.plan import Action
@@ -84,13 +85,5 @@ class Caller:
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None or self._process.poll() is not None:
             self.close()
-            # Not of our process group, so that Ctrl-C reaches us alone; it ends when its stdin does.
-            self._process = subprocess.Popen(
-                self._command,
-                env=self._environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
+            self._process = client_process(self._command, self._environment)
         return self._process
