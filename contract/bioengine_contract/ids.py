@@ -29,6 +29,9 @@ TRITON_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
 
 TRITON_VERSION = r"[0-9]{1,18}"
 
+WORKER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
+"""The name of a worker, which is one part of the server's URLs."""
+
 _VERSION = r"v?[0-9][A-Za-z0-9._+-]{0,63}"
 _DOI_PREFIX = r"10\.[0-9]{4,9}"
 _DOI = rf"{_DOI_PREFIX}/{NAME}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -39,7 +40,7 @@ class TritonModel:
     @property
     def base_name(self) -> str:
         """Its name, whichever card it is on."""
-        return self.name if self.card is None else self.name.removesuffix(name_on_card("", self.card))
+        return self.name if self.card is None else base_name(self.name)
 
     @property
     def manifest(self) -> Manifest:
@@ -49,6 +50,11 @@ class TritonModel:
 def name_on_card(name: str, card: int) -> str:
     """The name of a Triton model on one of several GPUs."""
     return f"{name}--gpu{card}"
+
+
+def base_name(name: str) -> str:
+    """The name of a Triton model, whichever GPU it is on."""
+    return re.sub(r"--gpu\d+$", "", name)
 
 
 def triton_model(package: Package, weight_format: object = None, trusted: frozenset[str] = frozenset()) -> TritonModel:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+from bioengine_contract.ids import WORKER_NAME
 from bioengine_contract.trust import parse_trusted
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -82,6 +84,9 @@ class Settings(BaseSettings):
 
     max_package_size: int = Field(default=20 * 1024**3, ge=1024**2)
     """Largest size of a file in a download, and of a whole package, in bytes."""
+
+    store: Path = Path()
+    """Folder of the models, if it is not `models` in the home: such as one that a worker shares with its server, read-only."""
 
     run_dir: Path | None = None
     """Node-local folder for what the running stack shares, never on a network file system. Default: a folder of the
@@ -160,8 +165,8 @@ class Settings(BaseSettings):
     """Seconds between two checks of the stack's health."""
 
     triton: str = "embedded"
-    """`embedded`: start Triton too. `none`: a Hypha server alone, for registration services that connect to it. A URL
-    such as `http://triton:8000` or `unix:/path/of/the/socket`: use that Triton."""
+    """`embedded`: start Triton too. `workers`: start none; models run on workers that join (`bioengine worker`). A URL such as
+    `http://triton:8000` or `unix:/path/of/the/socket`: use that Triton."""
 
     triton_secret: SecretStr | None = None
     """Secret of a Triton that is not embedded (at least 32 characters); the embedded one gets a new one at each start."""
@@ -172,6 +177,22 @@ class Settings(BaseSettings):
     triton_port: int | None = None
     """HTTP port of the embedded Triton, on loopback, where other users of the machine reach it. Default: none, it listens on a
     Unix socket that they cannot open."""
+
+    server_url: str = ""
+    """Of a worker: the URL of the server that it works for, such as https://bioengine.lab."""
+
+    worker_token_file: Path | None = None
+    """File with the token with which workers join. Of a worker: what `bioengine token create NAME --worker` has printed. Of a
+    server: a secret of at least 32 characters that its workers have as well, accepted beside such tokens."""
+
+    worker_name: str = ""
+    """Of a worker: the name by which its server knows it. Empty: the machine's, in a Slurm job with the job's number."""
+
+    worker_wait: Duration = 120.0
+    """How long a request waits for a worker where none is there: seconds, or with a unit, such as `2m`."""
+
+    places: int = Field(default=4, ge=1, le=256)
+    """Of a worker: requests that run on it at the same time before others go to another worker."""
 
     confine: Literal["auto", "require", "off"] = "auto"
     """Whether Triton and its models are kept from the rest of the machine by Landlock and seccomp. `auto`: as far as the kernel
@@ -191,10 +212,16 @@ class Settings(BaseSettings):
         texts = {name for name, field in cls.model_fields.items() if field.annotation is str}
         return {name: value for name, value in values.items() if value != "" or name in texts}
 
-    @field_validator("home", "run_dir", "shared_tensors", "environments", "triton_secret_file")
+    @field_validator("home", "store", "run_dir", "shared_tensors", "environments", "triton_secret_file", "worker_token_file")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
-        return None if path is None else Path(os.path.abspath(path.expanduser()))
+        return path if path in (None, Path()) else Path(os.path.abspath(path.expanduser()))
+
+    @model_validator(mode="after")
+    def _with_store(self) -> Self:
+        if self.store == Path():
+            self.store = self.home / "models"
+        return self
 
     @field_validator("collection_url")
     @classmethod
@@ -203,7 +230,14 @@ class Settings(BaseSettings):
             return value
         raise ValueError("expected a URL with {id} in it, such as https://collection.example/{id}/rdf.yaml")
 
-    @field_validator("public_url")
+    @field_validator("worker_name")
+    @classmethod
+    def _known_name(cls, value: str) -> str:
+        if value and not re.fullmatch(WORKER_NAME, value):
+            raise ValueError("expected letters, digits, '-', '_' and '.', at most 60, such as gpu-box-2")
+        return value
+
+    @field_validator("public_url", "server_url")
     @classmethod
     def _known_url(cls, value: str) -> str:
         if not value or value.startswith(("http://", "https://")):
@@ -243,14 +277,16 @@ class Settings(BaseSettings):
     @field_validator("triton")
     @classmethod
     def _known_triton(cls, value: str) -> str:
-        if value in ("embedded", "none") or value.startswith(("http://", "https://", "unix:/")):
+        if value in ("embedded", "workers") or value.startswith(("http://", "https://", "unix:/")):
             return value.rstrip("/")
-        raise ValueError("expected embedded, none or a URL such as http://triton:8000 or unix:/path")
+        if value == "none":
+            raise ValueError("`none` was replaced by `workers`: models run on workers that join with `./bioengine worker`")
+        raise ValueError("expected embedded, workers or a URL such as http://triton:8000 or unix:/path")
 
     @property
     def triton_is_elsewhere(self) -> bool:
         """Whether `triton` is the URL of one that this server does not start."""
-        return self.triton not in ("embedded", "none")
+        return self.triton not in ("embedded", "workers")
 
     @functools.cached_property
     def trusted(self) -> frozenset[str]:
@@ -261,11 +297,6 @@ class Settings(BaseSettings):
     def cards(self) -> frozenset[int]:
         """The numbers of `devices`; empty: all."""
         return frozenset(int(number) for number in self.devices.split(",") if number.strip())
-
-    @property
-    def store(self) -> Path:
-        """The model store."""
-        return self.home / "models"
 
     @property
     def triton_models(self) -> Path:

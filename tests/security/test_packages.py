@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from bioengine_server.settings import Settings
-from bioengine_server.stack import install_shipped_models
 from bioengine_server.store import reader
 from bioengine_server.store.errors import BadId, NotAPackage
 from bioengine_server.store.external_data import RefusedWeights
@@ -260,7 +259,7 @@ def test_what_took_a_shipped_id_before_is_put_right_at_the_start(packages: Path,
     """A store in which a hostile package is the probe, an older version, and a name."""
     settings = Settings(home=tmp_path / "home")
     store = ModelStore(settings.store)
-    install_shipped_models(settings)
+    ModelStore(settings.store).prepare()
     before = aliases(store)
     impostor = store.import_package(packages / "old-otter", "impostor").folder
     for place in ("bioengine-probe/1.0.0", "bioengine-probe/99", "Drawn-nuclei/1.0.0"):
@@ -277,7 +276,7 @@ def test_what_took_a_shipped_id_before_is_put_right_at_the_start(packages: Path,
         "drawn-nuclei": "impostor/1.0.0",
     }
     (store.folder / "aliases.json").write_text(json.dumps({**aliases(store), **stolen}))
-    install_shipped_models(settings)
+    ModelStore(settings.store).prepare()
     found = aliases(store)
     assert {name: place for name, place in found.items() if "impostor" not in place} == before
     for package in SHIPPED_PACKAGES.iterdir():
@@ -293,10 +292,10 @@ def test_what_took_a_shipped_id_before_is_put_right_at_the_start(packages: Path,
 
 def test_a_start_with_what_is_there_reads_no_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(home=tmp_path / "home")
-    install_shipped_models(settings)
+    ModelStore(settings.store).prepare()
     monkeypatch.setattr(reader, "_ask", lambda *_, **__: pytest.fail("a description was read"))
     started = time.monotonic()
-    install_shipped_models(settings)
+    ModelStore(settings.store).prepare()
     assert time.monotonic() - started < 0.5
 
 

@@ -82,6 +82,46 @@ class UnknownToken(NoAccess):
         )
 
 
+class TokenOfWorker(NoAccess):
+    code = "token_of_worker"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This token is for workers, which join with it, and opens nothing else. Ask the server's admin for one that is for "
+            "clients (`./bioengine token create NAME`)."
+        )
+
+
+class TokenOfClient(NoAccess):
+    code = "token_of_client"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This token is for clients, and workers cannot join with it. Create one for workers on the server's machine: "
+            "`./bioengine token create NAME --worker`."
+        )
+
+
+class TokenOfRegistration(NoAccess):
+    code = "token_of_registration"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This token is for `bioengine register`, which was replaced by `bioengine worker`. Create one for workers on the "
+            "server's machine: `./bioengine token create NAME --worker`."
+        )
+
+
+class WorkerTokenNeeded(NoAccess):
+    code = "worker_token_needed"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Workers need a token. Create one on the server's machine (`./bioengine token create NAME --worker > worker.token`), "
+            "and give the file to the worker with --token-file."
+        )
+
+
 class TokensUnreadable(StackError, NoAccess):
     code = "tokens_unreadable"
     status = 401

@@ -46,7 +46,9 @@ class Token(BaseModel):
     expires: datetime
     revoked: datetime | None = None
     registration: bool = False
-    """Whether its holder may offer `triton-client` in this server."""
+    """Whether it is of an earlier version, for a service of its own in this server: it opens nothing any more."""
+    worker: bool = False
+    """Whether it is for workers, which may do nothing else with it."""
     requests: int | None = None
     """How many requests it may have in progress at once; None for the value of the settings."""
     max_size: int | None = None
@@ -89,7 +91,12 @@ class TokenRegistry:
         return token
 
     def create(
-        self, name: str, days: float, registration: bool = False, requests: int | None = None, max_size: int | None = None
+        self,
+        name: str,
+        days: float,
+        requests: int | None = None,
+        max_size: int | None = None,
+        worker: bool = False,
     ) -> Token:
         """Record a new token. The name of one that has expired or was revoked may be used again.
 
@@ -103,7 +110,7 @@ class TokenRegistry:
             name=name,
             created=now,
             expires=now + timedelta(days=days),
-            registration=registration,
+            worker=worker,
             requests=requests,
             max_size=max_size,
         )

@@ -135,6 +135,7 @@ def bench_stack(settings: Settings) -> Iterator[BenchStack]:
         own = settings.model_copy(
             update={
                 "home": folder / "home",
+                "store": folder / "home" / "models",
                 "run_dir": folder / "run",
                 "host": "127.0.0.1",
                 "port": port,

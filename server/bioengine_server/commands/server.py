@@ -1,4 +1,4 @@
-"""`up`, `register`, `triton`: the commands that run servers."""
+"""`up`: the command that runs the server; and what has become of `register` and `triton`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,15 @@ from bioengine_server.commands.shared import (
 from bioengine_server.memory import keeping_memory
 from bioengine_server.settings import Settings
 
+_REPLACED = (
+    "`register` and `triton` were replaced by `bioengine worker`, which does the work of both. On the server's machine: "
+    "`./bioengine token create NAME --worker > worker.token`, and start it with `./bioengine up --workers-only` unless it has a "
+    "Triton of its own. On this machine: `./bioengine worker URL --token-file worker.token`."
+)
+
 TritonOption = Annotated[
-    Optional[str], typer.Option(envvar="BIOENGINE_TRITON", help="embedded, none, or the URL of another Triton. [embedded]")
+    Optional[str],
+    typer.Option(envvar="BIOENGINE_TRITON", help="embedded, workers, none, or the URL of a Triton. [embedded]"),
 ]
 
 
@@ -37,8 +44,12 @@ def up(
     access: Annotated[
         Optional[str], typer.Option(envvar="BIOENGINE_ACCESS", help="Who may run models: auto, open or token. [auto]")
     ] = None,
+    workers_only: Annotated[
+        bool, typer.Option("--workers-only", help="Without a Triton here: models run on workers that join. [--triton workers]")
+    ] = False,
 ) -> None:
     """Start the server in the foreground. Ctrl-C stops it and everything that it has started."""
+    triton = "workers" if workers_only else triton
     settings = load_settings(host=host, port=port, home=home, offline=offline, triton=triton, access=access)
     configure_logging(settings)
     from bioengine_server.access.rules import access_of
@@ -67,45 +78,19 @@ def up(
     console.print("Stopped.")
 
 
-def register(
-    server_url: Annotated[str, typer.Argument(help="URL of the Hypha server, such as http://gateway:9520.")],
-    home: HomeOption = None,
-    triton: TritonOption = None,
-) -> None:
-    """Offer a Triton on another machine in a Hypha server, from a separate process.
-
-    BIOENGINE_TOKEN is the token (`./bioengine token create NAME --registration` on the Hypha server's machine),
-    BIOENGINE_TRITON_SECRET is Triton's secret. The home has to be that of Triton: requested models are downloaded into it.
-    """
-    settings = load_settings(home=home, triton=triton)
-    configure_logging(settings)
-    from bioengine_server.stack import run_registration
-
-    token = os.environ.get("BIOENGINE_TOKEN", "")
-    if not token:
-        fail(
-            "BIOENGINE_TOKEN is not set. Create a token with `./bioengine token create NAME --registration` on the machine of "
-            "the Hypha server."
-        )
-    run(run_registration(settings, server_url.rstrip("/"), token))
+def register() -> None:
+    """Replaced by `bioengine worker`."""
+    fail(_REPLACED)
 
 
-def triton(home: HomeOption = None) -> None:
-    """Start only Triton, for a `register` command that uses the printed address. Needs BIOENGINE_TRITON_SECRET.
-
-    Triton listens on a Unix socket, or with BIOENGINE_TRITON_PORT on that port of loopback.
-    """
-    settings = load_settings(home=home)
-    configure_logging(settings)
-    warn_of_other_users(settings)
-    from bioengine_server.stack import run_triton
-
-    run(run_triton(settings, on_start=announce))
+def triton() -> None:
+    """Replaced by `bioengine worker`."""
+    fail(_REPLACED)
 
 
 def warn_of_other_users(settings: Settings) -> None:
     """Warn if other users of this machine can reach Triton's port and read its secret."""
-    if not settings.triton_port or settings.triton_is_elsewhere or settings.triton == "none":
+    if not settings.triton_port or settings.triton_is_elsewhere or settings.triton == "workers":
         return
     from bioengine_server.other_users import other_users
 

@@ -10,7 +10,7 @@ import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
 from rich.table import Table
 
-from bioengine_server.access.registry import TokenRegistry
+from bioengine_server.access.registry import Token, TokenRegistry
 from bioengine_server.commands.shared import HomeOption, console, keep_files_private, load_home_settings, told
 
 app = typer.Typer(help="Tokens, with which others may use this server.", no_args_is_help=True)
@@ -43,8 +43,8 @@ def create(
             help="Largest size of a request's inputs, such as 2GB. [BIOENGINE_TOKEN_MAX_REQUEST_SIZE]",
         ),
     ] = None,
-    registration: Annotated[
-        bool, typer.Option("--registration", help="A token for `./bioengine register`, which may offer the service.")
+    worker: Annotated[
+        bool, typer.Option("--worker", help="A token for `./bioengine worker`: workers join with it, and it opens nothing else.")
     ] = False,
     home: HomeOption = None,
 ) -> None:
@@ -56,7 +56,7 @@ def create(
     keep_files_private()
     with told():
         use_secret(home_secret(settings.home, JWT_SECRET))
-        token = TokenRegistry(settings.home).create(name, days, registration, requests, max_size)
+        token = TokenRegistry(settings.home).create(name, days, requests, max_size, worker)
         print(sign(token))
     print(f"The token '{name}' is valid until {_minute(token.expires)}. It is not shown again.", file=sys.stderr)
 
@@ -75,7 +75,7 @@ def list_tokens(home: HomeOption = None) -> None:
         size = token.max_size or settings.token_max_request_size or settings.max_request_size
         table.add_row(
             token.name,
-            "registration" if token.registration else "clients",
+            _purpose(token),
             _minute(token.created),
             _minute(token.expires),
             token.state,
@@ -91,6 +91,12 @@ def revoke(name: NameArgument, home: HomeOption = None) -> None:
     with told():
         TokenRegistry(load_home_settings(home=home).home).revoke(name)
     console.print(f"Revoked {name}. A running server no longer accepts it, and closes its connections.", markup=False)
+
+
+def _purpose(token: Token) -> str:
+    if token.worker:
+        return "workers"
+    return "nothing any more (registration)" if token.registration else "clients"
 
 
 def _minute(when: datetime) -> str:

@@ -4,6 +4,8 @@ GET    /status               what the server is doing
 GET    /requests             what is under way
 DELETE /requests/<task_id>   cancel it
 DELETE /models/<id>          unload it
+GET    /workers              the workers, and what there is to do
+DELETE /workers/<name>       drain it
 """
 
 from __future__ import annotations
@@ -39,6 +41,13 @@ def control_app(overview: Overview) -> Starlette:
         logger.info("Unloaded for %s: %s", ADMIN, ", ".join(names))
         return JSONResponse({"unloaded": names})
 
+    async def workers(_: Request) -> JSONResponse:
+        return JSONResponse(overview.workers())
+
+    async def drain(request: Request) -> JSONResponse:
+        overview.drain(request.path_params["name"])
+        return JSONResponse({})
+
     async def refuse(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, BioEngineError)
         return JSONResponse({"error": str(error), "code": error.code}, status_code=error.status)
@@ -52,5 +61,7 @@ def control_app(overview: Overview) -> Starlette:
         Route("/requests", requests),
         Route("/requests/{task_id:path}", cancel, methods=["DELETE"]),
         Route("/models/{id:path}", unload, methods=["DELETE"]),
+        Route("/workers", workers),
+        Route("/workers/{name:path}", drain, methods=["DELETE"]),
     ]
     return Starlette(routes=routes, exception_handlers={BioEngineError: refuse, Exception: fail})

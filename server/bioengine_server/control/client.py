@@ -48,6 +48,15 @@ class ControlClient:
         names: list[str] = self._ask("DELETE", f"/models/{quote(model_id)}")["unloaded"]
         return names
 
+    def workers(self) -> dict[str, Any]:
+        """The workers, and what there is to do (`Dispatcher.workers`)."""
+        workers: dict[str, Any] = self._ask("GET", "/workers")
+        return workers
+
+    def drain(self, name: str) -> None:
+        """Have a worker finish, leave and end."""
+        self._ask("DELETE", f"/workers/{quote(name, safe='')}")
+
     def _ask(self, method: str, path: str) -> Any:
         with contextlib.closing(_Connection(self._folder)) as connection:
             try:

@@ -146,7 +146,7 @@ class _Now(Collector):
             yield _gauge(f"bioengine_models_{name}_bytes", f"Memory of {where} that all models hold.", worker[key]["held"])
             yield _gauge(f"bioengine_models_{name}_limit_bytes", "What they may hold.", worker[key]["limit"])
         yield from _cards(worker["cards"])
-        events = overview.dispatcher.loaded.counts
+        events = overview.dispatcher.pool.counts
         yield _counter("bioengine_model_loads", "Models that were loaded.", events["loads"])
         yield _counter("bioengine_model_load_failures", "Loads of models that failed.", events["failed_loads"])
         yield _counter("bioengine_model_unloads", "Models that were unloaded.", events["unloads"])

@@ -22,6 +22,7 @@ from bioengine_server.dispatch.errors import NoSuchJob
 from bioengine_server.dispatch.jobs import Job
 from bioengine_server.dispatch.probe import names_probe
 from bioengine_server.settings import Settings
+from bioengine_server.workers.errors import NoSuchWorker
 
 ADMIN = "the server's admin"
 SHOWN_INPUTS = 16
@@ -82,7 +83,7 @@ class Overview:
 
     def models(self) -> list[dict[str, Any]]:
         """The loaded models, but for the server's own (`LoadedModels.status`)."""
-        models = self.dispatcher.loaded.status() if self.dispatcher else []
+        models = self.dispatcher.pool.status() if self.dispatcher else []
         return [model for model in models if not names_probe(model["name"])]
 
     def status(self) -> dict[str, Any]:
@@ -120,6 +121,16 @@ class Overview:
             for job in self.jobs
         ]
 
+    def workers(self) -> dict[str, Any]:
+        """All of `bioengine workers` (`Dispatcher.workers`)."""
+        return self.dispatcher.workers() if self.dispatcher else {"workers": [], "waiting": 0, "running": 0}
+
+    def drain(self, name: str) -> None:
+        """Have a worker finish what it has in hand, leave, and end. Raises NoSuchWorker."""
+        if self.dispatcher is None:
+            raise NoSuchWorker(name)
+        self.dispatcher.pool.drain(name)
+
     def cancel(self, task_id: str) -> None:
         """Cancel a request, whoever's it is. Raises NoSuchJob."""
         if self.dispatcher is None:
@@ -137,13 +148,13 @@ class Overview:
         models = self._loaded_as(model_id)
         if not models or self.dispatcher is None:
             raise NotLoaded(model_id)
-        if any(model["base_name"] in self.dispatcher.loaded.always for model in models):
+        if any(model["base_name"] in self.dispatcher.pool.kept.always for model in models):
             raise KeptLoaded(model_id)
         if running := sum(model["running"] for model in models):
             raise ModelAtWork(model_id, running)
-        names = [model["name"] for model in models]
+        names = sorted({model["name"] for model in models})
         for name in names:
-            if not await self.dispatcher.loaded.unload(name):
+            if not await self.dispatcher.pool.unload(name):
                 raise ModelAtWork(model_id, 1)  # since just now
         return names
 
@@ -163,8 +174,8 @@ class Overview:
         """Where models run: `triton` (embedded, or its URL), `restarts` of it, `memory` that models hold and may, `cards`."""
         if self.dispatcher is None:
             return None
-        held = self.dispatcher.loaded.held
-        limit = self.dispatcher.loaded.limit
+        held = self.dispatcher.pool.held
+        limit = self.dispatcher.pool.limit
         return {
             "triton": self._settings.triton,
             "restarts": self.restarts,

@@ -28,11 +28,10 @@ from bioengine_contract.triton_model import TritonModel, triton_model
 
 from bioengine_server.access.caller import OWN_USER, Caller
 from bioengine_server.aside import aside
-from bioengine_server.dispatch.budget import Budget
 from bioengine_server.dispatch.errors import CallerGone, ModelNotFetched
 from bioengine_server.dispatch.jobs import Job, Jobs
-from bioengine_server.dispatch.loaded import LoadedModels
-from bioengine_server.dispatch.placement import Placement
+from bioengine_server.dispatch.loaded import Loaded, Work
+from bioengine_server.dispatch.pool import Pool
 from bioengine_server.dispatch.probe import PROBE_MODEL, ProbeLane, ReservedModel
 from bioengine_server.dispatch.progress import Progress
 from bioengine_server.dispatch.queue import NotWanted, OnStop, Queue
@@ -40,7 +39,7 @@ from bioengine_server.dispatch.upkeep import Upkeep
 from bioengine_server.settings import Settings
 from bioengine_server.store.errors import StoreError
 from bioengine_server.store.service import StoreService
-from bioengine_server.workers.worker import Body, Opened, Worker
+from bioengine_server.workers.worker import Body, Worker
 
 T = TypeVar("T")
 
@@ -51,6 +50,8 @@ logger = logging.getLogger(__name__)
 _NOTICES_WITHIN = 3.0  # seconds
 
 _DOWNLOAD_TOLD_EVERY = 0.5  # seconds
+
+WAITING_FOR_WORKER = "waiting for a worker"
 
 
 @dataclass(frozen=True)
@@ -68,34 +69,37 @@ async def _nothing(*_: object) -> None:
 class Dispatcher:
     """Decides about requests for the models of one store."""
 
-    def __init__(self, settings: Settings, worker: Worker, store: StoreService, files_url: str) -> None:
+    def __init__(self, settings: Settings, worker: Worker | None, store: StoreService, files_url: str) -> None:
         """
         Args:
             settings: of the server.
-            worker: where models run.
+            worker: that belongs to this server; None: models run only on workers that join.
             store: fetches models that are not stored.
             files_url: the URL under which this server gives the files that descriptions name; empty where it does not.
         """
         self._settings = settings
-        self._worker = worker
         self._store = store
         self._files_url = files_url
         self.jobs = Jobs()
         self.queue = Queue(settings.concurrency, settings.model_concurrency, settings.queue_size)
-        budget = Budget(settings.memory_limit, settings.gpu_memory_limit)
-        placement = Placement(settings.cards)
-        own = frozenset((PROBE_MODEL,))
-        self.loaded = LoadedModels(worker, settings.run_timeout, budget, placement, settings.keep_loaded, own)
+        self.pool = Pool(settings, worker, own=frozenset((PROBE_MODEL,)))
+        self.pool.on_size = self.queue.resize
         self._probe = ProbeLane(self._run_probe)
         self._run_seconds: dict[str, float] = {}
         kept = [id.strip() for id in settings.preload.split(",") if id.strip()]
-        self.upkeep = Upkeep(self.jobs, self.loaded, self._preload, kept)
+        self.upkeep = Upkeep(self.jobs, self.pool, self._preload, kept)
 
     def status(self) -> dict[str, Any]:
         """The loaded models, but for the server's own, and how many requests wait and run; for everybody to see."""
         names = ("name", "weight_format", "device", "idle")
-        models = [{name: model[name] for name in names} for model in self.loaded.status() if model["name"] != PROBE_MODEL]
+        models = [{name: model[name] for name in names} for model in self.pool.status() if model["name"] != PROBE_MODEL]
         return {"models": models, "requests": {"waiting": self.queue.waiting, "running": self.queue.running}}
+
+    def workers(self) -> dict[str, Any]:
+        """The workers (`Member.describe`), and how many requests wait, for a turn or for a worker, and how many run."""
+        queue, without_worker = self.queue, self.pool.waiting
+        waiting, running = queue.waiting + without_worker, queue.running - without_worker
+        return {"workers": self.pool.describe(), "waiting": waiting, "running": running}
 
     async def respond(self, request: RunRequest, call: Call) -> dict[str, Any]:
         """The answer to a request, with whatever goes wrong as data."""
@@ -131,16 +135,16 @@ class Dispatcher:
         Raises RequestError, Busy, CallerGone, Cancelled, TritonUnavailable, and what `body` raises.
         """
 
-        async def work(placed: TritonModel, _: Opened) -> Any:
+        async def work(loaded: Loaded) -> Any:
             job.tell("running")
-            with job.at_work(placed.name):
-                return await self._worker.forward(placed, version, body, headers)
+            with job.at_work(loaded):
+                return await loaded.worker.forward(loaded.model, version, body, headers)
 
         job = Job(call.caller, model_id, call.progress)
         job.size = int(headers.get("content-length", 0))
         with self.jobs.begun(job):
             model = triton_model(await self._package(model_id, job), trusted=self._settings.trusted)
-            return await self._on_model(model, job, lambda: self.loaded.run(model, work, job.raise_if_stopped))
+            return await self._on_model(model, job, lambda: self._on_worker(model, work, job))
 
     def check_stored(self, model_id: str, argument: str = "model_name") -> None:
         """See that the store has a model of an id that clients may run. Raises RequestError, ReservedModel.
@@ -214,7 +218,7 @@ class Dispatcher:
         seconds = self._run_seconds.get(model)
         if not position or seconds is None:
             return {}
-        return {"estimate": round(seconds * -(-position // self._settings.model_concurrency), 1)}
+        return {"estimate": round(seconds * -(-position // self.queue.per_model), 1)}
 
     async def _package(self, model_id: str, job: Job) -> Package:
         """The package that an id names, which is downloaded where it is not stored. Raises RequestError, Busy."""
@@ -243,9 +247,9 @@ class Dispatcher:
         async def end(task: asyncio.Task[Any]) -> None:
             while not task.done():
                 await asyncio.wait({task}, timeout=_NOTICES_WITHIN)
-                if not task.done() and job.works_on:
-                    logger.info("The process of %s is ended: nobody wants what it works on", job.works_on)
-                    await self.loaded.end(job.works_on)
+                if not task.done() and job.works_on is not None:
+                    logger.info("The process of %s is ended: nobody wants what it works on", job.works_on.model.name)
+                    await job.works_on.end()
 
         result = await self._in_turn(key, job, work, end)
         self._store.used(key)
@@ -254,19 +258,22 @@ class Dispatcher:
     async def _run(self, prepared: Run, request: RunRequest, job: Job) -> dict[str, Any]:
         started = time.perf_counter()
         prepared = await self._current(prepared, request, job)
-        if not self.loaded.is_loaded(prepared.model):
+        if not self.pool.is_loaded(prepared.model):
             job.tell("loading")
 
-        async def infer(placed: TritonModel, opened: Opened) -> dict[str, Any]:
+        async def infer(loaded: Loaded) -> dict[str, Any]:
             job.tell("running")
-            begun = time.perf_counter()
-            with job.at_work(placed.name):
-                outputs = await self._worker.infer(placed, prepared.arrays, prepared.parameters, job)
+            begun, opened = time.perf_counter(), loaded.opened
+            with job.at_work(loaded):
+                outputs = await loaded.worker.infer(loaded.model, prepared.arrays, prepared.parameters, job)
             now, size = time.perf_counter(), sum(output.nbytes for output in outputs)
             self._learn_seconds(str(prepared.model.package.key), now - begun)
             return await aside(size, prepared.result, job.task_id, outputs, now - started, opened.weight_format, opened.device)
 
-        return await self.loaded.run(prepared.model, infer, job.raise_if_stopped)
+        return await self._on_worker(prepared.model, infer, job)
+
+    async def _on_worker(self, model: TritonModel, work: Work[T], job: Job) -> T:
+        return await self.pool.run(model, work, job.raise_if_stopped, lambda: job.tell(WAITING_FOR_WORKER))
 
     def _learn_seconds(self, key: str, seconds: float) -> None:
         """A mean of a model's runs in which the last ones count most."""
@@ -296,9 +303,9 @@ class Dispatcher:
             await self._store.fetch(model_id, caller=None)
             package = resolve(self._settings.store, model_id)
         model = triton_model(package, trusted=self._settings.trusted)
-        self.loaded.always |= {model.name}
-        if not self.loaded.is_loaded(model):
-            await self.loaded.run(model, _nothing, lambda: None)
+        self.pool.kept.always.add(model.name)
+        if not self.pool.is_loaded(model):
+            await self.pool.run(model, _nothing, lambda: None)
 
     async def _description(self, model_id: str, caller: Caller) -> dict[str, Any]:
         """The description alone: of a stored model, or from the collection without its weights."""

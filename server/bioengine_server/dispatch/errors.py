@@ -64,6 +64,29 @@ class NoRoom(RequestError):
         )
 
 
+class NoWorker(BioEngineError):
+    code = "no_worker"
+    status = 503
+
+    def __init__(self, waited: float) -> None:
+        super().__init__(
+            f"No worker has come within {waited:.0f} s, and this server runs models on its workers alone. Nothing is wrong with "
+            "the request: send it again later, or ask the server's admin for a worker (`./bioengine workers` lists those that "
+            "are joined)."
+        )
+
+
+class TwoWorkersLost(RequestError):
+    code = "worker_lost"
+    status = 503
+
+    def __init__(self, model_id: str) -> None:
+        super().__init__(
+            f"Two workers went away, one after the other, while they worked on this request for model '{model_id}', so it is "
+            "not tried on a third. Send a smaller image, or ask the server's admin to look at the workers' logs."
+        )
+
+
 class Stopping(BioEngineError):
     code = "stopping"
     status = 503

@@ -23,6 +23,7 @@ from bioengine_contract.model_errors import Cancelled
 
 from bioengine_server.access.caller import Caller
 from bioengine_server.dispatch.errors import CallerGone, NoSuchJob
+from bioengine_server.dispatch.loaded import Loaded
 from bioengine_server.dispatch.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -63,8 +64,8 @@ class Job:
         """Set when nobody wants its result any more."""
         self.has_waited = False
         """Whether others were before it in the queue."""
-        self.works_on = ""
-        """The Triton model whose process has its inputs; empty: none has."""
+        self.works_on: Loaded | None = None
+        """The model whose process has its inputs."""
         self._progress = progress
         self._since = time.monotonic()
         self._cancelled_by = ""
@@ -82,13 +83,13 @@ class Job:
         self.tell("running", tile=number, tiles=of)
 
     @contextlib.contextmanager
-    def at_work(self, name: str) -> Iterator[None]:
-        """The process of this Triton model has its inputs."""
-        self.works_on = name
+    def at_work(self, loaded: Loaded) -> Iterator[None]:
+        """The process of this model has its inputs."""
+        self.works_on = loaded
         try:
             yield
         finally:
-            self.works_on = ""
+            self.works_on = None
 
     @property
     def tells_progress(self) -> bool:

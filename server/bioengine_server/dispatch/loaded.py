@@ -13,32 +13,31 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from bioengine_contract.errors import RemoteError, RequestError
 from bioengine_contract.model_errors import EnvironmentGone, ModelNotLoaded, ModelProcessDied, RunDirUnusable, RunTookTooLong
 from bioengine_contract.operations import Report
-from bioengine_contract.triton_model import TritonModel
+from bioengine_contract.triton_model import TritonModel, base_name
 
 from bioengine_server.dispatch.budget import Budget, has_grown
 from bioengine_server.dispatch.errors import ModelTooLarge, NoRoom
 from bioengine_server.dispatch.model_state import ModelState
 from bioengine_server.dispatch.placement import Placement
+from bioengine_server.dispatch.room import Kept, Room
 from bioengine_server.triton.errors import NoAnswer, TritonUnavailable
 from bioengine_server.workers.memory import Memory
 from bioengine_server.workers.worker import ModelGone, Opened, Worker
 
 T = TypeVar("T")
-Work = Callable[[TritonModel, Opened], Awaitable[T]]
 
 logger = logging.getLogger(__name__)
 
 # For this long a model that could not be loaded gets the same answer again, so that a crowd of requests for it does not
 # load it over and over: twice as long after each further failure. Another import of its package ends the wait at once.
 FAILURE_REMEMBERED, MAX_REMEMBERED = 10.0, 300.0  # seconds
-
-# How long a model waits for others to end their runs, where all memory is held by models at work.
-_ROOM_PATIENCE = 120.0  # seconds
 
 # Ends of a model's process by ourselves that one request lives through: for a run beside it that took too long, or was cancelled.
 _MAX_RESTARTS = 5
@@ -49,9 +48,27 @@ _GIVES_BACK_WITHIN = 30.0  # seconds
 # Where a load fails for a reason that may be the worker's, a load of the server's own model tells; not more often than that.
 _LOOKS_APART = 30.0  # seconds
 
+EVENTS = ("loads", "failed_loads", "unloads", "deaths")
+"""What is counted; `deaths`: of models' processes that nobody here has ended."""
+
 # Failures of the server's, not of a model: over as soon as its admin has mended it, or others need less.
 _NOT_OF_MODEL = (EnvironmentGone.code, RunDirUnusable.code, NoRoom.code, ModelTooLarge.code)
 _PERHAPS_OF_WORKER = (ModelNotLoaded.code, NoAnswer.code)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that a request has found loaded."""
+
+    model: TritonModel
+    """On the card that it was loaded on."""
+    opened: Opened
+    worker: Worker
+    end: Callable[[], Awaitable[None]]
+    """Ends its process, with all that it is working on; other requests that run there are run again."""
+
+
+Work = Callable[[Loaded], Awaitable[T]]
 
 
 class LoadedModels:
@@ -63,8 +80,9 @@ class LoadedModels:
         run_timeout: float,
         budget: Budget,
         placement: Placement,
-        keep: float = -1,
-        own: frozenset[str] = frozenset(),
+        keep: float,
+        kept: Kept,
+        counts: Counter[str],
     ) -> None:
         """
         Args:
@@ -73,7 +91,8 @@ class LoadedModels:
             budget: of their memory.
             placement: on the worker's cards.
             keep: seconds that a model stays loaded after its last use; below 0: until its memory is needed.
-            own: names of Triton models that are the server's own: never unloaded, and beside the budget.
+            kept: models that are never unloaded to make room, or for being idle.
+            counts: counts what happens here (`EVENTS`).
         """
         self._worker = worker
         self._run_timeout = run_timeout
@@ -83,15 +102,11 @@ class LoadedModels:
         self._keep = keep
         self._models: dict[str, ModelState] = {}
         self._boot = ""
-        self._room = asyncio.Lock()
-        self._run_ended = asyncio.Event()
-        self._own = own
+        self._kept = kept
+        self._room = Room(self._models, budget, placement, kept, self.unload)
         self._is_in_doubt = False
         self._looked = -_LOOKS_APART
-        self.always: frozenset[str] = own
-        """Names of Triton models that are never unloaded to make room, or for being idle."""
-        self.counts = Counter(dict.fromkeys(("loads", "failed_loads", "unloads", "deaths"), 0))
-        """What has happened so far; `deaths`: of models' processes that nobody here has ended."""
+        self._counts = counts
 
     @property
     def limit(self) -> Memory:
@@ -101,11 +116,30 @@ class LoadedModels:
     @property
     def held(self) -> Memory:
         """What all models together hold."""
-        return self._held()
+        return self._room.held()
 
     def is_loaded(self, model: TritonModel) -> bool:
         """Whether a request finds it loaded, on whichever card, as far as is known."""
         return any(self._is_loaded(each) for each in self._on_cards(model))
+
+    def is_loading(self, model: TritonModel) -> bool:
+        """Whether it is being loaded, on whichever card."""
+        return any(self._state(each).loading.locked() for each in self._on_cards(model))
+
+    def has_room_for(self, model: TritonModel) -> bool:
+        """Whether it could be loaded without unloading another one."""
+        return self._room.has_room_for(model, self._state(model))
+
+    def load_seconds(self, model: TritonModel) -> float | None:
+        """How long its last load has taken; None: it was not loaded here."""
+        return max((self._state(each).load_seconds for each in self._on_cards(model)), default=0.0) or None
+
+    async def prepare(self, model: TritonModel) -> None:
+        """Have it loaded, without a request that waits for it; what goes wrong is logged."""
+        try:
+            await self._ensure(self._placed(model))
+        except (RequestError, TritonUnavailable) as error:
+            logger.warning("%s: not loaded beforehand: %s", model.name, error)
 
     def _is_loaded(self, model: TritonModel) -> bool:
         state = self._state(model)
@@ -132,21 +166,21 @@ class LoadedModels:
         ]
 
     async def run(self, model: TritonModel, work: Work[T], check: Callable[[], None]) -> T:
-        """`await work(model, opened)` with the model loaded; where its process dies meanwhile, it is loaded and run once more.
+        """`await work(loaded)` with the model loaded; where its process dies meanwhile, it is loaded and run once more.
 
         A request may thus be worked on twice; inference changes nothing, so the answer is the same. The second time it runs with
         no other request of the model beside it: of several that a process died with, only the one that is to blame fails.
 
         Args:
             model: the model.
-            work: with the model, on the card that it was loaded on, and what it has opened.
+            work: with the model.
             check: raises where the result is not wanted any more.
 
         Raises RequestError: why it cannot be loaded, ModelProcessDied, RunTookTooLong, and what `work` and `check` raise;
-        TritonUnavailable.
+        TritonUnavailable where the worker is away.
         """
         wanted, reason = model, ""
-        deaths = restarts = absences = 0
+        deaths = restarts = 0
         while deaths < 2 and restarts < _MAX_RESTARTS:
             model, generation = self._placed(wanted), -1
             state = self._state(model)
@@ -157,14 +191,11 @@ class LoadedModels:
                     check()
                     generation, opened = state.generation, state.opened
                     assert opened is not None
-                    return await self._in_time(model, generation, work(model, opened))
+                    loaded = Loaded(model, opened, self._worker, partial(self.end, model.name))
+                    return await self._in_time(model, generation, work(loaded))
             except TritonUnavailable:
-                absences += 1
-                if absences == 2:
-                    raise
-                await self._worker.wait_until_ready()
                 self._lost(model, generation)  # to load a model that is there takes nothing
-                self.learn(await self._worker.report())
+                raise
             except ModelGone as error:
                 logger.warning("%s: %s", model.name, error)
                 self._lost(model, generation)
@@ -174,7 +205,7 @@ class LoadedModels:
                 else:
                     deaths += 1
             finally:
-                self._run_ended.set()
+                self._room.run_ended.set()
         raise ModelProcessDied(model.manifest.id, reason)
 
     async def end(self, name: str) -> None:
@@ -189,13 +220,13 @@ class LoadedModels:
         state = self._models.get(name)
         if state is None or not state.is_idle:
             return False
-        state.opened = None
+        state.opened, state.is_found = None, False
         async with state.loading:
             if state.opened is None:
                 with contextlib.suppress(TritonUnavailable, RequestError):
                     await self._worker.unload(name)
                 state.memory = Memory()
-                self.counts["unloads"] += 1
+                self._counts["unloads"] += 1
                 logger.info("Unloaded %s", name)
         return True
 
@@ -204,20 +235,16 @@ class LoadedModels:
         if self._is_in_doubt and time.monotonic() - self._looked > _LOOKS_APART:
             # A worker that cannot load models runs those that are loaded, the probe's as well: it has to be loaded anew.
             self._is_in_doubt, self._looked = False, time.monotonic()
-            for name in self._own:
+            for name in self._kept.own:
                 await self.unload(name)
-        for name, state in self._idle():
+        for name, state in self._room.idle():
             idle = state.idle_for()
             if 0 <= self._keep <= idle:
                 await self.unload(name)
             elif idle > _GIVES_BACK_WITHIN and has_grown(state.memory, state.at_rest):
                 logger.info("%s holds %.1f GB that it took for a large run: its process is ended", name, state.memory.host / 1e9)
                 await self.unload(name)
-        if self._room.locked() or not self._budget.exceeded(self._held()):
-            return
-        for name, _ in self._idle():
-            if not self._budget.exceeded(self._held()):
-                return
+        for name in self._room.beyond_limits():
             await self.unload(name)
 
     async def _in_time(self, model: TritonModel, generation: int, work: Awaitable[T]) -> T:
@@ -241,12 +268,15 @@ class LoadedModels:
         if self._boot not in ("", report.boot):
             # Another Triton, without the models of the one before.
             for state in self._models.values():
-                state.opened, state.memory = None, Memory()
+                state.opened, state.memory, state.is_found = None, Memory(), False
         self._boot = report.boot
         self._budget.learn(report)
         self._placement.learn(report.cards)
         for name, process in report.models.items():
             known = self._models.get(name)
+            if known is None and process.state == "open":
+                # Loaded by an earlier server, or by somebody who asks Triton itself: it holds memory as well.
+                known = self._models[name] = ModelState(base_name(name), is_found=True, changed=time.monotonic())
             if known is None or known.loading.locked():
                 continue
             if process.state in ("ended", "failed"):
@@ -272,15 +302,15 @@ class LoadedModels:
         started = time.monotonic()
         if state.fingerprint != model.package.fingerprint:
             state.at_rest, state.failures = Memory(), 0
-        state.opened, state.failure = None, None
+        state.opened, state.failure, state.is_found = None, None, False
         state.fingerprint = model.package.fingerprint
         try:
-            await self._make_room(model, state)
+            await self._room.make(model, state)
             state.opened = await self._worker.load(model)
             state.memory = state.at_rest = state.opened.memory
             state.failures = 0
         except (RequestError, TritonUnavailable) as error:
-            self.counts["failed_loads"] += 1
+            self._counts["failed_loads"] += 1
             self._is_in_doubt |= error.code in _PERHAPS_OF_WORKER
             if isinstance(error, RequestError) and error.code not in _NOT_OF_MODEL:
                 state.failure, state.failures = (str(error), error.code), state.failures + 1
@@ -290,55 +320,9 @@ class LoadedModels:
                 state.memory = Memory()
             state.generation += 1
             state.changed = time.monotonic()
-        self.counts["loads"] += 1
-        logger.info("Loaded %s in %.1f s", model.name, state.changed - started)
-
-    async def _make_room(self, model: TritonModel, state: ModelState) -> None:
-        """Have as much memory free as a model needs, which counts as held from then on. Raises ModelTooLarge, NoRoom."""
-        if model.name in self._own:
-            return
-        need = self._budget.need(model.package, model.weight_formats, state.at_rest)
-        started = time.monotonic()
-        async with self._room:
-            while (names := self._to_unload(need)) is None:
-                if setting := self._budget.exceeded(need + self._held(only=self.always)):
-                    raise ModelTooLarge(model.manifest.id, need, self._budget.limit, setting)
-                if (waited := time.monotonic() - started) > _ROOM_PATIENCE:
-                    raise NoRoom(model.manifest.id, waited, self._budget.exceeded(self._held() + need))
-                self._run_ended.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(1.0):
-                        await self._run_ended.wait()
-            state.memory = need
-            names += [name for name in self._on_full_card(model.card, need.cards) if name not in names]
-            for name in names:
-                await self.unload(name)
-
-    def _to_unload(self, need: Memory) -> list[str] | None:
-        return self._budget.to_unload(self._held() + need, ((name, state.memory) for name, state in self._idle()))
-
-    def _on_full_card(self, card: int | None, need: int) -> list[str]:
-        """Idle models that make room on one card for what it lacks."""
-        names: list[str] = []
-        lacks = 0 if card is None else need - self._placement.free(card)
-        for name, state in self._idle():
-            if lacks > 0 and state.opened is not None and state.opened.device == f"cuda:{card}":
-                names.append(name)
-                lacks -= state.memory.cards
-        return names
-
-    def _idle(self) -> list[tuple[str, ModelState]]:
-        """Models that may be unloaded, the one that was used longest ago first."""
-        found = [(name, state) for name, state in self._models.items() if state.is_idle and state.base_name not in self.always]
-        return sorted(found, key=lambda each: max(each[1].last_use, each[1].changed))
-
-    def _held(self, only: frozenset[str] | None = None) -> Memory:
-        """What models hold, with those that are being loaded."""
-        held = Memory()
-        for state in self._models.values():
-            if state.base_name not in self._own and (only is None or state.base_name in only):
-                held += state.memory
-        return held
+        state.load_seconds = state.changed - started
+        self._counts["loads"] += 1
+        logger.info("Loaded %s in %.1f s", model.name, state.load_seconds)
 
     def _lost(self, model: TritonModel, generation: int) -> None:
         """The process that a load has started is gone."""
@@ -347,8 +331,8 @@ class LoadedModels:
             self._died(state)
 
     def _died(self, state: ModelState) -> None:
-        self.counts["deaths"] += state.opened is not None
-        state.opened, state.memory = None, Memory()
+        self._counts["deaths"] += state.opened is not None
+        state.opened, state.memory, state.is_found = None, Memory(), False
 
     def _state(self, model: TritonModel) -> ModelState:
         state = self._models.get(model.name)
@@ -362,7 +346,7 @@ class LoadedModels:
 
     def _placed(self, model: TritonModel) -> TritonModel:
         """The model on the card where a request runs; where all of its copies are busy, another one begins to be loaded."""
-        if model.name in self._own or not self._placement.cards:
+        if model.name in self._kept.own or not self._placement.cards:
             return model
         on_cards = {each.card or 0: each for each in self._on_cards(model)}
         loaded = [card for card, each in on_cards.items() if self._is_loaded(each)]

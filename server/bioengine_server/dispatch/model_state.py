@@ -22,7 +22,9 @@ class ModelState:
     fingerprint: str = ""
     """Of the package that it was loaded from."""
     opened: Opened | None = None
-    """None: it is not loaded."""
+    """None: it is not loaded, as far as this server knows."""
+    is_found: bool = False
+    """Whether it was found on the worker: loaded by an earlier server, say. The next request has it opened as if it were not."""
     generation: int = 0
     """Counts its loads."""
     failures: int = 0
@@ -31,6 +33,8 @@ class ModelState:
     """Why its last load failed, as message and code: an exception would keep the images of all who got it."""
     changed: float = 0.0
     """When it was loaded, or failed to be, on the monotonic clock."""
+    load_seconds: float = 0.0
+    """How long its last load has taken."""
     last_use: float = 0.0
     ended: int = -1
     """The generation whose process we have ended ourselves."""
@@ -48,7 +52,7 @@ class ModelState:
     @property
     def is_idle(self) -> bool:
         """Whether it is loaded, and no request wants it."""
-        return self.opened is not None and not self.gate.inside and not self.loading.locked()
+        return (self.opened is not None or self.is_found) and not self.gate.inside and not self.loading.locked()
 
     def idle_for(self) -> float:
         """Seconds since its last use."""

@@ -46,12 +46,12 @@ class Queue:
     def __init__(self, total: int, per_model: int, size: int) -> None:
         """
         Args:
-            total: requests that may run at once.
+            total: requests that may run at once on one worker.
             per_model: of one model.
             size: requests that may wait.
         """
-        self._total = total
-        self._per_model = per_model
+        self._total = self._total_each = total
+        self._per_model = self._per_model_each = per_model
         self.size = size
         self._waiting: list[_Ticket] = []
         self._running: Counter[str] = Counter()
@@ -61,9 +61,19 @@ class Queue:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = asyncio.Event()
 
+    def resize(self, workers: int) -> None:
+        """So many workers are there, each of which runs as many requests at once."""
+        self._total, self._per_model = self._total_each * workers, self._per_model_each * workers
+        self._hand_out()
+
     def close(self) -> None:
         """Have all who wait, for a place or for what runs in theirs, told that nothing more comes."""
         self._closed.set()
+
+    @property
+    def per_model(self) -> int:
+        """Requests that may run at once of one model."""
+        return self._per_model
 
     @property
     def waiting(self) -> int:

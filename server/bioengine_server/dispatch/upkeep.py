@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from bioengine_contract.errors import BioEngineError
 
 from bioengine_server.dispatch.jobs import Jobs
-from bioengine_server.dispatch.loaded import LoadedModels
+from bioengine_server.dispatch.pool import Pool
 
 logger = logging.getLogger(__name__)
 
@@ -21,16 +21,16 @@ _NEXT_TRY = 60.0  # seconds after which a model is tried again that could not be
 class Upkeep:
     """Of one dispatcher."""
 
-    def __init__(self, jobs: Jobs, loaded: LoadedModels, preload: Callable[[str], Awaitable[None]], ids: list[str]) -> None:
+    def __init__(self, jobs: Jobs, pool: Pool, preload: Callable[[str], Awaitable[None]], ids: list[str]) -> None:
         """
         Args:
             jobs: that are under way.
-            loaded: models.
+            pool: the workers, with their models.
             preload: has the model of an id loaded, unless it is.
             ids: of models that are always kept.
         """
         self._jobs = jobs
-        self._loaded = loaded
+        self._pool = pool
         self._preload = preload
         self._ids = ids
         self._next_try = dict.fromkeys(ids, 0.0)
@@ -39,7 +39,7 @@ class Upkeep:
         """All of it, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._repeat(self._load_kept, interval))
-            tasks.create_task(self._repeat(self._loaded.tidy, interval))
+            tasks.create_task(self._repeat(self._pool.tidy, interval))
             tasks.create_task(self._repeat(self._stop_unwanted, interval))
 
     async def _load_kept(self) -> None:

@@ -21,7 +21,7 @@ _FILTERED = "2"  # /proc/<pid>/status: a seccomp filter is in force
 def confinement(setup: Setup) -> Iterator[Finding]:
     """Whether models are confined from files, programs and the network."""
     settings = setup.settings
-    if settings.triton == "none":
+    if settings.triton == "workers":
         return
     if settings.triton_is_elsewhere:
         found = "of Triton in another container; its log says what confines it"
@@ -57,7 +57,7 @@ def confinement(setup: Setup) -> Iterator[Finding]:
 def users(setup: Setup) -> Iterator[Finding]:
     """Whether other users of this machine can reach Triton."""
     settings, others = setup.settings, other_users()
-    if settings.triton_is_elsewhere or settings.triton == "none":
+    if settings.triton_is_elsewhere or settings.triton == "workers":
         return
     if not settings.triton_port:
         found = f"{others}: Triton listens on a socket that they cannot open" if others else "none"

@@ -22,6 +22,7 @@ from bioengine_server.http.security_headers import SafeAnswers
 from bioengine_server.http.service_route import SERVICES, ServiceCalls, services_list
 from bioengine_server.http.stall_timeout import StallTimeout
 from bioengine_server.http.triton_proxy import TritonProxy
+from bioengine_server.http.worker_routes import WorkerRoutes
 from bioengine_server.hypha.application import hypha_store
 from bioengine_server.hypha.authenticator import Authenticator
 from bioengine_server.hypha.frames import CheckedFrames
@@ -31,6 +32,7 @@ from bioengine_server.network.origins import Origins
 from bioengine_server.service.triton_client import SERVICE_ID, TritonClient
 from bioengine_server.settings import Settings
 from bioengine_server.store.model_store import ModelStore
+from bioengine_server.workers.links import Links
 
 
 def route_table(
@@ -39,7 +41,8 @@ def route_table(
     authenticator: Authenticator,
     health: Health,
     metrics: Metrics,
-    service: TritonClient | None,
+    service: TritonClient,
+    links: Links,
     memory: BodyMemory,
 ) -> RouteTable:
     """The routes of a server.
@@ -50,14 +53,14 @@ def route_table(
         authenticator: identifies the caller.
         health: answers the health routes.
         metrics: the figures of `/metrics`.
-        service: the service in this process; None if it is in another process, to which Hypha passes calls.
+        service: the service.
+        links: the workers that are joined.
         memory: the memory for all bodies together.
     """
     service_path = f"{SERVICES}/{SERVICE_ID}"
-    calls = None if service is None else ServiceCalls(authenticator, service, memory)
-    execute, get_config, get_status, cancel = (
-        (None,) * 4 if calls is None else (calls.execute, calls.get_config, calls.get_status, calls.cancel)
-    )
+    calls = ServiceCalls(authenticator, service, memory)
+    triton = TritonProxy(authenticator, service, memory, settings.node_folder)
+    files = ModelFiles(authenticator, ModelStore(settings.store))
     entries = [
         Entry("/ws", ANY, is_websocket=True),
         Entry("/health/liveness", GET, health.alive, is_open=True, is_document=True),
@@ -66,20 +69,14 @@ def route_table(
         Entry(SERVICES, GET, services_list(app), is_open=True, is_document=True),
         Entry(f"{SERVICES}/", GET, is_open=True, is_document=True),
         Entry(service_path, GET, is_open=True, is_document=True),
-        Entry(f"{service_path}/execute", ("POST",), execute),
-        Entry(f"{service_path}/get_config", ("GET", "HEAD", "POST"), get_config),
-        Entry(f"{service_path}/get_status", ("GET", "HEAD", "POST"), get_status),
-        Entry(f"{service_path}/cancel", ("POST",), cancel),
+        Entry(f"{service_path}/execute", ("POST",), calls.execute),
+        Entry(f"{service_path}/get_config", ("GET", "HEAD", "POST"), calls.get_config),
+        Entry(f"{service_path}/get_status", ("GET", "HEAD", "POST"), calls.get_status),
+        Entry(f"{service_path}/cancel", ("POST",), calls.cancel),
+        Entry(TritonProxy.path, ANY, triton.answer, any_spelling=True),
+        Entry(ModelFiles.path, ("GET", "HEAD"), files.answer, is_encoded=True),
+        *WorkerRoutes(links, service.dispatcher, settings, memory).entries(),
     ]
-    if service is not None:
-        triton, files = (
-            TritonProxy(authenticator, service, memory, settings.node_folder),
-            ModelFiles(authenticator, ModelStore(settings.store)),
-        )
-        entries += [
-            Entry(TritonProxy.path, ANY, triton.answer, any_spelling=True),
-            Entry(ModelFiles.path, ("GET", "HEAD"), files.answer, is_encoded=True),
-        ]
     return RouteTable(entries)
 
 
@@ -89,7 +86,8 @@ def add_web(
     authenticator: Authenticator,
     health: Health,
     metrics: Metrics,
-    service: TritonClient | None,
+    service: TritonClient,
+    links: Links,
 ) -> ASGIApp:
     """Add routes and middleware, and return the application to be served.
 
@@ -99,10 +97,11 @@ def add_web(
         authenticator: decides who may connect.
         health: answers the health routes.
         metrics: the figures of `/metrics`.
-        service: the service, if it is in this process.
+        service: the service.
+        links: the workers that are joined.
     """
     memory = BodyMemory.beside(settings.max_request_size)
-    table = route_table(app, settings, authenticator, health, metrics, service, memory)
+    table = route_table(app, settings, authenticator, health, metrics, service, links, memory)
     app.router.routes[:0] = table.routes()
     # The middleware that is added last gets a request first.
     app.add_middleware(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bioengine_server.errors import StackError
 from bioengine_server.hypha.errors import WeakSecret
+from bioengine_server.settings import Settings
 from bioengine_server.whole_file import whole_file
 
 JWT_SECRET = "hypha-jwt"
@@ -62,6 +63,36 @@ def checked_secret(name: str, value: str, remedy: str) -> str:
     if len(set(value)) < _FEWEST_DIFFERENT:
         raise WeakSecret(name, "repeats the same few characters", remedy)
     return value
+
+
+def worker_secret(settings: Settings) -> str:
+    """The secret that workers may join with, beside tokens; empty where there is none. Raises StackError."""
+    file = settings.worker_token_file
+    if file is None:
+        return ""
+    try:
+        secret = file.read_text().strip()
+    except OSError as error:
+        raise StackError(
+            f"BIOENGINE_WORKER_TOKEN_FILE: {file} cannot be read: {error.strerror}. Put a secret into it, which the workers have "
+            "as well; create one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+        ) from error
+    return checked_secret(
+        f"BIOENGINE_WORKER_TOKEN_FILE ({file})", secret, "Put another one into the file, here and on the workers."
+    )
+
+
+def external_secret(settings: Settings) -> str:
+    """The secret of a Triton that is not started by this process. Raises StackError."""
+    if settings.triton_secret_file is not None:
+        return kept_secret(settings.triton_secret_file)
+    secret = settings.triton_secret.get_secret_value() if settings.triton_secret else ""
+    return checked_secret(
+        "BIOENGINE_TRITON_SECRET",
+        secret,
+        "Set the same secret, or the same file with it (BIOENGINE_TRITON_SECRET_FILE), here and where Triton is started; "
+        "create one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'",
+    )
 
 
 def new_secret() -> str:

@@ -8,6 +8,7 @@ not valid.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,7 +19,7 @@ from hypha.core import UserInfo, UserPermission
 from hypha.core.auth import jwt
 
 from bioengine_server.access.caller import TOKEN_ROLE, token_id
-from bioengine_server.access.errors import AccessDenied, TokenExpired
+from bioengine_server.access.errors import AccessDenied, TokenExpired, TokenOfClient, TokenOfRegistration, TokenOfWorker
 from bioengine_server.access.registry import Token, TokenRegistry
 from bioengine_server.foreign import hypha as border
 
@@ -41,7 +42,7 @@ def sign(token: Token) -> str:
         email=None,
         parent=None,
         roles=[f"{TOKEN_ROLE}{token.id}"],
-        scope=_registration_scope() if token.registration else _own_scope(token),
+        scope=_own_scope(token),
         expires_at=None,
     )
     seconds = int((token.expires - token.created).total_seconds())
@@ -50,10 +51,6 @@ def sign(token: Token) -> str:
 
 def _own_scope(token: Token) -> Any:
     return hypha.core.auth.create_scope({f"ws-user-token-{token.name}": UserPermission.admin})
-
-
-def _registration_scope() -> Any:
-    return hypha.core.auth.create_scope({"public": UserPermission.read_write}, current_workspace="public")
 
 
 def check_scopes() -> None:
@@ -101,8 +98,18 @@ class Verifier:
         except Exception as error:  # Hypha and its library may raise anything for a token
             raise self._reason(token, error) from error
         if id := token_id(user.roles):
-            self._registry.checked(id)
+            known = self._registry.checked(id)
+            if known.registration:
+                raise TokenOfRegistration
+            if known.worker:
+                raise TokenOfWorker
         return user
+
+    def check_worker(self, token: str) -> None:
+        """Let a worker in. Raises TokenOfClient, AccessDenied, UnknownToken, TokenRevoked, TokenExpired."""
+        with contextlib.suppress(TokenOfWorker):
+            self.user_of(token)
+            raise TokenOfClient
 
     def _reason(self, token: Any, error: Exception) -> BioEngineError:
         """Why Hypha refused a token. It checks the date only if the signature is valid."""

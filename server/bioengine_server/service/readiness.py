@@ -43,6 +43,7 @@ class Readiness:
     def __init__(self, missing: Callable[[], str | None] = lambda: None) -> None:
         """`missing`: returns why no further model can be loaded, even though the probe's model runs; None if they can."""
         self._missing = missing
+        self._has_nothing_to_probe: Callable[[], bool] = lambda: False
         self._succeeded: float | None = None
         self._reason = "the stack is starting"
         self._failures = 0
@@ -61,6 +62,10 @@ class Readiness:
             return f"the last success of the probe is {time.monotonic() - self._succeeded:.0f} s old"
         return None
 
+    def unless(self, has_nothing_to_probe: Callable[[], bool]) -> None:
+        """Count as ready without a probe while this is true: no worker is there yet, and requests wait for one."""
+        self._has_nothing_to_probe = has_nothing_to_probe
+
     def when_stuck(self, restart: Callable[[], None]) -> None:
         """Call `restart` if probes neither succeed nor fail: Triton, or the loading of a model, hangs without any other sign."""
         self._on_stuck = restart
@@ -75,7 +80,8 @@ class Readiness:
                         failures = self._failures
                         try:
                             async with asyncio.timeout(_PROBE_TIMEOUT):
-                                await self._probe(service)
+                                if not self._has_nothing_to_probe():
+                                    await self._probe(service)
                         except TimeoutError:
                             raise _Unended from None
                         if failures != self._failures:

@@ -1,4 +1,4 @@
-"""Register `triton-client` with Hypha: in the server process, or from a separate process at a Hypha URL."""
+"""Register `triton-client` with the Hypha in this process."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hypha.core.store import RedisStore
-from hypha_rpc import connect_to_server
-from tenacity import AsyncRetrying, before_sleep_log, wait_exponential
 
 from bioengine_server.service.triton_client import TritonClient
 
@@ -19,11 +17,8 @@ logger = logging.getLogger(__name__)
 # The client id under which the server's own process offers the service.
 _WORKSPACE, _CLIENT = "public", "bioengine"
 
-# How often to check that the connection works and the service is still registered.
-_CHECK_INTERVAL = 3.0  # seconds
-_CHECK_TIMEOUT = 10.0  # seconds
-
-# The same in Hypha's own process: a lost service is to be registered again within five seconds. A busy machine answers late.
+# How often to check that the service is still registered: a lost one is to be registered again within five seconds. A busy
+# machine answers late.
 _LOCAL_INTERVAL = 1.0  # seconds
 _LOCAL_TIMEOUT = 8.0  # seconds
 _MAX_FAILURES = 3  # of Hypha's manager in a row
@@ -46,30 +41,6 @@ class Registration:
         logger.info("Registered %s", id)
         return id
 
-    async def run(self, hypha_url: str, token: str) -> None:
-        """Connect to Hypha and register, and do so again whenever the connection was lost; until cancelled."""
-        while True:
-            async for attempt in AsyncRetrying(
-                wait=wait_exponential(multiplier=0.5, max=10), before_sleep=before_sleep_log(logger, logging.WARNING)
-            ):
-                with attempt:
-                    api = await connect_to_server(
-                        {"name": "bioengine registration", "server_url": hypha_url, "token": token, "workspace": "public"}
-                    )
-            try:
-                id = await self.register(api)
-                while True:
-                    await asyncio.sleep(_CHECK_INTERVAL)
-                    async with asyncio.timeout(_CHECK_TIMEOUT):
-                        await api.get_service(id)
-            except Exception as error:
-                logger.warning("Lost the Hypha server at %s (%s: %s), connecting again", hypha_url, type(error).__name__, error)
-            finally:
-                try:
-                    await api.disconnect()
-                except Exception as error:
-                    logger.debug("Disconnecting: %s", error)
-
 
 class LocalRegistration:
     """Keeps a service registered with the Hypha in this process, and checks that Hypha's workspace manager still answers."""
@@ -77,14 +48,14 @@ class LocalRegistration:
     def __init__(
         self,
         store: RedisStore,
-        registration: Registration | None,
+        registration: Registration,
         on_registered: Callable[[str], None],
         on_manager_lost: Callable[[], None],
     ) -> None:
         """
         Args:
             store: Hypha's store.
-            registration: registers the service; None if another process offers it.
+            registration: registers the service.
             on_registered: called with the service's full id after each registration.
             on_manager_lost: called once, when the manager no longer answers.
         """
@@ -97,8 +68,6 @@ class LocalRegistration:
 
     async def register(self) -> None:
         """Register the service through a new connection."""
-        if self._registration is None:
-            return
         await self._disconnect()
         api = await self._connection.enter_async_context(self._interface(_CLIENT))
         self._id = await self._registration.register(api)

@@ -148,6 +148,11 @@ class ModelStore:
             layout.write_aliases(self.folder, aliases)
         return StoredModel(manifest, self.folder / place, is_default=aliases[id] == place)
 
+    def prepare(self) -> None:
+        """Have the bundled models in the store (the readiness probe's, and one for a first result) and all manifests readable."""
+        self.renew_manifests()
+        self.install_shipped()
+
     def install_shipped(self) -> None:
         """Make sure that the bundled models are in the store, with their original content and under their names."""
         for package in sorted(SHIPPED_PACKAGES.iterdir()):

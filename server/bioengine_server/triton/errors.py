@@ -11,6 +11,7 @@ class TritonUnavailable(BioEngineError):
     status = 503
 
     def __init__(self, reason: str) -> None:
+        self.reason = reason
         super().__init__(
             f"The inference server did not answer ({reason}). It is being restarted if it belongs to this BioEngine: "
             "try again in a few seconds. If it lasts, ask the server's admin to look at its log."

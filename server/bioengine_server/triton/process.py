@@ -53,10 +53,9 @@ class TritonProcess:
         self._stopping = False
         self._secret = secret
         self._listens_on: dict[str, object] = {"TRITON_SOCKETS": settings.triton_sockets}
-        self.url = socket_url(settings.triton_sockets / "http")
+        self.url = self.address(settings)
         if port := settings.triton_port:
             self._listens_on = {"TRITON_HTTP_PORT": port, "TRITON_METRICS_PORT": free_ports(1)[0]}
-            self.url = f"http://127.0.0.1:{port}"
         self.log_file = settings.node_folder / TRITON_LOG
         self._group_file = settings.node_folder / "triton-group"
         self._process: subprocess.Popen[bytes] | None = None
@@ -64,6 +63,13 @@ class TritonProcess:
         self._end: asyncio.Task[None] | None = None
         self._log = logging.getLogger("triton")
         self._log.propagate = False
+
+    @staticmethod
+    def address(settings: Settings) -> str:
+        """Where a Triton with these settings listens."""
+        if port := settings.triton_port:
+            return f"http://127.0.0.1:{port}"
+        return socket_url(settings.triton_sockets / "http")
 
     def start(self) -> None:
         """Start Triton and keep it running. Raises UnsafeFolder, StackError."""

@@ -16,7 +16,7 @@ from bioengine_server.dispatch.jobs import Job
 from bioengine_server.service.triton_client import TritonClient
 from bioengine_server.workers.worker import ModelGone
 
-from tests.unit.server.test_dispatcher import FakeWorker, Make, call, make, run
+from tests.unit.server.test_dispatcher import FakeWorker, Make, call, local, make, run
 
 __all__ = ["make"]
 
@@ -28,7 +28,7 @@ async def started(dispatcher: Dispatcher, worker: FakeWorker, **by: Any) -> tupl
     task = asyncio.create_task(run(dispatcher, by=call(**by)))
     await asyncio.sleep(0.2)
     (job,) = dispatcher.jobs
-    assert job.state == "running" and job.works_on == "shark"
+    assert job.state == "running" and job.works_on is not None and job.works_on.model.name == "shark"
     return task, job
 
 
@@ -71,7 +71,7 @@ async def test_requests_beside_an_ended_run_are_run_again_however_often(make: Ma
     for _ in range(3):
         gate = worker.gate
         assert gate is not None
-        await dispatcher.loaded.end("shark")
+        await local(dispatcher).end("shark")
         worker.failures, worker.gate = [ModelGone("its process was killed")], asyncio.Event()
         gate.set()
         await asyncio.sleep(0.05)

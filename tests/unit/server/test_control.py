@@ -26,7 +26,7 @@ from bioengine_server.dispatch.progress import Progress
 from bioengine_server.home_in_use import announced
 from bioengine_server.settings import Settings
 
-from tests.unit.server.test_dispatcher import Make, call, make, run
+from tests.unit.server.test_dispatcher import Make, call, local, make, run
 
 __all__ = ["make"]
 
@@ -148,7 +148,7 @@ async def test_a_model_is_unloaded_from_whichever_card(make: Make, tmp_path: Pat
     dispatcher, _ = make()
     room = Room(tmp_path, registry, dispatcher)
     cards = [Card(index=index, name="a card", memory=80 * 10**9, free=70 * 10**9) for index in range(2)]
-    dispatcher.loaded.learn(Report(boot="1", dead_instances=[], models={}, cards=cards))
+    local(dispatcher).learn(Report(boot="1", dead_instances=[], models={}, cards=cards))
     await run(dispatcher)
     (model,) = (await room.get("/status"))["models"]
     assert model["name"].startswith("shark--gpu")
@@ -159,7 +159,7 @@ async def test_a_model_that_is_always_kept_is_not_unloaded(make: Make, tmp_path:
     dispatcher, _ = make()
     room = Room(tmp_path, registry, dispatcher)
     await run(dispatcher)
-    dispatcher.loaded.always |= {"shark"}
+    dispatcher.pool.kept.always |= {"shark"}
     status, answer = await room.delete("/models/shark")
     assert (status, answer["code"]) == (409, "kept_loaded") and "BIOENGINE_PRELOAD" in answer["error"]
 

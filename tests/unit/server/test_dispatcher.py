@@ -21,6 +21,7 @@ from bioengine_contract.request import RunRequest
 from bioengine_contract.triton_model import TritonModel
 from bioengine_server.access.caller import Caller
 from bioengine_server.dispatch.dispatcher import Call, Dispatcher
+from bioengine_server.dispatch.loaded import LoadedModels
 from bioengine_server.dispatch.progress import Progress
 from bioengine_server.settings import Settings
 from bioengine_server.store.layout import write_json
@@ -128,6 +129,12 @@ def make(tmp_path: Path) -> Make:
         return Dispatcher(chosen, worker, StoreService(chosen), ""), worker
 
     return dispatcher
+
+
+def local(dispatcher: Dispatcher) -> LoadedModels:
+    """The models of the server's own worker."""
+    assert dispatcher.pool.local is not None
+    return dispatcher.pool.local
 
 
 def call(token: str = "", connected: Callable[[], bool] = lambda: True, progress: Any = None) -> Call:
@@ -280,7 +287,7 @@ async def test_a_run_that_takes_too_long_is_ended(make: Make) -> None:
 
 async def test_a_triton_that_starts_again_has_no_models(make: Make) -> None:
     dispatcher, worker = make()
-    dispatcher.loaded.learn(await worker.report())
+    local(dispatcher).learn(await worker.report())
     await run(dispatcher), await run(dispatcher, "otter")
     worker.failures, worker.boot = [TritonUnavailable("away")], "2"
     assert (await run(dispatcher))["success"] and (await run(dispatcher, "otter"))["success"]
@@ -294,7 +301,7 @@ async def test_a_report_of_a_dead_process_has_it_loaded_before_the_next_run(make
     await run(dispatcher), await run(dispatcher, "otter")
     states: dict[str, Any] = {"shark": "ended", "otter": "open", "other": "ended"}
     worker.processes = {name: ModelProcess(state=state) for name, state in states.items()}
-    dispatcher.loaded.learn(await worker.report())
+    local(dispatcher).learn(await worker.report())
     await run(dispatcher), await run(dispatcher, "otter")
     assert worker.loads == ["shark", "otter", "shark"]
 

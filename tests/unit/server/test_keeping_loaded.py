@@ -15,7 +15,7 @@ from bioengine_server.dispatch.probe import PROBE_MODEL
 from bioengine_server.settings import Settings
 from bioengine_server.store.service import StoreService
 
-from tests.unit.server.test_dispatcher import IMAGE, FakeWorker, Make, run, store
+from tests.unit.server.test_dispatcher import IMAGE, FakeWorker, Make, local, run, store
 
 GB = 10**9
 IDS = [f"model-{number}" for number in range(8)]
@@ -85,7 +85,7 @@ async def test_kept_models_stay_and_are_loaded_again(make: Make) -> None:
     await asyncio.sleep(0.5)
     assert loaded(dispatcher) == [IDS[0]] and IDS[0] not in worker.unloaded, "the others at once, by BIOENGINE_KEEP_LOADED"
     worker.processes = {IDS[0]: ModelProcess(state="ended")}
-    dispatcher.loaded.learn(await worker.report())
+    local(dispatcher).learn(await worker.report())
     await asyncio.sleep(0.5)
     assert loaded(dispatcher) == [IDS[0]] and worker.loads.count(IDS[0]) == 2
     upkeep.cancel()
@@ -96,14 +96,14 @@ async def test_idle_models_stay_for_as_long_as_is_set(make: Make) -> None:
         dispatcher, _ = make(keep_loaded=keep)
         await run(dispatcher, IDS[0])
         await asyncio.sleep(0.04)
-        await dispatcher.loaded.tidy()
+        await local(dispatcher).tidy()
         assert bool(loaded(dispatcher)) is stay, keep
 
 
 async def run_reported(dispatcher: Dispatcher, worker: FakeWorker, id: str, memory: int) -> None:
     await run(dispatcher, id)
     worker.processes[id] = ModelProcess(state="open", memory=memory)
-    dispatcher.loaded.learn(await worker.report())
+    local(dispatcher).learn(await worker.report())
 
 
 async def test_a_process_that_does_not_give_back_is_ended(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,10 +111,10 @@ async def test_a_process_that_does_not_give_back_is_ended(make: Make, monkeypatc
 
     dispatcher, worker = make()
     await run_reported(dispatcher, worker, IDS[0], 9 * GB)
-    await dispatcher.loaded.tidy()
+    await local(dispatcher).tidy()
     assert worker.unloaded == [], "it may still give it back"
     monkeypatch.setattr(module, "_GIVES_BACK_WITHIN", 0.0)
-    await dispatcher.loaded.tidy()
+    await local(dispatcher).tidy()
     assert worker.unloaded == [IDS[0]]
 
 
@@ -123,7 +123,7 @@ async def test_what_grows_beyond_the_limit_makes_others_go(make: Make) -> None:
     for id in IDS[:3]:
         await run(dispatcher, id)
     await run_reported(dispatcher, worker, IDS[2], 3 * GB)
-    await dispatcher.loaded.tidy()
+    await local(dispatcher).tidy()
     assert worker.unloaded == [IDS[0]]
 
 
@@ -133,15 +133,15 @@ async def test_where_loads_fail_the_probes_model_is_loaded_anew(make: Make) -> N
     await dispatcher._run_probe(IMAGE)
     worker.load_failures = [RequestError("a broken file"), ModelNotLoaded("model-1", "its process could not begin")]
     await run(dispatcher, IDS[0])
-    await dispatcher.loaded.tidy()
+    await local(dispatcher).tidy()
     assert worker.unloaded == [], "what is broken is the package"
     await run(dispatcher, IDS[1])
-    await dispatcher.loaded.tidy()
+    await local(dispatcher).tidy()
     assert worker.unloaded == [PROBE_MODEL]
     await dispatcher._run_probe(IMAGE)
     worker.load_failures = [ModelNotLoaded("model-2", "its process could not begin")]
     await run(dispatcher, IDS[2])
-    await dispatcher.loaded.tidy()
+    await local(dispatcher).tidy()
     assert worker.unloaded == [PROBE_MODEL], "not over and over"
 
 

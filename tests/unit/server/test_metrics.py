@@ -31,7 +31,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from tests.unit.server.test_dispatcher import Make, call, make, run
+from tests.unit.server.test_dispatcher import Make, call, local, make, run
 
 __all__ = ["make"]
 
@@ -111,7 +111,7 @@ async def test_what_there_is_now(make: Make, tmp_path: Path) -> None:
     process = ModelProcess(state="open", memory=400, gpu_memory=50)
     report = Report(boot="1", dead_instances=[], models={"shark": process}, memory=1000, cards=[])
     report.cards.append(Card(index=0, name="H100", memory=80, free=30))
-    dispatcher.loaded.learn(report)
+    local(dispatcher).learn(report)
     figures.overview.learn(report)
     assert (figures.value("bioengine_requests_running"), figures.value("bioengine_requests_waiting")) == (1, 2)
     assert figures.of("bioengine_model_memory_bytes") == {("shark",): 400}
@@ -132,9 +132,9 @@ async def test_loads_unloads_and_deaths_are_counted_once_each(make: Make, tmp_pa
     assert (await run(dispatcher))["success"]
     gone = Report(boot="1", dead_instances=[], models={"shark": ModelProcess(state="ended")})
     for _ in range(2):
-        dispatcher.loaded.learn(gone)
+        local(dispatcher).learn(gone)
     await run(dispatcher)
-    assert await dispatcher.loaded.unload("shark")
+    assert await local(dispatcher).unload("shark")
     worker.load_failures = [RemoteError("no", "weights_unusable")]
     await run(dispatcher)
     names = ("loads", "deaths", "unloads", "load_failures")
@@ -145,9 +145,9 @@ async def test_what_was_ended_on_purpose_is_no_death(make: Make, tmp_path: Path)
     dispatcher, _ = make()
     figures = Figures(tmp_path, dispatcher)
     await run(dispatcher)
-    await dispatcher.loaded.end("shark")
-    dispatcher.loaded.learn(Report(boot="1", dead_instances=[], models={"shark": ModelProcess(state="ended")}))
-    assert figures.value("bioengine_model_deaths_total") == 0 and dispatcher.loaded.held == Memory()
+    await local(dispatcher).end("shark")
+    local(dispatcher).learn(Report(boot="1", dead_instances=[], models={"shark": ModelProcess(state="ended")}))
+    assert figures.value("bioengine_model_deaths_total") == 0 and local(dispatcher).held == Memory()
 
 
 def test_a_server_without_models_has_figures_too(tmp_path: Path) -> None:

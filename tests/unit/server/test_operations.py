@@ -18,11 +18,11 @@ import pytest
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.errors import HomeInUse, StackError
 from bioengine_server.fresh import locked, touch
+from bioengine_server.lifecycle import own_home
 from bioengine_server.log_format import LogFormatter
 from bioengine_server.parts import what_is_missing
 from bioengine_server.room import lack_of_room
 from bioengine_server.settings import Settings
-from bioengine_server.stack import own_home
 from bioengine_server.triton.plain_names import PlainNames
 from bioengine_server.vanished import VanishedClients
 from bioengine_server.whole_file import whole_file

@@ -20,13 +20,13 @@ from bioengine_server.gateway.wrap import plain
 from bioengine_server.hypha import rpc_limits
 from bioengine_server.hypha.errors import WeakSecret
 from bioengine_server.hypha.rpc_limits import _last_message, hide_tracebacks
-from bioengine_server.hypha.secrets import checked_secret, home_secret, new_secret
+from bioengine_server.hypha.secrets import checked_secret, external_secret, home_secret, new_secret
 from bioengine_server.hypha.uploads import Uploads
+from bioengine_server.lifecycle import own_home
 from bioengine_server.limits import SizeLimit
 from bioengine_server.service.infer_options import infer_options
 from bioengine_server.service.tensors import from_triton, to_triton
 from bioengine_server.settings import Settings
-from bioengine_server.stack import external_secret, own_home
 from pydantic import SecretStr
 
 CONFIG = {

@@ -16,7 +16,7 @@ from bioengine_server.store.service import StoreService
 from bioengine_server.workers.memory import Memory
 from bioengine_server.workers.worker import Opened
 
-from tests.unit.server.test_dispatcher import FakeWorker, run, store
+from tests.unit.server.test_dispatcher import FakeWorker, local, run, store
 
 GB = 10**9
 
@@ -51,9 +51,9 @@ def made(home: Path, worker: CardsWorker, **settings: Any) -> Dispatcher:
 
 
 async def learn(dispatcher: Dispatcher) -> CardsWorker:
-    worker = dispatcher._worker
+    worker = dispatcher.pool.members[0].worker
     assert isinstance(worker, CardsWorker)
-    dispatcher.loaded.learn(await worker.report())
+    local(dispatcher).learn(await worker.report())
     return worker
 
 

@@ -18,6 +18,9 @@ from bioengine_server.access.errors import (
     NoSuchToken,
     TokenExists,
     TokenExpired,
+    TokenOfClient,
+    TokenOfRegistration,
+    TokenOfWorker,
     TokenRevoked,
     TokensUnreadable,
     UnknownToken,
@@ -124,8 +127,31 @@ def test_a_token_leads_to_its_record(registry: TokenRegistry) -> None:
     user = Verifier(registry).user_of(sign(ada))
     assert user.id == "token-ada" and token_id(user.roles) == ada.id and not user.is_anonymous
     assert list(user.scope.workspaces) == ["ws-user-token-ada"], "its own workspace and no other"
-    hub = Verifier(registry).user_of(sign(registry.create("hub", 1, registration=True)))
-    assert hub.scope.workspaces["public"].value == "rw" and hub.scope.current_workspace == "public"
+
+
+def test_a_token_for_workers_lets_workers_in_and_nobody_else(registry: TokenRegistry, tmp_path: Path) -> None:
+    verifier = Verifier(registry)
+    worker, client = sign(registry.create("gpu-2", 1, worker=True)), sign(registry.create("ada", 1))
+    verifier.check_worker(worker)
+    with pytest.raises(TokenOfWorker, match="opens nothing else"):
+        verifier.user_of(worker)
+    with pytest.raises(TokenOfClient, match="token create NAME --worker"):
+        verifier.check_worker(client)
+    for wrong in ("", "abc", f"{worker[:-4]}AAAA"):
+        with pytest.raises(AccessDenied):
+            verifier.check_worker(wrong)
+    registry.revoke("gpu-2")
+    with pytest.raises(TokenRevoked):
+        verifier.check_worker(worker)
+
+
+def test_a_registration_token_of_an_earlier_version_opens_nothing(registry: TokenRegistry, tmp_path: Path) -> None:
+    token = sign(registry.create("hub", 1))
+    file = tmp_path / "tokens.json"
+    file.write_text(file.read_text().replace('"registration": false', '"registration": true'))
+    for check in (Verifier(TokenRegistry(tmp_path)).user_of, Verifier(TokenRegistry(tmp_path)).check_worker):
+        with pytest.raises(TokenOfRegistration, match="bioengine worker"):
+            check(token)
 
 
 def test_a_token_that_has_ended_is_none(registry: TokenRegistry, tmp_path: Path) -> None:
