@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from bioengine_server.home_in_use import announced
 from bioengine_server.parts import check_room
 from bioengine_server.private_folder import make_private
 from bioengine_server.settings import Settings
+from bioengine_server.triton.orphans import sweep
 
 # The time limit for a stop as a whole; a second Ctrl-C ends the process at once.
 STOP_PATIENCE = 9.0  # seconds
@@ -53,6 +55,15 @@ def own_home(settings: Settings) -> Iterator[str]:
                 make_private(settings.usual_node_folder)
                 locks.enter_context(_owned(settings.usual_node_folder, settings))
         yield locks.enter_context(announced(settings))
+
+
+def sweep_dead() -> None:
+    """End and remove what servers and workers of ours on this machine have left that were killed, whatever their homes are."""
+    for owner in Path(tempfile.gettempdir()).glob("bioengine-*/owner"):
+        with contextlib.suppress(OSError), open(os.open(owner, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)) as file:
+            if os.fstat(file.fileno()).st_uid == os.geteuid():
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # those that live hold it
+                sweep(f"{owner.parent.name}-")
 
 
 @contextlib.contextmanager

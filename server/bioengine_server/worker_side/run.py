@@ -21,7 +21,7 @@ from bioengine_contract.version import VERSION
 from bioengine_server.errors import HomeInUse, StackError
 from bioengine_server.fresh import keep_fresh
 from bioengine_server.hypha.secrets import new_secret
-from bioengine_server.lifecycle import background, own_home, stop_on_signals
+from bioengine_server.lifecycle import background, own_home, stop_on_signals, sweep_dead
 from bioengine_server.log_file import SERVER_LOG, logged_to
 from bioengine_server.log_format import formatter
 from bioengine_server.settings import Settings
@@ -67,6 +67,7 @@ async def run_worker(settings: Settings, token: str, problem: str, on_start: Cal
             server = await parts.enter_async_context(Server(own.server_url, token, name))
             worker = _Worker(own, server, name, problem or _problem_of(own))
             await parts.enter_async_context(background(worker.leave_after(signalled)))
+            await asyncio.to_thread(sweep_dead)
             on_start(f"worker {name}, for {own.server_url}")
             joined = await worker.puller.join()
             parts.callback(mark.unlink, missing_ok=True)

@@ -41,6 +41,8 @@ BELOW_ALL = (
 )
 ABOVE_ALL = (
     "stack",
+    "lifecycle",
+    "worker_side",
     "parts",
     "fresh",
     "snippet",

@@ -1,0 +1,220 @@
+"""A server without a Triton, and workers, each a process tree of its own: whatever is killed, stopped, started and restarted
+under 16 clients of both generations, no answer is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bioengine_server.settings import Settings
+from bioengine_server.worker_side.run import JOINED
+
+from tests.stack.harness import ROOT, Stack, bioengine, example_input, get, python, wait_for
+
+MODELS = ("old-otter", "conscientious-seashell")
+
+
+class WorkerBox(Stack):
+    """`./bioengine worker`, as on a box of its own."""
+
+    def __init__(self, server: Stack, folder: Path, name: str, token_file: Path, **environment: str) -> None:
+        arguments = (server.url, "--token-file", str(token_file), "--name", name)
+        super().__init__(folder / name, *arguments, command="worker", wait=False, **environment)
+        self.name = name
+
+    @property
+    def settings(self) -> Settings:
+        (home,) = (self.home / "workers").iterdir()
+        return Settings(home=home)
+
+    def is_joined(self) -> bool:
+        return (self.home / "workers").is_dir() and (self.settings.node_folder / JOINED).exists()
+
+
+class Cluster:
+    """A server and its workers."""
+
+    def __init__(self, home: Path, folder: Path) -> None:
+        self.folder = folder
+        self.server = Stack(home, "--workers-only")
+        self.token_file = folder / "worker.token"
+        self.token_file.write_text(self.server.token("workers", "--worker"))
+        self.boxes: dict[str, WorkerBox] = {}
+
+    def add(self, name: str) -> WorkerBox:
+        box = self.boxes[name] = WorkerBox(self.server, self.folder, name, self.token_file)
+        box.start()
+        return box
+
+    def workers(self) -> dict[str, dict[str, Any]]:
+        """What the server says of each."""
+        found = json.loads(bioengine("workers", "--json", "--home", str(self.server.home)).stdout)
+        return {each["name"]: each for each in found["workers"]}
+
+    def ready(self) -> int:
+        return int(get(f"{self.server.url}/health/readiness")[1].get("workers", 0))
+
+    def wait_for_workers(self, number: int, seconds: float = 60) -> float:
+        return wait_for(lambda: self.ready() == number, seconds, f"{number} workers")
+
+    def stop(self) -> None:
+        for box in self.boxes.values():
+            if box.process is not None and box.process.poll() is None:
+                box.process.send_signal(signal.SIGCONT)
+                box.stop()
+        if self.server.process is not None and self.server.process.poll() is None:
+            self.server.stop()
+
+
+@pytest.fixture
+def cluster(own_home: Path, tmp_path: Path) -> Iterator[Cluster]:
+    made = Cluster(own_home, tmp_path)
+    try:
+        made.server.start()
+        yield made
+    finally:
+        made.stop()
+
+
+class Load:
+    """16 clients, half of each generation, who compare every answer."""
+
+    def __init__(self, cluster: Cluster, packages: Path) -> None:
+        cases: dict[str, Any] = {"ids": " ".join(MODELS)}
+        for id in MODELS:
+            cases[f"{id}-input"], cases[f"{id}-output"] = (
+                example_input(packages, id)[0],
+                np.load(packages / id / "test_output.npy"),
+            )
+        file = cluster.folder / "cases.npz"
+        np.savez(file, **cases)
+        program = str(ROOT / "tests" / "stack" / "cluster_client.py")
+        self._programs = [
+            subprocess.Popen(
+                [python(f"client-{library}"), program, library, cluster.server.url, "8", str(file)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for library in ("imjoy", "hypha")
+        ]
+        self.right = 0
+
+    def __enter__(self) -> Load:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for program in self._programs:
+            program.kill()
+            program.wait()
+
+    def told(self) -> tuple[list[str], float]:
+        """The failures since the last time, and the longest time without a right answer, in seconds. No answer is wrong."""
+        failures: list[str] = []
+        gap = 0.0
+        for program in self._programs:
+            assert program.stdin and program.stdout
+            print("", file=program.stdin, flush=True)
+            said = json.loads(program.stdout.readline())
+            assert said["wrong"] == 0
+            self.right += said["right"]
+            failures += said["failures"]
+            gap = max(gap, said["gap"])
+        return failures, gap
+
+    def survives(self, what: str, event: Callable[[], object], seconds: float = 6) -> None:
+        """No answer is lost when something happens, and right ones go on coming."""
+        before = self.right
+        event()
+        time.sleep(seconds)
+        failures, gap = self.told()
+        print(f"{what}: {self.right - before} right answers, longest gap {gap:.1f} s, {len(failures)} failures")
+        assert failures == [] and gap < 10 and self.right > before, (what, failures[:3], gap)
+
+
+@pytest.mark.extended
+def test_nothing_is_lost_under_sixteen_clients(cluster: Cluster, packages: Path) -> None:
+    assert get(f"{cluster.server.url}/health/readiness")[0] == 200, "or nobody could wait for a worker"
+    for name in ("one", "two"):
+        cluster.add(name)
+    print(f"two workers, from their commands to ready: {cluster.wait_for_workers(2):.1f} s")
+    with Load(cluster, packages) as load:
+        wait_for(lambda: load.told() and load.right > 50, 60, "answers")
+        load.survives("load alone", lambda: None)
+        load.survives("a worker joins", lambda: cluster.add("three"), 15)
+        assert cluster.wait_for_workers(3)
+        busy = max(cluster.workers().values(), key=lambda each: len(each["models"]))["name"]
+        box = cluster.boxes[busy]
+        load.survives(f"SIGKILL of a model's process on {busy}", box.models()[0].kill)
+        load.survives(f"SIGKILL of the Triton of {busy}", lambda: box.triton().kill(), 12)
+        assert cluster.wait_for_workers(3, 20) < 20
+        busy = max(cluster.workers().values(), key=lambda each: len(each["models"]))["name"]
+        box = cluster.boxes.pop(busy)
+        assert box.process is not None
+        load.survives(f"SIGKILL of the worker {busy}", lambda: _kill(box), 8)
+        assert cluster.ready() == 2
+        name = next(iter(cluster.boxes))
+        stopped = cluster.boxes[name]
+        assert stopped.process is not None
+        pid = stopped.process.pid
+        load.survives(f"SIGSTOP of {name} for 20 s", lambda: os.kill(pid, signal.SIGSTOP), 20)
+        load.survives(f"SIGCONT of {name}", lambda: os.kill(pid, signal.SIGCONT), 5)
+        assert cluster.wait_for_workers(2, 10) < 10
+        gone = cluster.boxes.pop(name)
+        load.survives(f"SIGTERM of {name}", lambda: print(f"{name} has ended after {gone.stop():.1f} s"), 3)
+        assert gone.process is not None and gone.process.returncode == 0 and gone.leftovers() == []
+        cluster.add("four")
+        cluster.wait_for_workers(2)
+        load.told()
+        _restart_server(cluster, load)
+        (kept,) = [name for name in cluster.boxes if name != "four"]
+        drained = bioengine("workers", "drain", kept, "--home", str(cluster.server.home))
+        assert drained.returncode == 0, drained.stderr
+        load.survives(f"{kept} is drained", lambda: wait_for(lambda: _ended(cluster.boxes[kept]), 15, "its end"), 2)
+    print(f"{load.right} right answers in all")
+    box.__exit__()
+    assert _swept(box, cluster), "what a killed worker leaves in memory goes with the next start on its machine"
+
+
+def _restart_server(cluster: Cluster, load: Load) -> None:
+    """Back in 5 s, with its workers in 3 more; callers are told to send again, and do."""
+    started = time.monotonic()
+    cluster.server.stop()
+    cluster.server.start()
+    back = time.monotonic() - started
+    workers = cluster.wait_for_workers(2, 10)
+    time.sleep(8)
+    failures, gap = load.told()
+    print(f"server restarted: ready after {back:.1f} s, workers {workers:.1f} s later, {len(failures)} told, gap {gap:.1f} s")
+    right = load.right
+    time.sleep(3)
+    failures, _ = load.told()
+    assert failures == [] and load.right > right
+    assert workers < 5
+
+
+def _kill(box: WorkerBox) -> None:
+    assert box.process is not None
+    box.process.kill()
+    box.process.wait()
+
+
+def _ended(box: WorkerBox) -> bool:
+    return box.process is not None and box.process.poll() == 0
+
+
+def _swept(box: WorkerBox, cluster: Cluster) -> bool:
+    """Whether nothing of a killed worker is left once another one has started."""
+    with contextlib.suppress(AssertionError):
+        wait_for(lambda: not box.shared_memory() and not box.triton_processes(), 5, "the sweep")
+    return not box.shared_memory() and not box.triton_processes()
