@@ -17,7 +17,7 @@ OF_SERVER = frozenset(f"{PREFIX}{name.upper()}" for name in Settings.model_field
 OF_TRITON_ONLY = frozenset(
     f"{PREFIX}{name}"
     for name in (
-        "BACKENDS", "MODEL_REPOSITORY", "PLAIN_NAMES", "PYTHON_ENVIRONMENT", "RUNTIME", "SHM_PREFIX", "STORE", "TRITONSERVER",
+        "BACKENDS", "MODEL_REPOSITORY", "PLAIN_NAMES", "PYTHON_ENVIRONMENT", "RUNTIME", "SHM_PREFIX", "TRITONSERVER",
         "TRITON_HOST", "TRITON_HTTP_PORT", "TRITON_METRICS_PORT", "TRITON_MODELS", "TRITON_SOCKETS",
     )
 )  # fmt: skip
@@ -33,7 +33,7 @@ OF_COMPOSE_ONLY = frozenset(
 
 PYTHON = "BIOENGINE_PYTHON"  # read by the executable `bioengine`, before Python can read any settings file
 HOME = "BIOENGINE_HOME"
-TOKEN = "BIOENGINE_TOKEN"  # of `run` and `register`
+TOKEN = "BIOENGINE_TOKEN"  # of `run`
 
 # Variables that the project's own processes pass to each other.
 _INNER = frozenset({"BIOENGINE_BOOT_FOLDER", "BIOENGINE_DIE_WITH_PARENT"})

@@ -77,7 +77,7 @@ class NoWorker(BioEngineError):
 
 
 class TwoWorkersLost(RequestError):
-    code = "worker_lost"
+    code = "workers_lost"
     status = 503
 
     def __init__(self, model_id: str) -> None:

@@ -32,7 +32,9 @@ class NotJoinedAnyMore(Exception):
 class Refused(BioEngineError):
     """The server does not take this worker, and says why."""
 
-    def __init__(self, text: str, code: str = "worker_refused") -> None:
+    code = "refused_by_server"
+
+    def __init__(self, text: str, code: str = code) -> None:
         super().__init__(text)
         self.code = code  # type: ignore[misc]  # the server's own
 

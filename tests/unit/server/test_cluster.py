@@ -146,7 +146,7 @@ async def test_what_a_lost_worker_had_runs_on_another_but_not_on_a_third(home: P
             hub.links._end(next(link for link in hub.links.all() if link.name == name), "it is killed")
         if lost == 2:
             result = await task
-            assert result["code"] == "worker_lost" and "not tried on a third" in result["error"]
+            assert result["code"] == "workers_lost" and "not tried on a third" in result["error"]
             return
         gate = workers[await _at_work(workers)].gate
         assert gate is not None
@@ -299,7 +299,7 @@ async def test_three_wrong_answers_and_it_is_drained(home: Path, tmp_path: Path)
 
     async with Hub(home).running() as hub, hub.joined("wrong", Wrong(), tmp_path / "wrong"):
         (link,) = hub.links.all()
-        assert (await run(hub.dispatcher))["code"] == "worker_lost" and not link.drained, "tried twice"
+        assert (await run(hub.dispatcher))["code"] == "workers_lost" and not link.drained, "tried twice"
         waiting = asyncio.create_task(run(hub.dispatcher))
         async with asyncio.timeout(10):
             while not link.drained:

@@ -165,7 +165,7 @@ async def test_a_request_that_two_workers_are_lost_with_is_not_tried_on_a_third(
     for worker in pooled.workers.values():
         worker.failures = [WorkerLost("a worker")]
     result = await run(pooled.dispatcher, IDS[0])
-    assert result["code"] == "worker_lost" and "not tried on a third" in str(result["error"])
+    assert result["code"] == "workers_lost" and "not tried on a third" in str(result["error"])
     assert sum(len(worker.inferred) for worker in pooled.workers.values()) == 2
     for worker in pooled.workers.values():
         worker.failures = [WorkerLost("a worker", had_begun=False)]
