@@ -27,6 +27,9 @@ from bioengine_server.hypha.secrets import new_secret
 from bioengine_server.network.ports import free_ports
 from bioengine_server.service.readiness import Liveness, Readiness
 from bioengine_server.settings import Settings
+from bioengine_server.workers.links import Links
+
+from tests.unit.server.tables import service
 
 
 def routes_below(routes: Any, prefix: str = "") -> Iterator[dict[str, Any]]:
@@ -48,9 +51,11 @@ async def main(home: Path, file: Path) -> None:
     app = create_hypha(settings, authenticator.access, new_secret())
     names = CallerNames(registry)
     metrics = Metrics(settings, names, Overview(settings, names, lambda: None))
-    health = Health(Readiness(), Liveness(), "name")
+    health = Health(Readiness(), Liveness(), "name", lambda: 0)
+    links = Links(authenticator.verifier.check_worker)
     with contextlib.closing(listen(settings.host, port)) as listener:
-        server = HttpServer(add_web(app, settings, authenticator, health, metrics, None), listener, settings.peer_connections)
+        web = add_web(app, settings, authenticator, health, metrics, service(settings, authenticator.access), links)
+        server = HttpServer(web, listener, settings.peer_connections)
         await server.start()  # Hypha adds most of its routes when it starts
         file.write_text(json.dumps(list(routes_below(app.routes))))
         await server.stop()

@@ -27,9 +27,9 @@ MODELS = ("old-otter", "conscientious-seashell")
 class WorkerBox(Stack):
     """`./bioengine worker`, as on a box of its own."""
 
-    def __init__(self, server: Stack, folder: Path, name: str, token_file: Path, **environment: str) -> None:
+    def __init__(self, server: Stack, folder: Path, name: str, token_file: Path) -> None:
         arguments = (server.url, "--token-file", str(token_file), "--name", name)
-        super().__init__(folder / name, *arguments, command="worker", wait=False, **environment)
+        super().__init__(folder / name, *arguments, command="worker", wait=False)
         self.name = name
 
     @property

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 from bioengine_contract.operations import Report
 
@@ -86,10 +87,11 @@ class Puller:
         beside = [beats, *(asyncio.create_task(self._take_orders()) for _ in range(_ORDERS))]
         finished = asyncio.gather(*runs)
         try:
-            await asyncio.wait({finished, *beside}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (finished, *beside):
-                if task.done():
-                    task.result()
+            ends: list[asyncio.Future[Any]] = [finished, *beside]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for end in ends:
+                if end.done():
+                    end.result()
             await self._server.leave()
             return True
         except NotJoinedAnyMore:

@@ -48,13 +48,13 @@ class Server:
         self._path = f"/workers/{name}"
         self._instance = ""
         self._session: aiohttp.ClientSession | None = None
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECTS_WITHIN, sock_read=_SILENT_FOR)
 
     async def __aenter__(self) -> Server:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECTS_WITHIN, sock_read=_SILENT_FOR)
         self._session = aiohttp.ClientSession(
             # As many as it has places, and what is short beside them.
             connector=aiohttp.TCPConnector(limit=0),
-            timeout=timeout,
+            timeout=self._timeout,
             read_bufsize=_BUFFER,
             headers={"Authorization": f"Bearer {self._token}", "Accept-Encoding": "identity"},
             auto_decompress=False,
@@ -117,10 +117,10 @@ class Server:
         """The server's response. Raises ServerAway."""
         assert self._session is not None
         own = {**headers, INSTANCE: self._instance} if self._instance else dict(headers)
-        limit = {} if timeout is None else {"timeout": aiohttp.ClientTimeout(total=timeout, sock_connect=_CONNECTS_WITHIN)}
+        limit = self._timeout if timeout is None else aiohttp.ClientTimeout(total=timeout, sock_connect=_CONNECTS_WITHIN)
         try:
             response = await self._session.request(
-                method, self.url + path, data=body, headers=own, allow_redirects=False, **limit
+                method, self.url + path, data=body, headers=own, allow_redirects=False, timeout=limit
             )
         except (aiohttp.ClientSSLError, ssl.SSLError) as error:
             raise ServerAway(

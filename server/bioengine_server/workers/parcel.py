@@ -130,4 +130,4 @@ def _described(each: dict[str, Any]) -> tuple[np.dtype, tuple[int, ...]]:
 
 
 def _bytes(array: np.ndarray) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8)) if array.nbytes else memoryview(b"")
+    return array.reshape(-1).view(np.uint8).data if array.nbytes else memoryview(b"")

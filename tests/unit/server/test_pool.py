@@ -9,6 +9,7 @@ import pytest
 from bioengine_server.dispatch import pool as pool_module
 from bioengine_server.dispatch.dispatcher import Dispatcher
 from bioengine_server.dispatch.member import Member
+from bioengine_server.dispatch.model_state import ModelState
 from bioengine_server.settings import Settings
 from bioengine_server.store.service import StoreService
 from bioengine_server.triton.errors import TritonUnavailable
@@ -127,9 +128,7 @@ async def test_what_is_loaded_beforehand_pushes_nothing_out(tmp_path: Path) -> N
     assert new.loads == []
 
 
-def _held(size: int) -> object:
-    from bioengine_server.dispatch.model_state import ModelState
-
+def _held(size: int) -> ModelState:
     return ModelState("other", memory=Memory(size))
 
 

@@ -51,7 +51,7 @@ def test_the_command_line_tells_it() -> None:
 
 async def test_the_health_routes_tell_it() -> None:
     readiness, liveness = Readiness(), Liveness()
-    health, request = Health(readiness, liveness, "name"), Request({"type": "http"})
+    health, request = Health(readiness, liveness, "name", lambda: 2), Request({"type": "http"})
     assert json.loads(bytes((await health.alive(request)).body)) == {"status": "OK", "version": VERSION}
     answer = json.loads(bytes((await health.ready(request)).body))
-    assert answer == {"status": "NOT READY", "reason": "the stack is starting", "version": VERSION}
+    assert answer == {"status": "NOT READY", "reason": "the stack is starting", "version": VERSION, "workers": 2}

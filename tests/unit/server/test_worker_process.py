@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from pydantic import ValidationError
     ],
 )
 def test_a_worker_is_called_as_its_machine(monkeypatch: pytest.MonkeyPatch, host: str, job: str, expected: str) -> None:
-    monkeypatch.setattr(name.socket, "gethostname", lambda: host)
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
     monkeypatch.setenv("SLURM_JOB_ID", job)
     assert name.name_of(Settings()) == expected and Settings(worker_name=expected).worker_name == expected
     assert name.name_of(Settings(worker_name="mine")) == "mine"
@@ -67,7 +68,7 @@ def test_a_shared_store_is_used_as_it_is(tmp_path: Path) -> None:
 def test_a_store_that_cannot_be_written_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with run.home_for(Settings(home=tmp_path)) as settings:
         assert run._problem_of(settings) == ""
-        monkeypatch.setattr(run.os, "access", lambda path, mode: mode != os.W_OK)
+        monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
         assert "BIOENGINE_HOME" in run._problem_of(settings)
 
 
