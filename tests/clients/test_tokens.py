@@ -57,7 +57,7 @@ def revoke(stack: Stack, name: str) -> None:
 def made_by_an_anonymous_client(home: Path, other: Path) -> str:
     """What `generate_token` gives to an anonymous client, in a server with the secret of `home` that lets it in."""
     shutil.copytree(home / "secrets", other / "secrets")
-    with Stack(other, "--triton", "none", wait=False) as hub:
+    with Stack(other, "--workers-only", wait=False) as hub:
         wait_for(lambda: get(f"{hub.url}/health/liveness")[0] == 200, 60, "hub alive")
         server = connect_to_server({"server_url": hub.url})
         token = str(server.generate_token())

@@ -16,7 +16,7 @@ from tests.stack.harness import Stack, get, wait_for
 def hypha(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A Hypha alone: what clients do with each other needs no Triton."""
     home = tmp_path_factory.mktemp("honest") / "home"
-    with Stack(home, "--triton", "none", wait=False) as running:
+    with Stack(home, "--workers-only", wait=False) as running:
         wait_for(lambda: get(f"{running.url}/health/liveness")[0] == 200, 60, "alive")
         yield running
 

@@ -136,7 +136,7 @@ def test_a_process_whose_manager_is_gone_fails_liveness_and_starts_again(tmp_pat
     port = free_port()
     program = tmp_path / "losing.py"
     program.write_text(textwrap.dedent(LOSING))
-    command = [sys.executable, str(program), "up", "--triton", "none", "--port", str(port), "--home", str(tmp_path / "home")]
+    command = [sys.executable, str(program), "up", "--workers-only", "--port", str(port), "--home", str(tmp_path / "home")]
     log = tmp_path / "log"
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=stream, cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "1"})

@@ -108,7 +108,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     home: Path = tmp_path_factory.mktemp("fuzz") / "home"
-    with Stack(home, "--triton", "none", wait=False) as running:
+    with Stack(home, "--workers-only", wait=False) as running:
         wait_for(lambda: get(f"{running.url}/health/liveness")[0] == 200, 60, "alive")
         yield World(running)
 
