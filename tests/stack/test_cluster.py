@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from bioengine_server.settings import Settings
 from bioengine_server.worker_side.run import JOINED
 
 from tests.stack.harness import ROOT, Stack, bioengine, example_input, get, python, wait_for
+from tests.stack.wire import HERE, TUN, two_hosts
 
 MODELS = ("old-otter", "conscientious-seashell")
 
@@ -27,9 +28,11 @@ MODELS = ("old-otter", "conscientious-seashell")
 class WorkerBox(Stack):
     """`./bioengine worker`, as on a box of its own."""
 
-    def __init__(self, server: Stack, folder: Path, name: str, token_file: Path) -> None:
-        arguments = (server.url, "--token-file", str(token_file), "--name", name)
-        super().__init__(folder / name, *arguments, command="worker", wait=False)
+    def __init__(self, url: str, folder: Path, name: str, token_file: Path, prefix: Sequence[str] = ()) -> None:
+        """`prefix`: what begins the command, on another host."""
+        arguments = (url, "--token-file", str(token_file), "--name", name)
+        program = (*prefix, str(ROOT / "bioengine"))
+        super().__init__(folder / name, *arguments, command="worker", wait=False, program=program)
         self.name = name
 
     @property
@@ -44,15 +47,15 @@ class WorkerBox(Stack):
 class Cluster:
     """A server and its workers."""
 
-    def __init__(self, home: Path, folder: Path) -> None:
+    def __init__(self, home: Path, folder: Path, *arguments: str) -> None:
         self.folder = folder
-        self.server = Stack(home, "--workers-only")
+        self.server = Stack(home, "--workers-only", *arguments)
         self.token_file = folder / "worker.token"
         self.token_file.write_text(self.server.token("workers", "--worker"))
         self.boxes: dict[str, WorkerBox] = {}
 
     def add(self, name: str) -> WorkerBox:
-        box = self.boxes[name] = WorkerBox(self.server, self.folder, name, self.token_file)
+        box = self.boxes[name] = WorkerBox(self.server.url, self.folder, name, self.token_file)
         box.start()
         return box
 
@@ -87,9 +90,9 @@ def cluster(own_home: Path, tmp_path: Path) -> Iterator[Cluster]:
 
 
 class Load:
-    """16 clients, half of each generation, who compare every answer."""
+    """Clients of both generations who compare every answer."""
 
-    def __init__(self, cluster: Cluster, packages: Path) -> None:
+    def __init__(self, cluster: Cluster, packages: Path, of_each: int = 8) -> None:
         cases: dict[str, Any] = {"ids": " ".join(MODELS)}
         for id in MODELS:
             cases[f"{id}-input"], cases[f"{id}-output"] = (
@@ -101,7 +104,7 @@ class Load:
         program = str(ROOT / "tests" / "stack" / "cluster_client.py")
         self._programs = [
             subprocess.Popen(
-                [python(f"client-{library}"), program, library, cluster.server.url, "8", str(file)],
+                [python(f"client-{library}"), program, library, cluster.server.url, str(of_each), str(file)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -184,6 +187,34 @@ def test_nothing_is_lost_under_sixteen_clients(cluster: Cluster, packages: Path)
     print(f"{load.right} right answers in all")
     box.__exit__()
     assert _swept(box, cluster), "what a killed worker leaves in memory goes with the next start on its machine"
+
+
+@pytest.mark.extended
+@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists(TUN), reason="network namespaces and TUN devices need root")
+def test_a_worker_behind_a_poor_network_that_is_cut_for_a_while(own_home: Path, packages: Path, tmp_path: Path) -> None:
+    with two_hosts(delay=0.02, loss=0.01) as (wire, on_other_host):
+        cluster = Cluster(own_home, tmp_path, "--host", "0.0.0.0", "--access", "open")
+        try:
+            cluster.server.start()
+            url = f"http://{HERE}:{cluster.server.port}"
+            box = cluster.boxes["far"] = WorkerBox(url, tmp_path, "far", cluster.token_file, on_other_host)
+            box.start()
+            print(f"ready after {cluster.wait_for_workers(1):.1f} s")
+            with Load(cluster, packages, of_each=2) as load:
+                wait_for(lambda: load.told() and load.right > 10, 60, "answers")
+                load.survives("20 ms each way, 1 % lost", lambda: None, 10)
+                before = load.right
+                wire.is_cut = True
+                time.sleep(30)
+                wire.is_cut = False
+                back = cluster.wait_for_workers(1, 10)
+                time.sleep(5)
+                failures, gap = load.told()
+                print(f"cut for 30 s: {gap:.1f} s without answers, the worker back after {back:.1f} s")
+                assert failures == [] and load.right > before, failures[:3]
+            print(f"{load.right} right answers, {wire.carried} packets, {wire.lost} lost")
+        finally:
+            cluster.stop()
 
 
 def _restart_server(cluster: Cluster, load: Load) -> None:
