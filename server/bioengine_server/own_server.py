@@ -30,7 +30,7 @@ def own_server(settings: Settings, **environment: str) -> Iterator[subprocess.Po
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "bioengine_server.bound", "up"],
-            env={**os.environ, **_environment(settings), **environment},
+            env={**environment_of(settings), **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=errors,
@@ -62,7 +62,7 @@ def why_not_ready(url: str) -> str | None:
         return f"it does not answer ({type(error).__name__})"
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    """The environment variables for all settings that differ from the defaults, or may differ from this process's environment."""
+def environment_of(settings: Settings) -> dict[str, str]:
+    """This process's environment, with a variable for each setting."""
     values = settings.model_dump(mode="json", exclude_none=True, exclude={"triton_secret"})
-    return {f"BIOENGINE_{name.upper()}": str(value) for name, value in values.items()}
+    return {**os.environ, **{f"BIOENGINE_{name.upper()}": str(value) for name, value in values.items()}}

@@ -13,6 +13,7 @@ from bioengine_server.bench.memory import memory, memory_after
 from bioengine_server.bench.proxy import proxy
 from bioengine_server.bench.shapes import shapes
 from bioengine_server.bench.stack import CLIENT_ENVIRONMENTS, bench_stack
+from bioengine_server.bench.worker import worker
 from bioengine_server.environments import build_environments
 from bioengine_server.errors import StackError
 from bioengine_server.settings import Settings
@@ -21,7 +22,7 @@ Subject = Callable[..., list[Measurement]]
 """Takes a `BenchStack` and the number of rounds."""
 
 # Memory first, and no large model loaded before it is measured.
-SUBJECTS: tuple[Subject, ...] = (memory, huge, echo, proxy, core, shapes, crowd, memory_after)
+SUBJECTS: tuple[Subject, ...] = (memory, huge, echo, proxy, core, shapes, crowd, worker, memory_after)
 
 
 def run_bench(settings: Settings, rounds: int, with_huge: bool, tell: Callable[[str], None]) -> list[Measurement]:

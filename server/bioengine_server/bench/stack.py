@@ -42,9 +42,9 @@ class BenchStack:
     pid: int
     folder: Path
 
-    def user(self, library: str) -> Client:
-        """A user's program with one of `LIBRARIES`."""
-        return self._client(CLIENT_ENVIRONMENTS[library], library, self.settings.url)
+    def user(self, library: str, url: str = "") -> Client:
+        """A user's program with one of `LIBRARIES`, for this server or the one with a URL."""
+        return self._client(CLIENT_ENVIRONMENTS[library], library, url or self.settings.url)
 
     def triton_user(self, address: str) -> Client:
         """A client of Triton's own protocol."""

@@ -147,12 +147,16 @@ class Puller:
 
     async def _take_orders(self) -> None:
         """Raises NotJoinedAnyMore, Refused."""
-        async with asyncio.TaskGroup() as beside:
+        beside: set[asyncio.Task[None]] = set()
+        try:
             while True:
                 await self._take("orders", beside)
+        finally:
+            for task in beside:
+                task.cancel()
 
-    async def _take(self, lane: Lane, beside: asyncio.TaskGroup | None) -> None:
-        """Take a job, and do it; beside others where there is a group for it. Raises NotJoinedAnyMore, Refused."""
+    async def _take(self, lane: Lane, beside: set[asyncio.Task[None]] | None) -> None:
+        """Take a job, and do it; beside others where there is a set for it. Raises NotJoinedAnyMore, Refused."""
         try:
             taken = await self._server.take(lane)
         except ServerAway:
@@ -172,10 +176,12 @@ class Puller:
         if beside is None:
             await work()
         else:
-            beside.create_task(work())
+            task = asyncio.create_task(work())
+            beside.add(task)
+            task.add_done_callback(beside.discard)
 
     async def _answer(self, job: str, answer: Parcel) -> None:
-        """Raises NotJoinedAnyMore, Refused."""
+        """Answer, where the server still waits for it; the beats find out where it knows this worker no more."""
         for attempt in range(_ANSWER_TRIES):
             try:
                 await self._server.answer(job, answer)
@@ -183,3 +189,5 @@ class Puller:
             except ServerAway as error:
                 logger.warning("An answer did not reach the server (%s)", error)
                 await asyncio.sleep(_RETRY_INTERVAL * attempt)
+            except (NotJoinedAnyMore, Refused):
+                return

@@ -143,6 +143,9 @@ class Link:
         self.is_lost = True
         for given in list(self._given.values()):
             self._lose(given)
+        for queue in self._lanes.values():
+            for _ in range(self.places):
+                queue.put_nowait(None)  # a worker that waits there joins again at once
 
     def _lose(self, given: Given) -> None:
         if not given.answer.done():

@@ -200,7 +200,7 @@ def subjects(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_memory_is_measured_first_and_the_huge_image_where_it_is_wished(subjects: list[str]) -> None:
     said: list[str] = []
-    after = ["echo", "proxy", "core", "shapes", "crowd", "memory_after"]
+    after = ["echo", "proxy", "core", "shapes", "crowd", "worker", "memory_after"]
     measured = run_bench(Settings(), 2, True, said.append)
     assert subjects == ["memory", "huge", *after] == [item.name for item in measured]
     assert said[-len(subjects) :] == [f"Measuring {name}" for name in subjects]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from bioengine_contract.errors import RequestError
 from bioengine_contract.manifest import Axis, Manifest, Tensor, Weights
 from bioengine_contract.operations import ModelProcess
 from bioengine_server.triton.errors import TritonUnavailable
+from bioengine_server.worker_side import puller as puller_module
 from bioengine_server.worker_side.puller import Puller
 from bioengine_server.worker_side.server import Refused, Server
 from bioengine_server.workers import link as link_module
@@ -192,9 +192,12 @@ async def test_a_worker_that_leaves_finishes_and_does_not_join_again(home: Path,
                 assert (await late)["success"]
 
 
+@pytest.mark.parametrize("beats", [0.2, 60.0])
 async def test_a_worker_that_was_not_heard_joins_again_and_its_late_answer_counts_for_nothing(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beats: float
 ) -> None:
+    monkeypatch.setattr(puller_module, "BEAT_INTERVAL", beats)  # who finds out first: the beats, or those who take work
+    monkeypatch.setattr(link_module, "LEASE", 30.0)
     async with Hub(home).running() as hub:
         slow, other = FakeWorker(), FakeWorker()
         async with hub.joined("slow", slow, tmp_path / "slow"):
@@ -204,7 +207,7 @@ async def test_a_worker_that_was_not_heard_joins_again_and_its_late_answer_count
             await _at_work({"slow": slow})
             async with hub.joined("other", other, tmp_path / "other"):
                 (link,) = (link for link in hub.links.all() if link.name == "slow")
-                link.heard = time.monotonic() - 60  # as if it had been stopped for a minute
+                hub.links._end(link, "it is not heard any more")
                 assert (await task)["success"] and other.inferred == ["shark"]
                 slow.gate.set()
                 async with asyncio.timeout(10):
