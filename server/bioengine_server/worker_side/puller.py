@@ -107,12 +107,13 @@ class Puller:
 
     async def _beat(self) -> None:
         """Raises NotJoinedAnyMore, Refused."""
-        heard = time.monotonic()
+        heard, told = time.monotonic(), None
         while True:
+            report = self.report
             tiles = {job: followed.at for job, followed in self._in_hand.items() if followed.at is not None}
             not_ready = self.not_ready or ("its Triton does not answer" if self._jobs.is_away else "")
             beat = Beat(
-                report=self.report,
+                report=None if report is told else report,  # an old one might say of a model what is true no more
                 not_ready=not_ready[:300],
                 tiles=tiles,
                 in_hand=list(self._in_hand),
@@ -125,7 +126,7 @@ class Puller:
                     raise NotJoinedAnyMore(str(error)) from error
                 await asyncio.sleep(_RETRY_INTERVAL)
                 continue
-            heard = time.monotonic()
+            heard, told = time.monotonic(), report
             for job in orders.stop:
                 if followed := self._in_hand.get(job):
                     followed.stopped.set()

@@ -78,6 +78,7 @@ class Link:
             return await given.answer
         finally:
             del self._given[given.id]
+            del given  # its future would keep what it raises, whose traceback has this frame, and so the images
 
     async def take(self, lane: Lane, timeout: float) -> Given | None:
         """What the worker is to do next; None where nothing has come up in time, or it is to do nothing more."""
