@@ -1,4 +1,4 @@
-"""Limit log lines that any client can cause: each line is written only once per period, to keep logs small."""
+"""Limit log lines that any client can cause, to keep logs small: each line only once per period, or a few of each kind."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import time
 
 _MAX = 100  # different lines per period
 _WHILE = 600.0  # seconds
+
+_FEW = 10  # lines of one kind per minute
+_MINUTE = 60.0  # seconds
+_MAX_KINDS = 500  # the others count as one kind
 
 
 class Once:
@@ -25,6 +29,30 @@ class Once:
             return False
         self._written.add(line)
         return True
+
+
+class Few:
+    """Decides whether a line of some kind is written: a few of each kind per minute."""
+
+    def __init__(self) -> None:
+        self._written: dict[str, int] = {}
+        self._left_out: dict[str, int] = {}
+        self._since = time.monotonic()
+
+    def take(self, kind: str) -> int | None:
+        """None if a line of this kind is not to be written; otherwise how many were not since the last one that was."""
+        if time.monotonic() - self._since > _MINUTE:
+            self._written.clear()
+            self._since = time.monotonic()
+        if kind not in self._left_out and len(self._left_out) >= _MAX_KINDS:
+            kind = ""
+        self._left_out.setdefault(kind, 0)
+        if self._written.get(kind, 0) >= _FEW:
+            self._left_out[kind] += 1
+            return None
+        self._written[kind] = self._written.get(kind, 0) + 1
+        left_out, self._left_out[kind] = self._left_out[kind], 0
+        return left_out
 
 
 class OnceFilter(logging.Filter):

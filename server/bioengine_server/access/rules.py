@@ -15,6 +15,7 @@ from bioengine_contract import message
 
 from bioengine_server.access.caller import OWN_USER, Caller
 from bioengine_server.access.errors import TokenNeeded, TooLarge, TooManyRequests
+from bioengine_server.access.refusals import Refusals
 from bioengine_server.access.registry import Token, TokenRegistry
 from bioengine_server.limits import SizeLimit
 from bioengine_server.network.peers import gateway, is_loopback
@@ -47,6 +48,7 @@ class Access:
         self._registry = registry
         self._under_way: Counter[str] = Counter()
         self._gateway = gateway()
+        self.refusals = Refusals()
 
     @property
     def all_need_token(self) -> bool:

@@ -153,14 +153,18 @@ def _tell_errors(errors: list[dict[str, Any]]) -> None:
     if errors:
         console.print("\nlast errors:")
     for error in errors[:5]:
-        who = f"{_ago(error['time'])}, token {_who(error['token'])}, {safe(error['model'])}"
+        model = f", {safe(error['model'])}" if error["model"] else ""
+        who = f"{_ago(error['time'])}, token {_who(error['token'])}{model}"
         reason = f"\n    {safe(error['error'], 300)}" if error["error"] else ""
-        console.print(f"  {who}: {safe(error['code'])}, task {error['task_id']}{reason}")
+        task = f", task {error['task_id']}" if error["task_id"] else ""
+        console.print(f"  {who}: {safe(error['code'])}{task}{reason}")
 
 
 def _details(details: dict[str, Any]) -> str:
     """Of a state, in words."""
     words = []
+    if details.get("why"):
+        words.append(details["why"])
     if details.get("position"):
         words.append(f"position {details['position']}")
     if "estimate" in details:

@@ -61,19 +61,24 @@ class Ended:
         counts.last = time.time()
         if job.outcome != DONE:
             counts.failed += 1
+            what = {"token": token, "model": str(job.model)[:200], "code": job.outcome}
+            if not job.is_admitted:
+                self._forget_refusals(what)
             self._errors.append(
-                {
-                    "time": time.time(),
-                    "task_id": job.task_id,
-                    "token": token,
-                    "model": str(job.model)[:200],
-                    "code": job.outcome,
-                    "error": job.reason,
-                }
+                {"time": time.time(), "task_id": job.task_id if job.is_admitted else "", **what, "error": job.reason}
             )
 
+    def _forget_refusals(self, what: dict[str, str]) -> None:
+        """Forget those that were refused alike: whoever sends a thousand must not hide all other errors."""
+        alike = [error for error in self._errors if not error["task_id"] and what.items() <= error.items()]
+        for error in alike:
+            self._errors.remove(error)
+
     def errors(self) -> list[dict[str, Any]]:
-        """The last requests that failed, the newest first: `time` (Unix), `task_id`, `token`, `model`, `code`, `error`."""
+        """The last requests that failed, the newest first: `time` (Unix), `task_id`, `token`, `model`, `code`, `error`.
+
+        Those that were refused have no `task_id`, and of those that were refused alike there is only the last one.
+        """
         return list(reversed(self._errors))
 
     def callers(self, under_way: list[Job]) -> list[dict[str, Any]]:

@@ -105,7 +105,10 @@ class Overview:
         }
 
     def requests(self) -> list[dict[str, Any]]:
-        """All of `bioengine ps`: `details` are those of the state, such as `position` and `estimate`, or `tile` of `tiles`."""
+        """All of `bioengine ps`: `details` are those of the state, such as `position` and `estimate`, or `tile` of `tiles`.
+
+        For the state "cancelled", they are `why`.
+        """
         return [
             {
                 "task_id": job.task_id,
@@ -114,8 +117,8 @@ class Overview:
                 "model": str(job.model)[:200],
                 "shapes": [list(shape) for shape in job.shapes[:SHOWN_INPUTS]],
                 "size": job.size,
-                "state": "cancelled" if job.stopped.is_set() else job.state,
-                "details": job.details,
+                "state": "cancelled" if job.stopped_by else job.state,
+                "details": {"why": job.stopped_by} if job.stopped_by else job.details,
                 "age": round(job.age, 1),
             }
             for job in self.jobs

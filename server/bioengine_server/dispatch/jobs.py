@@ -3,7 +3,7 @@
     queued -> downloading -> loading -> running -> done, or an error's code
 
 Each of them is a `Job`, from its admission to its answer. Whoever wants to know of those that have ended, such as the metrics and
-the log of requests, is told at the end.
+the log of requests, is told at the end. A request that is refused before is a job as well, which ends at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from bioengine_contract.errors import BioEngineError, Fault
 from bioengine_contract.model_errors import Cancelled
 
 from bioengine_server.access.caller import Caller
-from bioengine_server.dispatch.errors import CallerGone, NoSuchJob
+from bioengine_server.access.refusals import mark_known
+from bioengine_server.dispatch.errors import CallerGone, NoSuchJob, RefusedArgument
 from bioengine_server.dispatch.loaded import Loaded
 from bioengine_server.dispatch.progress import Progress
 
@@ -60,6 +61,8 @@ class Job:
         """When it has ended: "done", or the error's code."""
         self.reason = ""
         """The error's message."""
+        self.is_admitted = True
+        """False for a request that was refused before the dispatcher had it."""
         self.stopped = asyncio.Event()
         """Set when nobody wants its result any more."""
         self.has_waited = False
@@ -101,6 +104,13 @@ class Job:
         self._cancelled_by = by
         self.stopped.set()
 
+    @property
+    def stopped_by(self) -> str:
+        """Why nobody wants its result any more, as `ps` shows it; empty while somebody does."""
+        if not self.stopped.is_set():
+            return ""
+        return f"by {self._cancelled_by}" if self._cancelled_by else "its client has disconnected"
+
     def raise_if_stopped(self) -> None:
         """Raises CallerGone, Cancelled."""
         if not self.stopped.is_set() and not self.caller.connected():
@@ -121,9 +131,15 @@ class Job:
             stopped.cancel()
             del task  # it would keep what `work` raised, whose traceback has this frame
 
-    def end(self, outcome: str) -> None:
+    def end(self, outcome: str, reason: str = "") -> None:
+        """It has ended: with "done", or the code and the message of an error."""
         self._enter("ended")
-        self.outcome = outcome
+        self.outcome, self.reason = outcome, reason
+
+    @property
+    def failed_at_once(self) -> bool:
+        """Whether it has ended with an error and never came as far as the queue."""
+        return self.outcome != DONE and "queued" not in self.seconds
 
     @property
     def age(self) -> float:
@@ -156,23 +172,34 @@ class Jobs:
     def begun(self, job: Job) -> Iterator[Job]:
         """A job, to its end."""
         self._jobs[job.task_id] = job
-        outcome = DONE
+        outcome = (DONE, "")
         try:
             yield job
-        except BioEngineError as error:
-            outcome, job.reason = error.code, str(error)
-            raise
-        except asyncio.CancelledError:
-            outcome = CallerGone.code
-            raise
-        except BaseException:
-            outcome = Fault.code
+        except BaseException as error:
+            outcome = _outcome(error)
+            mark_known(error)
             raise
         finally:
             del self._jobs[job.task_id]
-            job.end(outcome)
-            for tell in self._on_end:
-                tell(job)
+            self._tell(job, *outcome)
+
+    def refused(self, error: Exception, caller: Caller, model: str = "") -> None:
+        """Tell of a request that was refused before there was a job of it.
+
+        Args:
+            error: the reason.
+            caller: whose request it was.
+            model: the id that was asked for; empty if it is not known.
+        """
+        job = Job(caller, model, Progress(None))
+        job.is_admitted = False
+        outcome = (RefusedArgument.code, str(error)) if isinstance(error, TypeError) else _outcome(error)
+        self._tell(job, *outcome)
+
+    def _tell(self, job: Job, outcome: str, reason: str) -> None:
+        job.end(outcome, reason)
+        for tell in self._on_end:
+            tell(job)
 
     def cancel(self, task_id: object, by: str, caller: Caller | None = None) -> None:
         """Cancel one. Raises NoSuchJob.
@@ -194,6 +221,15 @@ class Jobs:
             if not job.stopped.is_set() and not job.caller.connected():
                 logger.info("%s has gone: %s is ended", job.caller, job.task_id)
                 job.cancel("")
+
+
+def _outcome(error: BaseException) -> tuple[str, str]:
+    """The code of an error, and what the log says of it."""
+    if isinstance(error, BioEngineError):
+        return error.code, str(error)
+    if isinstance(error, asyncio.CancelledError):
+        return CallerGone.code, "The call ended before there was a result: the client disconnected, or the server is stopping."
+    return Fault.code, f"{type(error).__name__}: {error}"
 
 
 def _is_of(job: Job, caller: Caller) -> bool:

@@ -30,7 +30,7 @@ from bioengine_server.gateway.local import LocalServices
 from bioengine_server.gateway.refusal import answer_with
 from bioengine_server.gateway.rpc import LegacyRPC, use_offered_names
 from bioengine_server.gateway.session import LegacySession
-from bioengine_server.hypha.authenticator import Authenticator, is_legacy
+from bioengine_server.hypha.authenticator import Authenticator, is_legacy, stranger
 from bioengine_server.hypha.envelope import NotAMessage
 from bioengine_server.limits import SizeLimit
 from bioengine_server.log_once import Once
@@ -119,7 +119,7 @@ class LegacyGateway:
             client = Client(workspace, client_id, user.id, is_new=not _is_bound(token_scope, workspace, client_id))
             await self._clients.enter(client)
         except Exception as error:
-            if _once.allows(str(error)):
+            if not self._tell(error, websocket.scope) and _once.allows(str(error)):
                 logger.info("Refused a legacy client: %s", error)
             await _refuse(websocket, client_id, error, is_new="reconnection_token" not in query)
             return
@@ -132,6 +132,12 @@ class LegacyGateway:
         finally:
             self._clients.leave(client)
             self._open.discard(websocket)
+
+    def _tell(self, error: Exception, scope: Scope) -> bool:
+        """Tell of a client that is refused by an error of ours; returns whether anybody listens."""
+        if not isinstance(error, BioEngineError) or isinstance(error, Stopping):
+            return False
+        return self._authenticator.access.refusals.tell(error, stranger(scope))
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -150,8 +156,10 @@ class LegacyGateway:
         """Serve one connection until it ends."""
         connection = _Connection(websocket)
         data = user.model_dump(mode="json")
-        limit = self._authenticator.access.size_limit(Caller.from_context({"user": data}))
-        rpc = LegacyRPC(connection, client.workspace, client.client_id, data, limit)
+        access = self._authenticator.access
+        caller = Caller.from_context({"user": data, "ws": client.workspace, "from": client.client_id})
+        limit, too_large = access.size_limit(caller), lambda error: access.refusals.tell(error, caller)
+        rpc = LegacyRPC(connection, client.workspace, client.client_id, data, limit, too_large)
         died: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         try:
             with self._authenticator.connected(user, died.set_result):

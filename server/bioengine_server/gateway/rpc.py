@@ -11,6 +11,7 @@ from typing import Any
 import msgpack
 import shortuuid
 
+from bioengine_server.access.errors import TooLarge
 from bioengine_server.foreign import imjoy_rpc
 from bioengine_server.foreign.imjoy_rpc import CHUNK_SIZE
 from bioengine_server.gateway.errors import ClientLeft
@@ -46,7 +47,15 @@ def use_offered_names() -> None:
 class LegacyRPC(imjoy_rpc.End):
     """The RPC endpoint for one client: errors without tracebacks, fast chunks, senders that cannot be forged."""
 
-    def __init__(self, connection: Any, workspace: str, client_id: str, user: dict[str, Any], limit: SizeLimit) -> None:
+    def __init__(
+        self,
+        connection: Any,
+        workspace: str,
+        client_id: str,
+        user: dict[str, Any],
+        limit: SizeLimit,
+        too_large: Callable[[TooLarge], object] = lambda error: None,
+    ) -> None:
         """
         Args:
             connection: has `emit_message(bytes)` and `on_message(handler)`.
@@ -54,10 +63,12 @@ class LegacyRPC(imjoy_rpc.End):
             client_id: the client's id.
             user: the user, in the form of Hypha's contexts.
             limit: the size limit of all unfinished requests of the client.
+            too_large: told of requests above the limit.
         """
         self._sender = f"{workspace}/{client_id}"
         self._user = user
         self._limit = limit
+        self._too_large = too_large
         self._uploads = Uploads(self._forget)
         self._find_service: Callable[[str], Awaitable[None]] | None = None
         self._finding: set[asyncio.Future[None]] = set()
@@ -189,7 +200,11 @@ class LegacyRPC(imjoy_rpc.End):
         self.unfinished[key] = bytearray()
 
     def append_message(self, key: Any, data: Any, heartbeat: Any = False, context: Any = None) -> None:
-        self._uploads.grow(self._sender, key, data)
+        try:
+            self._uploads.grow(self._sender, key, data)
+        except TooLarge as error:
+            self._too_large(error)
+            raise
         if heartbeat and self._is_answer(key, heartbeat):
             self.sessions[key]["timer"].reset()
         self.unfinished[key].extend(data)

@@ -1,8 +1,9 @@
 """Authentication middleware: rejects clients without a valid token where one is required.
 
 HTTP             401 with the reason
-    hypha-rpc        the token is in its first message; the reason is sent and the connection closed, also if the token becomes
-    invalid imjoy-rpc        is checked in the gateway, with the same `Authenticator`
+hypha-rpc        the token is in its first message; the reason is sent and the connection closed, also if the token becomes
+                 invalid
+imjoy-rpc        is checked in the gateway, with the same `Authenticator`
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bioengine_server.access.errors import AccessDenied, NotLetIn, WorkspaceDenied
+from bioengine_server.http.body import Rest
+from bioengine_server.http.error_responses import refusal
 from bioengine_server.http.route_table import RouteTable
-from bioengine_server.hypha.authenticator import Authenticator, bearer, is_legacy
+from bioengine_server.hypha.authenticator import Authenticator, bearer, is_legacy, stranger
 from bioengine_server.hypha.tokens import is_name
 from bioengine_server.log_once import Once
 
@@ -57,9 +60,7 @@ class AuthenticationMiddleware:
             try:
                 self._authenticator.admit(scope, bearer(headers))
             except BioEngineError as error:
-                from bioengine_server.http.body import Rest
-                from bioengine_server.http.error_responses import refusal
-
+                self._authenticator.access.refusals.tell(error, stranger(scope))
                 await Rest(receive).drain(headers, self._authenticator.access.largest)
                 await refusal(error)(scope, receive, send)
                 return
@@ -85,7 +86,7 @@ class AuthenticationMiddleware:
                     user = self._authenticator.admit(scope, first.token)
                     first.check_workspace(user)
                 except BioEngineError as error:
-                    if _once.allows(str(error)):
+                    if not self._authenticator.access.refusals.tell(error, stranger(scope)) and _once.allows(str(error)):
                         logger.info("Refused a client: %s", error)
                     reason = NotLetIn() if isinstance(error, AccessDenied) else error
                     await _tell(send, reason)

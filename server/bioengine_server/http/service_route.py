@@ -33,8 +33,9 @@ from bioengine_server.http.body_memory import BodyMemory, Take
 from bioengine_server.http.callers import caller_of
 from bioengine_server.http.error_responses import refusal
 from bioengine_server.http.route_table import GET
-from bioengine_server.hypha.authenticator import Authenticator
+from bioengine_server.hypha.authenticator import Authenticator, stranger
 from bioengine_server.limits import SizeLimit
+from bioengine_server.service.refused_calls import asked_model
 from bioengine_server.service.triton_client import TritonClient
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class ServiceCalls:
         self._memory = memory
 
     async def execute(self, request: Request) -> Response:
-        return await self._call(self._service.execute, request)
+        return await self._call(self._service.execute, request, runs_model=True)
 
     async def get_config(self, request: Request) -> Response:
         return await self._call(self._service.get_config, request)
@@ -87,12 +88,20 @@ class ServiceCalls:
     async def cancel(self, request: Request) -> Response:
         return await self._call(self._service.cancel, request)
 
-    async def _call(self, method: Callable[..., Any], request: Request) -> Response:
+    async def _call(self, method: Callable[..., Any], request: Request, runs_model: bool = False) -> Response:
+        caller, arguments = stranger(request.scope), dict[str, Any]()
+
+        def refuse(error: Exception) -> Response:
+            if runs_model:
+                self._authenticator.access.refusals.tell(error, caller, asked_model(arguments))
+            return refusal(error)
+
         kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
         body, access = Rest(request.receive), self._authenticator.access
         try:
             # The request is counted from here on, so that a caller with one allowed request cannot send two bodies at once.
-            async with access.request(caller_of(request, self._authenticator)) as caller:
+            caller = caller_of(request, self._authenticator)
+            async with access.request(caller) as caller:
                 with self._memory.share() as take:
                     arguments = await _arguments(request, body, kind, access.size_limit(caller), take)
                     with _connected(request) as connected:
@@ -102,10 +111,10 @@ class ServiceCalls:
         except (BioEngineError, TypeError) as error:
             if not isinstance(error, TooLarge):
                 await body.drain(request.headers, access.largest)
-            return refusal(error)
-        except Exception:
+            return refuse(error)
+        except Exception as error:
             logger.exception("A call over HTTP failed")
-            return refusal(RuntimeError())
+            return refuse(error)
 
 
 @contextlib.contextmanager

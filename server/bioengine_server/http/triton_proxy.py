@@ -40,7 +40,7 @@ from bioengine_server.http.route_table import raw_path
 from bioengine_server.http.triton_request import MAX_HEADER, MAX_JSON, BadInference, InferRequest, parse
 from bioengine_server.http.triton_response import MAX_JSON_RESULT_BYTES, parse_header, with_json
 from bioengine_server.http.triton_tensors import counted
-from bioengine_server.hypha.authenticator import Authenticator
+from bioengine_server.hypha.authenticator import Authenticator, stranger
 from bioengine_server.limits import SizeLimit
 from bioengine_server.network.errors import Forbidden
 from bioengine_server.service.triton_client import TritonClient, runner_info
@@ -90,7 +90,13 @@ class TritonProxy:
         return self._service.triton
 
     async def answer(self, request: Request) -> Response:
-        body = Rest(request.receive)
+        body, caller, kind, model = Rest(request.receive), stranger(request.scope), "", ""
+
+        def refuse(error: Exception) -> Response:
+            if kind == "infer":
+                self._authenticator.access.refusals.tell(error, caller, model)
+            return refusal(error)
+
         try:
             kind, model, version, path = _allowed(request)
             caller = caller_of(request, self._authenticator)
@@ -110,10 +116,10 @@ class TritonProxy:
         except BioEngineError as error:
             if not isinstance(error, TooLarge):
                 await body.drain(request.headers, self._authenticator.access.largest)
-            return refusal(error)
-        except Exception:
+            return refuse(error)
+        except Exception as error:
             logger.exception("A request for Triton failed")
-            return refusal(RuntimeError())
+            return refuse(error)
 
     async def _about(self) -> Response:
         """Triton's metadata of itself, without closed extensions, and without the version, which tells its security holes."""

@@ -35,7 +35,7 @@ def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI
     Raises LibraryChanged.
     """
     border.check()
-    border.use_rpc(use_limited_rpc(access.size_limit))
+    border.use_rpc(use_limited_rpc(access.size_limit, access.refusals))
     border.know_who_is_there()
     keep_first_client(is_own_end)
     replace_login()

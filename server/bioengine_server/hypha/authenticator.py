@@ -17,7 +17,7 @@ from bioengine_contract.errors import BioEngineError
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from bioengine_server.access.caller import token_id
+from bioengine_server.access.caller import Caller, token_id
 from bioengine_server.access.errors import AccessDenied, TokenNeeded
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access
@@ -93,6 +93,12 @@ class Authenticator:
                     logger.info("A client is disconnected: %s", error)
                     self._open.remove(entry)
                     on_death(error)
+
+
+def stranger(scope: Scope) -> Caller:
+    """Whoever sends a request or opens a connection and could not be identified; in place of a client's id, its address."""
+    address = str((scope.get("client") or ("unknown", 0))[0])
+    return Caller(user=f"anonymous-{address}", workspace=scope["type"], client=address)
 
 
 def is_legacy(scope: Scope) -> bool:

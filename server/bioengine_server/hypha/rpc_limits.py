@@ -15,6 +15,8 @@ from weakref import WeakValueDictionary
 from bioengine_contract import message
 
 from bioengine_server.access.caller import Caller
+from bioengine_server.access.errors import TooLarge
+from bioengine_server.access.refusals import Refusals
 from bioengine_server.foreign import hypha_rpc
 from bioengine_server.hypha import chunks, envelope, function_names
 from bioengine_server.hypha.uploads import Uploads
@@ -29,11 +31,12 @@ _TRACEBACK_FRAME = re.compile(r'^  (?:File "|\[Previous line repeated ).*(?:\n  
 _BUILT_IN = "built-in"
 
 
-def use_limited_rpc(limit_of: Callable[[Caller], SizeLimit]) -> type:
+def use_limited_rpc(limit_of: Callable[[Caller], SizeLimit], refusals: Refusals | None = None) -> type:
     """Make clients of hypha-rpc create limited endpoints from now on. Returns the class, for use in Hypha's own.
 
     Args:
         limit_of: returns the size limit for the inputs of one request of a caller.
+        refusals: are told of messages that are larger.
 
     Raises LibraryChanged.
     """
@@ -41,7 +44,7 @@ def use_limited_rpc(limit_of: Callable[[Caller], SizeLimit]) -> type:
     hypha_rpc.use_lookup(function_names.find)
     hypha_rpc.mend_timers()
     hypha_rpc.mend_maps()
-    limited = type("LimitedRPC", (LimitedRPC,), {"limit_of": staticmethod(limit_of)})
+    limited = type("LimitedRPC", (LimitedRPC,), {"limit_of": staticmethod(limit_of), "refusals": refusals})
     hypha_rpc.use_end(limited)
     return limited
 
@@ -100,6 +103,7 @@ class LimitedRPC(hypha_rpc.End):
     """
 
     limit_of: Callable[[Caller], SizeLimit]
+    refusals: Refusals | None = None
     sends_tracebacks = True
     ends: ClassVar[WeakValueDictionary[str, LimitedRPC]] = WeakValueDictionary()
 
@@ -171,6 +175,8 @@ class LimitedRPC(hypha_rpc.End):
             outcome, told = "resolve", None
         except Exception as error:
             outcome, told = "reject", error
+            if self.refusals is not None and isinstance(error, TooLarge):
+                self.refusals.tell(error, Caller.from_context(message["ctx"]))
         if message.get("promise"):
             self.start(self._tell(message["from"], f"{message['session']}.{outcome}", self.encoded([told])))
 

@@ -39,6 +39,7 @@ from bioengine_server.service.infer_options import (
     checked_version,
     infer_options,
 )
+from bioengine_server.service.refused_calls import telling
 from bioengine_server.service.tensors import checked_outputs, from_triton, to_triton
 from bioengine_server.triton.api import InferResult, TritonApi
 from bioengine_server.triton.errors import TritonError
@@ -69,6 +70,7 @@ class TritonClient:
         self._public_url = public_url
         self._is_connected: Callable[[str, str], bool] | None = None
         self._is_ready: Callable[[], bool] | None = None
+        access.refusals.listen(dispatcher.jobs.refused)
 
     def watch_clients(self, is_connected: Callable[[str, str], bool]) -> None:
         """Do not run requests of clients that have disconnected. `is_connected(workspace, client)` asks Hypha."""
@@ -90,7 +92,7 @@ class TritonClient:
             "type": "triton-client",
             "description": "Runs bioimage.io models by id, and other models of this server's Triton.",
             "config": {"visibility": "public", "require_context": True},
-            "execute": self.execute,
+            "execute": telling(self.execute, self.access.refusals),
             "get_config": self.get_config,
             "get_status": self.get_status,
             "cancel": self.cancel,
@@ -301,6 +303,7 @@ class TritonClient:
         try:
             self.access.check_size(request.inputs, call.caller)
         except TooLarge as error:
+            self.access.refusals.tell(error, call.caller, request.model_id)
             return {"result": failure(error, ""), "__info__": info}
         return {"result": await self.dispatcher.respond(request, call), "__info__": info}
 

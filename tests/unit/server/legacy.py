@@ -68,14 +68,14 @@ class Hypha:
 
 
 class Connection:
-    def __init__(self) -> None:
+    def __init__(self, too_large: Callable[[Exception], object] = lambda error: None) -> None:
         here, there = Wire(), Wire()
         here.other, there.other = there, here
         self.hypha = Hypha()
         user = UserInfo(
             id="ada", is_anonymous=False, email=None, roles=[], scope=create_scope({"ws-x": "a"}, current_workspace="ws-x")
         )
-        self.end = LegacyRPC(here, "ws-x", "client", user.model_dump(mode="json"), LIMIT)
+        self.end = LegacyRPC(here, "ws-x", "client", user.model_dump(mode="json"), LIMIT, too_large)
         self.client = RPC(there, client_id="client", default_context={"connection_type": "websocket"}, method_timeout=10)
         store: Any = SimpleNamespace(client_exists=self._is_known)
         self.session = LegacySession(self.end, self.hypha, store, LocalServices(), user, Client("ws-x", "client", "ada", True))

@@ -10,6 +10,7 @@ import hypha_rpc.rpc
 import msgpack
 import numpy as np
 import pytest
+from bioengine_server.access.refusals import Refusals
 from bioengine_server.gateway.rpc import MANAGER_ID
 from bioengine_server.hypha import chunks
 from bioengine_server.hypha.rpc_limits import LimitedRPC
@@ -62,10 +63,12 @@ class Line(Wire):
 class Ends:
     """A limited endpoint that offers a service, and a client of hypha-rpc."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, refusals: Refusals | None = None) -> None:
         self.here, self.there = Line("ws/server"), Line("ws/client")
         self.here.other, self.there.other = self.there, self.here
-        limited = type("Limited", (LimitedRPC,), {"limit_of": staticmethod(lambda caller: SizeLimit(limit))})
+        limited = type(
+            "Limited", (LimitedRPC,), {"limit_of": staticmethod(lambda caller: SizeLimit(limit)), "refusals": refusals}
+        )
         self.server = limited(self.here, client_id="server", workspace="ws", method_timeout=5)
         self.client = hypha_rpc.rpc.RPC(self.there, client_id="client", workspace="ws", method_timeout=1, silent=True)
         service = {"echo": lambda image: image, "size": lambda image: image.nbytes}

@@ -109,6 +109,7 @@ FIRING: dict[str, dict[str, str]] = {
     "BioEngineFailures": {
         'bioengine_requests_total{outcome="done"}': "0+60x60",
         'bioengine_requests_total{outcome="model_process_died"}': "0+6x60",
+        'bioengine_requests_total{outcome="token_needed"}': "0+6000x60",
     },
     "BioEngineQueueFull": {"bioengine_requests_waiting{}": "250+0x60", "bioengine_requests_waiting_limit{}": "256+0x60"},
     "BioEngineSlow": {
