@@ -51,7 +51,7 @@ class ModelProcess(BaseModel):
     device: str = ""
     """Where it computes, such as "cpu" or "cuda:0"."""
     details: str = ""
-    """How it computes and why, as a text for people."""
+    """How it computes and why, for people: a fact on each line."""
     pid: int = 0
     started: int = 0
     """Its id, and its start in clock ticks since the boot (`processes.Process`), for whoever sees the same processes."""

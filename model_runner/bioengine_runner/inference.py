@@ -75,9 +75,14 @@ class Pipeline:
         return self.opened.memory.on_card
 
     def when_memory_changes(self, tell: Callable[[], None]) -> None:
-        """Call `tell` when `gpu_memory` has changed considerably since now."""
-        told = self.gpu_memory
-        self._when_memory_changes = lambda: tell() if abs(self.gpu_memory - told) > _CHANGE else None
+        """Call `tell` when `gpu_memory` has changed considerably since now, or which shapes have sessions of their own."""
+        memory, shapes = self.gpu_memory, self.opened.own_shapes
+
+        def tell_changes() -> None:
+            if abs(self.gpu_memory - memory) > _CHANGE or self.opened.own_shapes != shapes:
+                tell()
+
+        self._when_memory_changes = tell_changes
 
     def predict(self, arrays: Arrays, tile: Mapping[str, int] | None = None, on_tile: OnTile = _unheard) -> Prediction:
         """Run the model on images of any size: whole where that fits into memory, else in tiles.
@@ -177,7 +182,10 @@ class Pipeline:
     def _forward(self, arrays: Blocks) -> dict[MemberId, np.ndarray]:
         pixels = self._signature.pixels([arrays.get(id) for id, _ in self._signature.inputs])
         if pixels <= PROBE:
-            return self.opened.forward(arrays)
+            try:
+                return self.opened.forward(arrays)
+            finally:
+                self._tell_memory()
         try:
             with self.opened.memory.counted(), self._budget.learning(pixels):
                 return self.opened.forward(arrays)

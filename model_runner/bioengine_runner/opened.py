@@ -15,6 +15,7 @@ from bioimageio.spec.model import v0_4, v0_5
 from bioengine_runner.errors import WrongOutputs
 from bioengine_runner.foreign import bioimageio_core
 from bioengine_runner.foreign.bioimageio_core import ModelAdapter
+from bioengine_runner.sessions_by_shape import SessionsByShape, Shape
 from bioengine_runner.signature import Signature
 from bioengine_runner.tiling.memory import DeviceMemory
 
@@ -28,8 +29,7 @@ Blocks = Mapping[MemberId, np.ndarray]
 class Opened:
     """A package's weights on a device.
 
-    `device`: where they compute according to the framework itself, `cpu` or `cuda:0`. `details`: how they compute and why, as a
-    text for people.
+    `device`: where they compute according to the framework itself, `cpu` or `cuda:0`. `notes`: why these weights and this device.
     """
 
     def __init__(
@@ -45,13 +45,34 @@ class Opened:
         self.weight_format = weight_format
         self.signature = signature
         self.memory = memory
-        self.details = ""
+        self.notes: list[str] = []
         self.device = active_device(adapter)
         self._adapter = adapter
         _, self._model = bioimageio_core.framework_model(adapter)
         self.pipeline()
         if self.is_onnx:
             _name_inputs(adapter, self._model, [str(id) for id, _ in signature.inputs])
+
+    @property
+    def details(self) -> str:
+        """How they compute and why, for people: a fact on each line."""
+        own = ", ".join(" and ".join("x".join(map(str, array)) for array in shape) for shape in self.own_shapes)
+        return "\n".join([self._framework, *self.notes, *([f"sessions of their own have the shapes {own}"] if own else [])])
+
+    @property
+    def own_shapes(self) -> list[Shape]:
+        """The shapes of images that have an ONNX Runtime session of their own."""
+        return self._model.shapes if isinstance(self._model, SessionsByShape) else []
+
+    @property
+    def _framework(self) -> str:
+        if self.is_onnx:
+            import onnxruntime
+
+            return f"ONNX Runtime {onnxruntime.__version__}, {self._model.get_providers()[0]}"
+        import torch
+
+        return f"torch {torch.__version__}"
 
     @property
     def is_onnx(self) -> bool:

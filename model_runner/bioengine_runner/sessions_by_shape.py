@@ -61,6 +61,12 @@ class SessionsByShape:
         with self._lock:
             return [self._first, *self._further.values()]
 
+    @property
+    def shapes(self) -> list[Shape]:
+        """The shapes that have sessions of their own."""
+        with self._lock:
+            return list(self._further)
+
     def keep_one(self) -> None:
         """Close all sessions but the first, and open no more: the card does not have enough memory."""
         with self._lock:

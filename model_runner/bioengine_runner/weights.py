@@ -49,9 +49,10 @@ def open_weights(package: Package, description: Description, weight_formats: Seq
     for device, formats in by_device(weight_formats, boot.accelerator):
         if found := opening.on(device, formats):
             found.memory.opened()
-            found.details = "; ".join(filter(None, (boot.precision if found.is_on_card else "", found.details)))
-            told = f" ({found.details})" if found.details else ""
-            logger.info("%s: %s weights on the device %s%s", package.id, found.weight_format, found.device, told)
+            found.notes[:0] = [f"precision: {boot.precision}"] if found.is_on_card else []
+            found.notes += opening.failures(found)
+            told = found.details.replace("\n", "; ")
+            logger.info("%s: %s weights on the device %s (%s)", package.id, found.weight_format, found.device, told)
             return found
     raise opening.failure(was_chosen=list(weight_formats) != usable_weights(package.manifest, boot.trusted))
 
@@ -104,6 +105,16 @@ class _Opening:
             works = unproven[:1]
         return works[0] if works else None
 
+    def failures(self, used: Opened) -> list[str]:
+        """What was tried before these weights were found, and why it is not used."""
+        device = "cuda" if used.is_on_card else "cpu"
+        return [
+            f"{name} on {tried} {error.reason}; used all the same, since nothing else works"
+            if (name, tried) == (used.weight_format, device)
+            else f"not used: {name} on {tried} {error.reason}"
+            for (name, tried), error in self._errors.items()
+        ]
+
     def failure(self, was_chosen: bool) -> Exception:
         """The error to raise when nothing works. `was_chosen`: whether the client named the format."""
         one, *others = self._errors.values()
@@ -145,7 +156,7 @@ class _Opening:
     def _fastest(self, works: Sequence[Opened]) -> Opened:
         chosen, seconds = fastest(works)
         times = ", ".join(f"{name} {each * 1e3:.1f} ms" for name, each in seconds.items())
-        chosen.details = f"the fastest for three sizes in turn: {times}"
+        chosen.notes.append(f"the fastest for three sizes in turn: {times}")
         for opened in works:
             if opened is not chosen:
                 opened.close()

@@ -115,11 +115,18 @@ def test_a_model_is_unloaded(served: Stack) -> None:
         assert client.run("slow-snail", [snail(0)])["success"]
     (model,) = [model for model in asked(served, "status")["models"] if model["name"] == "slow-snail"]
     assert (model["device"], model["running"]) == ("cpu", 0) and model["memory"] > 50e6
+
+    def shown() -> str:
+        return command(served, "models", "show", "slow-snail").stdout
+
+    wait_for(lambda: "ONNX Runtime" in shown(), 30, "said how it is computed")
+    assert "slow-snail: onnx on cpu" in shown() and "CPUExecutionProvider" in shown()
     assert command(served, "unload", "slow-snail").stdout == "Unloaded slow-snail.\n"
     assert "slow-snail" not in [model["name"] for model in asked(served, "status")["models"]]
     assert not served.stubs("slow-snail")
     again = command(served, "unload", "slow-snail")
     assert again.returncode == 1 and "is not loaded" in again.stderr
+    assert "in the running server: not loaded" in shown()
 
 
 def test_of_another_home_there_is_no_server(served: Stack, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class Record:
     """What it has opened; empty before."""
     device: str = ""
     details: str = ""
-    """How it computes and why, as a text for people."""
+    """How it computes and why, for people: a fact on each line."""
     gpu_memory: int = 0
     """The bytes that it holds on a card, as it estimates itself."""
     problem: str = ""

@@ -138,7 +138,12 @@ def list_models(home: HomeOption = None) -> None:
 
 @app.command()
 def show(id: IdArgument, home: HomeOption = None) -> None:
-    """Show a stored model: its inputs, outputs and weights, and how to trust its code if it contains any."""
+    """Show a stored model: its inputs, outputs and weights, and how to trust its code if it contains any.
+
+    If a server runs with this home, also how it computes the model.
+    """
+    from bioengine_server.commands.running_model import tell_running
+
     settings, store = load_settings(home=home), _store(home)
     with told():
         model = store.find(id)
@@ -155,6 +160,7 @@ def show(id: IdArgument, home: HomeOption = None) -> None:
     console.print(f"  also called: {', '.join(names)}", markup=False)
     console.print(f"  from: {shown(manifest.origin, 300)}", markup=False)
     console.print(f"  in: {model.folder} ({_megabytes(manifest.size)})", markup=False)
+    tell_running(load_home_settings(home=home), f"{manifest.id}/{manifest.version}")
 
 
 @app.command()

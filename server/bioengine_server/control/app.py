@@ -2,6 +2,7 @@
 
 GET    /status               what the server is doing
 GET    /requests             what is under way
+GET    /models/<id>          how it is computed
 DELETE /requests/<task_id>   cancel it
 DELETE /models/<id>          unload it
 GET    /workers              the workers, and what there is to do
@@ -36,6 +37,9 @@ def control_app(overview: Overview) -> Starlette:
         overview.cancel(request.path_params["task_id"])
         return JSONResponse({})
 
+    async def model(request: Request) -> JSONResponse:
+        return JSONResponse(overview.model(request.path_params["id"]))
+
     async def unload(request: Request) -> JSONResponse:
         names = await overview.unload(request.path_params["id"])
         logger.info("Unloaded for %s: %s", ADMIN, ", ".join(names))
@@ -60,6 +64,7 @@ def control_app(overview: Overview) -> Starlette:
         Route("/status", status),
         Route("/requests", requests),
         Route("/requests/{task_id:path}", cancel, methods=["DELETE"]),
+        Route("/models/{id:path}", model),
         Route("/models/{id:path}", unload, methods=["DELETE"]),
         Route("/workers", workers),
         Route("/workers/{name:path}", drain, methods=["DELETE"]),

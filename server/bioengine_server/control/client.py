@@ -39,6 +39,11 @@ class ControlClient:
         requests: list[dict[str, Any]] = self._ask("GET", "/requests")
         return requests
 
+    def model(self, model_id: str) -> list[dict[str, Any]]:
+        """How a model is computed (`Overview.model`)."""
+        models: list[dict[str, Any]] = self._ask("GET", f"/models/{quote(model_id)}")
+        return models
+
     def cancel(self, task_id: str) -> None:
         """Cancel a request."""
         self._ask("DELETE", f"/requests/{quote(task_id, safe='')}")

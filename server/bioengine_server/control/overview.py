@@ -25,6 +25,8 @@ from bioengine_server.settings import Settings
 from bioengine_server.workers.errors import NoSuchWorker
 
 ADMIN = "the server's admin"
+MAX_DETAILS = 4000
+"""Characters that a model's process may say of itself."""
 SHOWN_INPUTS = 16
 """Of a request with more than any model has, so many are shown."""
 
@@ -161,16 +163,43 @@ class Overview:
                 raise ModelAtWork(model_id, 1)  # since just now
         return names
 
+    def model(self, model_id: str) -> list[dict[str, Any]]:
+        """The processes of a model that are open or have failed, with whichever weights, for `models show`.
+
+        Of each: its `name` in Triton, `state` ("open" or "failed"), `weight_format`, `device`, `details` (how it computes and
+        why, a fact on each line), and `reason` (why it has failed). The last two are those of the worker's last report.
+
+        Raises RequestError.
+        """
+        loaded = {model["name"]: model for model in self._loaded_as(model_id)}
+        reported = self.report.models if self.report else {}
+        failed = {name for name in self._triton_names(model_id) & reported.keys() if reported[name].state == "failed"}
+        return [
+            {
+                "name": name,
+                "state": "failed" if name in failed else "open",
+                "weight_format": loaded[name]["weight_format"] if name in loaded else "",
+                "device": loaded[name]["device"] if name in loaded else "",
+                "details": reported[name].details[:MAX_DETAILS] if name in reported else "",
+                "reason": reported[name].reason[:MAX_DETAILS] if name in failed else "",
+            }
+            for name in sorted(loaded.keys() | failed)
+        ]
+
+    def _triton_names(self, model_id: str) -> set[str]:
+        """The names that a model may have in Triton, one for each choice of weights. Raises RequestError."""
+        package = resolve(self._settings.store, model_id)
+        return {triton_name(package.key, package.is_default, only) for only in ("", *RUNNABLE)}
+
     def _loaded_as(self, model_id: str) -> list[dict[str, Any]]:
         """The loaded models of Triton that are meant. Raises RequestError."""
         models = self.models()
         try:
-            package = resolve(self._settings.store, model_id)
+            names = self._triton_names(model_id)
         except ModelNotFound:
             if named := [model for model in models if model["name"] == model_id]:
                 return named
             raise
-        names = {triton_name(package.key, package.is_default, only) for only in ("", *RUNNABLE)}
         return [model for model in models if model["base_name"] in names]
 
     def _worker(self) -> dict[str, Any] | None:

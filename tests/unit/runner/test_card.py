@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
+import torch
 from bioengine_contract.model_errors import TooLittleMemory
 from bioengine_contract.package import Package
 from bioengine_contract.package_errors import NoWeightsWork
 from bioengine_runner import gpu, onnx_sessions, trial, weights
-from bioengine_runner.cards import Build, _problems
 from bioengine_runner.errors import WeightsFail
-from bioengine_runner.gpu import CudaCard
 from bioengine_runner.inference import Pipeline
 from bioengine_runner.loading.loader import Loader
 from bioengine_runner.loading.records import MODELS, Records
@@ -74,6 +74,13 @@ def test_a_session_that_opens_and_cannot_run_is_not_used(
     assert (model.opened.weight_format, model.opened.device) == ("onnx", "cpu"), "the next device, and the best format there"
     assert model.predict(image(1, 3, 32, 32))[0].shape == (1, 1, 32, 32)
     assert "not used on the device cuda" in caplog.text and "cuDNN is unavailable" in caplog.text
+    framework, *notes = model.opened.details.splitlines()
+    assert framework == f"ONNX Runtime {onnxruntime.__version__}, CPUExecutionProvider"
+    assert [note.split(" (")[0] for note in notes] == [
+        "not used: onnx on cuda opened on the device cuda:0, where a first run fails",
+        "not used: torchscript on cuda would compute on the device cpu, but this server is set to use a GPU",
+    ]
+    assert "cuDNN is unavailable" in notes[0]
 
 
 def test_where_nothing_else_is_left_all_reasons_are_told(card: FakeCard, package: Package) -> None:
@@ -110,8 +117,10 @@ def test_on_the_cpu_weights_that_fail_on_a_small_image_come_after_those_that_do_
         return forward(self, arrays)
 
     monkeypatch.setattr(Opened, "forward", fails)
-    assert pipeline(package, BOTH, accelerator="cpu").opened.weight_format == "torchscript"
-    assert pipeline(package, ["onnx"], accelerator="cpu").opened.weight_format == "onnx", "nothing else is left"
+    chosen = pipeline(package, BOTH, accelerator="cpu").opened
+    assert chosen.weight_format == "torchscript" and "not used: onnx on cpu opened on the device cpu, where" in chosen.details
+    left = pipeline(package, ["onnx"], accelerator="cpu").opened
+    assert left.weight_format == "onnx" and left.details.count("\n") == 0, "nothing else is left, and nothing was tried before"
 
 
 def test_the_faster_of_two_formats_is_used_and_both_times_are_told(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +131,9 @@ def test_the_faster_of_two_formats_is_used_and_both_times_are_told(package: Pack
     monkeypatch.setattr(Opened, "padded_samples", lambda self, samples, pixels: samples)
     opened = pipeline(package, BOTH, accelerator="cpu").opened
     assert opened.weight_format == "torchscript"
-    assert opened.details == "exact; the fastest for three sizes in turn: onnx 33.0 ms, torchscript 2.0 ms"
+    framework, *notes = opened.details.splitlines()
+    assert framework == f"torch {torch.__version__}"
+    assert notes == ["precision: exact", "the fastest for three sizes in turn: onnx 33.0 ms, torchscript 2.0 ms"]
     seconds["torchscript"] = 0.04
     assert pipeline(package, BOTH, accelerator="cpu").opened.weight_format == "onnx"
 
@@ -243,6 +254,19 @@ def test_a_session_that_cannot_be_opened_again_is_not_asked_for_twice() -> None:
     assert len(tries) == 1
 
 
+def test_shapes_with_sessions_of_their_own_are_reported(card: FakeCard, package: Package) -> None:
+    model = pipeline(package, ["onnx"])
+    told: list[str] = []
+    model.when_memory_changes(lambda: told.append(model.opened.details))
+    for _ in range(AGAIN):
+        for size in (32, 64):
+            model.predict(image(1, 3, size, size))
+    assert told and "\nsessions of their own have the shapes 1x3x32x32" in told[0]
+    assert told[0].splitlines()[0] == f"ONNX Runtime {onnxruntime.__version__}, CUDAExecutionProvider"
+    model.opened.keep_less()
+    assert "sessions" not in model.opened.details
+
+
 # --- memory
 
 
@@ -346,48 +370,9 @@ def test_nvmls_word_counts_where_it_has_one(card: FakeCard, tmp_path: Path) -> N
     assert loader.processes()["a"].gpu_memory == 700
 
 
-# --- what is said of a card
-
-
-ONNX, TORCH = Build("onnxruntime-gpu 1.31.1", (13, 0)), Build("torch 2.13.0", (13, 0), ((7, 5), (8, 0), (9, 0)))
-
-
 def test_the_driver_is_asked(card: FakeCard) -> None:
     assert gpu.gpus() == 1 and gpu.cuda_cards() == [H200] and gpu.cuda_version() == (13, 0)
     assert gpu.card_memory(0) == (H200.memory - card.used, H200.memory)
-
-
-def said(card: CudaCard, cuda: tuple[int, int], *builds: Build) -> list[str]:
-    return [str(problem) for problem in _problems([card], cuda, builds)]
-
-
-def test_a_card_that_works_has_no_problems() -> None:
-    assert said(H200, (13, 0), ONNX, TORCH) == said(H200, (13, 2), ONNX, TORCH) == []
-
-
-@pytest.mark.parametrize(
-    ("found", "cuda", "texts"),
-    [
-        (H200, (12, 4), ["runs CUDA up to 12.4, and onnxruntime-gpu 1.31.1 was built for 13.0 and torch", "driver 580 or newer"]),
-        (
-            CudaCard("Tesla V100", (7, 0), 16 << 30, is_virtual=False),
-            (13, 0),
-            ["V100 has compute capability 7.0, and onnxruntime-gpu 1.31.1 needs 7.5 and torch", "26.03-py3", "12.6", "=cpu"],
-        ),
-        (CudaCard("A40-8Q", (8, 6), 8 << 30, is_virtual=True), (13, 0), ["A40-8Q is a virtual one (vGPU)", "licence"]),
-    ],
-)
-def test_old_and_odd_cards_and_drivers_are_named_with_what_to_do(
-    found: CudaCard, cuda: tuple[int, int], texts: list[str]
-) -> None:
-    (sentence,) = said(found, cuda, ONNX, TORCH)
-    for text in texts:
-        assert text in sentence
-
-
-def test_libraries_for_the_cpu_are_named() -> None:
-    (sentence,) = said(H200, (13, 0), Build("onnxruntime 1.32.0", (0, 0)), TORCH)
-    assert "onnxruntime 1.32.0 was built for the CPU. " in sentence and "BIOENGINE_ACCELERATOR=cuda ./bioengine setup" in sentence
 
 
 def test_an_error_says_what_is_known_of_the_card(card: FakeCard, package: Package) -> None:

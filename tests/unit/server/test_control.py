@@ -11,10 +11,11 @@ from typing import Any
 import httpx
 import pytest
 from bioengine_contract.errors import BioEngineError
-from bioengine_contract.operations import Card, Report
+from bioengine_contract.operations import Card, ModelProcess, Report
 from bioengine_server.access.caller import OWN_USER, Caller
 from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.commands import operations
+from bioengine_server.commands.running_model import tell_running
 from bioengine_server.control.app import control_app
 from bioengine_server.control.callers import CallerNames
 from bioengine_server.control.client import ControlClient
@@ -279,3 +280,46 @@ def test_without_a_server_the_command_says_what_to_do(tmp_path: Path, capsys: py
     with pytest.raises(SystemExit):
         operations.logs(home=tmp_path)
     assert "There are no logs in" in capsys.readouterr().err
+
+
+async def test_how_a_model_is_computed(make: Make, tmp_path: Path, registry: TokenRegistry) -> None:
+    dispatcher, _ = make()
+    room = Room(tmp_path, registry, dispatcher)
+    assert await room.get("/models/shark") == []
+    await run(dispatcher)
+    (before,) = await room.get("/models/shark")
+    assert (before["state"], before["weight_format"], before["device"], before["details"]) == ("open", "onnx", "cpu", "")
+    models = {
+        "shark": ModelProcess(state="open", weight_format="onnx", device="cpu", details="ONNX Runtime\nprecision: exact"),
+        "shark--torchscript": ModelProcess(state="failed", reason="The weights are damaged.", code="weights_damaged"),
+        "otter": ModelProcess(state="failed", reason="not of this model"),
+    }
+    room.overview.learn(Report(boot="1", dead_instances=[], models=models))
+    found, failed = await room.get("/models/shark")
+    assert found["details"] == "ONNX Runtime\nprecision: exact" and found["name"] == "shark"
+    assert (failed["name"], failed["state"], failed["reason"]) == ("shark--torchscript", "failed", "The weights are damaged.")
+    with pytest.raises(httpx.HTTPStatusError, match="404"):
+        await room.get("/models/missing")
+
+
+async def test_models_show_asks_the_running_server(
+    make: Make, tmp_path: Path, registry: TokenRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dispatcher, _ = make()
+    settings = Settings(home=tmp_path, run_dir=tmp_path / "run")
+    await asyncio.to_thread(tell_running, settings, "shark")
+    assert capsys.readouterr().out == "", "no server runs"
+    settings.node_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    room = Room(tmp_path, registry, dispatcher)
+    async with control_room(room.overview, settings.node_folder):
+        await asyncio.to_thread(tell_running, settings, "shark")
+        assert capsys.readouterr().out == "  in the running server: not loaded\n"
+        await run(dispatcher)
+        hostile = ModelProcess(state="open", details="ONNX Runtime\n\x1b[2J" + "x\n" * 9000)
+        room.overview.learn(Report(boot="1", dead_instances=[], models={"shark": hostile}))
+        await asyncio.to_thread(tell_running, settings, "shark")
+        first, second, third, fourth, *others = capsys.readouterr().out.splitlines()
+        assert (first, second, third) == ("  in the running server:", "    shark: onnx on cpu", "      ONNX Runtime")
+        assert fourth.strip().startswith("\\x1b[2J") and len(others) < 40
+        await asyncio.to_thread(tell_running, settings, "missing")
+        assert "in the running server: No model 'missing" in capsys.readouterr().out
