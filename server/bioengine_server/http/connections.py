@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 State = Literal["half-open", "unauthenticated", "idle", "uploading", "busy"]
 """
 half-open        the header of the request is not complete
-    unauthenticated  a websocket whose client has not identified itself yet
-    idle             waits for the next request
-    uploading        the body of the request is not complete
-    busy             a request runs, or it is a websocket with an identified client
+unauthenticated  a websocket whose client has not identified itself yet
+idle             waits for the next request
+uploading        the body of the request is not complete
+busy             a request runs, or it is a websocket with an identified client
 """
 
 # Seconds without data after which a connection may be closed for a new one. Connections in other states are never closed.
