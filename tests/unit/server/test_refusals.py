@@ -49,12 +49,13 @@ class FakeTriton:
 class Server:
     """The service on fakes, with what counts and logs its requests."""
 
-    def __init__(self, home: Path, **settings: Any) -> None:
+    def __init__(self, home: Path, triton: FakeTriton | None = None, worker: FakeWorker | None = None, **settings: Any) -> None:
         store(home, "shark")
-        chosen, self.registry, self.worker = Settings(home=home, offline=True, **settings), TokenRegistry(home), FakeWorker()
+        self.settings = chosen = Settings(home=home, run_dir=home, offline=True, **settings)
+        self.registry, self.worker = TokenRegistry(home), worker or FakeWorker()
         dispatcher = Dispatcher(chosen, self.worker, StoreService(chosen), "")
         self.access = Access(chosen, self.registry)
-        self.service = TritonClient(dispatcher, cast(TritonApi, FakeTriton()), self.access, "http://server")
+        self.service = TritonClient(dispatcher, cast(TritonApi, triton or FakeTriton()), self.access, "http://server")
         names = CallerNames(self.registry)
         self.overview = Overview(chosen, names, lambda: None)
         self.metrics = Metrics(chosen, names, self.overview)
