@@ -22,6 +22,7 @@ from bioengine_server.hypha.secrets import new_secret
 from bioengine_server.hypha.tokens import sign, use_secret
 from bioengine_server.service.readiness import Liveness, Readiness
 from bioengine_server.triton.errors import TritonUnavailable
+from bioengine_server.workers.links import Links
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -129,8 +130,11 @@ class Web:
         use_secret(new_secret())
         self.readiness = Readiness()
         authenticator = Authenticator(self.server.access, self.server.registry)
-        health = Health(self.readiness, Liveness(), "the server's name")
-        self.app = add_web(hypha(), self.server.settings, authenticator, health, self.server.metrics, self.server.service)
+        server, pool = self.server, self.server.service.dispatcher.pool
+        health = Health(self.readiness, Liveness(), "the server's name", lambda: pool.ready)
+        links = Links(authenticator.verifier.check_worker)
+        links.on_join, links.on_loss = pool.join, pool.leave
+        self.app = add_web(hypha(), server.settings, authenticator, health, server.metrics, server.service, links)
 
     async def token(self, name: str = "ada", **limits: Any) -> dict[str, str]:
         """The header with a new token."""
