@@ -140,7 +140,7 @@ def test_prometheus_gets_figures_of_what_has_happened(served: Stack) -> None:
     text = httpx.get(f"{served.url}/metrics").raise_for_status().text
     figures = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if not line.startswith("#")}
     assert figures['bioengine_requests_total{model="slow-snail",outcome="done",token=""}'] >= 1
-    assert figures["bioengine_ready"] == 1 and figures['bioengine_model_memory_bytes{model="slow-snail"}'] > 50e6
+    assert figures["bioengine_ready"] == 1 and figures['bioengine_model_memory_bytes{model="slow-snail",worker=""}'] > 50e6
     assert figures["bioengine_model_loads_total"] >= 2, "of the readiness probe's model, and of this one"
 
 

@@ -127,13 +127,20 @@ def _tell_models(models: list[dict[str, Any]]) -> None:
     if not models:
         console.print("\nNo model is loaded.")
         return
-    table = Table(Column("model", no_wrap=True), "weights", "device", "memory", "on GPU", "last use", box=None, pad_edge=False)
+    columns = [
+        "weights",
+        "device",
+        "memory",
+        "on GPU",
+        "last use",
+        *(["worker"] if any(model["worker"] for model in models) else []),
+    ]
+    table = Table(Column("model", no_wrap=True), *columns, box=None, pad_edge=False)
     for model in models:
         on_card = _gigabytes(model["gpu_memory"]) if model["gpu_memory"] else ""
         use = f"now, {model['running']} at work" if model["running"] else f"{_duration(model['idle'])} ago"
-        table.add_row(
-            safe(model["name"]), model["weight_format"], safe(model["device"]), _gigabytes(model["memory"]), on_card, use
-        )
+        cells = [model["weight_format"], safe(model["device"]), _gigabytes(model["memory"]), on_card, use, safe(model["worker"])]
+        table.add_row(safe(model["name"]), *cells[: len(columns)])
     console.print()
     console.print(table)
 

@@ -5,7 +5,8 @@ Labels have a bounded number of values, whatever clients send: models are those 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from bioengine_contract.errors import BioEngineError
 from bioengine_contract.ids import is_triton_name
@@ -118,6 +119,7 @@ class _Now(Collector):
 
     def __init__(self, overview: Overview) -> None:
         self._overview = overview
+        self._worker_label = _Bounded()
 
     def describe(self) -> Iterable[Metric]:
         """None of them: the registry would collect them to learn their names."""
@@ -138,14 +140,15 @@ class _Now(Collector):
         yield _gauge("bioengine_models_loaded", "Models that are loaded.", len(models))
         for name, key, where in (("memory", "memory", "the host"), ("gpu_memory", "gpu_memory", "all GPUs")):
             of_model = GaugeMetricFamily(
-                f"bioengine_model_{name}_bytes", f"Memory of {where} that a loaded model holds.", labels=("model",)
+                f"bioengine_model_{name}_bytes", f"Memory of {where} that a loaded model holds.", labels=("model", "worker")
             )
             for model in models:
-                of_model.add_metric((model["name"],), model[key])
+                of_model.add_metric((model["name"], self._worker_label(model["worker"])), model[key])
             yield of_model
             yield _gauge(f"bioengine_models_{name}_bytes", f"Memory of {where} that all models hold.", worker[key]["held"])
             yield _gauge(f"bioengine_models_{name}_limit_bytes", "What they may hold.", worker[key]["limit"])
         yield from _cards(worker["cards"])
+        yield from _workers(overview.dispatcher.pool.describe(), self._worker_label)
         events = overview.dispatcher.pool.counts
         yield _counter("bioengine_model_loads", "Models that were loaded.", events["loads"])
         yield _counter("bioengine_model_load_failures", "Loads of models that failed.", events["failed_loads"])
@@ -163,6 +166,21 @@ def _cards(cards: list[dict[str, object]]) -> Iterator[Metric]:
         free.add_metric(labels, float(str(card["free"])))
     yield size
     yield free
+
+
+def _workers(workers: list[dict[str, Any]], label: Callable[[str], str]) -> Iterator[Metric]:
+    """By name, which is empty for the server's own."""
+    ready = GaugeMetricFamily("bioengine_worker_ready", "Whether requests go to a worker.", labels=("worker",))
+    running = GaugeMetricFamily("bioengine_worker_requests_running", "Requests that a worker has.", labels=("worker",))
+    places = GaugeMetricFamily(
+        "bioengine_worker_places", "Requests that a worker takes before others go elsewhere.", labels=("worker",)
+    )
+    for worker in workers:
+        name = label(worker["name"])
+        ready.add_metric((name,), float(worker["state"] == "ready"))
+        running.add_metric((name,), worker["in_flight"])
+        places.add_metric((name,), worker["places"])
+    yield from (ready, running, places)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -114,11 +114,13 @@ async def test_what_there_is_now(make: Make, tmp_path: Path) -> None:
     local(dispatcher).learn(report)
     figures.overview.learn(report)
     assert (figures.value("bioengine_requests_running"), figures.value("bioengine_requests_waiting")) == (1, 2)
-    assert figures.of("bioengine_model_memory_bytes") == {("shark",): 400}
-    assert figures.of("bioengine_model_gpu_memory_bytes") == {("shark",): 50}
+    assert figures.of("bioengine_model_memory_bytes") == {("shark", ""): 400}
+    assert figures.of("bioengine_model_gpu_memory_bytes") == {("shark", ""): 50}
     assert figures.value("bioengine_models_memory_bytes") == 400 and figures.value("bioengine_models_memory_limit_bytes") == 750
     assert figures.of("bioengine_gpu_memory_bytes") == {("0", "H100"): 80}
     assert figures.of("bioengine_gpu_memory_free_bytes") == {("0", "H100"): 30}
+    assert figures.of("bioengine_worker_ready") == {("",): 1} and figures.of("bioengine_worker_places") == {("",): 4}
+    assert figures.of("bioengine_worker_requests_running") == {("",): 1}
     assert figures.value("bioengine_ready") == 1 and figures.of("bioengine_info") == {(VERSION,): 1}
     assert figures.value("process_resident_memory_bytes") > 1e6 and figures.value("process_cpu_seconds_total") > 0
     worker.gate.set()
