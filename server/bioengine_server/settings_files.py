@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bioengine_server.errors import StackError
+from bioengine_server.private_folder import others_may
 
 LOCATION = "BIOENGINE_SETTINGS"
 """Names another file than the machine's; empty: none."""
@@ -100,7 +101,7 @@ def _check_safe(path: Path, found: os.stat_result) -> None:
             f"The settings file {path} is not used: it belongs to another user (number {found.st_uid}). Run the command as that "
             f"user, or take over the file: sudo chown {os.getuid()} '{path}'"
         )
-    if found.st_mode & 0o022:
+    if others_may(found) & 0o022:
         raise SettingsFileRefused(f"The settings file {path} is not used: others can write to it. chmod go-w '{path}'")
     for folder in _folders(path):
         _check_safe_folder(path, folder)
@@ -125,9 +126,9 @@ def _check_safe_folder(path: Path, folder: Path) -> None:
             f"{others} the folder {folder} belongs to another user (number {found.st_uid}). Move the file to a folder of your "
             f"own, or run the command as that user."
         )
-    if found.st_mode & stat.S_ISVTX and found.st_mode & 0o022:
+    if found.st_mode & stat.S_ISVTX and others_may(found) & 0o022:
         raise SettingsFileRefused(f"{others} everybody has files in {folder}. Move it to a folder of your own.")
-    if found.st_mode & 0o022:
+    if others_may(found) & 0o022:
         raise SettingsFileRefused(f"{others} they can write to its folder. chmod go-w '{folder}'")
 
 

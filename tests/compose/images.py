@@ -21,7 +21,13 @@ from pathlib import Path
 from tests.compose.engine import Engine
 from tests.stack.harness import ENVIRONMENTS, ROOT, python
 
-DOCKERFILES = {"server": "server/Dockerfile", "triton": "model_runner/Dockerfile", "proxy": "deploy/caddy/Dockerfile"}
+DOCKERFILES = {
+    "server": "server/Dockerfile",
+    "triton": "model_runner/Dockerfile",
+    "worker": "model_runner/Dockerfile",
+    "proxy": "deploy/caddy/Dockerfile",
+}
+_TARGETS = {"triton", "worker"}  # parts of a Dockerfile that has several
 _DEBIAN = "bioengine-tests-debian"
 
 
@@ -33,13 +39,14 @@ def gather(folder: Path) -> None:
 
 
 def build_images(engine: Engine, folder: Path) -> None:
-    """Build bioengine-server, bioengine-triton and bioengine-proxy of what was gathered, all with the tag `local`."""
+    """Build bioengine-server, -triton, -worker and -proxy of what was gathered, all with the tag `local`."""
     _import_bases(engine, folder)
     checkout = folder / "checkout"
     _copy_checkout(checkout)
     with _served(folder / "wheels") as url:
         for name, dockerfile in DOCKERFILES.items():
-            options = ("--network=host", "--build-arg=PIP_NO_INDEX=1", f"--build-arg=PIP_FIND_LINKS={url}")
+            options = ["--network=host", "--build-arg=PIP_NO_INDEX=1", f"--build-arg=PIP_FIND_LINKS={url}"]
+            options += [f"--target={name}"] if name in _TARGETS else []
             file, tag = checkout / dockerfile, f"bioengine-{name}:local"
             engine.docker("build", "--quiet", *options, f"--file={file}", f"--tag={tag}", str(checkout))
 

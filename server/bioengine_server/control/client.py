@@ -16,6 +16,7 @@ from bioengine_contract.errors import BioEngineError, RemoteError
 from bioengine_server.control.errors import NoServer, NotYourServer, ServerSilent
 from bioengine_server.control.socket import NAME, connect
 from bioengine_server.home_in_use import run_dir_of
+from bioengine_server.private_folder import is_ours
 from bioengine_server.settings import Settings
 
 # To unload a model may wait for its process to end.
@@ -90,6 +91,6 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         # In the system's temporary folder anybody can make a folder of that name, while no server of ours runs.
-        if os.getuid() not in (0, self._folder.stat().st_uid):
+        if os.getuid() != 0 and not is_ours(self._folder):
             raise PermissionError
         self.sock: socket.socket = connect(self._folder, _PATIENCE)

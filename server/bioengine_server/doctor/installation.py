@@ -16,6 +16,7 @@ from bioengine_server.access.registry import TokenRegistry
 from bioengine_server.access.rules import Access, access_of
 from bioengine_server.doctor.finding import Finding
 from bioengine_server.doctor.setup import Setup
+from bioengine_server.private_folder import others_may
 from bioengine_server.settings_files import HOME_FILE, read_settings_files
 from bioengine_server.settings_names import remarks
 from bioengine_server.store.errors import StoreError
@@ -128,7 +129,7 @@ def secrets(setup: Setup) -> Iterator[Finding]:
     """Whether other users can read the secrets."""
     folder = setup.settings.home / "secrets"
     files = [file for file in folder.iterdir() if file.is_file()] if folder.is_dir() else []
-    if open_to_others := [file for file in files if file.stat().st_mode & 0o077]:
+    if open_to_others := [file for file in files if others_may(file.stat())]:
         names = " ".join(map(str, open_to_others))
         yield Finding("secrets", "problem", f"others can read {names}", f"chmod 600 {names}")
     elif files:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from bioengine_server.doctor.finding import Finding, Verdict
 from bioengine_server.doctor.setup import Setup
 from bioengine_server.other_users import other_users
+from bioengine_server.private_folder import others_may
 from bioengine_server.triton.orphans import processes_of
 
 _PATIENCE = 60.0  # seconds
@@ -77,20 +77,19 @@ def home(setup: Setup) -> Iterator[Finding]:
     if not folder.is_dir():
         yield Finding("home", "ok", f"{folder}: none yet, created at the first start for its owner only")
         return
-    mode = stat.S_IMODE(folder.stat().st_mode)
     advice = f"chmod 700 {folder}"
     if writable := [path for path in (folder, folder / "models", folder / "triton-models") if _others_write(path)]:
         yield Finding(
             "home", "problem", f"others can change what is in {writable[0]}", f"chmod go-w {' '.join(map(str, writable))}"
         )
-    elif mode & 0o077:
+    elif others_may(folder.stat()):
         yield Finding("home", "note", f"others can look into {folder}, though not into its secrets", advice)
     else:
         yield Finding("home", "ok", f"{folder}: accessible only to its owner")
 
 
 def _others_write(path: Path) -> bool:
-    return path.is_dir() and bool(path.stat().st_mode & 0o022)
+    return path.is_dir() and bool(others_may(path.stat()) & 0o022)
 
 
 def _is_confined(pid: int) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from pathlib import Path
 
 from bioengine_server.errors import StackError
 from bioengine_server.hypha.errors import WeakSecret
+from bioengine_server.private_folder import others_may
 from bioengine_server.settings import Settings
 from bioengine_server.whole_file import whole_file
 
@@ -40,8 +42,11 @@ def kept_secret(file: Path) -> str:
             f"The secret {file} cannot be read or created: {error.strerror}. Give yourself access to {file.parent}, and free "
             "space there."
         ) from error
-    if file.stat().st_mode & 0o077:
-        raise StackError(f"The secret {file} can be read by others. Run: chmod 600 {file}")
+    if others_may(found := file.stat()):
+        remedy = f"Run: chmod 600 {file}"
+        if found.st_uid != os.getuid():
+            remedy = "In Kubernetes, use defaultMode 0440, and an fsGroup with the number of the pod's user (runAsUser)."
+        raise StackError(f"The secret {file} can be read by others. {remedy}")
     return checked_secret(str(file), value, "Remove the file; a new secret is created at the next start.")
 
 

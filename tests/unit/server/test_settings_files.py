@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from bioengine_server import settings_names
+from bioengine_server import private_folder, settings_names
 from bioengine_server.commands import shared
 from bioengine_server.doctor import installation
 from bioengine_server.doctor.setup import Setup
@@ -90,7 +90,8 @@ def test_an_empty_setting_counts_as_none(machine: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
-def test_a_file_that_others_may_write_is_refused(machine: Path, mode: int) -> None:
+def test_a_file_that_others_may_write_is_refused(machine: Path, mode: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private_folder, "is_own_group", lambda number: False)
     write(machine, "BIOENGINE_PORT=12\n", mode)
     with pytest.raises(SettingsFileRefused, match=rf"others can write to it\. chmod go-w '{re.escape(str(machine))}'"):
         read_settings_files()
@@ -98,6 +99,18 @@ def test_a_file_that_others_may_write_is_refused(machine: Path, mode: int) -> No
         shared.load_settings()
     machine.chmod(0o644)
     assert shared.load_settings().port == 12
+
+
+def test_a_home_on_a_volume_of_kubernetes_may_have_a_file(machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With fsGroup, all that is in it can be written by the pod's own group, at each start of the pod."""
+    monkeypatch.setattr(private_folder, "is_own_group", lambda number: True)
+    home = tmp_path / "home"
+    write(home / "bioengine.env", "BIOENGINE_PORT=12\n", 0o660)
+    home.chmod(0o2770)
+    assert read_settings_files(home).get("BIOENGINE_PORT") == "12"
+    home.chmod(0o2772)
+    with pytest.raises(SettingsFileRefused, match="others can replace it"):
+        read_settings_files(home)
 
 
 def test_a_file_that_others_may_replace_is_refused(machine: Path, tmp_path: Path) -> None:
