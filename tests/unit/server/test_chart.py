@@ -89,7 +89,9 @@ def test_helm_finds_nothing_wrong(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("version", "name"),
-    cases([(version, name) for version in VERSIONS for name in SETS], [(VERSIONS[0], "everything"), (VERSIONS[-1], "everything")]),
+    cases(
+        [(version, name) for version in VERSIONS for name in SETS], [(VERSIONS[0], "everything"), (VERSIONS[-1], "everything")]
+    ),
 )
 def test_kubernetes_knows_all_that_is_in_it(version: str, name: str) -> None:
     documents = rendered(SETS[name])
@@ -129,7 +131,10 @@ def test_the_schemas_would_find_a_mistake(kind: str, error: type[Exception]) -> 
         ({"workers": {"networkPolicy": {"dns": []}}}, "at '/workers/networkPolicy/dns': minItems"),
         ({"user": 0}, "at '/user': minimum: got 0, want 1"),
         ({"image": {"tag": "a b"}}, "at '/image/tag': 'a b' does not match"),
-        ({"image": {"pullPolicy": "Sometimes"}}, "at '/image/pullPolicy': value must be one of 'Always', 'IfNotPresent', 'Never'"),
+        (
+            {"image": {"pullPolicy": "Sometimes"}},
+            "at '/image/pullPolicy': value must be one of 'Always', 'IfNotPresent', 'Never'",
+        ),
         ({"server": {"publicUrl": "bioengine.lab"}}, "at '/server/publicUrl': 'bioengine.lab' does not match"),
         ({"server": {"settings": {"QUEUE_SIZE": 5}}}, "invalid propertyName 'QUEUE_SIZE'"),
         ({"server": {"settings": {"BIOENGINE_QUEUE_SIZE": [5]}}}, "at '/server/settings/BIOENGINE_QUEUE_SIZE': got array, want"),
@@ -179,7 +184,11 @@ def test_pods_are_as_confined_as_the_restricted_standard_asks_and_more(name: str
             assert outer["runAsUser"] == outer["runAsGroup"] == outer["fsGroup"] == 10001
         else:
             assert not {"runAsUser", "runAsGroup", "fsGroup"} & {*outer}
-        assert inner["readOnlyRootFilesystem"] and not inner["allowPrivilegeEscalation"] and inner["capabilities"] == {"drop": ["ALL"]}
+        assert (
+            inner["readOnlyRootFilesystem"]
+            and not inner["allowPrivilegeEscalation"]
+            and inner["capabilities"] == {"drop": ["ALL"]}
+        )
         assert pod["automountServiceAccountToken"] is False
         assert pod["enableServiceLinks"] is False, "else a service called bioengine sets BIOENGINE_PORT"
         assert not {"hostNetwork", "hostIPC", "hostPID"} & {*pod}
