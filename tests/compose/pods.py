@@ -8,11 +8,11 @@ probes, enforces a NetworkPolicy or scales.
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,14 @@ default_ulimits = ["nofile={files}:{files}", "nproc={processes}:{processes}"]
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
+infra_image = "localhost/pause"
 runtime = "runc"
 [network]
 network_config_dir = "{folder}/networks"
 """
 _NETWORK, _SUBNET = "pods", "172.31.0.0/24"
 _ADDRESSES = {SERVER: "172.31.0.10", WORKER: "172.31.0.11"}
+_HOME, _FOLDER, _MEMORY = "home", "folder", "memory"  # kinds of volumes
 URL = f"http://{_ADDRESSES[SERVER]}:9520"
 
 
@@ -65,6 +67,7 @@ class Pods:
         files, processes = (min(_MOST, resource.getrlimit(limit)[1]) for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC))
         configuration = _CONFIGURATION.format(folder=self.folder, files=files, processes=processes)
         (self.folder / "containers.conf").write_text(configuration)
+        self._ids: dict[str, tuple[str, str]] = {}  # of each deployment's pod and container
         self.podman("network", "create", "--disable-dns", f"--subnet={_SUBNET}", _NETWORK)
 
     def podman(self, *arguments: str, check: bool = True, stdin: str | None = None, timeout: float = 600) -> str:
@@ -73,30 +76,38 @@ class Pods:
         assert not check or run.returncode == 0, f"podman {' '.join(arguments)}:\n{run.stdout}{run.stderr}"
         return run.stdout + run.stderr
 
+    def load(self, archive: Path) -> None:
+        """Take the images over, and make one that does nothing, which holds a pod's network."""
+        self.podman("load", f"--input={archive}")
+        pause = f'FROM localhost/{SERVER}:local\nENTRYPOINT ["sleep", "infinity"]\nCMD []\n'
+        self.podman("build", "--quiet", "--tag=localhost/pause", "-", stdin=pause)
+
     def exec(self, deployment: str, *command: str) -> subprocess.CompletedProcess[str]:
         """A command in the container of a deployment."""
-        return self._run("exec", container(deployment), *command)
+        return self._run("exec", self._container(deployment), *command)
 
     def create(self, documents: dict[str, list[dict[str, Any]]]) -> None:
         """Make the pods, without starting them."""
-        for claim in documents["PersistentVolumeClaim"]:
-            self._volume(claim["metadata"]["name"], mode=0o2775)
+        volumes = {claim["metadata"]["name"]: _HOME for claim in documents["PersistentVolumeClaim"]}
+        for deployment in documents["Deployment"]:
+            volumes |= _own_volumes(deployment)
+        self._make(volumes)
         for deployment in documents["Deployment"]:
             self._play(deployment, documents["Secret"])
 
     def start(self, deployment: str) -> None:
-        self.podman("pod", "start", f"{deployment}-pod")
+        self.podman("pod", "start", self._ids[deployment][0])
 
     def stop(self, deployment: str, seconds: int) -> None:
         """SIGTERM, and after so many seconds SIGKILL, as kubelet does."""
-        self.podman("stop", f"--time={seconds}", container(deployment))
+        self.podman("stop", f"--time={seconds}", self._container(deployment))
 
     def state(self, deployment: str) -> dict[str, Any]:
-        (found,) = yaml.safe_load(self.podman("inspect", container(deployment)))
+        (found,) = yaml.safe_load(self.podman("inspect", self._container(deployment)))
         return dict(found["State"])
 
     def logs(self) -> str:
-        return "".join(f"{name}:\n{self.podman('logs', '--tail=60', container(name), check=False)}" for name in (SERVER, WORKER))
+        return "".join(f"{name}:\n{self.podman('logs', '--tail=60', ids[1], check=False)}" for name, ids in self._ids.items())
 
     def close(self) -> None:
         """End the pods; nothing stays."""
@@ -109,6 +120,9 @@ class Pods:
                 subprocess.run(["umount", "-l", mount])
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _container(self, deployment: str) -> str:
+        return self._ids[deployment][1]
+
     def _run(self, *arguments: str, stdin: str | None = None, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         folders = [f"--root={self.folder}/root", f"--runroot={self.folder}/run", f"--tmpdir={self.folder}/tmp"]
         environment = {**os.environ, "CONTAINERS_CONF": f"{self.folder}/containers.conf"}
@@ -118,37 +132,31 @@ class Pods:
 
     def _play(self, deployment: dict[str, Any], secrets: list[dict[str, Any]]) -> None:
         name, pod = deployment["metadata"]["name"], deployment["spec"]["template"]["spec"]
-        for volume in pod["volumes"]:
-            if (directory := volume.get("emptyDir")) is not None:
-                # Podman takes volumes of one name for one, whichever pod they are in.
-                renamed = f"{name}-{volume['name']}"
-                for mount in _mounts_of(pod, volume["name"]):
-                    mount["name"] = renamed
-                volume["name"] = renamed
-                self._volume(renamed, mode=0o2777, memory=directory["sizeLimit"] if "medium" in directory else "")
         pod["hostAliases"] = [{"ip": _ADDRESSES[SERVER], "hostnames": ["bioengine"]}]
         pod["hostname"] = name
         text = yaml.safe_dump_all([*secrets, deployment])
         network = f"{_NETWORK}:ip={_ADDRESSES[name]}"
-        self.podman("kube", "play", "--start=false", f"--network={network}", "-", stdin=text)
+        said = self.podman("kube", "play", "--start=false", f"--network={network}", "-", stdin=text)
+        pod_id, container_id = re.findall(r"^[0-9a-f]{64}$", said, re.MULTILINE)
+        self._ids[name] = (pod_id, container_id)
         for volume in pod["volumes"]:
             if "secret" in volume:
                 self._give_secret(volume["secret"])
 
-    def _volume(self, name: str, mode: int, memory: str = "") -> None:
-        """A volume as kubelet mounts it: of root, open to the pod's group."""
-        options = []
-        if memory:
-            size = memory.removesuffix("i").lower()
-            options = ["--opt=type=tmpfs", "--opt=device=tmpfs", f"--opt=o=mode={mode:o},gid={USER},size={size}"]
-        self.podman("volume", "create", *options, name)
-        # Used once, or podman gives it to the user of the container that is the first.
+    def _make(self, volumes: dict[str, str]) -> None:
+        """Volumes as kubelet mounts them: of root, and open to the pod's group."""
+        for name, kind in volumes.items():
+            memory = ("--opt=type=tmpfs", "--opt=device=tmpfs", f"--opt=o=mode=2777,gid={USER}") if kind == _MEMORY else ()
+            self.podman("volume", "create", *memory, name)
+        # Used once, or podman gives them to the user of the container that is the first.
+        mounts = [f"--volume={name}:/volumes/{name}" for name in volumes]
         image = f"localhost/{SERVER}:local"
-        self.podman("run", "--rm", "--network=none", "--user=0", f"--volume={name}:/volume", image, "true")
-        if not memory:
-            folder = self._folder_of(name)
-            os.chown(folder, 0, USER)
-            folder.chmod(mode)
+        self.podman("run", "--rm", "--network=none", "--no-healthcheck", "--user=0", *mounts, image, "true")
+        for name, kind in volumes.items():
+            if kind != _MEMORY:
+                folder = self._folder_of(name)
+                os.chown(folder, 0, USER)
+                folder.chmod(0o2775 if kind == _HOME else 0o2777)
 
     def _give_secret(self, secret: dict[str, Any]) -> None:
         folder = self._folder_of(secret["secretName"])
@@ -160,10 +168,14 @@ class Pods:
         return Path(self.podman("volume", "inspect", "--format={{.Mountpoint}}", volume).strip())
 
 
-def container(deployment: str) -> str:
-    return f"{deployment}-pod-{deployment.rpartition('-')[2]}"
-
-
-def _mounts_of(pod: dict[str, Any], volume: str) -> Iterator[dict[str, Any]]:
-    for each in pod["containers"]:
-        yield from (mount for mount in each["volumeMounts"] if mount["name"] == volume)
+def _own_volumes(deployment: dict[str, Any]) -> dict[str, str]:
+    """The kinds of its emptyDirs, which are renamed: podman takes those of one name for one, whichever pod they are in."""
+    pod = deployment["spec"]["template"]["spec"]
+    found, names = {}, {}
+    for volume in pod["volumes"]:
+        if "emptyDir" in volume:
+            names[volume["name"]] = volume["name"] = f"{deployment['metadata']['name']}-{volume['name']}"
+            found[volume["name"]] = _MEMORY if "medium" in volume["emptyDir"] else _FOLDER
+    for mount in (mount for each in pod["containers"] for mount in each["volumeMounts"]):
+        mount["name"] = names.get(mount["name"], mount["name"])
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from bioengine_server.store.names import SHIPPED_PACKAGES
 
-from tests.compose.engine import NOT_HERE, CannotRun, Engine
+from tests.compose.engine import CannotRun, Engine
 from tests.compose.pods import SERVER, URL, USER, WORKER, Pods, rendered
 from tests.stack.harness import Client, get, wait_for
 
@@ -30,11 +31,11 @@ def pods(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     try:
         pods = Pods()
     except CannotRun:
-        pytest.skip(NOT_HERE)
+        pytest.skip("podman is not here")
     with contextlib.closing(pods):
         archive = tmp_path_factory.mktemp("archive") / "images.tar"
         engine.docker("save", f"--output={archive}", f"{SERVER}:local", f"{WORKER}:local")
-        pods.podman("load", f"--input={archive}")
+        pods.load(archive)
         archive.unlink()
         documents = rendered()
         assert {*documents} - UNTRIED == {"Deployment", "PersistentVolumeClaim", "Secret"}
@@ -75,8 +76,8 @@ def assert_a_model_runs(token: str) -> None:
 
 def test_a_model_runs_on_the_worker(pods: Pods, token: str) -> None:
     assert_a_model_runs(token)
-    listed = pods.exec(SERVER, "bioengine", "workers").stdout
-    assert WORKER in listed and "drawn-nuclei" in listed, listed
+    (worker,) = json.loads(pods.exec(SERVER, "bioengine", "workers", "--json").stdout)["workers"]
+    assert worker["name"] == WORKER and "drawn-nuclei" in worker["models"], worker
 
 
 def test_everybody_needs_a_token(pods: Pods) -> None:
