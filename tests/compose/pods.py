@@ -40,9 +40,10 @@ runtime = "runc"
 network_config_dir = "{folder}/networks"
 """
 _NETWORK, _SUBNET = "pods", "172.31.0.0/24"
-_ADDRESSES = {SERVER: "172.31.0.10", WORKER: "172.31.0.11"}
+# With hardware addresses that stay when a pod is started again: its neighbours remember them for half a minute.
+_ADDRESSES = {SERVER: ("172.31.0.10", "02:00:00:00:00:10"), WORKER: ("172.31.0.11", "02:00:00:00:00:11")}
 _HOME, _FOLDER, _MEMORY = "home", "folder", "memory"  # kinds of volumes
-URL = f"http://{_ADDRESSES[SERVER]}:9520"
+URL = f"http://{_ADDRESSES[SERVER][0]}:9520"
 
 
 def rendered(**values: Any) -> dict[str, list[dict[str, Any]]]:
@@ -79,7 +80,7 @@ class Pods:
     def load(self, archive: Path) -> None:
         """Take the images over, and make one that does nothing, which holds a pod's network."""
         self.podman("load", f"--input={archive}")
-        pause = f'FROM localhost/{SERVER}:local\nENTRYPOINT ["sleep", "infinity"]\nCMD []\n'
+        pause = f'FROM localhost/{SERVER}:local\nENTRYPOINT ["sleep", "infinity"]\nCMD []\nSTOPSIGNAL SIGKILL\n'
         self.podman("build", "--quiet", "--tag=localhost/pause", "-", stdin=pause)
 
     def exec(self, deployment: str, *command: str) -> subprocess.CompletedProcess[str]:
@@ -132,10 +133,11 @@ class Pods:
 
     def _play(self, deployment: dict[str, Any], secrets: list[dict[str, Any]]) -> None:
         name, pod = deployment["metadata"]["name"], deployment["spec"]["template"]["spec"]
-        pod["hostAliases"] = [{"ip": _ADDRESSES[SERVER], "hostnames": ["bioengine"]}]
+        pod["hostAliases"] = [{"ip": _ADDRESSES[SERVER][0], "hostnames": ["bioengine"]}]
         pod["hostname"] = name
         text = yaml.safe_dump_all([*secrets, deployment])
-        network = f"{_NETWORK}:ip={_ADDRESSES[name]}"
+        ip, mac = _ADDRESSES[name]
+        network = f"{_NETWORK}:ip={ip},mac={mac}"
         said = self.podman("kube", "play", "--start=false", f"--network={network}", "-", stdin=text)
         pod_id, container_id = re.findall(r"^[0-9a-f]{64}$", said, re.MULTILINE)
         self._ids[name] = (pod_id, container_id)

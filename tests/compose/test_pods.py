@@ -134,4 +134,4 @@ def test_files_stay_those_of_the_pod_s_user(pods: Pods) -> None:
     pods.stop(SERVER, 30)
     pods.start(SERVER)
     wait_for(lambda: get(f"{URL}/health/readiness")[0] == 200, 120, "ready")
-    assert "accessible" in pods.exec(SERVER, "bioengine", "doctor", "--offline").stdout
+    assert "All is well" in pods.exec(SERVER, "bioengine", "doctor", "--offline").stdout
