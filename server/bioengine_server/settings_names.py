@@ -26,8 +26,8 @@ OF_TRITON_ONLY = frozenset(
 OF_COMPOSE_ONLY = frozenset(
     f"{PREFIX}{name}"
     for name in (
-        "GPUS", "HTTPS_HOST", "HTTPS_NAME", "HTTPS_PORT", "RUNTIME", "SERVER_MEMORY", "SHM_SIZE", "TAG", "TLS_CERTIFICATE",
-        "TLS_KEY", "TRITON_MEMORY",
+        "CA_FILE", "DRAIN", "GPUS", "HTTPS_HOST", "HTTPS_NAME", "HTTPS_PORT", "RUNTIME", "SERVER_MEMORY", "SHM_SIZE", "TAG",
+        "TLS_CERTIFICATE", "TLS_KEY", "TRITON_MEMORY",
     )
 )  # fmt: skip
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,21 @@ def test_a_model_runs_on_the_worker(pods: Pods, token: str) -> None:
 def test_everybody_needs_a_token(pods: Pods) -> None:
     status, said = get(f"{URL}/public/services/triton-client/get_config?model_name=drawn-nuclei")
     assert status == 401, said
+
+
+def asked(path: str, token: str) -> bytes:
+    request = urllib.request.Request(f"{URL}{path}", headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return bytes(response.read())
+
+
+def test_keda_and_prometheus_get_what_they_ask_for(pods: Pods, token: str) -> None:
+    """With the tokens of the Secrets that the chart names to them."""
+    (scaled,) = rendered(autoscaling={"enabled": True})["ScaledObject"]
+    figures = json.loads(asked("/workers", pods.exec(SERVER, "cat", "/run/secrets/bioengine/token").stdout.strip()))
+    for asks in (trigger["metadata"] for trigger in scaled["spec"]["triggers"]):
+        assert asks["url"].endswith("/workers") and isinstance(figures[asks["valueLocation"]], int), figures
+    assert b"bioengine_ready 1" in asked("/metrics", token)
 
 
 @pytest.mark.parametrize("deployment", [SERVER, WORKER])

@@ -127,7 +127,7 @@ def test_two_set_ups_share_no_secret_and_the_end_leaves_nothing(project: Project
     files = ("/var/lib/bioengine-link/secret", "/var/lib/bioengine/secrets/hypha-jwt")
     secrets = [each.exec("server", "cat", file) for each in (project, own_project) for file in files]
     assert len(set(secrets)) == 4
-    containers, volumes, networks = 3, 6, 2
+    containers, volumes, networks = 3, 7, 2
     assert len(own_project.left()) == containers + volumes + networks
     own_project.down()
     assert not own_project.left()

@@ -170,6 +170,29 @@ def test_a_full_disk(packages: Path, tmp_path: Path) -> None:
         subprocess.run(["umount", str(folder)], check=True)
 
 
+def test_a_store_that_is_mounted_read_only_is_taken_if_it_has_the_bundled_models(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+
+    def mount(*options: str) -> bool:
+        return subprocess.run(["mount", *options, str(folder)], capture_output=True).returncode == 0
+
+    if not mount("--bind", str(folder)):
+        pytest.skip("a file system of its own cannot be mounted here")
+    store = ModelStore(folder)
+    try:
+        assert mount("-o", "remount,ro,bind")
+        with pytest.raises(StoreNotWritable, match="Read-only file system"):
+            store.prepare()
+        assert mount("-o", "remount,rw,bind")
+        store.prepare()
+        assert mount("-o", "remount,ro,bind")
+        store.prepare()
+        assert "drawn-nuclei" in {model.manifest.id for model in store.models()}
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
 def test_a_folder_that_cannot_be_read(packages: Path, tmp_path: Path) -> None:
     """As somebody without rights to it; root may read anything."""
     source = copied(packages / ID, tmp_path)
