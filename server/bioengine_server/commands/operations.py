@@ -127,14 +127,9 @@ def _tell_models(models: list[dict[str, Any]]) -> None:
     if not models:
         console.print("\nNo model is loaded.")
         return
-    columns = [
-        "weights",
-        "device",
-        "memory",
-        "on GPU",
-        "last use",
-        *(["worker"] if any(model["worker"] for model in models) else []),
-    ]
+    columns = ["weights", "device", "memory", "on GPU", "last use"]
+    if any(model["worker"] for model in models):
+        columns.append("worker")
     table = Table(Column("model", no_wrap=True), *columns, box=None, pad_edge=False)
     for model in models:
         on_card = _gigabytes(model["gpu_memory"]) if model["gpu_memory"] else ""
