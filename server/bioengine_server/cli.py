@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from bioengine_contract.version import VERSION
 
-from bioengine_server.commands import bench, doctor, images, models, operations, server, setup, soak, tokens, workers
+from bioengine_server.commands import bench, doctor, images, models, operations, server, setup, slurm, soak, tokens, workers
 from bioengine_server.commands.shared import fail, load_settings
 from bioengine_server.environments import environment
 
@@ -34,6 +34,7 @@ app.command()(operations.cancel)
 app.command()(operations.logs)
 app.command()(workers.worker)
 app.add_typer(workers.app, name="workers")
+app.command()(slurm.slurm)
 for replaced in (server.register, server.triton):
     app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(replaced)
 app.add_typer(tokens.app, name="token")

@@ -20,7 +20,7 @@ _WANTS_TLS = ("http request to an https server", "plain http request was sent to
 
 def check_address(url: str) -> None:
     """Check a URL. Raises BadServerUrl, WrongEnvironment, WrongProtocol, UntrustedCertificate, NotABioEngine, NoServer."""
-    _check_url(url)
+    check_url(url)
     try:
         answer = get(url + _ALIVE, _TIMEOUT)
     except httpx.InvalidURL as error:
@@ -40,7 +40,8 @@ def check_address(url: str) -> None:
     raise NotABioEngine(url, f"it answers {answer.status_code}{_reason(answer)}")
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str) -> None:
+    """Whether it can be the URL of a server. Raises BadServerUrl."""
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import httpx
 from bioengine_contract.errors import BioEngineError
@@ -23,7 +24,7 @@ class WrongEnvironment(BioEngineError):
         super().__init__(f"No server can be reached with this environment: {variable} {what}. {remedy}.")
 
 
-def get(url: str, timeout: float) -> httpx.Response:
+def get(url: str, timeout: float, headers: Mapping[str, str] | None = None) -> httpx.Response:
     """Send a GET request. Raises WrongEnvironment, httpx.InvalidURL, httpx.HTTPError.
 
     httpx reads the environment before it connects, and a wrong variable may make it raise any exception.
@@ -34,7 +35,7 @@ def get(url: str, timeout: float) -> httpx.Response:
     except UnicodeError as error:  # raised for a name with a part that is empty or too long
         raise httpx.InvalidURL("its host is not a valid name") from error
     try:
-        return httpx.get(url, timeout=timeout)
+        return httpx.get(url, timeout=timeout, headers=headers)
     except (OSError, ImportError, ValueError, httpx.InvalidURL) as error:
         raise _wrong_environment(error) from error
 

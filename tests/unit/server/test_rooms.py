@@ -49,6 +49,7 @@ ABOVE_ALL = (
     "commands",
     "bench",
     "soak",
+    "slurm",
     "demo",
     "doctor",
     "cli",
