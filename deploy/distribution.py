@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # packages that are installed into the model runner's environment.
 _SHIPPED_FILES = (
     *(f"deploy/{name}.py" for name in ("environments", "layout", "machine", "recipes", "steps")),
+    "deploy/slurm/worker.sbatch",
     *(f"server/requirements-{name}.lock" for name in ("no-deps", "triton")),
     *(f"model_runner/requirements-{name}.lock" for name in ("cpu", "cuda")),
     "model_runner/requirements-torch.txt",

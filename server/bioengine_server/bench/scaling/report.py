@@ -16,8 +16,8 @@ _COLORS = ("#0b6cb3", "#d1495b", "#2e8b57", "#8a5fbf", "#d9a441")
 def table(outcomes: Sequence[Outcome]) -> str:
     """A line for each outcome."""
     lines = [
-        "| workers | each on | callers | servers | answers/s | median, s | 95 of 100 within, s | loop at work | devices at work | loads/min |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| workers | each on | callers | answers/s | median, s | 95 of 100 within, s | loop busy | devices busy | loads/min |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for each in outcomes:
         of = each.scenario
@@ -25,16 +25,20 @@ def table(outcomes: Sequence[Outcome]) -> str:
             str(of.workers),
             of.machine.name,
             str(of.callers),
-            str(of.servers),
             f"{each.per_second:.1f}",
-            f"{each.wait(50):.2g}" if each.wait(50) < 10 else f"{each.wait(50):.0f}",
-            f"{each.wait(95):.2g}" if each.wait(95) < 10 else f"{each.wait(95):.0f}",
+            seconds(each.wait(50)),
+            seconds(each.wait(95)),
             f"{each.loop:.0%}",
             f"{each.devices:.0%}",
             f"{each.loads / of.seconds * 60:.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def seconds(value: float) -> str:
+    """With two digits where that says more."""
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
 def plot(outcomes: Sequence[Outcome], title: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bioengine_server.bench.scaling.outcome import Outcome
-from bioengine_server.bench.scaling.report import plot, table
+from bioengine_server.bench.scaling.report import plot, seconds, table
 from bioengine_server.bench.scaling.scenario import CPU, GPU, Scenario
 from bioengine_server.bench.scaling.simulation import simulate
 
@@ -31,14 +31,17 @@ def grid(seed: int) -> list[Outcome]:
 def beyond(seed: int) -> list[tuple[str, Outcome]]:
     """What moves the end of one server's loop: several servers, other clients, or models that compute longer."""
     base = Scenario(64, 1000, GPU, seed=seed)
+    long = replace(GPU, base=GPU.base * 100, per_pixel=GPU.per_pixel * 100)
     scenarios = {
         "one server": base,
         "two servers": replace(base, servers=2),
         "four servers": replace(base, servers=4),
         "one server, plain HTTP": replace(base, cpu_per_megabyte=_PLAIN_HTTP),
-        "one server, models ten times as long": replace(base, machine=replace(GPU, base=0.01, per_pixel=GPU.per_pixel * 10)),
-        "one server, all models alike popular": replace(base, exponent=0.0),
-        "one server, a worker of which fewer models": replace(base, workers=4, machine=replace(GPU, models=8)),
+        "four servers, plain HTTP": replace(base, servers=4, cpu_per_megabyte=_PLAIN_HTTP),
+        "one server, models that compute 100 times as long": replace(base, machine=long),
+        "one server, 4 workers": replace(base, workers=4),
+        "one server, 4 workers, all models alike popular": replace(base, workers=4, exponent=0.0),
+        "one server, 4 workers with room for 8 models": replace(base, workers=4, machine=replace(GPU, models=8)),
     }
     return [(name, simulate(scenario)) for name, scenario in scenarios.items()]
 
@@ -53,7 +56,10 @@ def main() -> None:
     print(table([each for each in outcomes if each.scenario.workers in workers and each.scenario.callers in callers]))
     print()
     for name, each in beyond(arguments.seed):
-        print(f"| {name} | {each.per_second:.1f} | {each.wait(50):.2g} | {each.loop:.0%} | {each.devices:.0%} |")
+        loads = each.loads / each.scenario.seconds * 60
+        print(
+            f"| {name} | {each.per_second:.1f} | {seconds(each.wait(50))} | {each.loop:.0%} | {each.devices:.0%} | {loads:.0f} |"
+        )
     if arguments.plot:
         title = f"One server, 1 to 64 workers (simulated, seed {arguments.seed})"
         arguments.plot.write_text(plot(outcomes, title), encoding="utf-8")

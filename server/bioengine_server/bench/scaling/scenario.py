@@ -45,7 +45,7 @@ class Scenario:
         places: requests that a worker takes before others go elsewhere (BIOENGINE_PLACES).
         concurrency, model_concurrency: requests that run at once for each worker, in all and of one model, as the settings.
         cpu_per_megabyte: seconds of the server's loop to and from callers; hypha-rpc takes 31 ms for 4.2 MB there and back.
-        relay_per_megabyte: to and from workers: half of what an echo of 4.2 MB takes longer where a worker pulls it (69 and 48 ms).
+        relay_per_megabyte: to and from workers: half of what an echo of 4.2 MB takes longer where a worker pulls (69, 48 ms).
         cpu_per_request: of the server's loop, whatever the size; an echo of 0.2 MB takes 2 ms in Hypha.
         copy: seconds that the model's process handles a megabyte besides computing: 6.5 ms for 4.2 MB there and back.
         network, store_network: bytes a second to a worker, of images (10 Gbit/s) and of packages (1 Gbit/s).
