@@ -1,4 +1,4 @@
-"""Which cases are in the core tier: one of each kind, where `bioengine test --all` has them all."""
+"""The cases that are in the core tier: one of each kind, while `bioengine test --all` runs all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients' programs that run side by side, ahead of the tests that look at what each came to.
+"""Run the clients' programs side by side before the tests that check their outcomes.
 
 A program of imjoy-rpc that was refused, or does not disconnect, takes 10 s to end, in which it does nothing.
 """

@@ -1,4 +1,4 @@
-"""Where a program of a user begins: `connect_to_server` and `login` of a library. Runs in the library's environment."""
+"""The first calls of a user's program: `connect_to_server` and `login` of a client library. Runs in the library's environment."""
 
 import importlib
 import inspect

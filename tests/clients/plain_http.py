@@ -1,4 +1,4 @@
-"""A client of a few lines for `program.py`: what is documented of plain HTTP, with requests and msgpack and no library of ours.
+"""A client for `program.py` in a few lines: plain HTTP as documented, with requests and msgpack, and no library of ours.
 
 Its mode is how arguments are sent: msgpack, gzip (and msgpack) or json.
 """

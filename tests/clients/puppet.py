@@ -1,4 +1,4 @@
-"""A client that does what it is told, with services of its own and of others. Runs in the library's environment.
+"""A client that follows the tests' commands: it offers services, and calls those of others. Runs in the library's environment.
 
     python puppet.py LIBRARY MODE URL [CLIENT_ID [TOKEN]]
 

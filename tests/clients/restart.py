@@ -1,4 +1,4 @@
-"""A client whose server is restarted while it is connected, and while a call of it runs. Runs in the library's environment.
+"""A client whose server is restarted while the client is connected, and while a call runs. Runs in the library's environment.
 
     python restart.py LIBRARY MODE URL SECONDS
 

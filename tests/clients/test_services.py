@@ -1,4 +1,4 @@
-"""Services that clients offer each other: found by every id, with what belongs to a function, and gone with their client."""
+"""Services that clients offer to each other: found by every form of their id, and gone when their client disconnects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that needs a token, and what each client is told without one, with a wrong one, with one that has ended."""
+"""A server that needs a token, and what it tells each client without a token, with a wrong one, and with an expired one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot work is told in one line, and the container ends."""
+"""Settings that cannot work: the container says so in one line, and ends."""
 
 from __future__ import annotations
 

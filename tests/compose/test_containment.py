@@ -1,4 +1,4 @@
-"""What the containers cannot do, and what nobody can read out of them."""
+"""What processes in the containers cannot do, and which secrets nobody can read there."""
 
 from __future__ import annotations
 

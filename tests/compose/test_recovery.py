@@ -1,4 +1,4 @@
-"""What dies comes back by itself, and models run again."""
+"""Components that crash are started again by themselves, and models run again."""
 
 from __future__ import annotations
 

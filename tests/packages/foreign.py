@@ -1,4 +1,4 @@
-"""Zips of packages as other people's computers make them; from the packages that `tests.packages.build` has made."""
+"""Zip files of packages as other people's computers write them, made from the packages of `tests.packages.build`."""
 
 from __future__ import annotations
 

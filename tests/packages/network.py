@@ -1,4 +1,4 @@
-"""Small convolutional networks, said three times: as ONNX nodes, as a torch module, and as a formula in NumPy."""
+"""Small convolutional networks in three forms: as ONNX nodes, as a torch module, and as a NumPy formula."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packages for the processing steps of the specification, one for each step, before and after a model that squares.
+"""Packages for the specification's processing steps: one for each step, before and after a model that squares its input.
 
 The formulas are those of bioimageio.core. Version 0.11 takes all statistics from the inputs as they come in: it cannot run a
 postprocessing that needs those of an output, such as `scale_mean_variance`; nor can it run `binarize` along an axis.

@@ -1,4 +1,4 @@
-"""What bioimageio.core itself makes of whole images: the answers that the stack has to give.
+"""The results of bioimageio.core for whole images, which the stack has to return as well.
 
     <runner environment>/bin/python -m tests.packages.reference PACKAGES_FOLDER REQUESTS.json OUT_FOLDER
 

@@ -1,4 +1,4 @@
-"""Packages for what a client may send and be told: optional inputs, channels last, and faults that show when a model is run.
+"""Packages for requests of all kinds: optional inputs, channels last, and models that fail when they are run.
 
 Not among all kinds: most of them give no answer, here or with bioimageio.core.
 """

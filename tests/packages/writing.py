@@ -1,4 +1,4 @@
-"""What all generators share: a package being written, and the words of a description."""
+"""What all generators of packages share: writing a package and its description."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An HTTP server in this process that answers as a test wants."""
+"""An HTTP server in this process whose answers a test chooses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What attackers through a connection share: the victim, what is heard, and ways to say things."""
+"""What the tests of attacks through a connection share: a victim, a record of all messages, and ways to send any message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections that say what a test wants, byte by byte, and a server in this process for them."""
+"""Connections that send any bytes that a test chooses, and a server in this process for them."""
 
 from __future__ import annotations
 

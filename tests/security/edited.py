@@ -1,4 +1,4 @@
-"""Packages with another description, for the tests of hostile ones."""
+"""Packages with a changed description, for tests of hostile descriptions."""
 
 from __future__ import annotations
 

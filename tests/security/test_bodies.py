@@ -1,4 +1,4 @@
-"""Bodies that are small on the wire and large here, slow, or sent where nothing reads them."""
+"""Request bodies that are small when sent and large when decompressed, that come slowly, or that no route reads."""
 
 from __future__ import annotations
 

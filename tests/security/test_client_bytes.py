@@ -1,4 +1,4 @@
-"""MessagePack of clients: what would keep the server busy or become an object of its own is refused before it is unpacked."""
+"""MessagePack of clients that would keep the server busy, or create objects, is refused before it is unpacked."""
 
 from __future__ import annotations
 

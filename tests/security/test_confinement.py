@@ -1,4 +1,4 @@
-"""What a model's process reaches of the machine, whatever its code tries: nothing that it does not need.
+"""What a model's process can reach on the machine, whatever its code tries: only what it needs.
 
 The intruder (`tests/security/intruder`) is a custom Triton model, so that its code is its own; models of packages run in the same
 confinement (`test_confinement_packages.py`).

@@ -1,4 +1,4 @@
-"""The gate of a running server: other names, strangers' pages, and what its answers tell about it."""
+"""Hosts and origins on a running server: other names, pages of other sites, and what answers reveal about the server."""
 
 from __future__ import annotations
 

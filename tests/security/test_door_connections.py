@@ -1,4 +1,4 @@
-"""Clients that begin requests and do not go on, and open more connections than they need."""
+"""Clients that begin requests without finishing them, and that open many connections."""
 
 from __future__ import annotations
 

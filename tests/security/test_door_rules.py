@@ -1,4 +1,4 @@
-"""Which hosts and origins get past the gate, in every spelling; the gate itself, in front of an application that counts."""
+"""Which hosts and origins are allowed, in every spelling, tested in front of an application that counts its requests."""
 
 from __future__ import annotations
 

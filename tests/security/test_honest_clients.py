@@ -1,4 +1,4 @@
-"""What two honest programs do with each other's services goes on working, in spite of all that is checked on the way."""
+"""Two honest clients can use each other's services, in spite of all checks of their messages."""
 
 from __future__ import annotations
 

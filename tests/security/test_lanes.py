@@ -1,4 +1,4 @@
-"""Lanes: bounded in all and for each caller, and nobody waits for all that another one wants."""
+"""Lanes have limits, in total and for each caller, and nobody has to wait for all requests of another caller."""
 
 from __future__ import annotations
 

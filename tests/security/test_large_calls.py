@@ -1,4 +1,4 @@
-"""Calls over HTTP that take long to read or write: bounded, and aside of the event loop."""
+"""HTTP calls that take long to read or write have limits, and are handled outside the event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client's message may say (`hypha.envelope`): every part of it that says too much is refused, by name."""
+"""What a client's message may contain (`hypha.envelope`): every forbidden part is refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of calls of any type, length and shape: each is taken or refused by its name, at once."""
+"""Options of calls, of any type, length and shape: each is accepted, or refused by name at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is lost of the server's own registration is made again; a Hypha whose manager is gone has its process start again.
+"""The server's registration is renewed if it is lost; if Hypha's manager has ended, the process is restarted.
 
 No client can cause either any more, so the loss is caused from within.
 """

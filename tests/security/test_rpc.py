@@ -1,4 +1,4 @@
-"""What a client of either generation tries through its messages, and the victim that notices nothing of it."""
+"""What a client of either generation can try with its messages, and a victim that must not be affected."""
 
 from __future__ import annotations
 

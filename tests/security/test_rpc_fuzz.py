@@ -1,4 +1,4 @@
-"""Frames of both generations, changed in every part, against the real Hypha with a victim that must not notice.
+"""Messages of both generations, changed in every part, sent to the real Hypha with a victim that must not be affected.
 
 Without Triton, which frames do not reach. Each batch of attacks is followed by honest calls, all of it by a look at everything
 that must be as it was: the victim's workspace, services, token and calls, what the server's own ends offer, and its process.

@@ -1,4 +1,4 @@
-"""What a client tries with Hypha's manager, and with the names of services and workspaces."""
+"""What a client can try with Hypha's manager, and with the names of services and workspaces."""
 
 from __future__ import annotations
 

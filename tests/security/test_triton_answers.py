@@ -1,4 +1,4 @@
-"""What answers in Triton's place cannot make the server go elsewhere."""
+"""A hostile program in Triton's place cannot make the server connect to other addresses."""
 
 from __future__ import annotations
 

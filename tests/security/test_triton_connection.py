@@ -1,4 +1,4 @@
-"""Whoever answers in Triton's place gets nothing, and fills no memory."""
+"""A hostile program in Triton's place gets no secrets, and cannot fill the server's memory."""
 
 from __future__ import annotations
 

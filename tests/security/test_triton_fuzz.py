@@ -1,4 +1,4 @@
-"""Requests that are right in themselves and wrong for the model, many of them: Triton answers each and serves on."""
+"""Many requests that are valid but do not fit the model: Triton answers each of them and continues to work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients owe a connection and never send, and what costs much for little: each has its end."""
+"""Requests and handshakes that clients never finish, and those that cost the server much: each has a time limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody else on the same server, by whom it is seen whether an attack did anything."""
+"""Another client on the same server, which shows whether an attack had any effect."""
 
 from __future__ import annotations
 

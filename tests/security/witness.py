@@ -1,4 +1,4 @@
-"""Somebody else on a stack that is attacked: his runs stay right, and the same processes serve after it as before."""
+"""Another client of an attacked stack: its runs must stay right, on the same processes as before."""
 
 from __future__ import annotations
 

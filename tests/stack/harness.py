@@ -1,4 +1,4 @@
-"""Start, call, hurt and stop a real stack."""
+"""Start, call, disturb and stop a real stack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client of either generation that says whatever a test wants, frame by frame."""
+"""A client of either generation that sends any message that a test chooses, frame by frame."""
 
 from __future__ import annotations
 

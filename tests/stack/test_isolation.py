@@ -1,4 +1,4 @@
-"""Nobody waits for somebody else: slow, loading and stuck models leave the others alone."""
+"""Slow, loading and hanging models do not delay requests for other models."""
 
 from __future__ import annotations
 

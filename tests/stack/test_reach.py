@@ -1,4 +1,4 @@
-"""How far an anonymous client reaches within Hypha: nobody finds out who else is here."""
+"""What an anonymous client can find out within Hypha: nothing about other clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Large tensors pass between the server and Triton's processes by reference, and nothing of them stays."""
+"""Large tensors are passed between the server and Triton's processes by reference, and no files remain."""
 
 from __future__ import annotations
 

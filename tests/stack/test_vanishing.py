@@ -1,4 +1,4 @@
-"""Clients that go away without a word while their requests run or wait."""
+"""Clients that disappear while their requests run or wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that act on a home which the running server does not have say so, and learn nothing of the server's."""
+"""Commands for another home than that of the running server say so, and reveal nothing about the server's home."""
 
 from __future__ import annotations
 

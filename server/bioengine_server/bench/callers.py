@@ -1,11 +1,11 @@
-"""A program in a process of its own that has images run by a model. Runs in the environment of its library.
+"""A client program for the measurements. It runs in the environment of its client library, in a process of its own.
 
     python callers.py KIND ADDRESS
 
-KIND is imjoy-rpc, hypha-rpc, tritonclient, tcp or bioimageio.core. Reads lines
-`{"model": id, "shape": [pixels, ...], "seed": int, "save": file or null}`; for each has the model run a float32 image with values
-of its own, and writes a line `{"seconds": float, "cpu": float}`, how long the run took and what this process worked in it, or
-`{"error": str}`. The output is saved as .npy; where it is not to be, it has to be the image again.
+KIND is imjoy-rpc, hypha-rpc, tritonclient, tcp or bioimageio.core. The program reads lines
+`{"model": id, "shape": [pixels, ...], "seed": int, "save": file or null}`. For each line, it runs the model on a random float32
+image, and writes a line `{"seconds": float, "cpu": float}`: the duration of the run, and the CPU time of this process in it; or
+`{"error": str}`. The output is saved as .npy if the line names a file; otherwise it must be equal to the image.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Run = Callable[[str, np.ndarray], np.ndarray]
 
 
 def rpc_client(module: str, url: str) -> Run:
-    """`triton-client`, as a user's program calls it."""
+    """Calls `triton-client` as a user's program does."""
     client = importlib.import_module(module)
     server = client.connect_to_server({"name": "bench", "server_url": url, "method_timeout": TIMEOUT})
     triton = server.get_service("triton-client")
@@ -49,7 +49,7 @@ def rpc_client(module: str, url: str) -> Run:
 
 
 def triton_client(address: str) -> Run:
-    """Triton's own protocol, binary tensors, over one connection that stays open.
+    """Uses Triton's own protocol with binary tensors, over one connection that stays open.
 
     `address`: host and port, or a Unix socket, `unix:/path`.
     """
@@ -76,7 +76,7 @@ def triton_client(address: str) -> Run:
 
 
 def tcp_client(address: str) -> Run:
-    """The floor: MessagePack over a plain socket, and the same bytes back (`floor.echo_server`)."""
+    """Sends an image as MessagePack over a plain socket, and reads it back (`floor.echo_server`)."""
     import msgpack
 
     host, _, port = address.rpartition(":")
@@ -97,9 +97,9 @@ def tcp_client(address: str) -> Run:
 
 
 def core(store: str) -> Run:
-    """bioimageio.core in this very process, its pipelines kept: what a model of the store takes where there is no server.
+    """Runs models of the store with bioimageio.core in this process, without a server. Pipelines are kept.
 
-    Whole images by the ONNX weights, on the GPU where the runner's environment is for one; no padding and no cropping.
+    Images are run whole with the ONNX weights, without padding or cropping; on the GPU if the runner's environment is for one.
     """
     import onnxruntime
     from bioimageio.core import Sample, Tensor, create_prediction_pipeline
@@ -109,7 +109,7 @@ def core(store: str) -> Run:
     from loguru import logger
 
     logger.disable("bioimageio")
-    # One provider alone, as in the server's model processes: the default opens a session for each.
+    # Only one provider, as in the server's model processes: the default opens a session for each.
     gpu = "CUDAExecutionProvider"
     device = gpu if gpu in onnxruntime.get_available_providers() else "CPUExecutionProvider"
 
@@ -152,14 +152,14 @@ def measured(run: Run, model: str, shape: list[int], seed: int, save: str | None
 
 
 def main() -> None:
-    # imjoy-rpc logs to stdout, which is for the answers here.
+    # imjoy-rpc logs to stdout, which is needed for the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     logging.disable(logging.ERROR)
     kind, address = sys.argv[1:]
     run: Run | None = None
     for line in sys.stdin:
-        # Ended even where nobody is left to end it: imjoy-rpc waits for ever for a server that has gone.
+        # End in any case: imjoy-rpc waits forever for a server that has gone.
         signal.alarm(2 * TIMEOUT)
         try:
             run = run or KINDS[kind](address)
@@ -168,7 +168,7 @@ def main() -> None:
             answer = {"error": f"{type(error).__name__}: {error}"}
         signal.alarm(0)
         print(json.dumps(answer), file=answers, flush=True)
-    # Without the ten seconds that imjoy-rpc waits for the server to hang up.
+    # Do not wait for imjoy-rpc, which takes ten seconds to disconnect.
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""A client process (`callers.py`), as the measurements use it."""
+"""Starts a client program (`callers.py`) and sends it images to run."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _SEEDS = itertools.count()
 
 
 def client_process(command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
-    """Start a program that takes requests on its stdin and answers on its stdout, a line each."""
-    # Not of our process group, so that Ctrl-C reaches us alone; it ends when its stdin does.
+    """Start a program that reads one request per line from stdin, and writes one answer per line to stdout."""
+    # In a process group of its own, so that Ctrl-C reaches only this process; the client ends when its stdin is closed.
     return subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
 
 
 class Client:
-    """One client in a process of its own; open it as a context."""
+    """A client in a process of its own; use it as a context manager."""
 
     def __init__(self, python: Path, kind: str, address: str, folder: Path) -> None:
         """
         Args:
-            python: of the library's environment.
+            python: the interpreter of the library's environment.
             kind: one of `callers.KINDS`.
-            address: a URL, or host and port, or a folder, as the kind has it.
-            folder: for its temporary files; ONNX Runtime leaves one of its own.
+            address: a URL, host and port, or a folder, depending on the kind.
+            folder: for its temporary files; ONNX Runtime leaves one behind.
         """
         self._command = [str(python), "-P", callers.__file__, kind, address]
         self._kind = kind
@@ -54,11 +54,11 @@ class Client:
         self._process.communicate()
 
     def echo(self, side: int) -> float:
-        """Milliseconds for an image of `side` x `side` float32 there and back, compared. Raises BenchFailed."""
+        """Send an image of `side` x `side` float32, and compare what comes back. Returns milliseconds. Raises BenchFailed."""
         return self._run(_ECHO, (1, 1, side, side), next(_SEEDS), None)
 
     def predict(self, model: str, shape: Sequence[int], seed: int, output: Path) -> float:
-        """Milliseconds of a model's run on an image that `shape` and `seed` say; saves what it made of it. Raises BenchFailed."""
+        """Run a model on the random image of a `shape` and a `seed`, and save the output. Returns ms. Raises BenchFailed."""
         return self._run(model, shape, seed, output)
 
     def _run(self, model: str, shape: Sequence[int], seed: int, save: Path | None) -> float:

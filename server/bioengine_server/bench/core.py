@@ -1,4 +1,4 @@
-"""What the server adds to a model: the same images by bioimageio.core in a process of its own, and by a client of the server."""
+"""How much time the server adds: the same images are run by bioimageio.core without a server, and by a client of the server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bioengine_server.bench.errors import BenchFailed
 from bioengine_server.bench.measurement import Measurement, interleaved
 from bioengine_server.bench.stack import LIBRARIES, BenchStack
 
-# The threads of ONNX Runtime look for work for some 40 ms after a run, and would find the next one of somebody else.
+# After a run, the threads of ONNX Runtime stay busy for some 40 ms, and would slow down the next measurement.
 _REST = 0.1  # seconds
 
 _WARM_UP = 1  # round, which loads the model
@@ -38,7 +38,7 @@ _IMAGES = (
     _Image("256x256", "bench-unet", (1, 1, 256, 256), added_limit=12.0),
     _Image("1024x1024", "bench-unet", (1, 1, 1024, 1024), ratio_limit=1.05),
     _Image("64x256x256", "bench-unet-3d", (1, 1, 64, 256, 256), ratio_limit=1.05),
-    # The least that a model can do for an image of this size, nearly: no limit, but it shows what is added.
+    # A model that does nearly nothing with an image of this size. It has no limit, but shows what the server adds.
     _Image("1024x1024, small model", "drawn-nuclei", (1, 1, 1024, 1024)),
 )
 
@@ -60,27 +60,27 @@ def core(stack: BenchStack, rounds: int) -> list[Measurement]:
 
 
 class _SameImages:
-    """The same images for all, each with values of its own; what is made of them is compared."""
+    """Gives every client the same series of random images, and compares their outputs."""
 
     def __init__(self, image: _Image, folder: Path) -> None:
         """
         Args:
             image: the model and the size.
-            folder: for outputs on their way.
+            folder: for outputs until they are compared.
         """
         self._image = image
         self._file = folder / "output.npy"
         self._outputs: dict[int, np.ndarray] = {}
 
     def run_by(self, client: Client) -> Callable[[], float]:
-        """What has `client` run its next image, and gives the milliseconds. Raises BenchFailed."""
+        """A function that has `client` run its next image, and returns milliseconds; it raises BenchFailed."""
         seeds = itertools.count()
 
         def run() -> float:
             seed = next(seeds)
             milliseconds = client.predict(self._image.model, self._image.shape, seed, self._file)
             output = np.load(self._file)
-            # Whoever comes second compares; one pair at a time is kept.
+            # The second of the two clients compares; only one pair of outputs is kept.
             first = self._outputs.setdefault(seed, output)
             if first is not output:
                 check_same(self._outputs.pop(seed), output, f"bioimageio.core and {_LIBRARY}")
@@ -90,7 +90,7 @@ class _SameImages:
 
 
 def check_same(one: np.ndarray, other: np.ndarray, who: str) -> None:
-    """Raises BenchFailed where two outputs are not the same but for rounding."""
+    """Raises BenchFailed if two outputs differ by more than rounding."""
     if one.shape != other.shape:
         raise BenchFailed(who, f"there is one result of {one.shape} pixels and one of {other.shape}")
     if not np.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE):

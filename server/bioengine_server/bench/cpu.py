@@ -1,6 +1,7 @@
-"""CPU time: how much each process of the stack works for one measurement, beside how long it takes.
+"""The CPU time that each process of the stack uses for one measurement.
 
-Several processes work at once, and wait for each other: with a second processor an answer may come sooner and cost the same.
+It is shown beside the duration, because several processes work at once: with more processors, an answer comes sooner but uses the
+same CPU time.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-# After an answer its maker still tidies up, which belongs to it.
+# Processes still tidy up after an answer; this counts as well.
 _TAIL = 0.02  # seconds
 
 Groups = Mapping[str, Iterable[int]]
@@ -17,21 +18,21 @@ Groups = Mapping[str, Iterable[int]]
 
 
 class Worker(Protocol):
-    """A client process that says what its last run cost: the run alone, without making its image and comparing what came back."""
+    """A client process that reports the CPU time of its last run, without that for making the image and comparing the result."""
 
     cpu: float
     """ms"""
 
 
 class Watched:
-    """A case that is measured, and the CPU time that it took, in ms."""
+    """A case that is measured, with the CPU time that it used, in ms."""
 
     def __init__(self, case: Callable[[], float], client: Worker, groups: Callable[[], Groups]) -> None:
         """
         Args:
             case: measures once.
-            client: whose run that is.
-            groups: gives the processes to look at beside the client.
+            client: the client process that runs the case.
+            groups: returns the other processes to look at, by group.
         """
         self._case = case
         self._client = client
@@ -49,18 +50,18 @@ class Watched:
         return value
 
     def cpu(self, rounds: int) -> dict[str, tuple[float, ...]]:
-        """Of the last `rounds` measurements, by group and `client`, one for each, in ms."""
+        """The CPU times of the last `rounds` measurements in ms, by group; the client's group is called `client`."""
         return {name: tuple(spent[name] for spent in self._seen[-rounds:]) for name in self._seen[-1]}
 
 
 def cpu_time(processes: Iterable[int]) -> float:
-    """Seconds that processes have worked since they began, all their threads together; 0 of one that has ended."""
+    """The CPU time of processes since their start, with all threads, in seconds; 0 for a process that has ended."""
     return sum(map(_cpu_time, processes))
 
 
 def _cpu_time(pid: int) -> float:
     try:
-        # The clock of another process, as clock_getcpuclockid(3) has it in Linux: nanoseconds, where /proc has hundredths.
+        # The CPU clock of another process, as in clock_getcpuclockid(3) of Linux: in nanoseconds, while /proc has hundredths.
         return time.clock_gettime((~pid << 3) | 2)
     except OSError:
         return 0.0

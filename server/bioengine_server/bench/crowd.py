@@ -1,4 +1,4 @@
-"""One model and many callers at once: what each answer takes, compared with one caller alone; and every answer is right."""
+"""Many callers of one model at the same time: the time per answer, compared with a single caller. All answers are checked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RUNS = 48  # of each measurement, shared among its callers
 _MODEL, _SHAPE = "bench-unet", (1, 1, 256, 256)
 _LIBRARY = LIBRARIES[-1]
 
-# Of the time for an answer. One caller leaves a card idle nine tenths of the time, and many use it; one keeps a processor busy.
+# Limits for the time per answer. A single caller leaves a card idle nine tenths of the time, but keeps the processor busy.
 _LIMIT_ON_CARD, _LIMIT = 1 / 3, 1.1
 
 
@@ -34,14 +34,14 @@ def crowd(stack: BenchStack, rounds: int) -> list[Measurement]:
 
 
 class _Runs:
-    """Runs of one model, by several clients side by side."""
+    """Runs of one model by several clients at the same time."""
 
     def __init__(self, stack: BenchStack) -> None:
         self._folder = stack.folder
         self._seeds = itertools.count()
 
     def by(self, users: Sequence[Client]) -> float:
-        """Milliseconds from one answer to the next. Raises BenchFailed."""
+        """The mean time from one answer to the next, in ms. Raises BenchFailed."""
         each = _RUNS // len(users)
 
         def run(number: int, user: Client) -> None:

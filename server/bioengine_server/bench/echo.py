@@ -1,4 +1,4 @@
-"""An image to a model that gives it back, by either client library: what the whole way costs, there and back."""
+"""Run a model that returns its input, with both client libraries: the time for the whole way there and back."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The floor of this machine: an image is encoded, sent to another process over loopback, sent back and decoded; nothing else.
+"""The floor: the time to encode an image, send it to another process over loopback and back, and decode it.
 
-The overhead of a server is shown as a ratio to it, which is comparable on fast and on busy machines.
+No server can be faster on this machine. Results are shown as ratios to the floor, so that machines can be compared.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def echo_server() -> Iterator[str]:
-    """Sends back whatever `callers.tcp_client` sends; yields its address."""
+    """A server that sends back what `callers.tcp_client` sends; yields its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_serve, args=(listener,), daemon=True).start()
         yield f"127.0.0.1:{listener.getsockname()[1]}"

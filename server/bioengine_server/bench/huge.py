@@ -1,6 +1,6 @@
-"""An image far larger than a model takes at once: the memory of its run, cut into tiles, and whether the tiles fit together.
+"""Run an image that is far larger than a model takes at once: the memory of the run, and whether its tiles fit together.
 
-It is made, sent and received piece by piece, in Triton's own protocol through `/triton`, so that only the server holds it.
+The image is made, sent and received in pieces, in Triton's own protocol through `/triton`, so only the server holds all of it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _BORDER = 16  # rows; more than the model sees of what is beside a pixel
 
 
 def huge(stack: BenchStack, rounds: int, side: int = _SIDE) -> list[Measurement]:
-    """Run it once: `rounds` makes no difference. Raises BenchFailed, TooLittleSharedMemory."""
+    """Run the image once, whatever `rounds` is. Raises BenchFailed, TooLittleSharedMemory."""
     pixels = side * side
     _check_shared_memory(pixels * (np.dtype(np.uint16).itemsize + np.dtype(np.float32).itemsize))
     url = f"{stack.settings.url}/triton/v2/models/{_MODEL}/infer"
     image = _Image(side)
-    # Loads the model.
+    # The first run loads the model.
     _run(url, image, [0], [])
     bands = range(side // _BAND)
     looked_at = sorted({0, len(bands) // 3, len(bands) // 2, len(bands) - 1})
@@ -53,8 +53,10 @@ def huge(stack: BenchStack, rounds: int, side: int = _SIDE) -> list[Measurement]
 
 
 class _Image:
-    """Bands of the same random pixels, each moved by a distance of its own: so each has the mean and the deviation of the whole,
-    and the model makes the same of it alone, but for the rows at its border.
+    """An image of bands with the same random pixels, each shifted by a different distance.
+
+    Each band has the mean and the deviation of the whole image. So the model's output for a band alone is the same, except for
+    the rows at its border.
     """
 
     def __init__(self, side: int) -> None:
@@ -67,7 +69,7 @@ class _Image:
 
 
 def _run(url: str, image: _Image, bands: Sequence[int], wanted: Sequence[int]) -> list[np.ndarray]:
-    """Run an image of some bands. Returns the output, (256, side) float32, where the bands are that are `wanted`, by place."""
+    """Run an image of some bands. Returns the output, (256, side) float32, at the places of the image that are `wanted`."""
     shape = [1, 1, len(bands) * _BAND, image.side]
     size = 2 * shape[2] * shape[3]
     description = {"name": "image", "shape": shape, "datatype": "UINT16", "parameters": {"binary_data_size": size}}
@@ -90,7 +92,7 @@ def _run(url: str, image: _Image, bands: Sequence[int], wanted: Sequence[int]) -
 
 
 def _pieces(answer: httpx.Response, size: int, wanted: Sequence[int]) -> list[bytearray]:
-    """The pieces of an answer's tensor that are `wanted`, by number; the rest is forgotten as it comes. `size`: bytes of one."""
+    """The pieces of an answer's tensor that are `wanted`, by number; others are dropped. `size`: bytes of one piece."""
     pieces = {int(answer.headers["Inference-Header-Content-Length"]) + number * size: bytearray() for number in wanted}
     position = 0
     for chunk in answer.iter_raw():

@@ -1,4 +1,4 @@
-"""What was measured, how it compares, and whether it is within its limit."""
+"""Measured values, how they compare with each other, and whether they are within their limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Unit = Literal["ms", "MB"]
 
 @dataclass(frozen=True)
 class Measurement:
-    """One quantity, measured once in every round."""
+    """One quantity, measured once in each round."""
 
     name: str
     unit: Unit
@@ -39,14 +39,14 @@ class Measurement:
 
     @property
     def ratio(self) -> float | None:
-        """How many times the reference it is: the median over the rounds, so that what slows a whole round cancels out."""
+        """The ratio to the reference: the median over the rounds, so that a round that is slow as a whole does not matter."""
         if self.reference is None:
             return None
         return statistics.median(own / other for own, other in zip(self.values, self.reference.values, strict=True))
 
     @property
     def added(self) -> float | None:
-        """How much more than the reference it is: the median over the rounds, in `unit`."""
+        """The difference from the reference: the median over the rounds, in `unit`."""
         if self.reference is None:
             return None
         return statistics.median(own - other for own, other in zip(self.values, self.reference.values, strict=True))
@@ -60,18 +60,18 @@ class Measurement:
 def interleaved(
     cases: Mapping[str, Callable[[], float]], rounds: int, warm_up: int, rest: float = 0.0
 ) -> dict[str, tuple[float, ...]]:
-    """The values of each case, one for each round; every round has all cases, so that noise meets all alike.
+    """Measure all cases in each round, so that noise affects them alike. Returns the values of each case, one for each round.
 
     Args:
-        cases: by name, what measures once.
-        rounds: how many count.
-        warm_up: rounds before them.
-        rest: seconds before each measurement.
+        cases: for each name, a function that measures once.
+        rounds: the number of rounds that count.
+        warm_up: the number of rounds before them.
+        rest: seconds to wait before each measurement.
     """
     values: dict[str, list[float]] = {name: [] for name in cases}
     names = list(cases)
     for number in range(warm_up + rounds):
-        # To and fro: nobody always comes after the same one.
+        # In alternating order, so that no case always follows the same other one.
         for name in names if number % 2 else reversed(names):
             time.sleep(rest)
             value = cases[name]()

@@ -1,4 +1,4 @@
-"""Memory of the whole stack with one small model loaded: at rest, the most while large images pass, and after all of it."""
+"""Memory of the whole stack with a small model: at rest, its peak while large images are run, and after the measurements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _REST = 45.0  # seconds; what is given back is given back within a minute
 
 
 def memory(stack: BenchStack, rounds: int) -> list[Measurement]:
-    """First of all subjects, for what a large image once took in shared memory stays taken. `rounds` makes no difference."""
+    """The first subject, because shared memory that a large image has taken stays taken. `rounds` makes no difference."""
     with ExitStack() as parts:
         users = [parts.enter_context(stack.user(library)) for library in LIBRARIES]
         for user in users:
@@ -31,7 +31,7 @@ def memory(stack: BenchStack, rounds: int) -> list[Measurement]:
 
 
 def memory_after(stack: BenchStack, rounds: int) -> list[Measurement]:
-    """Last of all subjects: what models hold after their images, when they have rested. `rounds` makes no difference."""
+    """The last subject: the memory that models hold when they have been idle after their images. `rounds` makes no difference."""
     time.sleep(_REST)
     return [
         Measurement("memory after all, with the models of the bench", "MB", (stack.memory() / 1e6,)),

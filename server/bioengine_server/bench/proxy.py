@@ -1,4 +1,4 @@
-"""Triton's own protocol through the server's `/triton`, against asking Triton itself."""
+"""Triton's own protocol: through the server's `/triton`, compared with requests to Triton itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def proxy(stack: BenchStack, rounds: int) -> list[Measurement]:
         stack.triton_user(stack.triton_address) as direct,
         stack.triton_user(f"127.0.0.1:{settings.port}/triton") as proxied,
     ):
-        # Triton itself loads nothing.
+        # Triton itself does not load models on demand.
         user.echo(side=16)
         cases = {
             name: stack.watched(partial(client.echo, _SIDE), client)

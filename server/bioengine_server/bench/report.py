@@ -1,4 +1,4 @@
-"""Measurements for people, as a table, and for programs, as JSON."""
+"""Write measurements as a table for people, and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bioengine_server.bench.measurement import Measurement
 
 
 def table(measurements: Sequence[Measurement]) -> Table:
-    """A row for each; the ratio and what is added are to the row above that has none."""
+    """One row for each measurement. Ratios and differences refer to the nearest row above that has none."""
     result = Table(box=None, pad_edge=False, header_style="bold")
     result.add_column("measurement", no_wrap=True)
     for column in ("median", "best", "added", "ratio", "limit", ""):
@@ -33,7 +33,7 @@ def table(measurements: Sequence[Measurement]) -> Table:
 
 
 def cpu_table(measurements: Sequence[Measurement]) -> Table:
-    """The CPU time of each process, where that was looked at: medians in ms."""
+    """The CPU time of each process, for measurements that recorded it: medians in ms."""
     watched = [item for item in measurements if item.cpu]
     groups = list(dict.fromkeys(group for item in watched for group in item.cpu))
     result = Table(box=None, pad_edge=False, header_style="bold")
@@ -71,7 +71,7 @@ def summary(measurements: Sequence[Measurement]) -> str:
 
 
 def as_json(measurements: Sequence[Measurement]) -> str:
-    """Every figure, with every round's value; times in ms, memory in MB (10^6 bytes)."""
+    """All figures, with the value of each round; times in ms, memory in MB (10^6 bytes)."""
     document = {
         "machine": {"processors": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
         "measurements": [

@@ -21,7 +21,7 @@ from bioengine_server.settings import Settings
 Subject = Callable[..., list[Measurement]]
 """Takes a `BenchStack` and the number of rounds."""
 
-# Memory first, and no large model loaded before it is measured.
+# Memory comes first, before any large model is loaded.
 SUBJECTS: tuple[Subject, ...] = (memory, huge, echo, proxy, core, shapes, crowd, worker, memory_after)
 
 
@@ -29,10 +29,10 @@ def run_bench(settings: Settings, rounds: int, with_huge: bool, tell: Callable[[
     """Start a stack, measure every subject, end the stack. Raises StackError, BenchFailed, TooLittleSharedMemory.
 
     Args:
-        settings: of the stack; its home, ports and addresses are the bench's own.
-        rounds: how many times each is measured.
-        with_huge: whether a huge image is run as well.
-        tell: told what is done next.
+        settings: the settings of the stack, except home, ports and addresses.
+        rounds: how often each case is measured.
+        with_huge: whether to run a huge image as well.
+        tell: called with what is done next.
     """
     tell("Looking for the client libraries")
     if not build_environments(*CLIENT_ENVIRONMENTS.values()):

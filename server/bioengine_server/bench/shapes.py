@@ -1,6 +1,6 @@
-"""Images of other sizes in turn: what each takes, compared with images of that size alone.
+"""Images of different sizes in turn: the time for each, compared with images of that size alone.
 
-ONNX Runtime and cuDNN plan a convolution for the sizes that they meet, and may plan anew at each change.
+ONNX Runtime and cuDNN plan convolutions for the size of their input, and may plan anew whenever the size changes.
 """
 
 from __future__ import annotations
@@ -40,6 +40,6 @@ def _run(user: Client, stack: BenchStack, side: int, seeds: itertools.count[int]
 
 
 def _values(cases: list[Callable[[], float]], rounds: int) -> list[tuple[float, ...]]:
-    """What each case measures, one after the other in each round, without those that warm up."""
+    """The values of each case, measured one after the other in each round, without the rounds that warm up."""
     measured = [[case() for case in cases] for _ in range(_WARM_UP + rounds)][_WARM_UP:]
     return [tuple(values) for values in zip(*measured)]

@@ -1,4 +1,4 @@
-"""The stack that is measured: a server of its own in a temporary home, with the model that gives back its input."""
+"""The stack that is measured: a server in a temporary home, with a model that returns its input."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from bioengine_server.triton.orphans import processes_of, processes_of_model
 
 LIBRARIES = ("imjoy-rpc", "hypha-rpc")
 
-# The environments of the two client libraries, which cannot share one; also the tests'.
+# The environments of the two client libraries, which cannot share one; the tests use them as well.
 CLIENT_ENVIRONMENTS = {"imjoy-rpc": "client-imjoy", "hypha-rpc": "client-hypha"}
 
 _PACKAGES = Path(__file__).parent / "packages"
@@ -36,7 +36,7 @@ _LOOK_INTERVAL = 0.1  # seconds
 
 @dataclass(frozen=True)
 class BenchStack:
-    """A running stack. `pid`: of the server. `folder`: for temporary files, which go when it ends."""
+    """A running stack. `pid`: the server's process. `folder`: for temporary files; it is deleted at the end."""
 
     settings: Settings
     pid: int
@@ -61,11 +61,11 @@ class BenchStack:
         return self._client("server", "tcp", address)
 
     def core_user(self) -> Client:
-        """No client at all: bioimageio.core itself, on the models of this stack."""
+        """bioimageio.core without a server, with the models of this stack."""
         return self._client("runner", "bioimageio.core", str(self.settings.store))
 
     def memory(self, model: str | None = None) -> int:
-        """Bytes of all processes, or of those of one Triton model."""
+        """Memory of all processes, or of those of one Triton model, in bytes."""
         prefix = self.settings.shm_prefix
         return stack_memory(self.pid, prefix) if model is None else pss(processes_of_model(prefix, model))
 
@@ -74,7 +74,7 @@ class BenchStack:
         return any(str(model["device"]).startswith("cuda") for model in self._status()["models"])
 
     def card_memory(self) -> int:
-        """Bytes of the GPUs' memory that its processes hold, as NVIDIA's management tool says; 0 where there is none."""
+        """Memory of GPUs that its processes hold according to `nvidia-smi`, in bytes; 0 without a GPU."""
         query = ["nvidia-smi", "--query-compute-apps=pid,used_gpu_memory", "--format=csv,noheader,nounits"]
         try:
             lines = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
@@ -85,16 +85,16 @@ class BenchStack:
         return sum(int(size) * 2**20 for pid, size in held if size.strip().isdecimal() and int(pid) in own)
 
     def _status(self) -> dict[str, Any]:
-        """What `get_status` says."""
+        """The answer of `get_status`."""
         answer: dict[str, Any] = get(f"{self.settings.url}/public/services/triton-client/get_status", 20).json()
         return answer
 
     def watched(self, case: Callable[[], float], client: Client) -> Watched:
-        """A measurement by `client` that also tells the CPU time of each process."""
+        """A measurement by `client` that also records the CPU time of each process."""
         return Watched(case, client, self.processes)
 
     def processes(self) -> dict[str, list[int]]:
-        """Ids of the processes that have a part in a request, by what they are: the server, Triton, the model runner, models."""
+        """Ids of the processes that work on requests, by group: the server, Triton, the model runner, models."""
         groups: dict[str, list[int]] = {"server": [self.pid], "Triton": [], "runner": [], "models": []}
         for process in processes_of(self.settings.shm_prefix):
             groups[group_of(process.info["cmdline"])].append(process.pid)
@@ -102,7 +102,7 @@ class BenchStack:
 
     @contextlib.contextmanager
     def peak_memory(self, model: str | None = None) -> Iterator[list[int]]:
-        """Looks at the memory all the while; what it was is in the list afterwards."""
+        """Measures the memory again and again while the context is open; the list then contains the values."""
         seen: list[int] = []
         over = threading.Event()
 
@@ -125,7 +125,7 @@ class BenchStack:
 
 @contextlib.contextmanager
 def bench_stack(settings: Settings) -> Iterator[BenchStack]:
-    """A stack with `settings`, apart from where it is, on ports that are free, in a home that is removed; and open to us.
+    """A stack with these `settings`, but on free ports, in a home that is deleted at the end, and without limits of requests.
 
     Raises StackError.
     """
@@ -157,19 +157,19 @@ def bench_stack(settings: Settings) -> Iterator[BenchStack]:
 
 
 def group_of(command: list[str]) -> str:
-    """What a process of Triton's is to a request, by its command line."""
+    """The group of a process of Triton's, found by its command line."""
     if Path(command[0]).name == "tritonserver":
         return "Triton"
     return "runner" if any(argument.startswith(f"{RUNNER}_0_") for argument in command) else "models"
 
 
 def stack_memory(server_pid: int, shm_prefix: str) -> int:
-    """Bytes of a server and of its Triton's processes."""
+    """Memory of a server and of its Triton's processes, in bytes."""
     return pss([psutil.Process(server_pid), *processes_of(shm_prefix)])
 
 
 def pss(processes: Iterable[psutil.Process]) -> int:
-    """Bytes of processes, where what some share is counted once."""
+    """Memory of processes in bytes; what several of them share is counted once."""
     total = 0
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -91,8 +91,8 @@ def from_model_axes(data: np.ndarray, axes: str, arranged: Arranged | None = Non
 
     Args:
         data: the model's output.
-            axes: the axes of the output.
-            arranged: the input image, whose axis names the output gets again: for example, the batch becomes time for frames.
+        axes: the axes of the output.
+        arranged: the input image, whose axis names the output gets again: for example, the batch becomes time for frames.
     """
     names = {} if arranged is None else arranged.names
     letters = [names[letter] if letter in names and names[letter] not in axes else letter for letter in axes]

@@ -78,10 +78,10 @@ class ModelClient:
         """The model's outputs. Raises RunFailed, ConnectionLost.
 
         Args:
-            id: of the model.
-            inputs: one for each; None for an optional one that is left out.
-            weights: their format; None for the server's choice.
-            progress: told how far it is, in another thread.
+            id: the model's id.
+            inputs: an array for each input; None for an optional input that is left out.
+            weights: the weight format; None for the server's choice.
+            progress: called with the progress of the run, in another thread.
         """
         request: dict[str, Any] = {"model_id": id, "inputs": list(inputs)}
         if weights is not None:

@@ -30,7 +30,7 @@ FORMATS = tuple(dict.fromkeys((*IMAGE_FORMATS, *TABLE_FORMATS)))
 
 
 def format_of(path: Path) -> str:
-    """The suffix of a file's name as a format has it: small, and .tif for .tiff."""
+    """The format that a file's suffix stands for: in lower case, and .tif for .tiff."""
     suffix = path.suffix.lower()
     return ".tif" if suffix == ".tiff" else suffix
 
@@ -55,8 +55,8 @@ def read_image(path: Path, series: int | None = None) -> Image:
     """The image in a file. Raises UnreadableImage.
 
     Args:
-        path: of the file.
-        series: which one of a TIFF's images, from 1; None: the largest.
+        path: the file.
+        series: the number of the image in a TIFF, from 1; None for the largest.
     """
     suffix = format_of(path)
     if path.is_dir():
@@ -83,12 +83,12 @@ def read_image(path: Path, series: int | None = None) -> Image:
 
 
 def write_image(path: Path, image: Image, overwrite: bool = False) -> tuple[str, ...]:
-    """Write an image or a table, in the format that the file's name says; whole, or not at all.
+    """Write an image or a table in the format of the file's suffix. If writing fails, there is no file.
 
-    TIFF: with the pixel size, readable by Fiji where the dtype is one that Fiji knows. PNG: 2D, or 2D with 3 channels; floats
-    are taken as 0 to 1. CSV: a row for each sample.
+    TIFF contains the pixel size, and Fiji can read it if it knows the dtype. PNG can be 2D, or 2D with 3 channels; floats
+    outside of 0 to 1 are clipped. CSV has a row for each sample.
 
-    Returns what the file does not keep of the image, in sentences. Raises UnwritableImage (UnfitFormat), OutputExists.
+    Returns sentences about what the file does not contain of the image. Raises UnwritableImage (UnfitFormat), OutputExists.
     """
     suffix = format_of(path)
     if suffix not in FORMATS:
@@ -108,7 +108,7 @@ def write_image(path: Path, image: Image, overwrite: bool = False) -> tuple[str,
     except NotInPng as error:
         raise UnfitFormat(path, str(error)) from error
     except OSError as error:
-        # NumPy says "N requested and M written" of what did not fit, without the system's reason.
+        # NumPy only says "N requested and M written" if the disk is full, without the system's reason.
         raise UnwritableImage(path, error.strerror or "not all of it could be written; its disk may be full") from error
     except Exception as error:  # what an encoder raises for what it did not expect
         raise UnfitFormat(path, f"{type(error).__name__}: {shown(' '.join(str(error).split()), 200)}") from error
@@ -120,7 +120,7 @@ def _read_npy(path: Path) -> Image:
 
 
 def _write_csv(file: BinaryIO, image: Image) -> None:
-    """Numbers alone, with commas, as many digits as the dtype has; a row for each sample."""
+    """Write only numbers, with commas and all digits of the dtype; a row for each sample."""
     data, axes = image.data, image.axes or ""
     digits = {2: 5, 4: 9, 8: 17}.get(data.dtype.itemsize, 17)
     rows = data[:, None] if axes == "b" else data.T if axes == "cb" else np.atleast_2d(data)
@@ -128,7 +128,7 @@ def _write_csv(file: BinaryIO, image: Image) -> None:
 
 
 def _check_beginning(path: Path, wanted: str) -> None:
-    """Raises UnreadableImage where the first bytes are those of another kind of file."""
+    """Raises UnreadableImage if the first bytes are those of another kind of file."""
     with open(path, "rb") as file:
         beginning = file.read(8)
     if not beginning:
@@ -142,7 +142,7 @@ def _check_beginning(path: Path, wanted: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What a decoder raised, in a line."""
+    """The message of a decoder's error, on one line."""
     said = " ".join(str(error).split()).rstrip(".")
     if "allow_pickle" in said:
         return "it holds Python objects, not numbers"

@@ -1,4 +1,4 @@
-"""An image in memory: its pixels, what its axes are, and how large a pixel is."""
+"""An image in memory: its pixels, its axes, and the size of a pixel."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class PixelSize:
-    """Size of a pixel, in `unit`s. `y` and `x` along the image, `z` between its planes, `t` between its frames in `time_unit`s;
-    None where a file does not say.
+    """The size of a pixel. `y`, `x` and `z` (between planes) are in `unit`s, `t` (between frames) is in `time_unit`s; None where
+    the file does not have it.
     """
 
     y: float | None = None
@@ -25,8 +25,8 @@ class PixelSize:
 class Image:
     """An image as it is in its file.
 
-    `axes`: a letter of t, z, c, y, x for each axis, where the file says so. `notes`: what a person should know about how it was
-    read, such as which of several images it is. `name`: of its file.
+    `axes`: a letter of t, z, c, y, x for each axis, if the file has them. `notes`: what the user should know about how the image
+    was read, such as which one of several it is. `name`: the file's name.
     """
 
     data: np.ndarray
@@ -37,7 +37,7 @@ class Image:
 
 
 def rescaled(size: PixelSize, shape: dict[str, int], new_shape: dict[str, int]) -> PixelSize:
-    """The pixel size of an image that was made smaller or larger: the same field of view in other numbers of pixels."""
+    """The pixel size after a change of the number of pixels, for the same field of view."""
     factors = {axis: shape[axis] / new_shape[axis] for axis in "zyx" if shape.get(axis) and new_shape.get(axis)}
     known = {axis: getattr(size, axis) * factor for axis, factor in factors.items() if getattr(size, axis)}
     return replace(size, **known)

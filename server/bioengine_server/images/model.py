@@ -1,4 +1,4 @@
-"""What a model takes and gives, from its description in the shape of format 0.4."""
+"""A model's inputs and outputs, from its description in format 0.4."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 class TensorAxes:
     """An input or output of a model: its name, and its axes in the letters of format 0.4, such as "bcyx".
 
-    `channels`: how many it has, where that is fixed. `dtype`: such as "uint8", where it is known. `optional`: whether the model
-    runs without it.
+    `channels`: the number of channels, if it is fixed. `dtype`: such as "uint8", if it is known. `optional`: whether the model
+    runs without this input.
     """
 
     name: str
@@ -23,20 +23,20 @@ class TensorAxes:
 
     @property
     def is_image(self) -> bool:
-        """Whether it has pixels: others are classes, scores, tables."""
+        """Whether it has pixels. Others are classes, scores or tables."""
         return {"y", "x"} <= set(self.axes)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model as its description says."""
+    """A model as described."""
 
     id: str
     inputs: list[TensorAxes]
     outputs: list[TensorAxes]
 
     def inputs_of(self, count: int) -> list[int]:
-        """Which inputs so many images are, in order: all that are needed, and of the optional ones as many as are left."""
+        """The inputs for so many images, in order: all required ones, and optional ones for the images that are left."""
         left = count - sum(not spec.optional for spec in self.inputs)
         chosen = []
         for number, spec in enumerate(self.inputs):
@@ -57,7 +57,7 @@ def _tensor(item: Mapping[str, Any]) -> TensorAxes:
 
 
 def _fixed_size(shape: Any, index: int) -> int | None:
-    """The size of an axis that has one, in each of the ways in which format 0.4 says shapes."""
+    """The size of an axis if it is fixed, for all ways in which format 0.4 describes shapes."""
     try:
         if isinstance(shape, list):
             return int(shape[index])

@@ -1,7 +1,8 @@
-"""How large a pixel of a TIFF file is, from the place where the file's kind says it.
+"""Read the pixel size of a TIFF file. Where it is depends on the kind of file.
 
-OME-TIFF: the attributes PhysicalSizeX and TimeIncrement of its XML's Pixels; ImageJ: its resolution tags, and `unit`, `spacing`,
-`finterval` of its description; others: the resolution tags alone.
+- OME-TIFF: the attributes of `Pixels` in its XML, such as PhysicalSizeX and TimeIncrement.
+- ImageJ: the resolution tags, and `unit`, `spacing` and `finterval` in its description.
+- Others: only the resolution tags.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _FEWEST_PIXELS = 1e-6  # so that as many digits are left in that ratio as there 
 
 
 def pixel_size(file: tifffile.TiffFile, index: int) -> PixelSize:
-    """Of the image with this index in a file. What is not there, or no number, is None."""
+    """The pixel size of the image with this index in a file. Values that are missing or no numbers are None."""
     if file.is_ome and (size := _of_ome(file, index)) is not None:
         return size
     tags = file.series[index].keyframe.tags
@@ -44,7 +45,7 @@ def pixel_size(file: tifffile.TiffFile, index: int) -> PixelSize:
 
 
 def for_tiff(size: PixelSize) -> PixelSize | None:
-    """The same size in a unit in which a TIFF can say it; None where there is none."""
+    """The same size in a unit that a TIFF can contain; None if there is none."""
     for unit in dict.fromkeys((size.unit, *_OTHER_UNITS)):
         y, x, z = (_in_unit(length, size.unit, unit) for length in (size.y, size.x, size.z))
         if all(length and _FEWEST_PIXELS <= 1 / length <= _MAX_PIXELS for length in (y, x)):
@@ -53,7 +54,7 @@ def for_tiff(size: PixelSize) -> PixelSize | None:
 
 
 def _description(file: tifffile.TiffFile, index: int) -> dict[str, Any]:
-    """What ImageJ, or tifffile for dtypes that ImageJ does not know, says of an image."""
+    """The description of an image by ImageJ, or by tifffile for dtypes that ImageJ does not know."""
     if file.imagej_metadata:
         return dict(file.imagej_metadata)
     shaped = file.shaped_metadata or ()
@@ -89,12 +90,12 @@ def _of_ome(file: tifffile.TiffFile, index: int) -> PixelSize | None:
 
 
 def _local(tag: str) -> str:
-    """Of `{namespace}name` the name."""
+    """The name in `{namespace}name`."""
     return tag.rpartition("}")[2]
 
 
 def _plain(unit: str) -> str:
-    """A unit in ASCII, as ImageJ writes it and TIFF's descriptions have it: um for both of Unicode's µm."""
+    """A unit in ASCII, as ImageJ writes it and TIFF descriptions require: um for both forms of µm in Unicode."""
     plain = unit.replace("\\u00B5", "u").replace("µ", "u").replace("μ", "u").replace("Å", "angstrom")
     plain = " ".join(plain.split())  # it becomes one line of a description
     return plain if plain.isascii() else plain.encode("unicode_escape").decode()
@@ -124,7 +125,7 @@ def _whole(value: Any) -> int:
 
 
 def _ratio(value: Any) -> float | None:
-    """Of a TIFF rational, a pair of whole numbers."""
+    """The value of a TIFF rational, which is a pair of whole numbers."""
     try:
         return _number(value[0] / value[1])
     except (TypeError, IndexError, ZeroDivisionError):

@@ -110,7 +110,7 @@ def check_batch(job: Job, model: Model, batch: int) -> None:
 
 
 def _check_kind(file: Path, spec: TensorAxes, batch: int = 1) -> None:
-    """Raises WrongKind where the model's output cannot be written as such a file."""
+    """Raises WrongKind if the model's output cannot be written as such a file."""
     suffix, reason = format_of(file), None
     formats: tuple[str, ...] = IMAGE_FORMATS
     if not spec.is_image:
@@ -127,14 +127,14 @@ def _check_kind(file: Path, spec: TensorAxes, batch: int = 1) -> None:
 
 
 def _usual_suffix(spec: TensorAxes, image: Path) -> str:
-    """Of a result in a folder: TIFF or CSV, which hold any image and table; NumPy where that came in."""
+    """The suffix of a result in a folder: TIFF for images, CSV for tables, or NumPy if the input was a NumPy file."""
     if image.suffix.lower() == ".npy":
         return ".npy"
     return ".tif" if spec.is_image else _table_suffix(spec)
 
 
 def _suffix_beside(first: Path, spec: TensorAxes) -> str:
-    """Of a further output: that of the first, where it can be."""
+    """The suffix of a further output: that of the first output if this kind of file can contain it."""
     try:
         _check_kind(first, spec)
     except WrongKind:
@@ -147,18 +147,18 @@ def _table_suffix(spec: TensorAxes) -> str:
 
 
 def _for_file(name: str) -> str:
-    """A name of a model or output as part of a file's name: ids have slashes, and names may be anything."""
+    """A model's or output's name as part of a file's name: ids contain slashes, and names any characters."""
     return _cut(re.sub(r"[^\w.-]+", "-", name), 100)
 
 
 def _room(model: Model) -> int:
-    """How many bytes of a result's name are left for those of its images."""
+    """The number of bytes in a result's name that are left for the names of its images."""
     outputs = max(len(os.fsencode(_for_file(spec.name))) for spec in model.outputs)
     return _MAX_NAME - len(os.fsencode(_for_file(model.id))) - outputs - len("_--999.tiff")
 
 
 def _cut(name: str, most: int) -> str:
-    """The beginning of a name, of so many bytes and of whole letters."""
+    """The beginning of a name that has at most so many bytes, without cutting a letter."""
     encoded = os.fsencode(name)
     return name if len(encoded) <= most else encoded[:most].decode(errors="ignore")
 
@@ -194,7 +194,7 @@ def _labels(groups: Sequence[Sequence[Path]], room: int) -> list[str]:
 
 
 def _more_and_more(group: Sequence[Path]) -> list[str]:
-    """Names for a group of images, each telling it from more others than the one before."""
+    """Names for a group of images, each of them more specific than the one before."""
     first = group[0]
     together = "-".join(image.stem for image in group)
     with_suffixes = "-".join(image.name.replace(".", "-") for image in group)
@@ -215,7 +215,7 @@ def _check_distinct(jobs: Sequence[Job]) -> None:
 
 
 def _check_no_inputs(jobs: Sequence[Job], images: Sequence[Path]) -> None:
-    """No output is an image, by whatever name or link. Raises OutputIsInput."""
+    """Check that no output would overwrite an image, by whatever name or link. Raises OutputIsInput."""
     by_path = {os.path.realpath(image): image for image in images}
     by_node = {node: image for image in images if (node := _node(image)) is not None}
     for job in jobs:
@@ -227,7 +227,7 @@ def _check_no_inputs(jobs: Sequence[Job], images: Sequence[Path]) -> None:
 
 
 def _key(name: str) -> str:
-    """The same for names that some file systems do not tell apart, by case or by Unicode's forms."""
+    """A key that is equal for names that some file systems consider the same, because of case or Unicode forms."""
     return unicodedata.normalize("NFC", name).casefold()
 
 

@@ -25,7 +25,7 @@ class NotInPng(ValueError):
 
 
 def read_png(path: Path) -> Image:
-    """The image without its transparency. Raises whatever Pillow and imagecodecs raise for damaged files."""
+    """Read an image without its transparency. Raises whatever Pillow and imagecodecs raise for damaged files."""
     with open(path, "rb") as file:
         depth, color = file.read(_HEADER)[-2:]
         frames = _frames(file)
@@ -48,7 +48,7 @@ def read_png(path: Path) -> Image:
 
 
 def _frames(file: BinaryIO) -> int:
-    """How many images an animated PNG has, as its chunk acTL says before the first; 1 of others."""
+    """The number of images in an animated PNG, from its chunk acTL before the first image; 1 for others."""
     file.seek(len(b"\x89PNG\r\n\x1a\n"))
     while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
         if head[4:] == b"acTL":
@@ -58,9 +58,9 @@ def _frames(file: BinaryIO) -> int:
 
 
 def write_png(file: BinaryIO, image: Image) -> tuple[str, ...]:
-    """Write a 2D image, or one with three channels; floats are taken as 0 to 1. Returns what the PNG does not keep.
+    """Write a 2D image, or one with three channels; floats outside of 0 to 1 are clipped.
 
-    Raises NotInPng.
+    Returns sentences about what the PNG does not contain. Raises NotInPng.
     """
     data, notes = _pixels(image)
     Pillow.fromarray(data).save(file, format="PNG")
@@ -68,11 +68,11 @@ def write_png(file: BinaryIO, image: Image) -> tuple[str, ...]:
 
 
 def why_not_png(axes: str, channels: int | None, dtype: str, batch: int) -> str | None:
-    """Why results do not go into a PNG, as far as a model's description says it; None where they may.
+    """Why results cannot be written as PNG, as far as the model's description says; None if they may fit.
 
     Args:
-        axes, channels, dtype: of the model's output.
-        batch: how many images it is run on at once.
+        axes, channels, dtype: those of the model's output.
+        batch: the number of images that are run at once.
     """
     if set(axes) & set("zti"):
         return "a PNG holds one 2D image"

@@ -1,4 +1,4 @@
-"""How far a request is, in a few words for the terminal."""
+"""Describe the progress of a request in a few words for the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Progress = Callable[[str], None]
 
 
 def in_words(event: Mapping[str, Any]) -> str:
-    """What an event of a progress function says; empty for what a person need not know."""
+    """The text for an event of the progress function; empty for events that users need not see."""
     state = event.get("state")
     if state == "queued" and event.get("position"):
         estimate = f", about {event['estimate']:.0f} s" if event.get("estimate") else ""

@@ -1,4 +1,4 @@
-"""A model on image files: read, run, write."""
+"""Run a model on image files: read the images, run the model, write the results."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ _MAX_NAMES = 1000  # that are tried for a result that its own file does not hold
 
 @dataclass(frozen=True)
 class Options:
-    """How a model is run. `axes`: of the images, where their files do not say: the same for all, or a list with commas, for each
-    of a run its own. `weights`: their format, None for the server's
-    choice. `series`: which image of a TIFF, from 1. `overwrite`: files that are there.
+    """How a model is run.
+
+    `axes`: the axes of the images, if their files do not have them: the same for all images, or a list with commas, one entry for
+    each image of a run. `weights`: the weight format; None for the server's choice. `series`: the number of the image in a TIFF,
+    from 1. `overwrite`: whether to replace existing files.
     """
 
     axes: str | None = None
@@ -46,10 +48,10 @@ class Written:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run gave.
+    """The outcome of a run.
 
-    `left_out`: names of outputs that were not written. `notes`: what a person should know about the images, the run or the files,
-    in sentences.
+    `left_out`: the names of outputs that were not written. `notes`: sentences about the images, the run and the files, for the
+    user.
     """
 
     written: list[Written]
@@ -61,9 +63,9 @@ class Report:
 def run_on_files(
     client: ModelClient, model: Model, job: Job, options: Options, progress: Progress = lambda words: None
 ) -> Report:
-    """Raises ImageError, RunFailed, ConnectionLost, OutputExists; nothing is run where that can be known before.
+    """Run the model for one job. Errors that can be found in advance are raised before anything is run.
 
-    `progress`: told how far the run is.
+    `progress`: called with the progress of the run. Raises ImageError, RunFailed, ConnectionLost, OutputExists.
     """
     images = [read_image(file, options.series) for file in job.images]
     notes = [f"{file.name}: {note}." for file, image in zip(job.images, images) for note in image.notes]
@@ -92,9 +94,9 @@ def run_on_files(
 
 
 def _write(file: Path, result: Image, overwrite: bool, planned: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
-    """Write a result, or beside it another file where its kind turns out not to hold it: a run may have taken long.
+    """Write a result. If this kind of file turns out not to fit, write another kind beside it: the run may have been long.
 
-    Returns the file that was written, which is none that is `planned` for another result, and what to say of it. Raises
+    Returns the file that was written, and sentences about it. It is never a file that is `planned` for another result. Raises
     UnwritableImage, OutputExists.
     """
     try:
@@ -117,10 +119,10 @@ def _write(file: Path, result: Image, overwrite: bool, planned: Sequence[Path]) 
 
 
 def _arranged(images: Sequence[Image], specs: Sequence[TensorAxes], axes: str | None) -> list[Arranged]:
-    """The images with the axes of the inputs that they are.
+    """The images with the axes of the model's inputs.
 
-    Axes without a comma are those of all images that can have them; what others have, their files and the model say. Of none that
-    can, they are an error of the first. Raises WrongAxesCount, UnclearAxes, WrongChannels.
+    Axes without a comma are used for all images that they fit; for the others, the file and the model decide. If they fit no
+    image, the error is about the first one. Raises WrongAxesCount, UnclearAxes, WrongChannels.
     """
     said: list[str | None] = [part.strip() or None for part in axes.split(",")] if axes else [None] * len(images)
     if len(said) == 1 and (one := said[0]) is not None:
@@ -134,7 +136,7 @@ def _arranged(images: Sequence[Image], specs: Sequence[TensorAxes], axes: str | 
 
 
 def check_values(array: np.ndarray, spec: TensorAxes, name: str = "") -> None:
-    """Raises WrongValues where a model of integers does not have the values of an image."""
+    """Raises WrongValues if the model's integer dtype cannot represent the values of an image."""
     wanted = np.dtype(spec.dtype) if spec.dtype in np.sctypeDict else None
     if wanted is None or wanted.kind not in "iu" or np.can_cast(array.dtype, wanted, "safe"):
         return
@@ -147,7 +149,7 @@ def check_values(array: np.ndarray, spec: TensorAxes, name: str = "") -> None:
 
 
 def _result(output: np.ndarray, spec: TensorAxes, image: Arranged, size: PixelSize, file: Path) -> Image:
-    """What is written of a model's output: an array as it is, an image as its input was."""
+    """What to write of a model's output: arrays as they are, images with the axes of their input."""
     if file.suffix.lower() == ".npy" or not spec.is_image:
         return Image(output, spec.axes)
     data, axes = from_model_axes(output, spec.axes, image)

@@ -40,8 +40,8 @@ def read_tiff(path: Path, number: int | None) -> Image:
     """One of the images in a TIFF file, without the transparency that it may have.
 
     Args:
-        path: of the file.
-        number: which image, from 1; None: the largest, and of those the first.
+        path: the file.
+        number: the number of the image, from 1; None for the largest, or the first one of several largest.
 
     Raises NoSuchImage, and whatever tifffile and the decoders raise for damaged files.
     """
@@ -60,7 +60,7 @@ def read_tiff(path: Path, number: int | None) -> Image:
 
 
 def _opened(path: Path) -> tifffile.TiffFile:
-    """The file, without regard to OME-XML that cannot be used: its pages are there all the same."""
+    """Open a file, ignoring OME-XML that cannot be used, because the pages can be read without it."""
     file = tifffile.TiffFile(path)
     try:
         if file.is_ome:
@@ -111,7 +111,7 @@ def write_tiff(file: BinaryIO, image: Image) -> tuple[str, ...]:
 
 
 def _as_seen(data: np.ndarray, page: tifffile.TiffPage, is_imagej: bool) -> tuple[np.ndarray, list[str]]:
-    """The values as viewers show them, where that is plain, and else what to say of them."""
+    """The values as viewers show them, if that is unambiguous; otherwise a sentence about them."""
     kind = page.photometric
     if kind == tifffile.PHOTOMETRIC.MINISWHITE:
         said = ["its values are inverted: 0 is white in the file (MinIsWhite)"]
@@ -142,7 +142,7 @@ def _chosen(file: tifffile.TiffFile, number: int | None) -> int:
 
 
 def _pixels(series: tifffile.TiffPageSeries) -> int:
-    """Of a plane."""
+    """The number of pixels of a plane."""
     sizes = dict(zip(series.axes, series.shape))
     return int(sizes.get("Y", 0)) * int(sizes.get("X", 0))
 
@@ -181,7 +181,7 @@ def _without_transparency(series: tifffile.TiffPageSeries) -> tuple[np.ndarray, 
 
 @contextmanager
 def _warnings_of_tifffile() -> Iterator[list[str]]:
-    """What tifffile logs: what it could not read, and has left out or filled with zeros."""
+    """Collect what tifffile logs: parts that it could not read and has left out or filled with zeros."""
     said: list[str] = []
 
     class Collector(logging.Handler):

@@ -1,4 +1,4 @@
-"""From the dtype of an image to the model's: what is cast, what is said of it, and advice that works when it is followed."""
+"""From the dtype of an image to the model's dtype: what is cast, what users are told, and whether the advice works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a client sent to a model's arrays."""
+"""From the arrays in a request to the arrays that a model needs."""
 
 from __future__ import annotations
 

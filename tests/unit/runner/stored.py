@@ -1,4 +1,4 @@
-"""Packages as the store would have them: its own code makes their manifests, with what this environment has."""
+"""Packages as they are in the store: with manifests made by the store's code, as far as this environment has it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model's process has logged last."""
+"""The last lines that a model's process has logged."""
 
 from __future__ import annotations
 

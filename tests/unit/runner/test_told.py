@@ -1,4 +1,4 @@
-"""What a client is told of a run: values that are not finite, and what of a model is at fault; with the real frameworks."""
+"""What clients are told about a run: values that are not finite, and faults of the model; with the real frameworks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which models make room for another one."""
+"""Which models are unloaded to make room for another one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In whose place a connection of an imjoy-rpc client comes."""
+"""Which connection of an imjoy-rpc client a new one replaces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one way of a request: whose turn, loaded, run, healed; on a worker that misbehaves on command."""
+"""The way of a request through the dispatcher: turn, loading, run, recovery; on a worker that fails on command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate in front of a model."""
+"""The gate in front of a model, which lets requests run together or alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a request is, in words."""
+"""The progress of a request in words."""
 
 from __future__ import annotations
 

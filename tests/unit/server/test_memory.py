@@ -1,4 +1,4 @@
-"""What the server does with memory, seen from the system, in a process of its own."""
+"""The server's use of memory as the operating system reports it, in a process of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose turn it is."""
+"""Which request's turn it is."""
 
 from __future__ import annotations
 

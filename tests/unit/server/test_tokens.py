@@ -1,4 +1,4 @@
-"""Tokens: their records, what is made of them, and what counts as one."""
+"""Tokens: their records, what is made from them, and which ones are valid."""
 
 from __future__ import annotations
 

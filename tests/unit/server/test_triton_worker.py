@@ -1,4 +1,4 @@
-"""What the worker makes of Triton's answers."""
+"""How the worker interprets Triton's answers."""
 
 from __future__ import annotations
 
