@@ -23,7 +23,7 @@ from bioengine_server.testing.steps import (
     Pythons,
     Step,
     checks,
-    container_tests,
+    engine_tests,
     pytest,
     stack_tests,
     unit_tests,
@@ -59,7 +59,7 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
     if only_changed:
         return _conclude(_run_all([*checks(pythons), *_changed_steps(pythons)], [*tier, *pytest_arguments]))
     if pytest_arguments and pytest_arguments[0] in _LAST_FAILED:
-        steps = [*unit_tests(pythons), *stack_tests(pythons), *(container_tests(pythons) if all_tiers else [])]
+        steps = [*unit_tests(pythons), *stack_tests(pythons), *(engine_tests(pythons) if all_tiers else [])]
         return _conclude(_run_all(steps, [*tier, "--last-failed", "--last-failed-no-failures=none", *pytest_arguments[1:]]))
     if pytest_arguments:
         of_runner = any(argument.startswith(RUNNER_TESTS) for argument in pytest_arguments)
@@ -69,7 +69,7 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
     failed = _run_all([*stack_tests(pythons), *recorded_steps, *checks(pythons)], tier)
     if all_tiers:
         # By themselves: they go into a network of their own, and take what processors there are.
-        failed += _run_all(container_tests(pythons), [])
+        failed += _run_all(engine_tests(pythons), [])
     print(f"\n{table(recorded(ROOT, [ROOT / step.record for step in recorded_steps if step.record]))}", flush=True)
     return _conclude(failed)
 

@@ -79,8 +79,12 @@ def stack_tests(pythons: Pythons) -> list[Step]:
     ]
 
 
-def container_tests(pythons: Pythons) -> list[Step]:
-    return [pytest("tests of the containers", pythons, ["tests/compose"])]
+def engine_tests(pythons: Pythons) -> list[Step]:
+    """Those on engines that start servers and workers: containers, pods, Slurm."""
+    return [
+        pytest("tests of the containers", pythons, ["tests/compose"]),
+        pytest("tests of Slurm", pythons, ["tests/slurm"]),
+    ]
 
 
 def pytest(name: str, pythons: Pythons, arguments: Sequence[str], of_runner: bool = False) -> Step:

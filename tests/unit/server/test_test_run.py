@@ -34,7 +34,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.setattr(run, "build_environments", lambda *names, renew: True)
 
     def replace(**kinds: list[Step]) -> None:
-        for kind in ("checks", "stack_tests", "unit_tests", "container_tests"):
+        for kind in ("checks", "stack_tests", "unit_tests", "engine_tests"):
             monkeypatch.setattr(run, kind, lambda pythons, kind=kind: kinds.get(kind, []))
 
     return replace
@@ -54,7 +54,7 @@ def test_everything_that_passes_is_said_to(steps: Callable[..., None], capsys: p
 
 
 def test_what_failed_is_named_at_the_end(steps: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
-    steps(checks=[PASSES, FAILS], container_tests=[program("leaks", "import sys; sys.exit(5)")])
+    steps(checks=[PASSES, FAILS], engine_tests=[program("leaks", "import sys; sys.exit(5)")])
     assert whole(all_tiers=True) == 1
     out = capsys.readouterr().out
     assert "not well\n== fails: FAILED" in out and out.endswith("\nFailed: fails, leaks\n")
@@ -78,7 +78,7 @@ def test_arguments_and_a_clean_environment_reach_pytest_alone(
     monkeypatch.delenv("BIOENGINE_ENVIRONMENTS", raising=False)
     monkeypatch.delenv("BIOENGINE_PYTHON", raising=False)
     check = Step("check", TELLS.command)
-    steps(unit_tests=[TELLS], checks=[check], container_tests=[])
+    steps(unit_tests=[TELLS], checks=[check], engine_tests=[])
     environment = "['BIOENGINE_ACCELERATOR', 'BIOENGINE_SETTINGS']"
     assert whole() == 0 and whole(all_tiers=True) == 0
     out = capsys.readouterr().out
