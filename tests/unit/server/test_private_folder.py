@@ -51,7 +51,8 @@ class Machine:
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Made after the temporary folder, whose owner pytest compares with this process."""
     return Machine(monkeypatch)
 
 
