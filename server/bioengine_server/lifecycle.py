@@ -85,13 +85,14 @@ def stop_on_signals(patience: float | None = STOP_PATIENCE) -> asyncio.Event:
     """An event that SIGINT and SIGTERM set. A second signal, or a stop that hangs, ends the process at once.
 
     Args:
-        patience: seconds that a stop may take; None: as long as it needs.
+        patience: seconds that a stop may take; None: as long as it needs, and only a second SIGINT ends it at once, since engines
+            may send SIGTERM more than once: Slurm does before the end of a job's time, whoever has told it to end already.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def handle() -> None:
-        if stop.is_set():
+    def handle(number: int) -> None:
+        if stop.is_set() and (patience is not None or number == signal.SIGINT):
             os._exit(1)
         stop.set()
         # The kernel then kills Triton too (see bioengine_runner.launch); the next start cleans up the rest.
@@ -99,7 +100,7 @@ def stop_on_signals(patience: float | None = STOP_PATIENCE) -> asyncio.Event:
             loop.call_later(patience, os._exit, 1)
 
     for signal_number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signal_number, handle)
+        loop.add_signal_handler(signal_number, handle, signal_number)
     return stop
 
 

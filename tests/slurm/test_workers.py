@@ -16,7 +16,7 @@ from tests.slurm.driving import Driver, environment_of, fill, wait_for
 from tests.stack.harness import Stack, bioengine, example_input, example_output, fill_home, get
 
 MODELS = ("conscientious-seashell", "old-otter")
-SOON = 300.0  # seconds; some ten, unless the machine is overloaded
+SOON = 600.0  # seconds; some ten, unless the machine is overloaded
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -62,6 +63,7 @@ def worker(
     if run(run_worker(settings, token, _lack_of_card(settings), on_start=announce)):
         print("Restarting.", flush=True)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it has ended well; a late one would say otherwise
     console.print("The worker has left the server and ended.")
 
 

@@ -113,7 +113,7 @@ class Loop:
 
     def _tell_end(self, job: Job) -> None:
         joined = job.id in self._joined
-        if not job.failed and (joined or job.id in self._told or job.state in ("CANCELLED", "PREEMPTED")):
+        if job.id in self._told or (not job.failed and (joined or job.state in ("CANCELLED", "PREEMPTED"))):
             logger.info("Job %s has ended (%s).", job.id, job.state)
             return
         log, last_line = "", ""

@@ -220,11 +220,11 @@ def test_a_successor_starts_before_the_end_of_an_allocation(world: World, caplog
     world.server.set(busy, worker("n1-2"), running=1)
     world.step(20)
     assert world.slurm.calls("scancel") == [["--quiet", "--batch", "--signal=TERM", "1"]]
-    world.slurm.job(1, state="COMPLETED")
+    world.slurm.job(1, state="FAILED")  # killed when it was about to end
     world.server.set(worker("n1-2", in_flight=1), running=1)
     world.step(20)
-    assert world.slurm.states == {1: "COMPLETED", 2: "RUNNING"}
-    assert "Job 1 has ended (COMPLETED)" in caplog.text and "joined the server" not in caplog.text
+    assert world.slurm.states == {1: "FAILED", 2: "RUNNING"}
+    assert "Job 1 has ended (FAILED)" in caplog.text and "joined the server" not in caplog.text
 
 
 def test_a_job_that_was_preempted_and_requeued_is_counted_once(world: World, caplog: pytest.LogCaptureFixture) -> None:

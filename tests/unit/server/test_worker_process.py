@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import socket
 from pathlib import Path
 
 import pytest
 from bioengine_server.commands import workers as command
-from bioengine_server.lifecycle import own_home, sweep_dead
+from bioengine_server.lifecycle import own_home, stop_on_signals, sweep_dead
 from bioengine_server.settings import Settings
 from bioengine_server.worker_side import name, run
 from pydantic import ValidationError
@@ -29,6 +31,19 @@ def test_a_worker_is_called_as_its_machine(monkeypatch: pytest.MonkeyPatch, host
     monkeypatch.setenv("SLURM_JOB_ID", job)
     assert name.name_of(Settings()) == expected and Settings(worker_name=expected).worker_name == expected
     assert name.name_of(Settings(worker_name="mine")) == "mine"
+
+
+async def test_a_second_sigterm_changes_nothing_for_what_finishes_its_work() -> None:
+    loop = asyncio.get_running_loop()
+    try:
+        stop = stop_on_signals(patience=None)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(stop.wait(), 10)
+        os.kill(os.getpid(), signal.SIGTERM)  # would end this process at once
+        await asyncio.sleep(0.05)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
 
 
 @pytest.mark.parametrize("wrong", ["two words", "../up", "a/b", "-x", "n" * 61, "ü"])
