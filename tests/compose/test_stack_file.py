@@ -103,7 +103,7 @@ def test_the_compose_file_is_refused_and_would_open_its_port_to_all(swarm: Engin
     assert refused.returncode != 0 and "unsupported options" in refused.stderr and "mem_limit" in refused.stderr
     lessened = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     for service in lessened["services"].values():
-        for key in ("mem_limit", "runtime", "profiles"):
+        for key in ("mem_limit", "runtime", "dns_opt", "profiles"):
             service.pop(key, None)
     (tmp_path / "compose.yml").write_text(yaml.safe_dump({**lessened, "version": "3.8"}))
     run = deploy(swarm, tmp_path / "compose.yml", "open")
