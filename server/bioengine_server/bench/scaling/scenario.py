@@ -29,7 +29,7 @@ class Machine:
 # docs/bench.md: 256x256 92 ms, 1024x1024 1,477 ms. Loading: 1.3 s for a trivial model, 2.5 s of imports, and a trial run.
 CPU = Machine("2 CPU cores", base=0.0, per_pixel=1.41e-6, load=3.0, models=20)
 # docs/gpu.md: 256x256 1.4 ms, 1024x1024 7.0 ms in one process, of which it hands 24 GB some twenty models. Loading is reckoned.
-GPU = Machine("GPU", base=0.001, per_pixel=5.7e-9, load=5.0, models=20)
+GPU = Machine("1 GPU", base=0.001, per_pixel=5.7e-9, load=5.0, models=20)
 
 SIDES = (256, 1024, 2048)  # pixels of an image, which is float32, as is its result: 0.26, 4.2 and 16.8 MB
 SIDE_SHARES = (0.3, 0.5, 0.2)
