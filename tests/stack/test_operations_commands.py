@@ -119,8 +119,8 @@ def test_a_model_is_unloaded(served: Stack) -> None:
     def shown() -> str:
         return command(served, "models", "show", "slow-snail").stdout
 
-    wait_for(lambda: "ONNX Runtime" in shown(), 30, "said how it is computed")
-    assert "slow-snail: onnx on cpu" in shown() and "CPUExecutionProvider" in shown()
+    wait_for(lambda: "      torch 2." in shown(), 30, "said how it is computed")
+    assert "    slow-snail: torchscript on cpu\n" in shown()
     assert command(served, "unload", "slow-snail").stdout == "Unloaded slow-snail.\n"
     assert "slow-snail" not in [model["name"] for model in asked(served, "status")["models"]]
     assert not served.stubs("slow-snail")
@@ -137,9 +137,12 @@ def test_of_another_home_there_is_no_server(served: Stack, tmp_path: Path) -> No
 def test_prometheus_gets_figures_of_what_has_happened(served: Stack) -> None:
     with served.client() as client:
         assert client.run("slow-snail", [snail(0)])["success"]
+        with pytest.raises(Exception, match="colour"):
+            client.triton.execute(model_name="bioengine-model-runner", serialization="imjoy", colour="red", inputs=[])
     text = httpx.get(f"{served.url}/metrics").raise_for_status().text
     figures = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if not line.startswith("#")}
     assert figures['bioengine_requests_total{model="slow-snail",outcome="done",token=""}'] >= 1
+    assert figures['bioengine_requests_total{model="unknown",outcome="bad_argument",token=""}'] == 1, "refused at once"
     assert figures["bioengine_ready"] == 1 and figures['bioengine_model_memory_bytes{model="slow-snail",worker=""}'] > 50e6
     assert figures["bioengine_model_loads_total"] >= 2, "of the readiness probe's model, and of this one"
 
