@@ -122,6 +122,7 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
                 notify(STOPPING)
             service.stop()
             await asyncio.sleep(_LAST_ANSWERS)
+            links.close()
             await gateway.stop()
     return not stop.is_set()
 

@@ -41,6 +41,7 @@ def _server_with_worker(stack: BenchStack) -> Iterator[str]:
     """A server without a Triton, with the models of the stack, and one worker; yields the server's URL. Raises StackError."""
     (port,) = free_ports(1)
     token_file = stack.folder / "worker-token"
+    token_file.touch(0o600)
     token_file.write_text(new_secret())
     server = stack.settings.model_copy(
         update={

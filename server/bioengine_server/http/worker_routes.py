@@ -68,15 +68,15 @@ class WorkerRoutes:
     def entries(self) -> list[Entry]:
         """For the table of routes. They are open there: who may use them is decided here."""
 
-        def entry(path: str, method: str, handler: Handler, is_encoded: bool = False) -> Entry:
-            methods = GET if method == "GET" else (method,)
+        def entry(path: str, method: str, handler: Handler, is_encoded: bool = False, takes: bool = False) -> Entry:
+            methods = GET if method == "GET" and not takes else (method,)  # HEAD would take a job and lose it
             return Entry(path, methods, self._admitted(handler), is_open=True, is_encoded=is_encoded)
 
         return [
             entry("/workers", "GET", self._list),
             entry(_WORKER + "/join", "POST", self._join),
             entry(_WORKER + "/beat", "POST", self._beat),
-            entry(_WORKER + "/take", "GET", self._take),
+            entry(_WORKER + "/take", "GET", self._take, takes=True),
             entry(_WORKER + r"/answer/(?P<job>[0-9a-f]{32})", "POST", self._answer),
             entry(_WORKER + "/leave", "POST", self._leave),
             entry(_FILE, "GET", self._file, is_encoded=True),

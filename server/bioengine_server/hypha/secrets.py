@@ -42,12 +42,17 @@ def kept_secret(file: Path) -> str:
             f"The secret {file} cannot be read or created: {error.strerror}. Give yourself access to {file.parent}, and free "
             "space there."
         ) from error
+    _check_readers(file)
+    return checked_secret(str(file), value, "Remove the file; a new secret is created at the next start.")
+
+
+def _check_readers(file: Path) -> None:
+    """Raises StackError where others can read a secret."""
     if others_may(found := file.stat()):
         remedy = f"Run: chmod 600 {file}"
         if found.st_uid != os.getuid():
             remedy = "In Kubernetes, use defaultMode 0440, and an fsGroup with the number of the pod's user (runAsUser)."
         raise StackError(f"The secret {file} can be read by others. {remedy}")
-    return checked_secret(str(file), value, "Remove the file; a new secret is created at the next start.")
 
 
 def checked_secret(name: str, value: str, remedy: str) -> str:
@@ -77,6 +82,7 @@ def worker_secret(settings: Settings) -> str:
         return ""
     try:
         secret = file.read_text().strip()
+        _check_readers(file)
     except OSError as error:
         raise StackError(
             f"BIOENGINE_WORKER_TOKEN_FILE: {file} cannot be read: {error.strerror}. Put a secret into it, which the workers have "

@@ -52,8 +52,8 @@ class Puller:
         self.on_joined: Callable[[Joined], None] = lambda joined: None
         self.on_lost: Callable[[], None] = lambda: None
 
-    async def join(self) -> Joined:
-        """Join, as soon as the server can be reached. Raises Refused."""
+    async def join(self) -> Joined | None:
+        """Join, as soon as the server can be reached; None where the worker is to leave before that. Raises Refused."""
         was_told, since = "", time.monotonic()
         while True:
             try:
@@ -67,12 +67,12 @@ class Puller:
                     logger.warning("The server %s cannot be reached (%s): trying again", self._server.url, error)
                     was_told = str(error)
             if self.leaving.is_set():
-                raise Refused("The worker was stopped before it could join.")
+                return None
             await asyncio.sleep(_RETRY_INTERVAL)
 
-    async def work(self, joined: Joined) -> None:
+    async def work(self, joined: Joined | None) -> None:
         """Work until it is to leave, joining again where that is needed. Raises Refused."""
-        while True:
+        while joined is not None:
             self.on_joined(joined)
             if await self._work_while_joined():
                 return
@@ -92,7 +92,8 @@ class Puller:
             for end in ends:
                 if end.done():
                     end.result()
-            await self._server.leave()
+            with contextlib.suppress(ServerAway):  # its lease ends by itself
+                await self._server.leave()
             return True
         except NotJoinedAnyMore:
             return self.leaving.is_set() and not self._in_hand

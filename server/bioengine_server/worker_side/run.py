@@ -71,7 +71,7 @@ async def run_worker(settings: Settings, token: str, problem: str, on_start: Cal
             on_start(f"worker {name}, for {own.server_url}")
             joined = await worker.puller.join()
             parts.callback(mark.unlink, missing_ok=True)
-            return await worker.work(joined, mark, on_start)
+            return joined is not None and await worker.work(joined, mark, on_start)
 
 
 class _Worker(Watcher):
@@ -84,6 +84,7 @@ class _Worker(Watcher):
         self._problem = problem
         self._start = uuid.uuid4().hex
         self._has_to_start_again = False
+        self._is_joined = False
         self._triton: TritonProcess | None = None
         self._names = PlainNames(settings.plain_names)
         secret = new_secret()
@@ -106,20 +107,30 @@ class _Worker(Watcher):
 
         def on_joined(again: Joined) -> None:
             logger.info("Joined %s as %s, with %d places", settings.server_url, self._name, settings.places)
-            mark.touch()
+            self._is_joined = True
+            self._show(mark)
             if again.trusted != joined.trusted:
                 logger.info("The server trusts other packages than before: the worker starts again")
                 self._has_to_start_again = True
                 self.puller.leaving.set()
 
         self.puller.on_joined = on_joined
-        self.puller.on_lost = lambda: mark.unlink(missing_ok=True)
+
+        def on_lost() -> None:
+            self._is_joined = False
+            self._show(mark)
+
+        def learn(report: Report) -> None:
+            self.puller.report, self.puller.not_ready = report, ""
+            self._show(mark)
+
+        self.puller.on_lost = on_lost
         self._triton = TritonProcess(settings, self._secret, self._names, self._on_end)
         on_start(f"Triton on {self._triton.url} (log: {self._triton.log_file})")
         self._triton.start()
         try:
             async with (
-                background(self._runner.watch(settings.probe_interval, self._learn)),
+                background(self._runner.watch(settings.probe_interval, learn)),
                 background(keep_fresh(settings.node_folder, self._names)),
             ):
                 await self.puller.work(joined)
@@ -141,8 +152,12 @@ class _Worker(Watcher):
     def _on_end(self, reason: str) -> None:
         self.puller.not_ready = reason
 
-    def _learn(self, report: Report) -> None:
-        self.puller.report, self.puller.not_ready = report, ""
+    def _show(self, mark: Path) -> None:
+        """Have the file say whether the worker is joined and can run models."""
+        if self._is_joined and not self.puller.not_ready:
+            mark.touch()
+        else:
+            mark.unlink(missing_ok=True)
 
     def _join(self) -> Join:
         settings = self._settings

@@ -79,6 +79,11 @@ class Links:
         self.on_join(link)
         return link
 
+    def close(self) -> None:
+        """The server stops: workers wait for nothing more, and join again when it is back."""
+        for link in self.all():
+            self._end(link, "the server stops")
+
     def leave(self, link: Link) -> None:
         """A worker goes, and does not join again with this start."""
         self._left[link.start] = None

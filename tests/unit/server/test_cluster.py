@@ -271,6 +271,34 @@ async def test_only_what_belongs_to_a_package_is_given(home: Path) -> None:
             assert response.status == 206 and await response.read() == (home / "models/shark/1/a.onnx").read_bytes()[3:]
 
 
+async def test_a_look_at_the_work_takes_none(home: Path, tmp_path: Path) -> None:
+    async with Hub(home).running() as hub, hub.joined("box", FakeWorker(), tmp_path / "box"):
+        (link,) = hub.links.all()
+        headers = {"Authorization": f"Bearer {SECRET}", INSTANCE: link.instance}
+        async with aiohttp.ClientSession(headers=headers) as session, session.head(f"{hub.url}/workers/box/take") as response:
+            assert response.status == 405
+
+
+async def test_a_worker_leaves_also_where_the_server_is_away(home: Path, tmp_path: Path) -> None:
+    hub = Hub(home)
+    async with hub.running(), hub.joined("box", FakeWorker(), tmp_path / "box") as puller:
+        puller._server.url = "http://127.0.0.1:9"
+        puller.leaving.set()
+        await asyncio.sleep(2)
+    async with Server("http://127.0.0.1:9", SECRET, "box") as server:
+        puller = Puller(server, a_join, puller._jobs, 1)
+        puller.leaving.set()
+        assert await puller.join() is None
+
+
+async def test_a_server_that_stops_keeps_no_worker_waiting(home: Path, tmp_path: Path) -> None:
+    async with Hub(home).running() as hub, hub.joined("box", FakeWorker(), tmp_path / "box"):
+        hub.links.close()
+        async with asyncio.timeout(5):
+            while not hub.links.all():  # it has not waited for its beat, or for something to do
+                await asyncio.sleep(0.02)
+
+
 async def test_nonsense_of_a_worker_is_refused_and_the_next_request_works(home: Path, tmp_path: Path) -> None:
     async with Hub(home).running() as hub, hub.joined("box", FakeWorker(), tmp_path / "box"):
         (link,) = hub.links.all()

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from bioengine_server.commands import workers as command
+from bioengine_server.errors import StackError
+from bioengine_server.hypha.errors import WeakSecret
+from bioengine_server.hypha.secrets import new_secret, worker_secret
 from bioengine_server.lifecycle import own_home, stop_on_signals, sweep_dead
 from bioengine_server.settings import Settings
 from bioengine_server.worker_side import name, run
@@ -93,6 +96,23 @@ def test_a_card_that_is_asked_for_and_not_there_is_a_problem(tmp_path: Path, mon
     assert "BIOENGINE_ACCELERATOR=cuda, but NVIDIA's driver is not installed" in command._lack_of_card(
         Settings(accelerator="cuda")
     )
+
+
+def test_the_secret_of_server_and_workers_is_as_good_as_others(tmp_path: Path) -> None:
+    file = tmp_path / "worker.token"
+    assert worker_secret(Settings()) == ""
+    with pytest.raises(StackError, match="cannot be read"):
+        worker_secret(Settings(worker_token_file=file))
+    file.write_text("too short\n")
+    file.chmod(0o600)
+    with pytest.raises(WeakSecret, match="too short"):
+        worker_secret(Settings(worker_token_file=file))
+    secret = new_secret()
+    file.write_text(f"{secret}\n")
+    assert worker_secret(Settings(worker_token_file=file)) == secret
+    file.chmod(0o644)
+    with pytest.raises(StackError, match="chmod 600"):
+        worker_secret(Settings(worker_token_file=file))
 
 
 def test_what_a_killed_one_has_left_is_swept_and_what_lives_is_not(tmp_path: Path) -> None:
