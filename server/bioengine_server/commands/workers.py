@@ -64,7 +64,7 @@ def worker(
         print("Restarting.", flush=True)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it has ended well; a late one would say otherwise
-    console.print("The worker has left the server and ended.")
+    console.print("The worker has ended.")
 
 
 @app.callback()

@@ -66,6 +66,7 @@ async def run_worker(settings: Settings, token: str, problem: str, on_start: Cal
             parts.enter_context(logged_to(own.node_folder / SERVER_LOG, formatter(own)))
             server = await parts.enter_async_context(Server(own.server_url, token, name))
             worker = _Worker(own, server, name, problem or _problem_of(own))
+            parts.push_async_callback(worker.close)
             await parts.enter_async_context(background(worker.leave_after(signalled)))
             await asyncio.to_thread(sweep_dead)
             on_start(f"worker {name}, for {own.server_url}")
@@ -136,8 +137,10 @@ class _Worker(Watcher):
                 await self.puller.work(joined)
         finally:
             await self._triton.stop()
-            await self._runner.api.close()
         return self._has_to_start_again
+
+    async def close(self) -> None:
+        await self._runner.api.close()
 
     def on_repair(self, under_way: bool) -> None:
         self.puller.not_ready = "instances of its model runner have died and are being replaced" if under_way else ""
