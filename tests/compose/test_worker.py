@@ -35,6 +35,9 @@ class Server(Project):
         settings = {"BIOENGINE_TRITON": "workers", "BIOENGINE_HTTPS_NAME": NAME, "COMPOSE_FILE": files}
         super().__init__(engine, "bioengine-lab", folder, **settings)
 
+    def curl(self, path: str, *options: str, host: str = NAME) -> str:
+        return super().curl(path, "--resolve", f"{NAME}:{self.https_port}:127.0.0.1", *options, host=host)
+
     def workers(self) -> list[dict[str, object]]:
         found: list[dict[str, object]] = json.loads(self.exec("server", "bioengine", "workers", "--json"))["workers"]
         return found
