@@ -42,7 +42,8 @@ class Loop:
         self._jobs: dict[str, Job] = {}  # as last seen
         self._looked: float | None = None
         self._told: dict[str, float] = {}  # when a job was told to end
-        self._joined: set[str] = set()  # jobs whose worker has been seen at the server
+        self._there: set[str] = set()  # jobs whose worker was at the server when it was last asked
+        self._joined: set[str] = set()  # jobs whose worker has ever been seen there
         self._failures: list[float] = []
         self._said = ""
 
@@ -64,9 +65,11 @@ class Loop:
             self._look()
             # After a restart, what is there counts as needed until it was not for as long as usual.
             self._need.see(sum(not job.ended for job in self._jobs.values()), now)
-        self._joined |= {job for job in self._jobs if figures.of(job)}
+        there = {job for job in self._jobs if figures.of(job)}
+        has_left, self._there = bool(self._there - there), there
+        self._joined |= there
         self._need.see(needed_now(figures, self._jobs), now)
-        if not self._plan(figures) and now - (self._looked or 0) < LOOK_INTERVAL:
+        if not (has_left or self._plan(figures)) and now - (self._looked or 0) < LOOK_INTERVAL:
             return
         self._look()  # what is done is done on what is there now
         self._act(self._plan(figures), figures)

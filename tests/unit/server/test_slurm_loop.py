@@ -162,3 +162,15 @@ def test_a_job_that_did_not_listen_is_told_again_and_one_that_drains_is_not(worl
     world.server.set(worker("n1-1", "draining"))
     world.step(310)
     assert len(world.slurm.calls("scancel")) == 2
+
+
+def test_a_worker_that_has_left_is_replaced_at_once(world: World) -> None:
+    world.server.set(waiting=1)
+    world.step()
+    world.slurm.begin(1)
+    world.server.set(worker("n1-1", in_flight=1), running=1)
+    world.step(20)
+    world.slurm.job(1, state="COMPLETED")  # after a preemption
+    world.server.set(waiting=1)
+    world.step(2)
+    assert world.slurm.states == {1: "COMPLETED", 2: "PENDING"}
