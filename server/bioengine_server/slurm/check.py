@@ -61,9 +61,9 @@ def _preemption(settings: dict[str, str]) -> Finding:
         return True, f"Jobs may be preempted (PreemptMode={mode}); workers get their signal at the beginning of the grace time."
     return (
         None,
-        f"Jobs may be preempted (PreemptMode={mode}), and workers get no signal then: what they have in hand is killed with "
-        "them, and run again elsewhere. Slurm's admin sets SlurmctldParameters=preempt_send_user_signal in slurm.conf, and a "
-        "GraceTime of the partition or QOS of a minute or more.",
+        f"Jobs may be preempted (PreemptMode={mode}), and workers get no signal in time: what they have in hand is killed "
+        "with them, and run again elsewhere. Slurm's admin sets SlurmctldParameters=preempt_send_user_signal in slurm.conf, and "
+        "a GraceTime of the partition or QOS of a minute or more.",
     )
 
 
