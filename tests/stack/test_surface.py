@@ -6,6 +6,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import subprocess
 from typing import Any
 
@@ -23,6 +24,18 @@ PLACES = {
     "function_key": ["execute", "get_config", "get_status", "cancel", "start", "list_workspaces", "generate_token"],
     "path:path": ["x"],
     "page:path": ["x", "hypha-login", ""],
+}
+# Where workers dial in: it answers nobody without a token of theirs.
+WORKERS = {
+    ("GET", "/workers"): 401,
+    ("HEAD", "/workers"): 401,
+    ("POST", "/workers/box/join"): 401,
+    ("POST", "/workers/box/beat"): 401,
+    ("GET", "/workers/box/take"): 401,
+    ("POST", f"/workers/box/answer/{'0' * 32}"): 401,
+    ("POST", "/workers/box/leave"): 401,
+    ("GET", "/workers/models/old-otter/1.0.0/model.json"): 401,
+    ("HEAD", "/workers/models/old-otter/1.0.0/model.json"): 401,
 }
 # What may answer, and how, without arguments; a path that is here answers other methods with 405.
 OPEN = {
@@ -43,14 +56,19 @@ OPEN = {
     ("HEAD", "/public/services/triton-client/get_status"): 200,
     ("POST", "/public/services/triton-client/get_status"): 200,
     ("POST", "/public/services/triton-client/cancel"): 400,
+    **WORKERS,
 }
 FUNCTIONS = ("execute", "get_config", "get_status", "cancel")
 # Where a token is needed, these ask for one, whatever the method.
-WITHOUT_TOKEN = {path: status for path, status in OPEN.items() if status == 200} | {
-    (method, path): 401
-    for method in METHODS
-    for path in ("/metrics", *(f"/public/services/triton-client/{function}" for function in FUNCTIONS))
-}
+WITHOUT_TOKEN = (
+    {path: status for path, status in OPEN.items() if status == 200}
+    | {
+        (method, path): 401
+        for method in METHODS
+        for path in ("/metrics", *(f"/public/services/triton-client/{function}" for function in FUNCTIONS))
+    }
+    | WORKERS
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +84,11 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def paths_of(route: str) -> list[str]:
-    """Paths that a route takes."""
+    """Paths that a route takes. Those of models' files and of Triton's protocol have tests of their own."""
+    if "(?" in route:
+        paths = [path for _, path in WORKERS if re.fullmatch(route, path)]
+        assert paths or "models" in route or "triton" in route, f"which paths are those of {route}?"
+        return paths
     names = [name for name in PLACES if f"{{{name}}}" in route]
     assert route.count("{") == len(names), f"what stands for the parts of {route}?"
     paths = []
