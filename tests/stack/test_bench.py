@@ -22,10 +22,11 @@ LIMITED = {
     "Triton 16 MB, through /triton",
     *(f"{image}, hypha-rpc" for image in IMAGES),
 }
-# Many callers, and sizes in turn: no one request's CPU time is told of.
+# Many callers, sizes in turn, and another server's worker: no one request's CPU time is told of.
 CROWDS = {
     *(f"{side}x{side} between other sizes" for side in (256, 512, 1024)),
     "256x256, answers to 16 callers",
+    *(f"echo {size}, by a worker" for size in ("4 MB", "16 MB")),
 }
 UNLIMITED = {"1024x1024, small model, hypha-rpc"}
 REFERENCES = {
@@ -33,6 +34,7 @@ REFERENCES = {
     *(f"bioimageio.core {image}" for image in (*IMAGES, "1024x1024, small model")),
     *(f"{side}x{side} alone" for side in (256, 512, 1024)),
     "256x256, answers to 1 caller",
+    *(f"echo {size}, by the server's own Triton" for size in ("4 MB", "16 MB")),
 }
 MEMORY = {"memory at rest", "memory, peak while 16 MB pass", "memory after all, with the models of the bench"}
 

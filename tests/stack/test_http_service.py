@@ -53,7 +53,7 @@ def test_both_spellings_of_the_list_of_services_answer_at_once(stack: Stack) -> 
 
 def test_liveness(stack: Stack) -> None:
     assert requests.get(f"{stack.url}/health/liveness").json() == {"status": "OK", "version": VERSION}
-    assert requests.get(f"{stack.url}/health/readiness").json() == {"status": "OK", "version": VERSION}
+    assert requests.get(f"{stack.url}/health/readiness").json() == {"status": "OK", "version": VERSION, "workers": 1}
 
 
 @pytest.mark.parametrize("kind", [MSGPACK, JSON])

@@ -154,7 +154,7 @@ def test_the_installed_command_serves_models_with_nothing_of_the_checkout(instal
         BIOENGINE_ACCELERATOR=built_for(ENVIRONMENTS, "runner"),
     )
     with stack:
-        assert get(f"{stack.url}/health/readiness")[1] == {"status": "OK", "version": VERSION}
+        assert get(f"{stack.url}/health/readiness")[1] == {"status": "OK", "version": VERSION, "workers": 1}
         package = SHIPPED_PACKAGES / "drawn-nuclei"
         with stack.client() as client:
             result = client.run("drawn-nuclei", [np.load(package / "test_input.npy")])
