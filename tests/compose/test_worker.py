@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -20,6 +21,9 @@ pytestmark = pytest.mark.extended
 
 NAME = "bioengine.lab"
 DRAWN = SHIPPED_PACKAGES / "drawn-nuclei"
+
+
+_NUMBERS = itertools.count(1)
 
 
 class Server(Project):
@@ -74,7 +78,7 @@ def server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def box(engine: Engine, tmp_path: Path, server: Server) -> Iterator[Box]:
-    box = Box(engine, tmp_path, server, "gpu-box")
+    box = Box(engine, tmp_path, server, f"gpu-box-{next(_NUMBERS)}")  # a token of its own, which needs a name of its own
     yield box
     box.down()
     assert not box.left()
@@ -89,7 +93,7 @@ def test_one_command_makes_a_second_box_compute(box: Box, server: Server) -> Non
         print(box.logs(), file=sys.stderr)
         raise
     assert len(box.engine.client.containers.list(filters={"label": f"com.docker.compose.project={box.name}"})) == 1
-    assert [each["name"] for each in server.workers()] == ["gpu-box"]
+    assert [each["name"] for each in server.workers()] == [box.settings["BIOENGINE_WORKER_NAME"]]
     with Client(server.url) as client:
         result = client.run("drawn-nuclei", [np.load(DRAWN / "test_input.npy")])
     assert result["success"], result
