@@ -41,6 +41,7 @@ from bioengine_server.workers.protocol import INSTANCE, LANES, TAKE_TIMEOUT, Bea
 logger = logging.getLogger(__name__)
 
 _WORKER = rf"/workers/(?P<name>{WORKER_NAME})"
+_ANSWER = r"/answer/(?P<job>[0-9a-f]{32})"
 _FILE = rf"/workers/models/(?P<place>{NAME}/{NAME})/(?P<file>[^?#]{{1,4000}})"
 _MAX_JSON = SizeLimit(4 << 20, "a worker may say", "report fewer models")
 _MAX_ANSWER = 8 << 30  # bytes, as from a Triton beside the server
@@ -77,7 +78,7 @@ class WorkerRoutes:
             entry(_WORKER + "/join", "POST", self._join),
             entry(_WORKER + "/beat", "POST", self._beat),
             entry(_WORKER + "/take", "GET", self._take, takes=True),
-            entry(_WORKER + r"/answer/(?P<job>[0-9a-f]{32})", "POST", self._answer),
+            entry(_WORKER + _ANSWER, "POST", self._answer),
             entry(_WORKER + "/leave", "POST", self._leave),
             entry(_FILE, "GET", self._file, is_encoded=True),
         ]
@@ -130,14 +131,13 @@ class WorkerRoutes:
         return Response(status_code=204) if given is None else _Handover(link, given)
 
     async def _answer(self, request: Request) -> Response:
-        path = _WORKER + r"/answer/(?P<job>[0-9a-f]{32})"
-        link = self._link(request, path.removeprefix(_WORKER))
+        link = self._link(request, _ANSWER)
         with self._memory.share() as take:
             try:
-                parcel = await receive(_chunks(request), _MAX_ANSWER, take)
+                parcel = await receive(request.stream(), _MAX_ANSWER, take)
             except BadParcel as error:
                 raise BadBody(str(error)) from None
-            wanted = link.deliver(_part(request, path, "job"), parcel)
+            wanted = link.deliver(_part(request, _WORKER + _ANSWER, "job"), parcel)
         return JSONResponse({"wanted": wanted})
 
     async def _file(self, request: Request) -> Response:
@@ -197,11 +197,6 @@ class _Handover(StreamingResponse):
             self._link.give_back(self._given)
             raise
         self._given.handed_over = time.monotonic()
-
-
-async def _chunks(request: Request) -> AsyncIterator[bytes]:
-    async for chunk in request.stream():
-        yield chunk
 
 
 async def _gone(request: Request) -> None:
