@@ -304,7 +304,7 @@ class Dispatcher:
             package = resolve(self._settings.store, model_id)
         model = triton_model(package, trusted=self._settings.trusted)
         self.pool.kept.always.add(model.name)
-        if not self.pool.is_loaded(model):
+        if self.pool.ready and not self.pool.is_loaded(model):  # it waits for no worker: it is nobody's request
             await self.pool.run(model, _nothing, lambda: None)
 
     async def _description(self, model_id: str, caller: Caller) -> dict[str, Any]:

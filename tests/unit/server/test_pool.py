@@ -190,3 +190,14 @@ async def test_memory_and_counts_are_those_of_all_workers(tmp_path: Path) -> Non
     assert pooled.pool.counts["loads"] == 6
     assert {model["worker"] for model in pooled.pool.status()} == {"one", "two"}
     assert await pooled.pool.unload(IDS[0]) and not await pooled.pool.unload(IDS[0])
+
+
+async def test_a_model_that_is_always_kept_waits_for_no_worker_and_counts_as_no_request(tmp_path: Path) -> None:
+    pooled = Pooled(tmp_path)
+    for _ in range(2):
+        await pooled.dispatcher._preload(IDS[0])
+        figures = pooled.dispatcher.workers()
+        assert (figures["waiting"], figures["running"]) == (0, 0)
+    worker = pooled.add("one")
+    await pooled.dispatcher._preload(IDS[0])
+    assert worker.loads == [IDS[0]]
