@@ -52,7 +52,7 @@ COMMANDS = sorted({block.page for block in blocks() if block.language == "sh" an
 
 
 def test_every_block_says_what_it_is() -> None:
-    assert {block.language for block in blocks()} <= {"html", "python", "sh", "text"}
+    assert {block.language for block in blocks()} <= {"html", "python", "sh", "text", "yaml"}
     assert PROGRAMS and WEB_PAGES and COMMANDS
 
 

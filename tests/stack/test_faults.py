@@ -67,8 +67,10 @@ class Load:
 
     async def __aenter__(self) -> Load:
         self._tasks = [asyncio.create_task(self.client(number)) for number in range(CLIENTS)]
-        await asyncio.sleep(8)
-        assert self.right > CLIENTS and not self.failures, self.failures
+        async with asyncio.timeout(60):  # the models have to be loaded first
+            while self.right <= CLIENTS:
+                await asyncio.sleep(0.2)
+        assert not self.failures, self.failures
         return self
 
     async def __aexit__(self, *_: object) -> None:

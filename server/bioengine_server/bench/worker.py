@@ -58,16 +58,17 @@ def _server_with_worker(stack: BenchStack) -> Iterator[str]:
     own = server.model_copy(
         update={"home": home, "store": home / "models", "run_dir": None, "server_url": server.url, "worker_name": "bench"}
     )
-    with own_server(server), _worker(own):
+    # Hypha leaves files of its own in the temporary folder.
+    with own_server(server, TMPDIR=str(stack.folder)), _worker(own, TMPDIR=str(stack.folder)):
         yield server.url
 
 
 @contextlib.contextmanager
-def _worker(settings: Settings) -> Iterator[None]:
-    """A worker with these settings, ready. Raises BenchFailed."""
+def _worker(settings: Settings, **environment: str) -> Iterator[None]:
+    """A worker with these settings and further environment variables, ready. Raises BenchFailed."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "bioengine_server.bound", "worker"],
-        env=environment_of(settings),
+        env={**environment_of(settings), **environment},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

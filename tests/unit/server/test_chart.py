@@ -313,3 +313,12 @@ def test_images_are_those_of_the_compose_file() -> None:
 def test_files_of_the_chart_are_what_helm_expects() -> None:
     for file in ("Chart.yaml", "values.yaml", "values.schema.json", "README.md", "templates/NOTES.txt"):
         assert Path(CHART / file).is_file()
+
+
+def test_the_values_that_the_docs_show_are_taken() -> None:
+    shown = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / "docs" / "kubernetes.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert shown and not re.findall(r"^```yaml", "".join(page.read_text() for page in ROOT.glob("docs/[!k]*.md")), re.MULTILINE)
+    for values in map(yaml.safe_load, shown):
+        assert rendered(values) != rendered({}), values
+        with pytest.raises(HelmError):
+            rendered({f"{key}s": value for key, value in values.items()})
