@@ -10,7 +10,6 @@ import asyncio
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
 
 from bioengine_contract.errors import BioEngineError
 from bioengine_contract.ids import NAME
@@ -22,6 +21,7 @@ from bioengine_server.http.callers import caller_of
 from bioengine_server.http.error_responses import refusal
 from bioengine_server.http.errors import NoParts, NoSuchPage
 from bioengine_server.http.route_table import raw_path
+from bioengine_server.http.stored_file import stored_file
 from bioengine_server.hypha.authenticator import Authenticator
 from bioengine_server.store.errors import NotStored
 from bioengine_server.store.model_store import ModelStore
@@ -72,11 +72,9 @@ class ModelFiles:
         assert found is not None
         try:
             model = self._store.find(found["place"])
-            name = unquote_to_bytes(found["name"]).decode()
+            return stored_file(model.folder, found["name"], shown_files(model.manifest))
         except (NotStored, OSError, ValueError):
             return None
-        file = model.folder / name if name in shown_files(model.manifest) else None
-        return file if file is not None and file.is_file() and not file.is_symlink() else None
 
 
 class _WholeFile(FileResponse):

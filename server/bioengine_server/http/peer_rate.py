@@ -13,8 +13,10 @@ from bioengine_contract.errors import BioEngineError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bioengine_server.access.errors import Busy
+from bioengine_server.access.refusals import Refusals
 from bioengine_server.http.connections import peer_of
 from bioengine_server.http.error_responses import refusal
+from bioengine_server.hypha.authenticator import stranger
 
 _BURST = 5.0  # a burst may have as many requests as are allowed in this many seconds
 _MAX_PEERS = 10_000  # addresses that are remembered; the one that was silent for longest is forgotten
@@ -37,14 +39,16 @@ class TooFast(Busy):
 class PeerRate:
     """ASGI middleware: a token bucket for each address."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, refusals: Refusals) -> None:
         """
         Args:
             app: the application.
             limit: requests per second; 0 for no limit.
+            refusals: are told of each request that is refused.
         """
         self._app = app
         self._limit = limit
+        self._refusals = refusals
         self._buckets: OrderedDict[str, tuple[float, float]] = (
             OrderedDict()
         )  # by address: the requests that are left, and the time when this was computed
@@ -53,7 +57,9 @@ class PeerRate:
         if self._limit and scope["type"] == "http" and not scope["path"].startswith(_FREE):
             client = scope.get("client") or ("", 0)
             if not self._takes(peer_of(str(client[0])), time.monotonic()):
-                await refusal(TooFast(self._limit))(scope, receive, send)
+                error = TooFast(self._limit)
+                self._refusals.tell(error, stranger(scope))
+                await refusal(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

@@ -114,6 +114,6 @@ def add_web(
     app.add_middleware(AuthenticationMiddleware, authenticator=authenticator, table=table)
     app.add_middleware(AllowedRoutes, table=table, most=settings.max_request_size)
     app.add_middleware(StallTimeout, seconds=settings.client_timeout)
-    app.add_middleware(PeerRate, limit=settings.peer_requests)
+    app.add_middleware(PeerRate, limit=settings.peer_requests, refusals=authenticator.access.refusals)
     origins = Origins(settings.allow_origins, settings.advertised_url)
     return SafeAnswers(HostAndOrigin(answer_pages(app, origins), settings.known_hosts(), origins, table))

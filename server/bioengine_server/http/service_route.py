@@ -7,13 +7,11 @@ perhaps gzipped, or, for GET, the query; the response has the type of the reques
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import contextlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -32,6 +30,7 @@ from bioengine_server.http.body import Rest, read
 from bioengine_server.http.body_memory import BodyMemory, Take
 from bioengine_server.http.callers import caller_of
 from bioengine_server.http.error_responses import refusal
+from bioengine_server.http.gone import connected
 from bioengine_server.http.route_table import GET
 from bioengine_server.hypha.authenticator import Authenticator, stranger
 from bioengine_server.limits import SizeLimit
@@ -104,8 +103,8 @@ class ServiceCalls:
             async with access.request(caller) as caller:
                 with self._memory.share() as take:
                     arguments = await _arguments(request, body, kind, access.size_limit(caller), take)
-                    with _connected(request) as connected:
-                        context = replace(caller, connected=connected).to_context()
+                    with connected(request) as is_connected:
+                        context = replace(caller, connected=is_connected).to_context()
                         result = await method(**arguments, context=context)
                         return await aside(message.size(result), _answer, result, kind)
         except (BioEngineError, TypeError) as error:
@@ -115,21 +114,6 @@ class ServiceCalls:
         except Exception as error:
             logger.exception("A call over HTTP failed")
             return refuse(error)
-
-
-@contextlib.contextmanager
-def _connected(request: Request) -> Iterator[Callable[[], bool]]:
-    """Whether the client of a request is still connected, once the request's body has been read."""
-
-    async def wait_until_gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    gone = asyncio.ensure_future(wait_until_gone())
-    try:
-        yield lambda: not gone.done()
-    finally:
-        gone.cancel()
 
 
 async def _arguments(request: Request, rest: Rest, kind: str, limit: SizeLimit, take: Take) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import unquote_to_bytes
 
 from bioengine_contract.errors import BioEngineError
 from bioengine_contract.ids import NAME, WORKER_NAME, PackageKey
@@ -29,7 +28,9 @@ from bioengine_server.http.body import read
 from bioengine_server.http.body_memory import BodyMemory
 from bioengine_server.http.error_responses import refusal
 from bioengine_server.http.errors import NoSuchPage
+from bioengine_server.http.gone import until_gone
 from bioengine_server.http.route_table import GET, Entry, raw_path
+from bioengine_server.http.stored_file import stored_file
 from bioengine_server.hypha.authenticator import bearer
 from bioengine_server.limits import SizeLimit
 from bioengine_server.settings import Settings
@@ -118,7 +119,7 @@ class WorkerRoutes:
         link = self._link(request, "/take")
         lane = next((lane for lane in LANES if lane == request.query_params.get("lane")), LANES[0])
         taking = asyncio.ensure_future(link.take(lane, TAKE_TIMEOUT))
-        gone = asyncio.ensure_future(_gone(request))
+        gone = asyncio.ensure_future(until_gone(request))
         try:
             await asyncio.wait({taking, gone}, return_when=asyncio.FIRST_COMPLETED)
             given = taking.result() if taking.done() else None
@@ -154,11 +155,9 @@ class WorkerRoutes:
             return None
         try:
             package = package_of(self._settings.store, key)
-            name = unquote_to_bytes(found["file"]).decode()
+            return stored_file(package.folder, found["file"], {FILE_NAME, *package.manifest.files})
         except (PackageUnreadable, OSError, ValueError):
             return None
-        file = package.folder / name if name == FILE_NAME or name in package.manifest.files else None
-        return file if file is not None and file.is_file() and not file.is_symlink() else None
 
     def _link(self, request: Request, rest: str) -> Link:
         """Raises NotJoined."""
@@ -197,12 +196,6 @@ class _Handover(StreamingResponse):
             self._link.give_back(self._given)
             raise
         self._given.handed_over = time.monotonic()
-
-
-async def _gone(request: Request) -> None:
-    """Wait until the other side has closed the connection."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _part(request: Request, path: str, name: str) -> str:

@@ -6,6 +6,8 @@ import time
 
 import httpx
 import pytest
+from bioengine_server.access.caller import Caller
+from bioengine_server.access.refusals import Refusals
 from bioengine_server.http import peer_rate
 from bioengine_server.http.peer_rate import PeerRate
 from starlette.responses import PlainTextResponse
@@ -25,7 +27,7 @@ async def statuses(limited: PeerRate, count: int, peer: str = "10.0.0.1", path: 
 
 
 async def test_one_address_is_slowed_down_and_no_other(clock: list[float]) -> None:
-    limited = PeerRate(PlainTextResponse("ok"), limit=2)
+    limited = PeerRate(PlainTextResponse("ok"), limit=2, refusals=Refusals())
     assert await statuses(limited, 12) == [200] * 10 + [429] * 2
     assert await statuses(limited, 1, "10.0.0.2") == [200]
     assert await statuses(limited, 1, path="/health/readiness") == [200]
@@ -37,7 +39,10 @@ async def test_one_address_is_slowed_down_and_no_other(clock: list[float]) -> No
 
 
 async def test_the_refusal_is_in_the_form_of_all_errors() -> None:
-    limited = PeerRate(PlainTextResponse("ok"), limit=1)
+    told: list[tuple[str, Caller]] = []
+    refusals = Refusals()
+    refusals.listen(lambda error, caller, model: told.append((getattr(error, "code", ""), caller)))
+    limited = PeerRate(PlainTextResponse("ok"), limit=1, refusals=refusals)
     transport = httpx.ASGITransport(limited, client=("10.0.0.1", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://bioengine") as client:
         answer = [await client.get("/") for _ in range(10)][-1]
@@ -45,15 +50,16 @@ async def test_the_refusal_is_in_the_form_of_all_errors() -> None:
     body = answer.json()
     assert body["success"] is False and "more than 1 requests per second" in body["error"]
     assert "BIOENGINE_PEER_REQUESTS" in body["error"]
+    assert told[0][0] == "too_many_requests_per_second" and len(told) == 5, "whoever counts and logs requests knows of it"
 
 
 async def test_there_is_none_by_default() -> None:
-    assert await statuses(PeerRate(PlainTextResponse("ok"), limit=0), 300) == [200] * 300
+    assert await statuses(PeerRate(PlainTextResponse("ok"), limit=0, refusals=Refusals()), 300) == [200] * 300
 
 
 async def test_no_more_addresses_are_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer_rate, "_MAX_PEERS", 3)
-    limited = PeerRate(PlainTextResponse("ok"), limit=1)
+    limited = PeerRate(PlainTextResponse("ok"), limit=1, refusals=Refusals())
     for number in range(9):
         await statuses(limited, 1, f"10.0.0.{number}")
     assert list(limited._buckets) == ["10.0.0.6", "10.0.0.7", "10.0.0.8"]
