@@ -31,7 +31,7 @@ def telling(method: Method, refusals: Refusals) -> Method:
 def asked_model(arguments: Mapping[str, Any]) -> str:
     """The model that arguments of `execute` name, which may be wrong in any way; empty if they name none."""
     name, inputs = arguments.get("model_name"), arguments.get("inputs")
-    if name == RUNNER:
+    if isinstance(name, str) and name == RUNNER:  # an array would be compared value by value
         request = inputs[0] if isinstance(inputs, (list, tuple)) and inputs else None
         name = dict.get(request, "model_id") if isinstance(request, dict) else None
     return name if isinstance(name, str) else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from bioengine_contract.ids import RUNNER
 from bioengine_server import log_once
@@ -223,6 +224,8 @@ def test_the_model_is_found_in_whatever_was_sent() -> None:
     assert asked_model({"model_name": "own"}) == "own"
     for arguments in ({}, {"model_name": 3}, {"model_name": RUNNER, "inputs": [{"model_id": 7}]}, {"model_name": RUNNER}):
         assert asked_model(arguments) == ""
+    for name in (np.zeros(2), np.array([RUNNER, RUNNER]), [np.zeros(2)], {"a": 1}, b"\xff"):
+        assert asked_model({"model_name": name, "inputs": [{"model_id": name}]}) == ""
 
 
 async def test_messages_in_chunks_that_are_too_large_are_told_of() -> None:
