@@ -1,4 +1,4 @@
-"""Run the steps of `bioengine test`, two at a time: most tests wait for a stack and not for a processor.
+"""Run the steps of `bioengine test`, two at a time, and Slurm's beside: most tests wait for a stack and not for a processor.
 
 What a step printed is shown when it has ended.
 """
@@ -23,8 +23,9 @@ from bioengine_server.testing.steps import (
     Pythons,
     Step,
     checks,
-    engine_tests,
+    container_tests,
     pytest,
+    slurm_tests,
     stack_tests,
     unit_tests,
 )
@@ -59,17 +60,22 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
     if only_changed:
         return _conclude(_run_all([*checks(pythons), *_changed_steps(pythons)], [*tier, *pytest_arguments]))
     if pytest_arguments and pytest_arguments[0] in _LAST_FAILED:
-        steps = [*unit_tests(pythons), *stack_tests(pythons), *(engine_tests(pythons) if all_tiers else [])]
+        engines = [*container_tests(pythons), *slurm_tests(pythons)] if all_tiers else []
+        steps = [*unit_tests(pythons), *stack_tests(pythons), *engines]
         return _conclude(_run_all(steps, [*tier, "--last-failed", "--last-failed-no-failures=none", *pytest_arguments[1:]]))
     if pytest_arguments:
         of_runner = any(argument.startswith(RUNNER_TESTS) for argument in pytest_arguments)
         return _show(pytest("chosen tests", pythons, [*tier, *pytest_arguments], of_runner))
     recorded_steps = unit_tests(pythons)
-    # The longest first, so that the short ones fill what is left at the end.
-    failed = _run_all([*stack_tests(pythons), *recorded_steps, *checks(pythons)], tier)
+    with ThreadPoolExecutor(1) as beside:
+        # Beside all others: they wait for Slurm's own clocks, and take a tenth of a processor.
+        waiting = beside.submit(_run_all, slurm_tests(pythons) if all_tiers else [], [])
+        # The longest first, so that the short ones fill what is left at the end.
+        failed = _run_all([*stack_tests(pythons), *recorded_steps, *checks(pythons)], tier)
+        failed += waiting.result()
     if all_tiers:
         # By themselves: they go into a network of their own, and take what processors there are.
-        failed += _run_all(engine_tests(pythons), [])
+        failed += _run_all(container_tests(pythons), [])
     print(f"\n{table(recorded(ROOT, [ROOT / step.record for step in recorded_steps if step.record]))}", flush=True)
     return _conclude(failed)
 

@@ -83,12 +83,14 @@ def stack_tests(pythons: Pythons) -> list[Step]:
     ]
 
 
-def engine_tests(pythons: Pythons) -> list[Step]:
-    """Those on engines that start servers and workers: containers, pods, Slurm."""
-    return [
-        pytest("tests of the containers", pythons, ["tests/compose"]),
-        pytest("tests of Slurm", pythons, ["tests/slurm"]),
-    ]
+def container_tests(pythons: Pythons) -> list[Step]:
+    """Those of images, compose and pods."""
+    return [pytest("tests of the containers", pythons, ["tests/compose"])]
+
+
+def slurm_tests(pythons: Pythons) -> list[Step]:
+    """Those of workers as jobs of Slurm."""
+    return [pytest("tests of Slurm", pythons, ["tests/slurm"])]
 
 
 def pytest(name: str, pythons: Pythons, arguments: Sequence[str], of_runner: bool = False) -> Step:

@@ -34,7 +34,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.setattr(run, "build_environments", lambda *names, renew: True)
 
     def replace(**kinds: list[Step]) -> None:
-        for kind in ("checks", "stack_tests", "unit_tests", "engine_tests"):
+        for kind in ("checks", "stack_tests", "unit_tests", "container_tests", "slurm_tests"):
             monkeypatch.setattr(run, kind, lambda pythons, kind=kind: kinds.get(kind, []))
 
     return replace
@@ -54,11 +54,17 @@ def test_everything_that_passes_is_said_to(steps: Callable[..., None], capsys: p
 
 
 def test_what_failed_is_named_at_the_end(steps: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
-    steps(checks=[PASSES, FAILS], engine_tests=[program("leaks", "import sys; sys.exit(5)")])
+    steps(
+        checks=[PASSES, FAILS],
+        container_tests=[program("leaks", "import sys; sys.exit(5)")],
+        slurm_tests=[program("hangs", "raise SystemExit(1)")],
+    )
     assert whole(all_tiers=True) == 1
     out = capsys.readouterr().out
-    assert "not well\n== fails: FAILED" in out and out.endswith("\nFailed: fails, leaks\n")
-    assert whole() == 1 and "leaks" not in capsys.readouterr().out, "containers are in no core tier"
+    assert "not well\n== fails: FAILED" in out and out.endswith("\nFailed: fails, hangs, leaks\n")
+    assert whole() == 1 and not {"leaks", "hangs"} & {*capsys.readouterr().out.split()}, (
+        "containers and Slurm are in no core tier"
+    )
 
 
 def test_two_are_run_at_once(steps: Callable[..., None], tmp_path: Path) -> None:
@@ -78,7 +84,7 @@ def test_arguments_and_a_clean_environment_reach_pytest_alone(
     monkeypatch.delenv("BIOENGINE_ENVIRONMENTS", raising=False)
     monkeypatch.delenv("BIOENGINE_PYTHON", raising=False)
     check = Step("check", TELLS.command)
-    steps(unit_tests=[TELLS], checks=[check], engine_tests=[])
+    steps(unit_tests=[TELLS], checks=[check])
     environment = "['BIOENGINE_ACCELERATOR', 'BIOENGINE_SETTINGS']"
     assert whole() == 0 and whole(all_tiers=True) == 0
     out = capsys.readouterr().out
