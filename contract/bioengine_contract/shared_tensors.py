@@ -27,6 +27,7 @@ import stat
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from zlib import crc32
@@ -81,6 +82,24 @@ class SharedFolder:
             self.remove(name)
             return False
         return True
+
+    def space(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> BinaryIO | None:
+        """A new file `name`, to which the values of an array are to be written in C order; None, and no file, without room."""
+        head = io.BytesIO()
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(head, header)
+        try:
+            stream = open(self._open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb", buffering=0)
+        except OSError:
+            return None
+        try:
+            os.posix_fallocate(stream.fileno(), 0, head.tell() + dtype.itemsize * math.prod(shape))
+            stream.write(head.getbuffer())
+        except OSError:
+            stream.close()
+            self.remove(name)
+            return None
+        return stream
 
     def remove(self, name: str) -> None:
         """Remove a file, such as one of an earlier attempt."""
@@ -156,26 +175,46 @@ class SharedFolder:
         return name
 
 
+@dataclass(frozen=True)
+class SharedArray:
+    """An input that a file of its request's folder holds already, and no memory of ours. `dtype`, `shape`: of its values."""
+
+    folder: SharedFolder
+    file: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return self.dtype.itemsize * math.prod(self.shape)
+
+    def read(self) -> np.ndarray:
+        """Its values, in memory. Raises ValueError, OSError."""
+        return self.folder.read(self.file)
+
+
 class SharedInputs:
     """The inputs of a request of which some are shared: what goes through Triton in their place, and the parameter for it."""
 
-    def __init__(self, folder: SharedFolder | None, arrays: Sequence[np.ndarray | None]) -> None:
-        """Write all of them into `folder` where one is large, so that the batches of their placeholders are alike.
+    def __init__(self, folder: SharedFolder | None, arrays: Sequence[np.ndarray | SharedArray | None]) -> None:
+        """Have all of them in `folder` where one is large, so that the batches of their placeholders are alike.
 
         Args:
             folder: of the request; None: nothing is shared.
-            arrays: the inputs; None for one that is left out.
+            arrays: the inputs; None for one that is left out. Those that are shared already are in `folder`.
+
+        Raises ValueError or OSError where one that is shared has to go as bytes after all, and cannot be read.
         """
         self._folder = folder
-        self.arrays = list(arrays)
         self._files: list[str | None] = [None] * len(arrays)
         given = [(number, array) for number, array in enumerate(arrays) if array is not None]
-        if folder is None or not any(array.nbytes >= MIN_BYTES for _, array in given):
-            return
-        if all(folder.write(array, input_file(number)) for number, array in given):
+        is_shared = folder is not None and any(array.nbytes >= MIN_BYTES for _, array in given)
+        if folder is not None and is_shared and all(_is_in(folder, array, input_file(number)) for number, array in given):
             for number, array in given:
-                self._files[number] = input_file(number)
-                self.arrays[number] = placeholder(array)
+                self._files[number] = array.file if isinstance(array, SharedArray) else input_file(number)
+            self.arrays = [None if array is None else placeholder(array) for array in arrays]
+        else:
+            self.arrays = [array.read() if isinstance(array, SharedArray) else array for array in arrays]
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -185,13 +224,18 @@ class SharedInputs:
         return {PARAMETER: json.dumps({"folder": self._folder.name, "inputs": self._files})}
 
 
-def placeholder(array: np.ndarray) -> np.ndarray:
+def _is_in(folder: SharedFolder, array: np.ndarray | SharedArray, name: str) -> bool:
+    """Have `folder` hold `array`; False where there is no room."""
+    return isinstance(array, SharedArray) or folder.write(array, name)
+
+
+def placeholder(array: np.ndarray | SharedArray) -> np.ndarray:
     """What goes through Triton in place of an array that is shared: as many axes, and next to nothing in it.
 
     Its size follows from the array's shape, since Triton batches requests whose inputs have the same shape.
     """
     length = 1 + crc32(repr(array.shape[1:]).encode()) % 1000
-    return np.zeros((*[1] * (array.ndim - 1), length), array.dtype)
+    return np.zeros((*[1] * (len(array.shape) - 1), length), array.dtype)
 
 
 @contextlib.contextmanager

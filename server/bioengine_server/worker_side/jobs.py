@@ -9,6 +9,7 @@ from typing import Any
 
 from bioengine_contract.errors import RequestError
 from bioengine_contract.model_errors import ModelNotLoaded
+from bioengine_contract.shared_tensors import SharedTensors
 from bioengine_contract.triton_model import TritonModel
 
 from bioengine_server.triton.errors import TritonError, TritonUnavailable
@@ -37,9 +38,16 @@ class Followed:
 class Jobs:
     """Of one worker."""
 
-    def __init__(self, worker: Worker, copies: ModelCopies) -> None:
+    def __init__(self, worker: Worker, copies: ModelCopies, shared: SharedTensors) -> None:
+        """
+        Args:
+            worker: does them.
+            copies: its models.
+            shared: where their large arrays are put as they arrive.
+        """
         self._worker = worker
         self._copies = copies
+        self.shared = shared
         self.is_away = False
         """Whether Triton did not answer the last job."""
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from bioengine_contract.operations import Report
 
+from bioengine_server.worker_side.inbox import inbox
 from bioengine_server.worker_side.jobs import Followed, Jobs
 from bioengine_server.worker_side.server import NotJoinedAnyMore, Refused, Server, ServerAway
 from bioengine_server.workers.errors import NameTaken
@@ -159,19 +160,23 @@ class Puller:
 
     async def _take(self, lane: Lane, beside: set[asyncio.Task[None]] | None) -> None:
         """Take a job, and do it; beside others where there is a set for it. Raises NotJoinedAnyMore, Refused."""
-        try:
-            taken = await self._server.take(lane)
-        except ServerAway:
-            await asyncio.sleep(_RETRY_INTERVAL)
-            return
-        if taken is None:
-            return
+        with contextlib.ExitStack() as received:
+            try:
+                taken = await self._server.take(lane, received.enter_context(inbox(self._jobs.shared)).place)
+            except ServerAway:
+                await asyncio.sleep(_RETRY_INTERVAL)
+                return
+            if taken is None:
+                return
+            arrays = received.pop_all()
         job, parcel = taken
         self._in_hand[job] = followed = Followed()
 
         async def work() -> None:
             try:
-                await self._answer(job, await self._jobs.do(parcel, followed))
+                with arrays:
+                    answer = await self._jobs.do(parcel, followed)
+                await self._answer(job, answer)
             finally:
                 self._in_hand.pop(job, None)
 

@@ -93,7 +93,8 @@ class _Worker(Watcher):
         # Its address follows from the home alone, so that it is known before Triton is started.
         self._runner = Runner(TritonApi(TritonProcess.address(settings), secret, settings.run_timeout), self)
         copies = ModelCopies(settings.store, settings.store == settings.home / "models", server)
-        jobs = Jobs(local_worker(settings, self._runner), copies)
+        worker = local_worker(settings, self._runner)
+        jobs = Jobs(worker, copies, worker.shared)
         self.puller = Puller(server, self._join, jobs, settings.places)
 
     async def leave_after(self, stop: asyncio.Event) -> None:

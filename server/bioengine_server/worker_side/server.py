@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 from bioengine_contract.errors import BioEngineError
 
-from bioengine_server.workers.parcel import MEDIA_TYPE, BadParcel, Parcel, receive
+from bioengine_server.workers.parcel import MEDIA_TYPE, BadParcel, Parcel, Place, receive
 from bioengine_server.workers.protocol import INSTANCE, TAKE_TIMEOUT, Beat, Join, Joined, Lane, Orders
 
 _MAX_PARCEL = 8 << 30  # bytes
@@ -79,14 +79,19 @@ class Server:
         """Raises NotJoinedAnyMore, ServerAway."""
         await self._say("/leave", "{}")
 
-    async def take(self, lane: Lane) -> tuple[str, Parcel] | None:
-        """The next job with its id; None where there is none for now. Raises NotJoinedAnyMore, ServerAway."""
+    async def take(self, lane: Lane, place: Place) -> tuple[str, Parcel] | None:
+        """The next job with its id; None where there is none for now. Raises NotJoinedAnyMore, ServerAway.
+
+        Args:
+            lane: which jobs.
+            place: where its arrays go.
+        """
         async with self._asked("GET", f"{self._path}/take?lane={lane}", None, {}, TAKE_TIMEOUT + _SILENT_FOR) as response:
             if response.status == 204:
                 return None
             await self._check(response)
             with reading():
-                return response.headers["x-bioengine-job"], await receive(response.content.iter_any(), _MAX_PARCEL)
+                return response.headers["x-bioengine-job"], await receive(response.content.iter_any(), _MAX_PARCEL, place=place)
 
     async def answer(self, job: str, parcel: Parcel) -> None:
         """Raises NotJoinedAnyMore, ServerAway."""

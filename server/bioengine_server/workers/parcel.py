@@ -10,9 +10,10 @@ import json
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
+from bioengine_contract.shared_tensors import SharedArray
 
 MEDIA_TYPE = "application/x-bioengine-parcel"
 
@@ -24,6 +25,10 @@ _STEP = 1 << 20  # bytes that are sent at once
 _KINDS = "biufc"
 
 
+Place: TypeAlias = Callable[[int, np.dtype, tuple[int, ...]], tuple[SharedArray, BinaryIO] | None]
+"""Where an array goes, by its number, dtype and shape: a file, and what it is written to; None: into memory."""
+
+
 class BadParcel(ValueError):
     """What arrives is no parcel."""
 
@@ -33,13 +38,17 @@ class Parcel:
     """A header with arrays or bytes."""
 
     header: dict[str, Any]
-    arrays: Sequence[np.ndarray | None] = ()
-    """None for an optional one that is left out."""
+    arrays: Sequence[np.ndarray | SharedArray | None] = ()
+    """None for an optional one that is left out. Those that are sent are in memory."""
     body: bytes | bytearray = field(default=b"", repr=False)
+
+    def in_memory(self) -> list[np.ndarray | None]:
+        """The arrays. Raises ValueError, OSError for one in a file that cannot be read."""
+        return [array.read() if isinstance(array, SharedArray) else array for array in self.arrays]
 
     def parts(self) -> tuple[int, Iterator[bytes | memoryview]]:
         """Its length in bytes, and the bytes."""
-        arrays = [None if array is None else np.ascontiguousarray(array).reshape(array.shape) for array in self.arrays]
+        arrays = [None if array is None else np.ascontiguousarray(array).reshape(array.shape) for array in self.in_memory()]
         shapes = [None if array is None else {"dtype": array.dtype.str, "shape": array.shape} for array in arrays]
         head = json.dumps({"header": self.header, "arrays": shapes, "body": len(self.body)}).encode()
         size = _LENGTH + len(head) + sum(array.nbytes for array in arrays if array is not None) + len(self.body)
@@ -53,40 +62,50 @@ class Parcel:
         return size, each()
 
 
-async def receive(chunks: AsyncIterator[bytes], limit: int, take: Callable[[int], None] = lambda size: None) -> Parcel:
+async def receive(
+    chunks: AsyncIterator[bytes],
+    limit: int,
+    take: Callable[[int], None] = lambda size: None,
+    place: Place = lambda number, dtype, shape: None,
+) -> Parcel:
     """The parcel in a stream of bytes. Its values are written to their place as they arrive.
 
     Args:
         chunks: the bytes.
         limit: of the values and the body, in bytes.
         take: told how many bytes the values need, before there is room for them; it may raise.
+        place: where each array goes.
 
     Raises BadParcel.
     """
     start = bytearray()
     receiver: _Receiver | None = None
-    async for chunk in chunks:
+    try:
+        async for chunk in chunks:
+            if receiver is not None:
+                receiver.add(chunk)
+                continue
+            start += chunk
+            if len(start) < _LENGTH:
+                continue
+            length = _LENGTH + int.from_bytes(start[:_LENGTH], "big")
+            if length > _LENGTH + _MAX_JSON:
+                raise BadParcel("its header is too long")
+            if len(start) >= length:
+                receiver = _Receiver(bytes(start[_LENGTH:length]), limit, take, place)
+                receiver.add(start[length:])
+        if receiver is None or not receiver.is_complete:
+            raise BadParcel("it was cut off")
+        return Parcel(receiver.header, receiver.arrays, receiver.body)
+    finally:
         if receiver is not None:
-            receiver.add(chunk)
-            continue
-        start += chunk
-        if len(start) < _LENGTH:
-            continue
-        length = _LENGTH + int.from_bytes(start[:_LENGTH], "big")
-        if length > _LENGTH + _MAX_JSON:
-            raise BadParcel("its header is too long")
-        if len(start) >= length:
-            receiver = _Receiver(bytes(start[_LENGTH:length]), limit, take)
-            receiver.add(start[length:])
-    if receiver is None or not receiver.is_complete:
-        raise BadParcel("it was cut off")
-    return Parcel(receiver.header, receiver.arrays, receiver.body)
+            receiver.close()
 
 
 class _Receiver:
     """Writes the bytes behind a header to where they belong."""
 
-    def __init__(self, head: bytes, limit: int, take: Callable[[int], None]) -> None:
+    def __init__(self, head: bytes, limit: int, take: Callable[[int], None], place: Place) -> None:
         try:
             described = json.loads(head)
             self.header = dict(described["header"])
@@ -98,10 +117,22 @@ class _Receiver:
         if length < 0 or size > limit:
             raise BadParcel(f"it has {size} bytes, and at most {limit} are taken")
         take(size)
-        self.arrays = [None if each is None else np.empty(each[1], each[0]) for each in shapes]
+        self.arrays: list[np.ndarray | SharedArray | None] = []
+        self._blocks: list[memoryview | _FileBlock] = []
+        for number, each in enumerate(shapes):
+            if each is None:
+                self.arrays.append(None)
+            elif (placed := place(number, *each)) is not None:
+                array, file = placed
+                self.arrays.append(array)
+                self._blocks.append(_FileBlock(file, array.nbytes))
+            else:
+                empty = np.empty(each[1], each[0])
+                self.arrays.append(empty)
+                self._blocks.append(_bytes(empty))
         self.body = bytearray(length)
-        blocks = [_bytes(array) for array in self.arrays if array is not None]
-        self._blocks = [block for block in (*blocks, memoryview(self.body)) if len(block)]
+        self._blocks.append(memoryview(self.body))
+        self._blocks = [block for block in self._blocks if len(block)]
         self._blocks.reverse()
 
     @property
@@ -116,10 +147,48 @@ class _Receiver:
                 raise BadParcel("there is more after its end")
             block = self._blocks.pop()
             size = min(len(block), len(rest))
-            block[:size] = rest[:size]
+            left: memoryview | _FileBlock
+            if isinstance(block, _FileBlock):
+                left = block.write(rest[:size])
+            else:
+                block[:size] = rest[:size]
+                left = block[size:]
             rest = rest[size:]
-            if size < len(block):
-                self._blocks.append(block[size:])
+            if len(left):
+                self._blocks.append(left)
+
+    def close(self) -> None:
+        """Close files that were not filled."""
+        for block in self._blocks:
+            if isinstance(block, _FileBlock):
+                block.close()
+
+
+class _FileBlock:
+    """A file to which so many bytes are to be written."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._left = size
+
+    def __len__(self) -> int:
+        return self._left
+
+    def write(self, data: memoryview) -> _FileBlock:
+        """Raises BadParcel."""
+        try:
+            while data:
+                written = self._file.write(data)
+                data = data[written:]
+                self._left -= written
+        except OSError as error:
+            raise BadParcel(f"there is no room for its arrays ({error.strerror})") from None
+        if not self._left:
+            self._file.close()
+        return self
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _described(each: dict[str, Any]) -> tuple[np.dtype, tuple[int, ...]]:

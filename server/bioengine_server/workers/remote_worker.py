@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from bioengine_contract.errors import RemoteError
 from bioengine_contract.operations import Report
+from bioengine_contract.shared_tensors import SharedArray
 from bioengine_contract.triton_model import TritonModel
 from pydantic import ValidationError
 
@@ -51,11 +52,15 @@ class RemoteWorker:
         return not self._link.is_lost
 
     async def infer(
-        self, model: TritonModel, arrays: Sequence[np.ndarray | None], parameters: Mapping[str, str], follower: Follower
+        self,
+        model: TritonModel,
+        arrays: Sequence[np.ndarray | SharedArray | None],
+        parameters: Mapping[str, str],
+        follower: Follower,
     ) -> list[np.ndarray]:
         header = {"model": Wanted.of(model).model_dump(), "parameters": dict(parameters)}
         answer = await self._ask("runs", "infer", header, arrays, follower=follower)
-        outputs = [array for array in answer.arrays if array is not None]
+        outputs = [array for array in answer.in_memory() if array is not None]
         expected = model.manifest.outputs
         if len(outputs) != len(expected) or any(
             output.ndim != len(spec.axes) or output.dtype != np.dtype(spec.dtype) for output, spec in zip(outputs, expected)
@@ -95,7 +100,7 @@ class RemoteWorker:
         lane: Lane,
         operation: str,
         header: dict[str, Any],
-        arrays: Sequence[np.ndarray | None] = (),
+        arrays: Sequence[np.ndarray | SharedArray | None] = (),
         body: bytes | bytearray = b"",
         follower: Follower | None = None,
     ) -> Parcel:

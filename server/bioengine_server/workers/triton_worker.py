@@ -15,7 +15,7 @@ from bioengine_contract.errors import RequestError
 from bioengine_contract.model_errors import ModelFailed, ModelNotLoaded, OtherPackage
 from bioengine_contract.operations import Load, ModelProcess, Report
 from bioengine_contract.processes import Process
-from bioengine_contract.shared_tensors import SharedFolder, SharedInputs, SharedTensors, output_file
+from bioengine_contract.shared_tensors import SharedArray, SharedFolder, SharedInputs, SharedTensors, output_file
 from bioengine_contract.triton_model import TritonModel
 from bioengine_contract.triton_text import is_unloading, may_be_gone
 
@@ -49,7 +49,7 @@ class TritonWorker:
         self._is_local = is_local
         self._runner = runner
         self._api: TritonApi = runner.api
-        self._shared = shared
+        self.shared = shared
         self._loads = asyncio.Semaphore(_LOADS)
 
     async def load(self, model: TritonModel) -> Opened:
@@ -102,11 +102,16 @@ class TritonWorker:
         await self._runner.ask({"operation": "end", "name": name})
 
     async def infer(
-        self, model: TritonModel, arrays: Sequence[np.ndarray | None], parameters: Mapping[str, str], follower: Follower
+        self,
+        model: TritonModel,
+        arrays: Sequence[np.ndarray | SharedArray | None],
+        parameters: Mapping[str, str],
+        follower: Follower,
     ) -> list[np.ndarray]:
         names = [spec.id for spec in model.manifest.outputs]
-        size = sum(array.nbytes for array in arrays if array is not None)
-        with self._shared.folder() as folder:
+        size = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+        before = next((array.folder for array in arrays if isinstance(array, SharedArray)), None)
+        with self.shared.folder() if before is None else contextlib.nullcontext(before) as folder:
             shared = await aside(size, SharedInputs, folder, arrays)
             inputs = [(spec.id, array) for spec, array in zip(model.manifest.inputs, shared.arrays) if array is not None]
             try:

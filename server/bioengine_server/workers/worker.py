@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from bioengine_contract.operations import Report
 from bioengine_contract.processes import Process
+from bioengine_contract.shared_tensors import SharedArray
 from bioengine_contract.triton_model import TritonModel
 
 from bioengine_server.workers.memory import Memory
@@ -65,13 +66,18 @@ class Worker(Protocol):
         """Kill the process of a model, whatever it is working on."""
 
     async def infer(
-        self, model: TritonModel, arrays: Sequence[np.ndarray | None], parameters: Mapping[str, str], follower: Follower
+        self,
+        model: TritonModel,
+        arrays: Sequence[np.ndarray | SharedArray | None],
+        parameters: Mapping[str, str],
+        follower: Follower,
     ) -> list[np.ndarray]:
         """The outputs of a loaded model. Raises RequestError, ModelGone.
 
         Args:
             model: the model.
-            arrays: one for each input, as the model takes them; None for an optional one that is left out.
+            arrays: one for each input, as the model takes them; None for an optional one that is left out. All of those that are
+                shared already are in one folder.
             parameters: of the inference request.
             follower: told of tiles; the run ends between two of them when nobody wants it any more.
         """

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bioengine_contract import shared_tensors
-from bioengine_contract.shared_tensors import SharedFolder, SharedInputs, SharedTensors, opened_folder, placeholder
+from bioengine_contract.shared_tensors import SharedArray, SharedFolder, SharedInputs, SharedTensors, opened_folder, placeholder
 
 from tests.unit.contract.test_removal import deepen
 
@@ -144,6 +144,38 @@ def test_large_arrays_are_not_in_the_request(tmp_path: Path) -> None:
     with SharedTensors(tmp_path).folder() as folder:
         inputs = SharedInputs(folder, [small, small])
         assert inputs.arrays[0] is small and json.loads(inputs.parameters["shared"])["inputs"] == [None, None]
+
+
+def test_an_array_that_is_there_already_is_not_written_again(tmp_path: Path) -> None:
+    large, small = np.random.default_rng(0).random((1, 400, 300)), np.zeros((1, 8, 8), np.uint8)
+    with SharedTensors(tmp_path).folder() as folder:
+        assert folder is not None
+        file = folder.space("input-0", large.dtype, large.shape)
+        assert file is not None and folder.space("input-0", large.dtype, large.shape) is None, "no file is replaced"
+        with file:
+            file.write(large.tobytes())
+        before = (tmp_path / folder.name / "input-0").stat()
+        array = SharedArray(folder, "input-0", large.dtype, large.shape)
+        inputs = SharedInputs(folder, [array, small])
+        assert json.loads(inputs.parameters["shared"])["inputs"] == ["input-0", "input-1"]
+        sent = inputs.arrays[0]
+        assert sent is not None and sent.shape == placeholder(large).shape and sent.dtype == large.dtype
+        with opened_folder(tmp_path, folder.name) as other:
+            np.testing.assert_array_equal(other.map("input-0"), large)
+            np.testing.assert_array_equal(other.map("input-1"), small)
+        after = (tmp_path / folder.name / "input-0").stat()
+        assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+        os.mkdir("input-2", dir_fd=folder._descriptor)  # so that a third one finds no room
+        inputs = SharedInputs(folder, [array, small, large])
+        assert json.loads(inputs.parameters["shared"])["inputs"] == [None] * 3, "all go as bytes then"
+        np.testing.assert_array_equal(inputs.arrays[0], large)
+
+
+def test_without_room_there_is_no_file(tmp_path: Path) -> None:
+    with SharedTensors(tmp_path).folder() as folder:
+        assert folder is not None
+        assert folder.space("input-0", np.dtype(np.float32), (1 << 60,)) is None and not folder.has("input-0")
 
 
 NAME = "0123456789abcdef" * 2

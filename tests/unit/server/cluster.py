@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from bioengine_contract.shared_tensors import SharedTensors
 from bioengine_server.access.errors import TokenOfClient
 from bioengine_server.dispatch.dispatcher import Dispatcher
 from bioengine_server.http.body_memory import BodyMemory
@@ -62,9 +63,10 @@ class Hub:
     @contextlib.asynccontextmanager
     async def joined(self, name: str, worker: Worker, home: Path, **join: Any) -> AsyncIterator[Puller]:
         """A worker of the hub's, with a fake in place of its Triton."""
-        (home / "models").mkdir(parents=True, exist_ok=True)
+        for folder in ("models", "tensors"):
+            (home / folder).mkdir(parents=True, exist_ok=True)
         async with Server(self.url, SECRET, name) as server:
-            jobs = Jobs(worker, ModelCopies(home / "models", True, server))
+            jobs = Jobs(worker, ModelCopies(home / "models", True, server), SharedTensors(home / "tensors"))
             puller = Puller(server, lambda: a_join(**join), jobs, join.get("places", 4))
             puller.not_ready, puller.report = "", await worker.report()
             task = asyncio.create_task(puller.work(await puller.join()))

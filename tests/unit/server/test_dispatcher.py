@@ -18,6 +18,7 @@ from bioengine_contract.manifest import Axis, Tensor, Weights
 from bioengine_contract.model_errors import EnvironmentGone, ModelNotLoaded, RunDirUnusable
 from bioengine_contract.operations import ModelProcess, Report
 from bioengine_contract.request import RunRequest
+from bioengine_contract.shared_tensors import SharedArray
 from bioengine_contract.triton_model import TritonModel
 from bioengine_server.access.caller import Caller
 from bioengine_server.dispatch.dispatcher import Call, Dispatcher
@@ -45,6 +46,7 @@ class FakeWorker:
     def __init__(self) -> None:
         self.loads: list[str] = []
         self.packages: list[str] = []
+        self.shared = 0  # arrays that came in files
         self.ended: list[str] = []
         self.unloaded: list[str] = []
         self.inferred: list[str] = []
@@ -74,7 +76,11 @@ class FakeWorker:
         self.ended.append(name)
 
     async def infer(
-        self, model: TritonModel, arrays: Sequence[np.ndarray | None], parameters: Mapping[str, str], follower: Follower
+        self,
+        model: TritonModel,
+        arrays: Sequence[np.ndarray | SharedArray | None],
+        parameters: Mapping[str, str],
+        follower: Follower,
     ) -> list[np.ndarray]:
         self.inferred.append(model.name)
         self.at_once += 1
@@ -83,7 +89,9 @@ class FakeWorker:
             if self.gate is not None:
                 await self.gate.wait()
             _fail(self.failures)
-            return [array + 1 for array in arrays if array is not None]
+            self.shared += sum(isinstance(array, SharedArray) for array in arrays)
+            read = [array.read() if isinstance(array, SharedArray) else array for array in arrays]
+            return [array + 1 for array in read if array is not None]
         finally:
             self.at_once -= 1
 
