@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 from bioengine_contract.version import VERSION
 
-from bioengine_server.commands import bench, doctor, images, models, operations, server, setup, slurm, soak, tokens, workers
+from bioengine_server.commands import (
+    bench,
+    doctor,
+    images,
+    models,
+    operations,
+    server,
+    setup,
+    slurm,
+    soak,
+    tokens,
+    workers,
+    zoo_report,
+)
 from bioengine_server.commands.shared import fail, load_settings
 from bioengine_server.environments import environment
 
@@ -27,6 +40,7 @@ app.command()(bench.bench)
 app.command()(soak.soak)
 app.command()(doctor.doctor)
 app.add_typer(models.app, name="models")
+app.command("zoo-report")(zoo_report.zoo_report)
 app.command()(operations.status)
 app.command()(operations.ps)
 app.command()(operations.unload)

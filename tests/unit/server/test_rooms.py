@@ -54,6 +54,7 @@ ABOVE_ALL = (
     "doctor",
     "cli",
     "images",
+    "zoo",
     "testing",
     "own_server",
 )

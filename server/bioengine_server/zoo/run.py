@@ -1,0 +1,81 @@
+"""Fetch, import and test models, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from pathlib import Path
+
+from bioengine_contract.errors import BioEngineError
+from bioengine_contract.ids import parse_model_id
+from bioengine_contract.trust import unusable_weights, usable_weights
+
+from bioengine_server.settings import Settings
+from bioengine_server.store.errors import StoreError
+from bioengine_server.store.model_store import ModelStore, StoredModel
+from bioengine_server.store.package_test import test_package
+from bioengine_server.store.service import StoreService
+from bioengine_server.zoo.outcome import Outcome
+
+
+def outcome_of(asked: str, package: Path | None, settings: Settings, keep: bool) -> Outcome:
+    """What comes of one model.
+
+    Args:
+        asked: an id of the collection; or, with `package`, its name in the report.
+        package: a folder or .zip to import.
+        settings: with the store to use.
+        keep: whether a model that was not stored before stays in the store.
+    """
+    started = time.monotonic()
+    store = ModelStore(settings.store, settings.max_package_size, settings.triton_models)
+    stored_before = {_place(model) for model in store.models()}
+    try:
+        model = _imported(asked, package, settings, store)
+    except BioEngineError as error:
+        return Outcome(asked=asked, status="not imported", reason=str(error), seconds=time.monotonic() - started)
+    try:
+        outcome = _tested(asked, model, settings)
+    finally:
+        if not keep and _place(model) not in stored_before:
+            with contextlib.suppress(StoreError):
+                store.remove(_place(model))
+    return outcome.model_copy(update={"seconds": time.monotonic() - started})
+
+
+def _imported(asked: str, package: Path | None, settings: Settings, store: ModelStore) -> StoredModel:
+    """Raises BioEngineError."""
+    if package is not None:
+        return store.import_package(package)
+    parse_model_id(asked)
+    if not store.contains(asked):
+        asyncio.run(StoreService(settings).fetch(asked, caller=None))
+    return store.find(asked)
+
+
+def _tested(asked: str, model: StoredModel, settings: Settings) -> Outcome:
+    manifest = model.manifest
+    formats = (*manifest.weights, *manifest.unsupported_weights)
+    ways = usable_weights(manifest, settings.trusted)
+    known = Outcome(asked=asked, id=manifest.id, version=manifest.version, formats=formats, way=ways[0] if ways else "")
+    if not ways:
+        reasons = unusable_weights(manifest, settings.trusted)
+        return known.model_copy(update={"reason": "; ".join(f"{name}: {why}" for name, why in reasons.items())})
+    try:
+        results = test_package(model, settings)
+    except StoreError as error:
+        return known.model_copy(update={"status": "fails its test", "reason": str(error)})
+    failed = [result for result in results if result.status != "passed"]
+    return known.model_copy(
+        update={
+            "status": "fails its test" if failed else "runs",
+            "test": ", ".join(f"{result.weights} {result.status}" for result in results),
+            "tiles": "; ".join(dict.fromkeys(result.tiles for result in results if result.tiles)),
+            "reason": "; ".join(f"{result.weights}: {result.detail}" for result in failed),
+        }
+    )
+
+
+def _place(model: StoredModel) -> str:
+    return f"{model.manifest.id}/{model.manifest.version}"

@@ -1,0 +1,40 @@
+"""The report on a collection's models: its file, and its table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bioengine_server.zoo.outcome import NotAReport, Outcome, as_json, read_outcomes
+from bioengine_server.zoo.table import as_markdown
+
+SHARK = Outcome(asked="shark", id="affable-shark", version="1", formats=("onnx",), way="onnx", status="runs", memory=412_000_000)
+STATE = Outcome(asked="a.zip", formats=("pytorch_state_dict",), status="does not run", reason="runs code of the package")
+
+
+def test_the_file_is_read_as_it_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    assert read_outcomes(file) == {}
+    file.write_bytes(as_json({"shark": SHARK, "a.zip": STATE}))
+    assert read_outcomes(file) == {"shark": SHARK, "a.zip": STATE}
+    for other in ("{}", "[1]", "not JSON"):
+        file.write_text(other)
+        with pytest.raises(NotAReport, match="--output"):
+            read_outcomes(file)
+
+
+def test_the_table_has_a_line_for_each_and_those_that_run_first() -> None:
+    text = as_markdown([STATE, SHARK])
+    head, summary = [line for line in text.splitlines() if line and not line.startswith("|")]
+    assert head.startswith("# ") and "1 of 2 models run here. does not run: 1" in summary
+    first, second = text.strip().splitlines()[-2:]
+    assert first.startswith("| affable-shark | 1 | onnx |") and "| 412 |" in first
+    assert second.startswith("| a.zip |") and first.count("|") == second.count("|")
+
+
+def test_a_package_writes_no_markup_into_the_table() -> None:
+    nasty = "a | b\n# c <script>[d](http://e) \x1b[31m`f`"
+    (line,) = [line for line in as_markdown([STATE.model_copy(update={"reason": nasty})]).splitlines() if "script" in line]
+    plain = line.replace("\\|", "")
+    assert plain.count("|") == 11 and "\x1b" not in line
+    assert "\\<script" in line and "\\[d\\]" in line
