@@ -24,6 +24,7 @@ from bioimageio.core.common import MemberId
 from bioimageio.spec import InvalidDescr, load_description
 from bioimageio.spec.model import v0_4, v0_5
 
+from bioengine_runner.adapted import adapt_steps
 from bioengine_runner.foreign import bioimageio_core
 from bioengine_runner.opened import Blocks
 from bioengine_runner.rest import Rest
@@ -242,3 +243,7 @@ def _open(package: Package) -> v0_4.ModelDescr | v0_5.ModelDescr:
     if isinstance(description, InvalidDescr) or not isinstance(description, (v0_4.ModelDescr, v0_5.ModelDescr)):
         raise PackageUnreadable(package.id, "its rdf.yaml does not describe a model any more")
     return description
+    try:
+        adapt_steps(description)
+    except ValueError as error:
+        raise PackageUnreadable(package.id, str(error)) from error

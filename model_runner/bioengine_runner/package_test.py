@@ -22,10 +22,11 @@ from bioengine_contract.tensors.fit import fit_inputs
 from bioengine_contract.trust import check_trust, parse_trusted
 from bioimageio.core import test_description
 from bioimageio.core.digest_spec import get_test_input_sample
-from bioimageio.spec import InvalidDescr, ValidationContext, dump_description, load_description
+from bioimageio.spec import InvalidDescr, ValidationContext, build_description, dump_description, load_description
 from bioimageio.spec.model import v0_4
 
 from bioengine_runner.errors import CannotTile
+from bioengine_runner.adapted import adapt_steps
 from bioengine_runner.gpu import gpus
 from bioengine_runner.inference import Pipeline
 from bioengine_runner.onnx_sessions import opening_sessions
@@ -58,9 +59,12 @@ def test_package(package: Package, weights_format: str, boot: Boot) -> dict[str,
         set_torch(boot.precision)
     with context, opening_sessions(package, boot.precision):
         summary = test_description(
-            content,
+            content if isinstance(source, InvalidDescr) else source,
             weight_format=weights_format,  # type: ignore[arg-type]
             devices=[device_name(weights_format, device)],
+        source: Any = build_description(content, context=context.replace(perform_io_checks=True))
+        if not isinstance(source, InvalidDescr):
+            adapt_steps(source)
             expected_type="model",
             **tolerance,  # type: ignore[arg-type]
         )
