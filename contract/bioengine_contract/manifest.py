@@ -120,3 +120,5 @@ class Manifest(BaseModel):
     triton_config: dict[str, Any]
     rdf: dict[str, Any]
     """The description in the form of format 0.4, which older clients read."""
+    unpinned: tuple[str, ...] = ()
+    """The files of weights for which the description gives no SHA-256: only what they were at import is known."""

@@ -13,6 +13,7 @@ from bioengine_contract.weights import RUNNABLE
 from bioimageio.spec.model import v0_4, v0_5
 
 from bioengine_server.store.legacy_rdf import legacy_rdf
+from bioengine_server.store.named_files import named_files
 
 ModelDescription: TypeAlias = v0_4.ModelDescr | v0_5.ModelDescr
 
@@ -75,6 +76,11 @@ def build_manifest(
         unsupported_weights=tuple(name for name in entries if name not in weights),
         code=_code(description),
         files=files,
+        unpinned=tuple(
+            dict.fromkeys(
+                file.source for file in named_files(raw) if file.computes and file.sha256 is None and file.source in files
+            )
+        ),
         test_inputs=_test_tensors(description, "inputs"),
         test_outputs=_test_tensors(description, "outputs"),
         triton_config=_triton_config(inputs, outputs),

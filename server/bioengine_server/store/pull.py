@@ -158,8 +158,6 @@ def _wanted(raw: dict[str, Any]) -> Iterator[tuple[NamedFile, bool]]:
     runnable = [name for name in RUNNABLE if isinstance(entries.get(name, {}).get("source"), str)]
     chosen = [name for name in runnable if name not in RUN_CODE] or runnable
     for name in chosen:
-        if not isinstance(entries[name].get("sha256"), str):
-            raise NotAPackage(f"The description of {shown(raw.get('name'))!r}", f"it gives no sha256 for its {name} weights")
         yield from ((file, True) for file in weights_files(name, entries[name]) if file.computes or file.role is Role.ATTACHMENT)
     for file in named_files(raw):
         if file.weights is not None:

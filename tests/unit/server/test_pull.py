@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from bioengine_server.store.errors import (
     StoreNotWritable,
 )
 from bioengine_server.store.model_store import ModelStore
+from bioengine_server.store.names import NameTaken
 from bioengine_server.store.service import StoreService
 
 from tests.mirror import Mirror, cut, drip, endless, once, redirect, status, wrong
@@ -264,10 +266,23 @@ async def test_files_at_private_addresses(mirror: Mirror, tmp_path: Path, host: 
         await StoreService(mirror.settings(tmp_path / "home")).fetch(ID, ANONYMOUS)
 
 
-async def test_weights_without_a_hash_are_refused(mirror: Mirror, tmp_path: Path) -> None:
+async def test_weights_without_a_hash_are_taken_as_they_came(mirror: Mirror, tmp_path: Path) -> None:
+    """Which is said; from then on they are what they were: another file is another package."""
     edit_rdf(mirror, lambda rdf: rdf["weights"]["onnx"].pop("sha256"))
-    with pytest.raises(NotAPackage, match="it gives no sha256 for its onnx weights"):
-        await StoreService(mirror.settings(tmp_path / "home")).fetch(ID, ANONYMOUS)
+    weights = mirror.packages / ID / "weights.onnx"
+    config = mirror.settings(tmp_path / "home")
+    await StoreService(config).fetch(ID, ANONYMOUS)
+    manifest = ModelStore(config.store).find(ID).manifest
+    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert manifest.unpinned == ("weights.onnx",)
+    assert manifest.weights["onnx"].sha256 == manifest.files["weights.onnx"] == found
+    shutil.copy(mirror.packages / "old-otter" / "weights.onnx", weights)
+    with pytest.raises(NameTaken, match=f"The name '{ID}/1.0.0' already means another package"):
+        await StoreService(config).fetch(f"{ID}/v1.0.0", ANONYMOUS)
+    assert ModelStore(config.store).find(ID).manifest == manifest
+    edit_rdf(mirror, lambda rdf: rdf["weights"]["onnx"].update(sha256=found))
+    with pytest.raises(DownloadFailed):
+        await StoreService(mirror.settings(tmp_path / "other")).fetch(ID, ANONYMOUS)
 
 
 async def test_who_may_cause_a_download(mirror: Mirror, tmp_path: Path) -> None:
