@@ -16,6 +16,9 @@ from bioengine_contract.axes import BATCH
 FILE_NAME = "model.json"
 RDF = "rdf.yaml"
 
+MAX_SEAM = 0.01
+"""The largest difference at the seams of tiles that counts as none, as a share of the output's range."""
+
 
 @dataclass(frozen=True)
 class SizeReference:
@@ -90,6 +93,26 @@ class Weights:
         return (self.source, *filter(None, (self.external_data, *self.more_external_data)))
 
 
+@dataclass(frozen=True)
+class MeasuredHalo:
+    """The halo of a model that takes images of one size and declares none, measured at import (`bioengine_runner.seams`).
+
+    `pixels`: by image axis, the pixels of the input at a cut that depend on what is beyond it. `difference`: how much results
+    farther away still depend on it, as a share of the output's range. `weight_format`: what it was measured with. `problem`:
+    why it was not measured; empty if it was.
+    """
+
+    pixels: dict[str, int]
+    difference: float
+    weight_format: str
+    problem: str = ""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether tiles give what the whole image would give, if the model took it."""
+        return self.difference < MAX_SEAM
+
+
 class Manifest(BaseModel):
     """The content of `model.json`."""
 
@@ -108,6 +131,8 @@ class Manifest(BaseModel):
     """Size of the whole package in bytes."""
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    halo: MeasuredHalo | None = None
+    """None if the description declares a halo, if sizes are free, and for packages of an earlier version."""
     weights: dict[str, Weights]
     """The weights that can be run (some only if the admin trusts the package), in the order of the description."""
     unsupported_weights: tuple[str, ...]
@@ -115,10 +140,10 @@ class Manifest(BaseModel):
     """Python code in the package that would run with weights of any format; empty for most packages."""
     files: dict[str, str]
     """The SHA-256 that each file had at import."""
+    unpinned: tuple[str, ...] = ()
+    """The files of weights for which the description gives no SHA-256: only what they were at import is known."""
     test_inputs: tuple[str, ...] = ()
     test_outputs: tuple[str, ...] = ()
     triton_config: dict[str, Any]
     rdf: dict[str, Any]
     """The description in the form of format 0.4, which older clients read."""
-    unpinned: tuple[str, ...] = ()
-    """The files of weights for which the description gives no SHA-256: only what they were at import is known."""

@@ -1,6 +1,7 @@
 """A request to run a stored model: the dict that clients send, and its keys.
 
-    {"model_id": str, "inputs": [array, ...], "weight_format": str, "axes": str, "tile": int, "return_rdf": any}
+    {"model_id": str, "inputs": [array, ...], "weight_format": str, "axes": str, "tile": int, "outputs": [str, ...],
+    "return_rdf": any}
 
 The `RunRequest` that is made of it contains only known keys. A value that is not valid is cut to what an error message shows.
 """
@@ -15,10 +16,11 @@ import numpy as np
 from bioengine_contract.errors import BadRequest
 from bioengine_contract.nearest import did_you_mean
 
-_OPTIONS = ("weight_format", "axes", "tile", "return_rdf")
+_OPTIONS = ("weight_format", "axes", "tile", "outputs", "return_rdf")
 REQUEST_KEYS = ("model_id", "inputs", *_OPTIONS)
 
 MAX_INPUTS = 64
+MAX_OUTPUTS = 64
 MAX_AXES = 64
 MAX_ID = 300  # characters
 MAX_SHOWN = 80  # characters of a value that is not valid
@@ -40,7 +42,7 @@ class RunRequest:
     inputs: Any
     """None if the client asks only for the model's description."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Those of `weight_format`, `axes`, `tile` and `return_rdf` that the client sent."""
+    """Those of `weight_format`, `axes`, `tile`, `outputs` and `return_rdf` that the client sent."""
 
     @classmethod
     def from_client(cls, value: Any) -> RunRequest:
@@ -94,6 +96,8 @@ def _option(key: str, value: Any) -> Any:
         if len(value) > MAX_AXES:
             raise BadRequest(f"`axes` has {len(value)} entries, expected a string such as 'yx' for each input.")
         return [_shown(item) for item in value]
+    if key == "outputs" and isinstance(value, (list, tuple)):
+        return [_shown(item) for item in value[: MAX_OUTPUTS + 1]]
     if key == "tile" and isinstance(value, dict):
         if len(value) > MAX_AXES or not all(isinstance(axis, str) and not axis.startswith("_") for axis in value):
             raise BadRequest('`tile` is a dict that does not map axes to sizes. Expected a dict such as {"y": 256, "x": 256}.')

@@ -6,23 +6,28 @@ request + package -> run: model, arrays, tile -> (Triton) -> outputs -> result
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bioengine_contract.errors import BioEngineError
+from bioengine_contract.manifest import Manifest, Tensor
 from bioengine_contract.package import Package
 from bioengine_contract.request import RunRequest
 from bioengine_contract.shown_files import rdf_of_stored
 from bioengine_contract.tensors.finite import warnings_of_inputs, warnings_of_outputs
-from bioengine_contract.tensors.fit import fit_inputs, fit_tile
+from bioengine_contract.tensors.fit import fit_inputs, fit_outputs, fit_tile
 from bioengine_contract.tensors.readable import readable
+from bioengine_contract.tensors.resized import warnings_of_sizes
 from bioengine_contract.triton_model import TritonModel, triton_model
 
 TILE = "tile"
 """Parameter of Triton's inference request: the tile size for each axis, as JSON."""
+
+OUTPUTS = "outputs"
+"""Parameter of Triton's inference request: the names of the outputs that are wanted, as JSON, if they are not all."""
 
 FINGERPRINT = "fingerprint"
 """Parameter of Triton's inference request: the fingerprint of the package that the inputs were prepared for."""
@@ -39,6 +44,8 @@ class Run:
     """Warnings about the inputs, for the client."""
     is_spoilt: bool
     """Whether an input contains values that are not finite."""
+    output_names: list[str]
+    """The outputs that the client wants, in the model's order."""
 
     @classmethod
     def prepare(cls, package: Package, request: RunRequest, trusted: frozenset[str]) -> Run:
@@ -47,19 +54,18 @@ class Run:
         model = triton_model(package, options.get("weight_format"), trusted)
         warnings: list[str] = []
         arrays = fit_inputs(manifest, request.inputs, options.get("axes"), warnings)
-        tile = fit_tile(manifest, options.get("tile"))
+        tile, outputs = fit_tile(manifest, options.get("tile")), fit_outputs(manifest, options.get("outputs"))
         spoilt = warnings_of_inputs(dict(zip((spec.id for spec in manifest.inputs), arrays)))
-        return cls(model, arrays, tile, (*warnings, *spoilt), bool(spoilt))
+        resized = warnings_of_sizes(manifest, [None if array is None else array.shape for array in arrays], tile, outputs)
+        return cls(model, arrays, tile, (*warnings, *spoilt, *resized), bool(spoilt), outputs)
 
     @property
     def parameters(self) -> dict[str, str]:
         """The parameters of Triton's inference request."""
         tile = {} if self.tile is None else {TILE: json.dumps(self.tile)}
-        return {FINGERPRINT: self.model.package.fingerprint, **tile}
-
-    @property
-    def output_names(self) -> list[str]:
-        return [spec.id for spec in self.model.manifest.outputs]
+        has_all = len(self.output_names) == len(self.model.manifest.outputs)
+        outputs = {} if has_all else {OUTPUTS: json.dumps(self.output_names)}
+        return {FINGERPRINT: self.model.package.fingerprint, **tile, **outputs}
 
     def result(
         self, task_id: str, outputs: Sequence[np.ndarray], seconds: float, weight_format: str, device: str
@@ -83,6 +89,12 @@ class Run:
         if warnings := [*self.warnings, *warnings_of_outputs(dict(zip(self.output_names, outputs)), self.is_spoilt)]:
             result["warnings"] = warnings
         return result
+
+
+def wanted_outputs(manifest: Manifest, parameters: Mapping[str, str]) -> list[Tensor]:
+    """The outputs that an inference request with these parameters asks for, in the model's order."""
+    names = json.loads(parameters[OUTPUTS]) if OUTPUTS in parameters else None
+    return [spec for spec in manifest.outputs if names is None or spec.id in names]
 
 
 def description(package: Package, files_url: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ Errors of requests and packages before they reach this process, and errors about
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 from bioengine_contract.errors import RequestError
@@ -86,11 +87,12 @@ class NoGpu(WeightsError):
 class CannotTile(RequestError):
     code = "cannot_tile"
 
-    def __init__(self, model_id: str, reason: str) -> None:
+    def __init__(self, model_id: str, reason: str, images: Sequence[str] = ()) -> None:
+        """`images`: the outputs that can be put together from tiles."""
         self.reason = reason
         super().__init__(
             f"Images of this size do not fit model '{model_id}', and cannot be padded or cut into tiles: {reason}. "
-            "Send an image of a size that the model takes."
+            f"Send an image of a size that the model takes.{_for_images_alone(images)}"
         )
 
 
@@ -109,12 +111,18 @@ class TilesNotPossible(CannotTile):
 
     code = "tiles_not_possible"
 
-    def __init__(self, model_id: str, axis: str) -> None:
+    def __init__(self, model_id: str, axis: str, images: Sequence[str] = ()) -> None:
         self.reason = "not all of its outputs are images that could be put together from tiles"
         RequestError.__init__(
             self,
-            f"Model '{model_id}' cannot work on tiles along {axis}: {self.reason}. Leave out `tile` to run the image whole.",
+            f"Model '{model_id}' cannot work on tiles along {axis}: {self.reason}. Leave out `tile` to run the image whole."
+            f"{_for_images_alone(images)}",
         )
+
+
+def _for_images_alone(images: Sequence[str]) -> str:
+    """A sentence that says how to ask for these outputs alone, which is possible in tiles; empty if there are none."""
+    return f" In tiles, it gives only its images: ask for them with `outputs`: {json.dumps([*images])}." if images else ""
 
 
 class TooManyTiles(RequestError):

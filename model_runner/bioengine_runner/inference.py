@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ class Pipeline:
         bioimageio_core.check()
         self._id = package.id
         self.opened = open_weights(package, _open(package), weight_formats, boot)
-        self._signature = self.opened.signature
+        self.signature = self.opened.signature
         self._budget = Budget(package.id, self.opened.memory, self._probe)
         self._rest = Rest(self._give_back)
         self._when_memory_changes: Callable[[], None] | None = None
@@ -85,7 +85,13 @@ class Pipeline:
 
         self._when_memory_changes = tell_changes
 
-    def predict(self, arrays: Arrays, tile: Mapping[str, int] | None = None, on_tile: OnTile = _unheard) -> Prediction:
+    def predict(
+        self,
+        arrays: Arrays,
+        tile: Mapping[str, int] | None = None,
+        on_tile: OnTile = _unheard,
+        outputs: Container[str] | None = None,
+    ) -> Prediction:
         """Run the model on images of any size: whole where that fits into memory, else in tiles.
 
         Args:
@@ -93,17 +99,18 @@ class Pipeline:
                 optional input that is left out.
             tile: the size of tiles by axis, where they are wanted.
             on_tile: called before each tile.
+            outputs: the names of the outputs that are wanted; None for all.
 
-        Returns one array for each output, with the model's output axes.
+        Returns one array for each of these outputs, in the model's order and with the model's output axes.
 
         Raises CannotTile, TileNotPossible, TilesNotPossible, TooManyTiles, TooLittleMemory, WrongOutputs, StepError, and whatever
         the model raises, and `on_tile`.
         """
-        given = self._signature.pixels(arrays)
+        given = self.signature.pixels(arrays)
         most, has_failed = self._budget.most_pixels(given), False
         while True:
-            run = self._signature.run(self.opened.pipeline(), arrays, most, tile)
-            self._check_memory(arrays, run.plan, tile)
+            run = self.signature.run(self.opened.pipeline(), arrays, most, tile, outputs)
+            self._check_memory(arrays, run.plan, tile, outputs)
             try:
                 for number, block in enumerate(run.blocks(), 1):
                     on_tile(number, len(run.plan))
@@ -115,9 +122,9 @@ class Pipeline:
                 smaller = min(most, given, run.plan.pixels) / 4
                 if not is_too_large(error):
                     raise
-                if not self._makes_more_tiles(arrays, smaller, tile, len(run.plan)):
+                if not self._makes_more_tiles(arrays, smaller, tile, outputs, len(run.plan)):
                     if is_about_memory(error):
-                        raise self._too_little_memory(arrays, run.plan, tile) from None
+                        raise self._too_little_memory(arrays, run.plan, tile, outputs) from None
                     raise
                 logger.warning("%s: %s at once are too many, trying smaller tiles (%s)", self._id, run.plan.block, error)
                 most, has_failed = smaller, True
@@ -125,37 +132,41 @@ class Pipeline:
             self._give_back()
 
     def predict_together(
-        self, requests: Sequence[Arrays], on_tiles: Sequence[OnTile] | None = None
+        self,
+        requests: Sequence[Arrays],
+        on_tiles: Sequence[OnTile] | None = None,
+        outputs: Sequence[Container[str] | None] | None = None,
     ) -> list[Prediction | BaseException]:
         """The same for several requests at a time: those of one size that fit whole go through the model in one batch.
 
-        Pre- and post-processing is of each request alone. `on_tiles`: one for each request.
+        Pre- and post-processing is of each request alone. `on_tiles`, `outputs`: one for each request.
         """
+        wanted = outputs or [None] * len(requests)
         if len(requests) > 1:
             try:
                 if self._batches_freely(requests):
-                    return list(self._predict_as_batch(requests))
+                    return list(self._predict_as_batch(requests, wanted))
             except BaseException as error:
                 # One of them, or all together: each finds out for itself.
                 logger.info("%s: %d requests in one batch failed (%s)", self._id, len(requests), error)
-        return [self._predicted(arrays, on_tile) for arrays, on_tile in zip(requests, on_tiles or [_unheard] * len(requests))]
+        each = zip(requests, on_tiles or [_unheard] * len(requests), wanted)
+        return [self._predicted(arrays, on_tile, names) for arrays, on_tile, names in each]
 
     def fits_whole(self, arrays: Arrays) -> bool:
         """Whether they go through the model in one piece, as far as memory is concerned."""
-        return len(self._signature.plan(arrays, self._budget.most_pixels(self._signature.pixels(arrays)))) == 1
+        return len(self.signature.plan(arrays, self._budget.most_pixels(self.signature.pixels(arrays)))) == 1
 
-    def smallest_tile(self, arrays: Arrays) -> dict[str, int]:
-        """The smallest tiles that they can be cut into, by axis. Raises CannotTile where they cannot be cut."""
-        return self._signature.smallest_tile(arrays)
-
-    def _predicted(self, arrays: Arrays, on_tile: OnTile) -> Prediction | BaseException:
+    def _predicted(self, arrays: Arrays, on_tile: OnTile, outputs: Container[str] | None) -> Prediction | BaseException:
         try:
-            return self.predict(arrays, on_tile=on_tile)
+            return self.predict(arrays, on_tile=on_tile, outputs=outputs)
         except BaseException as error:  # sys.exit() in a package's code as well
             return error
 
-    def _predict_as_batch(self, requests: Sequence[Arrays]) -> Iterator[Prediction]:
-        runs = [self._signature.run(self.opened.pipeline(), arrays, float("inf"), None) for arrays in requests]
+    def _predict_as_batch(self, requests: Sequence[Arrays], wanted: Sequence[Container[str] | None]) -> Iterator[Prediction]:
+        runs = [
+            self.signature.run(self.opened.pipeline(), arrays, float("inf"), None, names)
+            for arrays, names in zip(requests, wanted)
+        ]
         blocks = [next(run.blocks()) for run in runs]
         joined = {id: np.concatenate([block.arrays[id] for block in blocks]) for id in blocks[0].arrays}
         outputs = self._forward(joined)
@@ -168,12 +179,12 @@ class Pipeline:
 
     def _batches_freely(self, requests: Sequence[Arrays]) -> bool:
         """Whether requests can share a batch: a free one, first of the axes, of images of one size that fit together."""
-        if not self._signature.has_free_batch:
+        if not self.signature.has_free_batch:
             return False
         if len({tuple(None if array is None else array.shape[1:] for array in arrays) for arrays in requests}) > 1:
             return False
         samples = sum(next(len(array) for array in arrays if array is not None) for arrays in requests)
-        pixels = sum(map(self._signature.pixels, requests))
+        pixels = sum(map(self.signature.pixels, requests))
         if not self.opened.is_on_card and pixels > _MAX_JOINED_ON_CPU:
             return False
         samples = self.opened.padded_samples(samples, pixels)
@@ -181,7 +192,7 @@ class Pipeline:
         return self.fits_whole(together)
 
     def _forward(self, arrays: Blocks) -> dict[MemberId, np.ndarray]:
-        pixels = self._signature.pixels([arrays.get(id) for id, _ in self._signature.inputs])
+        pixels = self.signature.pixels([arrays.get(id) for id, _ in self.signature.inputs])
         if pixels <= PROBE:
             try:
                 return self.opened.forward(arrays)
@@ -194,24 +205,29 @@ class Pipeline:
             self._rest.start_again()
             self._tell_memory()
 
-    def _check_memory(self, arrays: Arrays, plan: Plan, tile: Mapping[str, int] | None) -> None:
+    def _check_memory(self, arrays: Arrays, plan: Plan, tile: Mapping[str, int] | None, outputs: Container[str] | None) -> None:
         """Refuse a run that needs more memory than there is: on the CPU, the process would be killed. Raises TooLittleMemory."""
         needs = self._budget.needs(plan.pixels)
         if needs is not None and needs > self._budget.free():
-            raise self._too_little_memory(arrays, plan, tile)
+            raise self._too_little_memory(arrays, plan, tile, outputs)
 
-    def _too_little_memory(self, arrays: Arrays, plan: Plan, tile: Mapping[str, int] | None) -> TooLittleMemory:
+    def _too_little_memory(
+        self, arrays: Arrays, plan: Plan, tile: Mapping[str, int] | None, outputs: Container[str] | None
+    ) -> TooLittleMemory:
         needs, free = self._budget.needs(plan.pixels), self._budget.free()
         smaller: dict[str, int] = {}
         with contextlib.suppress(RequestError):
-            fitting = self._signature.plan(arrays, min(self._budget.most_pixels(plan.pixels), plan.pixels / 4))
+            most = min(self._budget.most_pixels(plan.pixels), plan.pixels / 4)
+            fitting = self.signature.plan(arrays, most, outputs=outputs)
             smaller = fitting.block if len(fitting) > len(plan) else {}
         return TooLittleMemory(self._id, self.opened.device, plan.pixels, needs, free, smaller, tile is not None)
 
-    def _makes_more_tiles(self, arrays: Arrays, most: float, tile: Mapping[str, int] | None, than: int) -> bool:
+    def _makes_more_tiles(
+        self, arrays: Arrays, most: float, tile: Mapping[str, int] | None, outputs: Container[str] | None, than: int
+    ) -> bool:
         """Whether images can be cut into more tiles than before, where fewer pixels go through the model at once."""
         try:
-            return len(self._signature.plan(arrays, most, tile)) > than
+            return len(self.signature.plan(arrays, most, tile, outputs)) > than
         except RequestError:
             return False
 
@@ -234,7 +250,7 @@ class Pipeline:
         arrays = prepared(self.opened, PROBE)
         self._give_back()
         self.opened.forward(arrays)
-        return self._signature.pixels([arrays.get(id) for id, _ in self._signature.inputs])
+        return self.signature.pixels([arrays.get(id) for id, _ in self.signature.inputs])
 
 
 def _open(package: Package) -> v0_4.ModelDescr | v0_5.ModelDescr:
@@ -242,8 +258,8 @@ def _open(package: Package) -> v0_4.ModelDescr | v0_5.ModelDescr:
     description: Any = load_description(package.folder / RDF, perform_io_checks=False)
     if isinstance(description, InvalidDescr) or not isinstance(description, (v0_4.ModelDescr, v0_5.ModelDescr)):
         raise PackageUnreadable(package.id, "its rdf.yaml does not describe a model any more")
-    return description
     try:
         adapt_steps(description)
     except ValueError as error:
         raise PackageUnreadable(package.id, str(error)) from error
+    return description

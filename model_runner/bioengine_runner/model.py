@@ -79,6 +79,7 @@ class BioimageioModel:
         answers: list[Any] = [None] * len(requests)
         together: dict[int, list[np.ndarray | None]] = {}
         folders: list[SharedFolder | None] = [None] * len(requests)
+        wanted = [request.requested_output_names() for request in requests]
         for number, request in enumerate(requests):
             try:
                 parameters = json.loads(request.parameters() or "{}")
@@ -91,19 +92,21 @@ class BioimageioModel:
                     arrays = self._with_shared(arrays, shared["inputs"], folders[number])
                 check_shapes(self._manifest, [None if array is None else array.shape for array in arrays])
                 if TILE in parameters:
-                    outputs = self._pipeline.predict(arrays, json.loads(parameters[TILE]), self._on_tile(folders[number]))
-                    answers[number] = self._answer(outputs, folders[number])
+                    tile, on_tile = json.loads(parameters[TILE]), self._on_tile(folders[number])
+                    outputs = self._pipeline.predict(arrays, tile, on_tile, wanted[number])
+                    answers[number] = self._answer(outputs, wanted[number], folders[number])
                 else:
                     together[number] = arrays
             except BaseException as error:  # sys.exit() in a package's code as well
                 answers[number] = self._failure(error)
         on_tiles = [self._on_tile(folders[number]) for number in together]
-        for number, outcome in zip(together, self._pipeline.predict_together(list(together.values()), on_tiles)):
+        outcomes = self._pipeline.predict_together(list(together.values()), on_tiles, [wanted[number] for number in together])
+        for number, outcome in zip(together, outcomes):
             try:
                 if isinstance(outcome, BaseException):
                     answers[number] = self._failure(outcome)
                 else:
-                    answers[number] = self._answer(outcome, folders[number])
+                    answers[number] = self._answer(outcome, wanted[number], folders[number])
             except BaseException as error:
                 answers[number] = self._failure(error)
         return answers
@@ -136,9 +139,10 @@ class BioimageioModel:
             for spec, array, file in zip(self._manifest.inputs, arrays, files)
         ]
 
-    def _answer(self, outputs: list[np.ndarray], folder: SharedFolder | None) -> Any:
-        tensors = []
-        for number, (spec, output) in enumerate(zip(self._manifest.outputs, outputs)):
+    def _answer(self, outputs: list[np.ndarray], names: list[str], folder: SharedFolder | None) -> Any:
+        """`outputs`: those with the names `names`, in the model's order."""
+        tensors, specs = [], [spec for spec in self._manifest.outputs if spec.id in names]
+        for number, (spec, output) in enumerate(zip(specs, outputs)):
             array = np.ascontiguousarray(output, dtype=spec.dtype)
             if folder is not None and array.nbytes >= MIN_BYTES and folder.write(array, output_file(number)):
                 array = placeholder(array)

@@ -36,7 +36,9 @@ class Processing:
         _apply("post-processing", self._steps.after_tile, sample)
 
     def after_whole(self, sample: Sample) -> None:
-        _apply("post-processing", self._steps.after_whole, sample)
+        """Steps of outputs that `sample` lacks, because they were not wanted, are left out."""
+        steps = [step for step in self._steps.after_whole if getattr(step, "output", None) in (None, *sample.members)]
+        _apply("post-processing", steps, sample)
 
     def _check_statistics(self) -> None:
         """Raises StepError for a step that needs statistics of an output: statistics are computed before the model runs."""

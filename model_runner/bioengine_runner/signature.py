@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from fractions import Fraction
 
 import numpy as np
 from bioengine_contract.axes import BATCH, IMAGE_AXES
@@ -14,7 +15,8 @@ from bioimageio.core.axis import AxisId
 from bioimageio.core.common import MemberId
 
 from bioengine_runner.tiling.geometry import InputAxis, geometry
-from bioengine_runner.tiling.plan import Plan, Planner, Sizes
+from bioengine_runner.tiling.groups import Group, Sizes, groups_of
+from bioengine_runner.tiling.plan import Plan, Planner
 from bioengine_runner.tiling.run import Run
 
 Arrays = Sequence[np.ndarray | None]
@@ -45,7 +47,14 @@ class Signature:
         """Whether the model accepts images of more than one size."""
         return any(axis.is_free for axes in self._geometry.inputs.values() for axis in axes if axis.type in IMAGE_AXES)
 
-    def run(self, pipeline: PredictionPipeline, arrays: Arrays, most_pixels: float, tile: Mapping[str, int] | None) -> Run:
+    def run(
+        self,
+        pipeline: PredictionPipeline,
+        arrays: Arrays,
+        most_pixels: float,
+        tile: Mapping[str, int] | None,
+        outputs: Container[str] | None = None,
+    ) -> Run:
         """Begin the run of a request. Raises StepError, and the errors of `Planner.plan`."""
         sample = Sample(
             # Axes are always named: bioimageio.core would map a bare array's axes by their sizes.
@@ -53,14 +62,40 @@ class Signature:
             stat={},
             id=None,
         )
-        return Run(pipeline, sample, self.plan(arrays, most_pixels, tile), dict(self.inputs), dict(self.outputs))
+        plan = self.plan(arrays, most_pixels, tile, outputs)
+        wanted = [id for id, _ in self.outputs if outputs is None or id in outputs]
+        return Run(pipeline, sample, plan, dict(self.inputs), dict(self.outputs), wanted)
 
-    def plan(self, arrays: Arrays, most_pixels: float, tile: Mapping[str, int] | None = None) -> Plan:
-        return self._planner.plan(self._sizes(arrays), most_pixels, tile)
+    def plan(
+        self,
+        arrays: Arrays,
+        most_pixels: float,
+        tile: Mapping[str, int] | None = None,
+        outputs: Container[str] | None = None,
+    ) -> Plan:
+        """How they go through the model. `outputs`: the names of those that are put together; None for all."""
+        return self._planner_for(outputs).plan(self._sizes(arrays), most_pixels, tile)
 
-    def smallest_tile(self, arrays: Arrays) -> dict[str, int]:
-        """The smallest tiles that they can be cut into, by axis. Raises CannotTile where they cannot be cut."""
-        return self._planner.smallest_tile(self._sizes(arrays))
+    def groups(self, arrays: Arrays, outputs: Container[str] | None = None) -> list[Group]:
+        """Their image axes that are cut together."""
+        geometry = self._geometry if outputs is None else self._geometry.only(outputs)
+        return groups_of(geometry, self._sizes(arrays))
+
+    def axes_of(self, group: Group) -> list[tuple[int | None, Fraction]]:
+        """For each input, the number of its axis in a group, and its scale there; None if it has no such axis."""
+        found = []
+        for id, axes in self.inputs:
+            axis = next((number for number, axis in enumerate(axes) if (str(id), str(axis)) in group.inputs), None)
+            found.append((axis, Fraction(1) if axis is None else group.inputs[str(id), str(axes[axis])]))
+        return found
+
+    def images(self, arrays: Arrays) -> list[str]:
+        """The outputs that can be put together from tiles of them."""
+        return self._planner.images(self._sizes(arrays))
+
+    def smallest_tile(self, arrays: Arrays, outputs: Container[str] | None = None) -> dict[str, int]:
+        """The smallest tiles that they can be cut into for these outputs, by axis. Raises CannotTile if they cannot be cut."""
+        return self._planner_for(outputs).smallest_tile(self._sizes(arrays))
 
     def pixels(self, arrays: Arrays) -> int:
         """The number of pixels (samples times image pixels) of the largest of the arrays."""
@@ -73,6 +108,9 @@ class Signature:
             np.zeros([_size(axes, axis, self._geometry.inputs, pixels) for axis in axes], dtype)
             for axes, dtype in zip(self._geometry.inputs.values(), self._dtypes)
         ]
+
+    def _planner_for(self, outputs: Container[str] | None) -> Planner:
+        return self._planner if outputs is None else Planner(self.model_id, self._geometry.only(outputs))
 
     def _sizes(self, arrays: Arrays) -> Sizes:
         return {

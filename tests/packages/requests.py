@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from onnx import helper
 
+from tests.packages.network import Halve, Network, convolutions
 from tests.packages.sizes import image_of
 from tests.packages.writing import BATCH, Package, channels, image_value, like, space, tensor
 
@@ -147,6 +148,34 @@ def square_root(folder: Path) -> None:
     package.save([(tensor("image", "float32", axes()), image)], [(tensor("root", "float32", axes("image")), np.sqrt(image))])
 
 
+def image_and_score(folder: Path) -> None:
+    """Takes images of 48 x 48 only, and gives an image, half of it, and its mean, which cannot be put together from tiles."""
+    package = Package(folder, "image-and-score")
+    network = convolutions(48, 2)
+    nodes, constants = network.nodes("image", "features")
+    pooled = [
+        helper.make_node("MaxPool", ["image"], ["small"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("ReduceMean", ["image"], ["score"], axes=[2, 3], keepdims=0),
+    ]
+    package.onnx(
+        [*nodes, *pooled],
+        [image_value("image", "b", 1, 48, 48)],
+        [image_value("features", "b", 1, 48, 48), image_value("small", "b", 1, 24, 24), image_value("score", "b", 1)],
+        constants,
+    )
+    image = image_of(48, 1, 1, 48, 48)
+    first = [BATCH, GREY]
+    halved = Network([Halve()])(image)
+    package.save(
+        [(tensor("image", "float32", [*first, *(space(id, 48) for id in "yx")]), image)],
+        [
+            (tensor("features", "float32", [*first, *(space(id, like("image", id)) for id in "yx")]), network(image)),
+            (tensor("small", "float32", [*first, *({**space(id, like("image", id)), "scale": 2} for id in "yx")]), halved),
+            (tensor("score", "float32", first), image.mean((2, 3))),
+        ],
+    )
+
+
 REQUESTS = (
     optional_inputs,
     grey_last,
@@ -156,4 +185,5 @@ REQUESTS = (
     dict_result,
     one_of_two,
     square_root,
+    image_and_score,
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.harness import Client, Stack, fill_home
+from tests.stack.harness import Client, Stack, build_packages, fill_home
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +61,11 @@ def kinds_stack(kinds_home: Path) -> Iterator[Stack]:
 def kinds_client(kinds_stack: Stack) -> Iterator[Client]:
     with kinds_stack.client() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def request_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with packages for what a client may send and be told; no stack has them until a test imports them."""
+    folder = tmp_path_factory.mktemp("requests") / "packages"
+    build_packages(folder, "--requests")
+    return folder

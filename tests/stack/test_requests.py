@@ -18,26 +18,19 @@ import tritonclient.http as triton_http
 from bioengine_contract import message
 from bioengine_server.store.model_store import ModelStore
 
-from tests.stack.harness import RUNNER, Client, Stack, build_packages, example_input, example_output, python, wait_for
+from tests.stack.harness import RUNNER, Client, Stack, example_input, example_output, python, wait_for
 
 LARGE = (1, 1, 400, 400)  # of float32, passed by reference
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("requests") / "packages"
-    build_packages(folder, "--requests")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def client(stack: Stack, folder: Path) -> Iterator[Client]:
+def client(stack: Stack, request_packages: Path) -> Iterator[Client]:
     store = ModelStore(stack.home / "models")
-    for package in folder.iterdir():
+    for package in request_packages.iterdir():
         store.import_package(package)
     with stack.client() as connected:
         yield connected
-    for package in folder.iterdir():
+    for package in request_packages.iterdir():
         store.remove(package.name)
 
 

@@ -68,6 +68,16 @@ class BadTile(Misfit):
         )
 
 
+class BadOutputs(Misfit):
+    code = "bad_outputs"
+
+    def __init__(self, given: str, names: Sequence[str]) -> None:
+        super().__init__(
+            f"`outputs` is {given}. Expected a list of names of the model's outputs, each once, out of: {', '.join(names)}. "
+            "Leave it out to get all of them."
+        )
+
+
 class LossyCast(Misfit):
     """`problem`: what would be lost. `advice`: a sentence that says how to convert the array."""
 

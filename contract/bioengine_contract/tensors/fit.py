@@ -16,7 +16,7 @@ from bioengine_contract.errors import BadRequest, shorten
 from bioengine_contract.manifest import Manifest, Tensor
 from bioengine_contract.tensors.arrange import arranged, axes_of_inputs, completed
 from bioengine_contract.tensors.cast import cast
-from bioengine_contract.tensors.errors import BadTile, Misfit, NotAnArray, WrongAxes, WrongInputCount, WrongSize
+from bioengine_contract.tensors.errors import BadOutputs, BadTile, Misfit, NotAnArray, WrongAxes, WrongInputCount, WrongSize
 from bioengine_contract.tensors.hints import letter, letters, other_readings
 
 _MAX_TILE = 2**31  # pixels along an axis
@@ -134,6 +134,17 @@ def fit_tile(manifest: Manifest, tile: Any) -> dict[str, int] | None:
     ):
         raise BadTile(shorten(tile), list(axes)).with_help(usage(manifest))
     return {str(names.get(name, name)): size for name, size in tile.items()}
+
+
+def fit_outputs(manifest: Manifest, outputs: Any) -> list[str]:
+    """The names in the request's `outputs`, in the model's order; all if there are none. Raises BadOutputs."""
+    names = [spec.id for spec in manifest.outputs]
+    if outputs is None:
+        return names
+    wanted = [outputs] if isinstance(outputs, str) else outputs
+    if not isinstance(wanted, list) or not wanted or any(item not in names or wanted.count(item) > 1 for item in wanted):
+        raise BadOutputs(shorten(outputs), names)
+    return [name for name in names if name in wanted]
 
 
 def usage(manifest: Manifest) -> str:

@@ -6,39 +6,27 @@ Sizes in pixels. An output axis follows an input axis: `size = input size * scal
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from bioengine_contract.axes import IMAGE_AXES
-from bioengine_contract.manifest import Axis, Manifest, SizeReference
-
-# Scales are quotients of small numbers; as floats they are not, quite.
-_MAX_DENOMINATOR = 4096
-
-
-@dataclass(frozen=True)
-class Follows:
-    """Of which input's axis an axis is the image: `size * scale + offset`."""
-
-    tensor: str
-    axis: str
-    scale: Fraction = Fraction(1)
-    offset: int = 0
-
-    def of(self, size: int) -> int:
-        return math.floor(size * self.scale) + self.offset
+from bioengine_contract.following import Follows, input_follows, output_follows
+from bioengine_contract.manifest import Axis, Manifest, Tensor
 
 
 @dataclass(frozen=True)
 class InputAxis:
-    """Sizes: `min` + n * `step`; step 0: `min` alone. `follows`: another input's axis, whose size decides."""
+    """Sizes: `min` + n * `step`; step 0: `min` alone. `follows`: another input's axis, whose size decides.
+
+    `measured_halo`: pixels at a cut that were found to depend on what is beyond it; None if this was not measured.
+    """
 
     id: str
     type: str
     min: int
     step: int
     follows: Follows | None = None
+    measured_halo: int | None = None
 
     @property
     def is_free(self) -> bool:
@@ -68,39 +56,23 @@ class Geometry:
     inputs: dict[str, tuple[InputAxis, ...]]
     outputs: dict[str, tuple[OutputAxis, ...]]
 
+    def only(self, outputs: Container[str]) -> Geometry:
+        """The geometry without the other outputs."""
+        return replace(self, outputs={tensor: axes for tensor, axes in self.outputs.items() if tensor in outputs})
+
 
 def geometry(manifest: Manifest) -> Geometry:
     """The geometry of a model."""
-    axes = {spec.id: {axis.id for axis in spec.axes} for spec in manifest.inputs}
-    inputs = {spec.id: tuple(_input(axis, axes) for axis in spec.axes) for spec in manifest.inputs}
-    outputs = {spec.id: tuple(_output(axis, axes, inputs) for axis in spec.axes) for spec in manifest.outputs}
-    return Geometry(inputs, outputs)
+    inputs, measured = manifest.inputs, {} if manifest.halo is None else manifest.halo.pixels
+    return Geometry(
+        {spec.id: tuple(_input(axis, inputs, measured) for axis in spec.axes) for spec in inputs},
+        {
+            spec.id: tuple(OutputAxis(axis.id, axis.type, output_follows(axis, inputs), axis.halo) for axis in spec.axes)
+            for spec in manifest.outputs
+        },
+    )
 
 
-def _input(axis: Axis, known: Mapping[str, set[str]]) -> InputAxis:
-    return InputAxis(axis.id, axis.type, axis.min, axis.step, _follows(axis.reference, known))
-
-
-def _output(axis: Axis, known: Mapping[str, set[str]], inputs: Mapping[str, tuple[InputAxis, ...]]) -> OutputAxis:
-    follows = _follows(axis.reference, known)
-    if axis.reference is None and axis.step == 0 and axis.type in IMAGE_AXES:
-        follows = _fixed(axis.id, axis.min, inputs)
-    return OutputAxis(axis.id, axis.type, follows, axis.halo)
-
-
-def _follows(reference: SizeReference | None, known: Mapping[str, set[str]]) -> Follows | None:
-    if reference is None or reference.axis not in known.get(reference.tensor, ()):  # of another output
-        return None
-    scale = Fraction(reference.scale).limit_denominator(_MAX_DENOMINATOR)
-    return Follows(reference.tensor, reference.axis, scale, reference.offset)
-
-
-def _fixed(id: str, size: int, inputs: Mapping[str, tuple[InputAxis, ...]]) -> Follows | None:
-    """What an output axis of one size follows: the axis of the same name of an input that has one size, too."""
-    for tensor, axes in inputs.items():
-        for axis in axes:
-            if axis.id == id and not axis.is_free:
-                if size % axis.min == 0 or axis.min % size == 0:
-                    return Follows(tensor, id, Fraction(size, axis.min))
-                return Follows(tensor, id, offset=size - axis.min)
-    return None
+def _input(axis: Axis, inputs: Sequence[Tensor], measured: Mapping[str, int]) -> InputAxis:
+    halo = measured.get(axis.id) if axis.step == 0 and axis.type in IMAGE_AXES else None
+    return InputAxis(axis.id, axis.type, axis.min, axis.step, input_follows(axis, inputs), halo)

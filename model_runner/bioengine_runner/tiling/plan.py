@@ -7,36 +7,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 from bioengine_contract.axes import IMAGE_AXES
+from bioengine_contract.following import Follows
 
 from bioengine_runner.errors import CannotTile, TileNotPossible, TilesNotPossible, TooManyTiles
-from bioengine_runner.tiling.geometry import Follows, Geometry, InputAxis, OutputAxis
-from bioengine_runner.tiling.spans import Span, count_spans, smallest_block, spans, stride_of
-
-# Pixels of the input at a cut, for a model that says nothing of a halo; less where its size leaves no room.
-DEFAULT_HALO = 32
+from bioengine_runner.tiling.geometry import Geometry, OutputAxis
+from bioengine_runner.tiling.groups import Cut, Group, Key, Sizes, groups_of
 
 # Passes through the model for one request: tiles times pieces of the batch. 16384 x 16384 pixels in tiles of 256 make 7,396.
 MAX_PASSES = 10_000
-
-Sizes = Mapping[str, Mapping[str, int]]
-"""By tensor and axis, of the inputs that were given."""
-
-Key = tuple[str, str]
-"""A tensor and an axis."""
-
-
-@dataclass(frozen=True)
-class Cut:
-    """One axis of the plan. Positions are pixels of the leading input axis; others follow it."""
-
-    size: int
-    """As given."""
-    spans: tuple[Span, ...]
 
 
 @dataclass(frozen=True)
@@ -52,58 +34,14 @@ class Part:
     place: slice = field(default_factory=lambda: slice(None))
 
 
-@dataclass
-class _Group:
-    """Input axes that are cut together, and the output axes that follow: by (tensor, axis)."""
-
-    leader: InputAxis
-    inputs: dict[Key, Fraction]
-    outputs: dict[Key, tuple[Follows, int]]
-    size: int = 0
-    can_be_cut: bool = True
-
-    @property
-    def align(self) -> int:
-        scales = [*self.inputs.values(), *(follows.scale for follows, _ in self.outputs.values())]
-        return math.lcm(max(self.leader.step, 1), *(scale.denominator for scale in scales))
-
-    @property
-    def halo(self) -> int:
-        """What the outputs spoil at a cut, and what the model takes from the ends of its input."""
-        return max(
-            (math.ceil((halo + max(0, -follows.offset) / 2) / follows.scale) for follows, halo in self.outputs.values()),
-            default=0,
-        )
-
-    def halo_for(self, block: int) -> int:
-        """The model's halo; where it has none, what leaves tiles three quarters of their size at least."""
-        return self.halo or min(DEFAULT_HALO, block // 8 // self.align * self.align)
-
-    @property
-    def least_block(self) -> int:
-        """The smallest block that can be one of several."""
-        return self.leader.valid(smallest_block(self.halo, self.align))
-
-    def cut(self, block: int) -> Cut:
-        """The spans of the whole size. The last one may end beyond it."""
-        return Cut(self.size, tuple(spans(self._end(block), block, self.halo_for(block), self.align)))
-
-    def count(self, block: int) -> int:
-        """How many spans `cut` makes."""
-        return count_spans(self._end(block), block, self.halo_for(block), self.align)
-
-    def _end(self, block: int) -> int:
-        return max(block, block + math.ceil((self.size - block) / self.align) * self.align)
-
-
-Tile = list[tuple[_Group, Cut, int]]
+Tile = list[tuple[Group, Cut, int]]
 """The number of its span along each group."""
 
 
 class Plan:
     """Tiles of one request."""
 
-    def __init__(self, cuts: list[tuple[_Group, Cut]], batch: int, chunk: int, fill: bool) -> None:
+    def __init__(self, cuts: list[tuple[Group, Cut]], batch: int, chunk: int, fill: bool) -> None:
         """
         Args:
             cuts: each group of axes with its spans.
@@ -184,7 +122,7 @@ class Planner:
 
         Raises CannotTile, TileNotPossible, TilesNotPossible, TooManyTiles.
         """
-        groups = self._groups(sizes)
+        groups = groups_of(self._geometry, sizes)
         blocks = [self._wanted(group, tile) if tile and group.leader.id in tile else self._largest(group) for group in groups]
         free = [index for index, group in enumerate(groups) if group.can_be_cut and not (tile and group.leader.id in tile)]
         batch, chunk = self._batch(sizes)
@@ -198,7 +136,7 @@ class Planner:
         if chunk is None:
             chunk = max(1, int(min(batch, most_pixels / math.prod(blocks))))
         for group, block in zip(groups, blocks):
-            self._check(group, block)
+            self._check(group, block, sizes)
         self._check_count(groups, blocks, math.ceil(batch / chunk))
         return Plan([(group, group.cut(block)) for group, block in zip(groups, blocks)], batch, chunk, fill)
 
@@ -209,7 +147,7 @@ class Planner:
         """
         tile: dict[str, int] = {}
         problems: dict[str, None] = {}
-        groups = self._groups(sizes)
+        groups = groups_of(self._geometry, sizes)
         for group in groups:
             leader, least = group.leader, group.least_block
             if not group.can_be_cut:
@@ -227,45 +165,6 @@ class Planner:
         allowed = self._larger(groups, blocks, math.ceil(batch / (chunk or batch)))
         return {group.leader.id: block for group, block in zip(groups, allowed) if group.leader.id in tile}
 
-    def _groups(self, sizes: Sizes) -> list[_Group]:
-        groups: list[_Group] = []
-        of_axis: dict[Key, _Group] = {}
-        inputs = {tensor: axes for tensor, axes in self._geometry.inputs.items() if tensor in sizes}
-        for tensor, axes in inputs.items():
-            for axis in axes:
-                if axis.type not in IMAGE_AXES or axis.follows is not None:
-                    continue
-                size = sizes[tensor][axis.id]
-                # Axes of the same name and size are cut together.
-                for group in groups:
-                    if (group.leader, group.size) == (axis, size):
-                        break
-                else:
-                    group = _Group(axis, {}, {}, size)
-                    groups.append(group)
-                group.inputs[tensor, axis.id] = Fraction(1)
-                of_axis[tensor, axis.id] = group
-        for tensor, axes in inputs.items():
-            for axis in axes:
-                if (follows := axis.follows) is not None and (follows.tensor, follows.axis) in of_axis:
-                    group = of_axis[follows.tensor, follows.axis]
-                    group.inputs[tensor, axis.id] = follows.scale
-                    group.can_be_cut &= follows.offset == 0
-        for tensor, outputs in self._geometry.outputs.items():
-            followed = []
-            for output in outputs:
-                if (follows := output.follows) is not None and (follows.tensor, follows.axis) in of_axis:
-                    group = of_axis[follows.tensor, follows.axis]
-                    group.outputs[tensor, output.id] = follows, output.halo
-                    followed.append(group)
-            for group in groups:
-                # An output that has no such axis cannot be put together from tiles.
-                group.can_be_cut &= group in followed
-        names = [group.leader.id for group in groups]
-        for group in groups:
-            group.can_be_cut &= names.count(group.leader.id) == 1
-        return groups
-
     def _batch(self, sizes: Sizes) -> tuple[int, int | None]:
         """Samples given, and how many the model takes at once; None where that is free."""
         for tensor, axes in self._geometry.inputs.items():
@@ -274,15 +173,15 @@ class Planner:
                     return sizes[tensor][axis.id], None if axis.is_free else axis.min
         return 1, 1
 
-    def _largest(self, group: _Group) -> int:
+    def _largest(self, group: Group) -> int:
         return group.leader.valid(group.size)
 
-    def _half(self, group: _Group, block: int) -> int:
+    def _half(self, group: Group, block: int) -> int:
         if not group.leader.is_free:
             return block
         return max(group.leader.valid(block // 2), group.least_block)
 
-    def _wanted(self, group: _Group, tile: Mapping[str, int]) -> int:
+    def _wanted(self, group: Group, tile: Mapping[str, int]) -> int:
         """The largest size that is not larger than wanted, and the whole where that is smaller."""
         wanted, leader = tile[group.leader.id], group.leader
         smallest = group.least_block if group.size > wanted and leader.is_free else leader.min
@@ -291,7 +190,17 @@ class Planner:
         block = leader.valid(wanted)
         return min(block if block == wanted or not leader.is_free else block - leader.step, leader.valid(group.size))
 
-    def _check(self, group: _Group, block: int) -> None:
+    def images(self, sizes: Sizes) -> list[str]:
+        """The outputs that can be put together from tiles of inputs of `sizes`; empty if there is no image axis to cut."""
+
+        def can_be_cut(outputs: Container[str]) -> bool:
+            groups = groups_of(self._geometry.only(outputs), sizes)
+            return bool(groups) and all(group.can_be_cut for group in groups)
+
+        names = [tensor for tensor in self._geometry.outputs if can_be_cut({tensor})]
+        return names if can_be_cut(names) else []
+
+    def _check(self, group: Group, block: int, sizes: Sizes) -> None:
         leader = group.leader
         if block >= group.size:
             if block > group.size and any(output.follows is None for output in self._image_outputs()):
@@ -299,23 +208,25 @@ class Planner:
                     self._model_id,
                     f"{leader.id} is {group.size}, the model takes {block}, and what it makes of a padded image has no size that "
                     "could be cut back",
+                    self.images(sizes),
                 )
             return
         if not group.can_be_cut and leader.is_free:
-            raise TilesNotPossible(self._model_id, leader.id)
+            raise TilesNotPossible(self._model_id, leader.id, self.images(sizes))
         if not group.can_be_cut:
             raise CannotTile(
                 self._model_id,
                 f"{leader.id} is {group.size}, and the model takes {leader.min} in one piece: not all of its outputs are images "
                 "that could be put together from tiles",
+                self.images(sizes),
             )
-        if stride_of(block, group.halo_for(block), group.align) <= 0:
+        if not group.makes_way(block):
             raise CannotTile(
                 self._model_id,
                 f"{leader.id} is {group.size}, the model takes {block}, and its halo of {group.halo} leaves nothing of a tile",
             )
 
-    def _check_count(self, groups: list[_Group], blocks: list[int], pieces: int) -> None:
+    def _check_count(self, groups: list[Group], blocks: list[int], pieces: int) -> None:
         """Refuse more passes through the model than one request may have, before any tile is made. Raises TooManyTiles."""
         tiles = _count(groups, blocks)
         if tiles * pieces <= MAX_PASSES:
@@ -325,7 +236,7 @@ class Planner:
         tile = {group.leader.id: block for group, block in zip(groups, larger) if group.leader.is_free and block < group.size}
         raise TooManyTiles(self._model_id, tiles, pieces, MAX_PASSES, tile if helps else {})
 
-    def _larger(self, groups: list[_Group], blocks: list[int], pieces: int) -> list[int]:
+    def _larger(self, groups: list[Group], blocks: list[int], pieces: int) -> list[int]:
         """Blocks of at least these sizes that make no more passes than one request may have, or the largest that there are."""
         while _count(groups, blocks) * pieces > MAX_PASSES:
             larger = [
@@ -341,6 +252,6 @@ class Planner:
         return (axis for axes in self._geometry.outputs.values() for axis in axes if axis.type in IMAGE_AXES)
 
 
-def _count(groups: list[_Group], blocks: list[int]) -> int:
+def _count(groups: list[Group], blocks: list[int]) -> int:
     """How many tiles there are of blocks of these sizes."""
     return math.prod(group.count(block) for group, block in zip(groups, blocks))

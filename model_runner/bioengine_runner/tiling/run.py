@@ -12,7 +12,8 @@ from bioimageio.core.common import MemberId
 from bioimageio.core.stat_measures import Measure, MeasureValue, Stat
 
 from bioengine_runner.processing import Processing
-from bioengine_runner.tiling.plan import Key, Part, Plan, Tile
+from bioengine_runner.tiling.groups import Key
+from bioengine_runner.tiling.plan import Part, Plan, Tile
 
 BATCH = "batch"
 
@@ -36,8 +37,18 @@ class Block:
 class Run:
     """One request on its way: cut into blocks, and put together from what the weights make of them."""
 
-    def __init__(self, pipeline: PredictionPipeline, sample: Sample, plan: Plan, inputs: Axes, outputs: Axes) -> None:
+    def __init__(
+        self,
+        pipeline: PredictionPipeline,
+        sample: Sample,
+        plan: Plan,
+        inputs: Axes,
+        outputs: Axes,
+        wanted: Sequence[MemberId] | None = None,
+    ) -> None:
+        """`wanted`: the outputs that are put together; None for all."""
         self.plan = plan
+        self._wanted = list(outputs) if wanted is None else wanted
         self._processing = Processing(pipeline, inputs)
         self._sample = sample
         self._inputs = inputs
@@ -90,6 +101,8 @@ class Run:
         self._processing.after_tile(sample)
         parts, sizes = self.plan.outputs(block.tile), self.plan.output_sizes()
         for id, tensor in sample.members.items():
+            if id not in self._wanted and len(self.plan) > 1:
+                continue
             array, axes = tensor.to_numpy(), [str(axis) for axis in tensor.dims]
             keep = tuple(self._kept(id, axis, parts, block) for axis in axes)
             if len(self.plan) == 1:
@@ -122,4 +135,4 @@ class Run:
             id=None,
         )
         self._processing.after_whole(sample)
-        return [np.asarray(sample.members[id].data) for id in self._outputs]
+        return [np.asarray(sample.members[id].data) for id in self._wanted]

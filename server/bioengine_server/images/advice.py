@@ -9,7 +9,7 @@ _SENTENCES = re.compile(r"(?<=[.!?]) +(?=[A-Z])")
 _EXAMPLE = re.compile(r"(?:,? for example with|,? for example|,? with|:) `\(?(?:image|np)\b[^`]*`")
 _TOKEN = re.compile(r", and pass it as `token` to connect_to_server.*?(?=\.( |$))")
 # Sentences with these are removed: a Python request, a call of NumPy, an argument that the command does not have.
-_PYTHON = re.compile(r"inputs=\[|\bnp\.|\bimage[.\[]|\.astype\(|\btile=|`tile`|`inputs`")
+_PYTHON = re.compile(r"inputs=\[|\bnp\.|\bimage[.\[]|\.astype\(|\btile=|`tile`|`inputs`|`outputs`")
 _FLAGS = (
     (re.compile(r"\baxes=([\"'])(\w+)\1"), r"--axes \2"),
     (re.compile(r"`axes`"), "--axes"),

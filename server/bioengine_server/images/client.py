@@ -73,7 +73,12 @@ class ModelClient:
         return Model.of(id, self._ask({"model_id": id, "return_rdf": True})["rdf"])
 
     def run(
-        self, id: str, inputs: Sequence[np.ndarray | None], weights: str | None = None, progress: Progress = lambda words: None
+        self,
+        id: str,
+        inputs: Sequence[np.ndarray | None],
+        weights: str | None = None,
+        progress: Progress = lambda words: None,
+        outputs: list[str] | None = None,
     ) -> Answer:
         """The model's outputs. Raises RunFailed, ConnectionLost.
 
@@ -82,10 +87,13 @@ class ModelClient:
             inputs: an array for each input; None for an optional input that is left out.
             weights: the weight format; None for the server's choice.
             progress: called with the progress of the run, in another thread.
+            outputs: the names of the outputs that are wanted; None for all.
         """
         request: dict[str, Any] = {"model_id": id, "inputs": list(inputs)}
         if weights is not None:
             request["weight_format"] = weights
+        if outputs is not None:
+            request["outputs"] = outputs
         result = self._ask(request, progress=lambda event: progress(in_words(event)))
         warnings = [for_command_line(str(warning)) for warning in result.get("warnings") or []]
         return Answer(result["outputs"], result["execution_time"], warnings)

@@ -77,14 +77,15 @@ def run_on_files(
     before = dict(zip(model.inputs[chosen[0]].axes, arranged[0].data.shape))
     check_batch(job, model, before.get("b", 1))
     arrays = dict(zip(chosen, (array.data for array in arranged)))
-    answer = client.run(model.id, [arrays.get(number) for number in range(max(chosen) + 1)], options.weights, progress)
+    inputs = [arrays.get(number) for number in range(max(chosen) + 1)]
+    numbers = sorted(job.outputs)
+    left_out = [spec.name for number, spec in enumerate(model.outputs) if number not in job.outputs]
+    names = [model.outputs[number].name for number in numbers] if left_out else None
+    answer = client.run(model.id, inputs, options.weights, progress, names)
     notes += [f"{job.name}: {warning}" for warning in answer.warnings]
-    written, left_out = [], []
-    for number, (output, spec) in enumerate(zip(answer.outputs, model.outputs)):
-        if number not in job.outputs:
-            left_out.append(spec.name)
-            continue
-        file = job.outputs[number]
+    written = []
+    for number, output in zip(numbers, answer.outputs):
+        spec, file = model.outputs[number], job.outputs[number]
         size = rescaled(images[0].pixel_size, before, dict(zip(spec.axes, output.shape)))
         result = _result(output, spec, arranged[0], size, file)
         file, said = _write(file, result, options.overwrite, [*job.outputs.values()])

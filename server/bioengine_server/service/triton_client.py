@@ -126,8 +126,8 @@ class TritonClient:
 
         Args:
             inputs: for `bioengine-model-runner` (with serialization "imjoy"): a list with one dict, `{"model_id": str,
-                "inputs": [array, ...], "return_rdf": any, "weight_format": str, "axes": str, "tile": int}`; for other models
-                of Triton: one array, str or dict (as JSON) for each of its inputs.
+                "inputs": [array, ...], "outputs": [str, ...], "return_rdf": any, "weight_format": str, "axes": str,
+                "tile": int}`; for other models of Triton: one array, str or dict (as JSON) for each of its inputs.
             model_name: the Triton model.
             serialization: "imjoy" or "triton"; for `bioengine-model-runner` "imjoy" alone.
             select_outputs: names of the outputs wanted, None for all.

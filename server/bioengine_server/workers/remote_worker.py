@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from bioengine_contract.errors import RemoteError
 from bioengine_contract.operations import Report
+from bioengine_contract.run import wanted_outputs
 from bioengine_contract.shared_tensors import SharedArray
 from bioengine_contract.triton_model import TritonModel
 from pydantic import ValidationError
@@ -61,7 +62,7 @@ class RemoteWorker:
         header = {"model": Wanted.of(model).model_dump(), "parameters": dict(parameters)}
         answer = await self._ask("runs", "infer", header, arrays, follower=follower)
         outputs = [array for array in answer.in_memory() if array is not None]
-        expected = model.manifest.outputs
+        expected = wanted_outputs(model.manifest, parameters)
         if len(outputs) != len(expected) or any(
             output.ndim != len(spec.axes) or output.dtype != np.dtype(spec.dtype) for output, spec in zip(outputs, expected)
         ):

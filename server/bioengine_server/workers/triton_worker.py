@@ -15,6 +15,7 @@ from bioengine_contract.errors import RequestError
 from bioengine_contract.model_errors import ModelFailed, ModelNotLoaded, OtherPackage
 from bioengine_contract.operations import Load, ModelProcess, Report
 from bioengine_contract.processes import Process
+from bioengine_contract.run import wanted_outputs
 from bioengine_contract.shared_tensors import SharedArray, SharedFolder, SharedInputs, SharedTensors, output_file
 from bioengine_contract.triton_model import TritonModel
 from bioengine_contract.triton_text import is_unloading, may_be_gone
@@ -108,7 +109,7 @@ class TritonWorker:
         parameters: Mapping[str, str],
         follower: Follower,
     ) -> list[np.ndarray]:
-        names = [spec.id for spec in model.manifest.outputs]
+        names = [spec.id for spec in wanted_outputs(model.manifest, parameters)]
         size = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
         before = next((array.folder for array in arrays if isinstance(array, SharedArray)), None)
         with self.shared.folder() if before is None else contextlib.nullcontext(before) as folder:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 import time
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from bioengine_contract.following import Follows
 from bioengine_runner.errors import CannotTile, TileNotPossible, TooManyTiles
-from bioengine_runner.tiling.geometry import Follows, Geometry, InputAxis, OutputAxis
+from bioengine_runner.tiling.geometry import Geometry, InputAxis, OutputAxis
+from bioengine_runner.tiling.groups import Group, groups_of
 from bioengine_runner.tiling.memory import HostMemory, available, watched
 from bioengine_runner.tiling.plan import MAX_PASSES, Planner
 from bioengine_runner.tiling.spans import count_spans, smallest_block, spans
@@ -30,6 +34,18 @@ def test_spans_cover_everything_once(halo: int, align: int, more: int, blocks: i
         assert span.start % align == 0 and span.keep_start % align == 0
         assert span.start == 0 or span.keep_start - span.start >= halo
         assert span.stop == size or span.stop - span.keep_stop >= halo
+
+
+@given(st.integers(0, 20), st.integers(1, 8), st.sampled_from([2, 4, 16, 32]), st.integers(0, 40), st.integers(0, 40))
+def test_spans_begin_on_a_grid(halo: int, align: int, grid: int, more: int, blocks: int) -> None:
+    """Where they begin; what is kept of them is as fine as without."""
+    step = math.lcm(align, grid)
+    block = 2 * halo + align + step + more
+    cut = spans(block + blocks * step, block, halo, align, grid)
+    assert [pixel for span in cut for pixel in range(span.keep_start, span.keep_stop)] == list(range(block + blocks * step))
+    assert all(span.start % step == 0 and span.stop - span.start == block for span in cut)
+    assert all(span.start == 0 or halo <= span.keep_start - span.start < halo + align for span in cut)
+    assert count_spans(block + blocks * step, block, halo, align, grid) == len(cut)
 
 
 def model(least: int, step: int, halo: int, scale: Fraction = Fraction(1), offset: int = 0) -> Geometry:
@@ -101,6 +117,49 @@ def test_a_model_of_one_size_takes_images_of_any(size: tuple[int, int], fixed: i
     whole, tiles = put_together(model(fixed, 0, halo), image, float("inf"), None)
     np.testing.assert_array_equal(whole, image)
     assert (tiles == 1) == (max(size) <= fixed)
+
+
+def group(size: int, step: int = 0, halo: int = 0, measured: int | None = None, scale: Fraction = Fraction(1)) -> Group:
+    """The axis y of a model for images of `size` pixels, for an image of 1000."""
+    geometry = model(size, step, halo, scale)
+    axes = tuple(replace(axis, measured_halo=measured) if axis.type == "space" else axis for axis in geometry.inputs["in"])
+    return groups_of(replace(geometry, inputs={"in": axes}), sizes_of(1, 1000, 999))[0]
+
+
+@pytest.mark.parametrize(
+    ("size", "halo"), [(1024, 32), (256, 32), (128, 32), (100, 25), (64, 16), (20, 5), (16, 4), (4, 1), (3, 0)]
+)
+def test_without_a_declaration_tiles_overlap_by_a_quarter_up_to_32(size: int, halo: int) -> None:
+    assert group(size).halo_for(size) == halo
+    assert group(16, step=1).halo_for(size) == halo, "of a free size as well"
+    cut = group(size).cut(size).spans
+    assert all(span.keep_start - span.start >= halo and span.stop - span.keep_stop >= halo for span in cut[1:-1])
+
+
+def test_which_halo_counts() -> None:
+    """The declared one, then the measured one, which may be 0."""
+    assert group(256, halo=8, measured=50).halo_for(256) == 8
+    assert group(256, measured=50).halo_for(256) == 50 and group(256, measured=0).halo_for(256) == 0
+    assert len(group(256, measured=0).cut(256).spans) == 4 and len(group(256, measured=50).cut(256).spans) == 7
+    assert group(256, halo=8, scale=Fraction(1, 2)).halo_for(256) == 16
+
+
+@pytest.mark.parametrize(("size", "grid"), [(256, 32), (96, 32), (100, 4), (64, 32), (32, 16), (20, 4), (15, 1), (250, 2)])
+def test_tiles_of_one_size_begin_at_multiples_of_what_networks_halve_by(size: int, grid: int) -> None:
+    cut = group(size).cut(size)
+    assert all(span.start % grid == 0 for span in cut.spans) and group(size).grid_for(size) == grid
+    assert cut.size == 1000 <= cut.spans[-1].stop < 1000 + grid
+    assert group(16, step=3).grid_for(40) == 3, "the steps of a free size say it themselves"
+
+
+def test_outputs_that_can_be_put_together() -> None:
+    geometry = model(32, 0, 0)
+    score: dict[str, tuple[OutputAxis, ...]] = {"score": (OutputAxis("batch", "batch", None, 0),)}
+    both = Planner("x", replace(geometry, outputs={**geometry.outputs, **score}))
+    assert both.images(sizes_of(1, 40, 32)) == [*geometry.outputs]
+    with pytest.raises(CannotTile, match=r"ask for them with `outputs`: \[\"out\"\]\."):
+        both.plan(sizes_of(1, 40, 32), float("inf"))
+    assert Planner("x", replace(geometry, outputs=score)).images(sizes_of(1, 40, 32)) == []
 
 
 def test_less_memory_makes_smaller_tiles() -> None:
@@ -207,7 +266,7 @@ def test_the_limit_is_for_the_batch_too_and_for_tiles_that_nobody_asked_for() ->
         one_size.plan(sizes_of(1, 10**6, 10**6), float("inf"))
     fixed = model(64, 0, 0)
     fixed.inputs["in"] = (InputAxis("batch", "batch", 1, 0), *fixed.inputs["in"][1:])
-    with pytest.raises(TooManyTiles, match=r"4 tiles for each of 5000 pieces of the batch.*Send the image in parts"):
+    with pytest.raises(TooManyTiles, match=r"9 tiles for each of 5000 pieces of the batch.*Send the image in parts"):
         Planner("x", fixed).plan(sizes_of(5000, 100, 100), float("inf"))
     free = Planner("x", model(16, 16, 8))
     with pytest.raises(TooManyTiles, match="Ask for a larger tile"):

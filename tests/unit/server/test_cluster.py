@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +323,17 @@ async def test_nonsense_of_a_worker_is_refused_and_the_next_request_works(home: 
 def _parcel(arrays: list[Any], body: int = 0) -> bytes:
     head = json.dumps({"header": {}, "arrays": arrays, "body": body}).encode()
     return len(head).to_bytes(4, "big") + head
+
+
+async def test_a_worker_gives_the_outputs_that_are_asked_for(home: Path, tmp_path: Path) -> None:
+    file = home / "models" / "shark" / "1" / "model.json"
+    written = Manifest.model_validate_json(file.read_text())
+    (image,) = written.outputs
+    file.write_text(written.model_copy(update={"outputs": (image, replace(image, id="mask"))}).model_dump_json())
+    async with Hub(home).running() as hub, hub.joined("box", FakeWorker(), tmp_path / "box"):
+        result = await run(hub.dispatcher, outputs=["mask"])
+        assert result["success"] and np.array_equal(result["outputs"], [IMAGE + 1])
+        assert (await run(hub.dispatcher))["code"] == "workers_lost", "of this fake, which gives one output, and not two"
 
 
 async def test_three_wrong_answers_and_it_is_drained(home: Path, tmp_path: Path) -> None:

@@ -115,9 +115,10 @@ class Gives:
     def __init__(self, *outputs: np.ndarray) -> None:
         self._outputs = list(outputs)
         self.inputs: list[np.ndarray | None] = []
+        self.wanted: list[str] | None = None
 
-    def run(self, _id: str, inputs: list[np.ndarray | None], _weights: str | None = None, _progress: object = None) -> Answer:
-        self.inputs = inputs
+    def run(self, _id: str, inputs: list[np.ndarray | None], _weights: str | None, _progress: object, wanted: Any) -> Answer:
+        self.inputs, self.wanted = inputs, wanted
         return Answer(self._outputs, 0.1, [])
 
 
@@ -186,6 +187,24 @@ def test_a_result_that_turns_out_not_to_fit_is_a_tiff_beside(tmp_path: Path) -> 
         )
         np.testing.assert_array_equal(read_image(tmp_path / name).data, output[0])
     assert {file.name for file in tmp_path.iterdir()} == {"x.npy", "o.tif", "o-1.tif"}
+
+
+def test_only_the_outputs_that_are_written_are_asked_for(tmp_path: Path) -> None:
+    """Then an image is cut into tiles although another output of the model is none."""
+    np.save(tmp_path / "x.npy", PLANE)
+    model = Model("m", [TensorAxes("image", "bcyx", 1)], [TensorAxes(name, "bcyx", 1) for name in ("one", "two", "three")])
+    results = [np.full((1, 1, 8, 12), value, np.float32) for value in (1, 3)]
+    client, job = Gives(*results), Job([tmp_path / "x.npy"], {2: tmp_path / "three.npy", 0: tmp_path / "one.npy"})
+    report = run(model, client, job)
+    assert client.wanted == ["one", "three"] and report.left_out == ["two"]
+    assert (np.load(tmp_path / "one.npy") == 1).all() and (np.load(tmp_path / "three.npy") == 3).all()
+    run(
+        model,
+        client := Gives(*results, results[0]),
+        Job(job.images, dict.fromkeys(range(3), tmp_path / "o.npy")),
+        Options(overwrite=True),
+    )
+    assert client.wanted is None
 
 
 def test_a_result_that_no_image_holds_is_an_array(tmp_path: Path) -> None:
