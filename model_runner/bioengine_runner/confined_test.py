@@ -1,6 +1,6 @@
 """Start the test of a stored package, confined like a model in Triton: it can read the package and write its working folder.
 
-    python -m bioengine_runner.confined_test PACKAGE_FOLDER WORKING_FOLDER FORMAT...
+    python -m bioengine_runner.confined_test PACKAGE_FOLDER WORKING_FOLDER [--halo] FORMAT...
 
 The report is `report.json` in the working folder (`bioengine_runner.package_test`).
 """

@@ -1,9 +1,10 @@
 """Test a stored package in the environment that serves it: with bioimageio.core's own test, and tiled against whole.
 
-    python -m bioengine_runner.package_test PACKAGE_FOLDER REPORT.json FORMAT...
+    python -m bioengine_runner.package_test PACKAGE_FOLDER REPORT.json [--halo] FORMAT...
 
 Writes `{"<weights format>": {"status": "passed" | "failed", "errors": [str, ...], "summary": {...}, "tiles": {...}}}`, with
-tiles as `compare_tiles` gives them; on a card also `"precision": {...}`, as `compare_precisions` does.
+tiles as `compare_tiles` gives them; on a card also `"precision": {...}`, as `compare_precisions` does. With `--halo`, it measures
+the halo alone, and writes `{"<weights format>": {"halo": {...}}}`, as `find_halo` gives it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +28,18 @@ from bioimageio.core.digest_spec import get_test_input_sample
 from bioimageio.spec import InvalidDescr, ValidationContext, build_description, dump_description, load_description
 from bioimageio.spec.model import v0_4
 
-from bioengine_runner.errors import CannotTile
 from bioengine_runner.adapted import adapt_steps
+from bioengine_runner.errors import CannotTile
 from bioengine_runner.gpu import gpus
 from bioengine_runner.inference import Pipeline
 from bioengine_runner.onnx_sessions import opening_sessions
 from bioengine_runner.precision import Precision, set_torch
 from bioengine_runner.rundir import ACCELERATOR, PRECISION, TRUSTED_MODELS, Boot
+from bioengine_runner.seams import compare_shifted, measure_halo, share_of_range, without_overlap
 from bioengine_runner.verify import verify_package
 from bioengine_runner.weights import by_device, device_name
+
+HALO = "--halo"
 
 # Keys of a description whose files, or further packages, the test does not need.
 _SHOWN = ("documentation", "covers", "icon", "attachments", "sample_inputs", "sample_outputs", "training_data", "parent")
@@ -58,13 +64,13 @@ def test_package(package: Package, weights_format: str, boot: Boot) -> dict[str,
     if device == "cuda" and weights_format != "onnx":
         set_torch(boot.precision)
     with context, opening_sessions(package, boot.precision):
+        source: Any = build_description(content, context=context.replace(perform_io_checks=True))
+        if not isinstance(source, InvalidDescr):
+            adapt_steps(source)
         summary = test_description(
             content if isinstance(source, InvalidDescr) else source,
             weight_format=weights_format,  # type: ignore[arg-type]
             devices=[device_name(weights_format, device)],
-        source: Any = build_description(content, context=context.replace(perform_io_checks=True))
-        if not isinstance(source, InvalidDescr):
-            adapt_steps(source)
             expected_type="model",
             **tolerance,  # type: ignore[arg-type]
         )
@@ -98,24 +104,61 @@ def tolerance_0_4(description: v0_4.ModelDescr, weights_format: str) -> dict[str
 
 
 def compare_tiles(package: Package, weights_format: str, boot: Boot) -> dict[str, Any]:
-    """How far the outputs for the test image, run in the smallest tiles, differ from those for the whole image.
+    """How exact the outputs are in tiles, for the test image.
 
-    Returns `{"tile": {axis: pixels}, "differences": {output: largest absolute difference}}`, or
-    `{"problem": why it cannot be run in tiles}`. The outputs are equal if no pixel depends on pixels farther away than the halo.
+    Of a model that takes images of one size, the same pixels are compared in tiles that lie elsewhere (`compare_shifted`). Of
+    others, the smallest tiles are compared with the whole image: the outputs are equal if no pixel depends on pixels farther
+    away than the halo.
+
+    Returns `{"tile": {axis: pixels}, "halo": {axis: pixels} (of one size only), "differences": {output: largest absolute
+    difference}, "share": of the output's range}`, or `{"problem": why it cannot be run in tiles}`.
     """
     try:
-        pipeline = Pipeline(package, [weights_format], boot)
-        arrays = _test_inputs(package, pipeline)
-        tile = pipeline.smallest_tile(arrays)
-        if not pipeline.fits_whole(arrays):
-            return {"problem": "cannot be compared: the test image does not fit into memory in one piece"}
-        outputs = zip(package.manifest.outputs, pipeline.predict(arrays), pipeline.predict(arrays, tile))
-        return {"tile": tile, "differences": {spec.id: difference(whole, tiled) for spec, whole, tiled in outputs}}
+        with _pipeline(package, weights_format, boot) as pipeline:
+            return _compared_tiles(package, pipeline)
     except CannotTile as error:
         return {"problem": f"cannot be tiled: {error.reason}"}
     except Exception as error:
         # The framework may raise anything; the outcome of the reference test is reported all the same.
         return {"problem": f"could not be run in tiles: {error}"}
+
+
+def _compared_tiles(package: Package, pipeline: Pipeline) -> dict[str, Any]:
+    signature, arrays = pipeline.signature, _test_inputs(package, pipeline)
+    images = signature.images(arrays) or None
+    if images and not any(group.leader.is_free for group in signature.groups(arrays, images)):
+        return asdict(compare_shifted(pipeline, arrays, package.manifest.outputs))
+    tile = signature.smallest_tile(arrays, images)
+    if not pipeline.fits_whole(arrays):
+        return {"problem": "cannot be compared: the test image does not fit into memory in one piece"}
+    specs = [spec for spec in package.manifest.outputs if images is None or spec.id in images]
+    results = list(zip(specs, pipeline.predict(arrays, outputs=images), pipeline.predict(arrays, tile, outputs=images)))
+    share = max(share_of_range(whole, tiled) for _, whole, tiled in results)
+    return {"tile": tile, "differences": {spec.id: difference(*outputs) for spec, *outputs in results}, "share": share}
+
+
+@contextmanager
+def _pipeline(package: Package, weights_format: str, boot: Boot) -> Iterator[Pipeline]:
+    """A pipeline whose weights are released at the end."""
+    pipeline = Pipeline(package, [weights_format], boot)
+    try:
+        yield pipeline
+    finally:
+        pipeline.opened.close()
+
+
+def find_halo(package: Package, weights_format: str, boot: Boot) -> dict[str, Any]:
+    """The halo of a model that takes images of one size and declares none (`measure_halo`).
+
+    Returns `{"pixels": {axis: pixels}, "difference": share of the output's range}`, or `{"problem": why it is not known}`.
+    """
+    try:
+        with _pipeline(replace(package, manifest=without_overlap(package.manifest)), weights_format, boot) as pipeline:
+            return asdict(measure_halo(pipeline, _test_inputs(package, pipeline), package.manifest.outputs))
+    except CannotTile as error:
+        return {"problem": f"cannot be tiled: {error.reason}"}
+    except Exception as error:  # the framework may raise anything
+        return {"problem": str(error)}
 
 
 def compare_precisions(package: Package, weights_format: str, boot: Boot) -> dict[str, Any] | None:
@@ -159,6 +202,8 @@ def _result(package: Package, weights_format: str, boot: Boot) -> dict[str, Any]
 
 def main() -> None:
     folder, report, *formats = sys.argv[1:]
+    if measures_halo := formats[:1] == [HALO]:
+        formats = formats[1:]
     # Relative paths in a description refer to this folder.
     os.chdir(folder)
     package = read_package(Path(folder), is_default=True)
@@ -170,7 +215,10 @@ def main() -> None:
     accelerator = os.environ.get(ACCELERATOR, "auto")
     precision: Precision = "fast" if os.environ.get(PRECISION) == "fast" else "exact"
     boot = Boot(Path(folder), Path(folder), 0, debug=False, trusted=trusted, accelerator=accelerator, precision=precision)
-    results = {name: _result(package, name, boot) for name in formats}
+    if measures_halo:
+        results = {name: {"halo": find_halo(package, name, boot)} for name in formats}
+    else:
+        results = {name: _result(package, name, boot) for name in formats}
     Path(report).write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 

@@ -141,7 +141,7 @@ def unet(folder: Path, id: str, network: UNet, image: np.ndarray, size: Any, hal
     Args:
         image: the test input, (b, 1, [z,] y, x).
         size: of the spatial axes, as in a description.
-        halo: pixels of the output to crop on each side.
+        halo: pixels of the output to crop on each side; 0 declares none.
     """
     package = Package(folder, id)
     package.rdf["description"] = "A U-Net of the usual size whose weights are a formula, for `bioengine bench`."
@@ -149,7 +149,7 @@ def unet(folder: Path, id: str, network: UNet, image: np.ndarray, size: Any, hal
     nodes, constants = network.nodes()
     values = [image_value(name, "b", 1, *ids) for name in ("image", "probability")]
     package.onnx(nodes, values[:1], values[1:], constants)
-    following = [{**space(id, like("image", id)), "halo": halo} for id in ids]
+    following = [{**space(id, like("image", id)), **({"halo": halo} if halo else {})} for id in ids]
     package.save(
         [(tensor("image", "float32", [BATCH, channels("value"), *(space(id, size) for id in ids)]), image)],
         [(tensor("probability", "float32", [BATCH, channels("nucleus"), *following]), network(image))],

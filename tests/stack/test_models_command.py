@@ -157,8 +157,30 @@ def test_how_far_tiles_are_from_the_whole_is_told(all_kinds: Path, tmp_path: Pat
         assert 1e-3 < difference < np.ptp(test_output)
         assert f"differ by at most {difference:.2g} from the whole" in told["conv-2d-far"][0]
     output, tiles = told["conv-2d-fixed"]
-    assert output.count("cannot be tiled: y is always 64; x is always 64") == 2, output
-    assert all("tile" not in of_format for of_format in tiles.values())
+    assert output.count("tiles (y 64, x 64; halo y 8, x 8) differ by at most") == 2, output
+    assert output.count("from tiles that lie elsewhere") == 2 and "inexact" not in output
+    assert all(of_format["share"] < 1e-5 for of_format in tiles.values())
+
+
+def test_the_halo_of_a_model_of_one_size_is_measured_at_import(all_kinds: Path, tmp_path: Path) -> None:
+    """By the real model runner, confined; three convolutions look 3 pixels far."""
+    home = str(tmp_path / "home")
+    sentence = "tiles: halo of y 3, x 3 pixels, measured with its onnx weights on its test image"
+    for arguments in (["import", str(all_kinds / "old-fixed")], ["show", "old-fixed"]):
+        assert sentence in " ".join(command("models", *arguments, "--home", home).stdout.split())
+    manifest = json.loads((tmp_path / "home" / "models" / "old-fixed" / "1.0.0" / "model.json").read_text())
+    assert manifest["halo"]["pixels"] == {"y": 3, "x": 3} and manifest["halo"]["difference"] < 0.01
+
+
+def test_files_without_a_hash_are_named(packages: Path, tmp_path: Path) -> None:
+    home = str(tmp_path / "home")
+    package = copy_package(packages, "conscientious-seashell", tmp_path)
+    rdf = yaml.safe_load((package / "rdf.yaml").read_text())
+    del rdf["weights"]["torchscript"]["sha256"]
+    (package / "rdf.yaml").write_text(yaml.safe_dump(rdf))
+    for arguments in (["import", str(package)], ["show", "conscientious-seashell"]):
+        said = " ".join(command("models", *arguments, "--home", home).stdout.split())
+        assert "no SHA-256 in the description: weights.pt; verified from now on against what came at import" in said
 
 
 def test_versions(packages: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -156,6 +157,7 @@ def show(id: IdArgument, home: HomeOption = None) -> None:
             console.print(f"  {title}: {_in_words(tensor)}", markup=False)
     console.print(f"  weights: {_weights(manifest, settings.trusted)}")
     _tell_trust(manifest, settings.trusted)
+    _tell_found(manifest)
     names = sorted(store.names(model) - {manifest.id})
     console.print(f"  also called: {', '.join(names)}", markup=False)
     console.print(f"  from: {shown(manifest.origin, 300)}", markup=False)
@@ -192,8 +194,8 @@ def test_models(
 ) -> None:
     """Test stored models with bioimageio.core's own test, in the environment that runs them. The exit status is 1 if one fails.
 
-    Also shows how far the result in the smallest tiles differs from that for the whole test image. If the difference is not
-    negligible, the model's pixels depend on pixels farther away than the halo in its description.
+    Also shows how far results in tiles differ: from that for the whole test image, or for a model that takes images of one size,
+    from those in tiles that lie elsewhere. If the difference is not negligible, the model looks farther than its halo.
     """
     from bioengine_server.store.package_test import test_package
 
@@ -241,10 +243,11 @@ def prune(
 
 
 def _store(home: Path | None) -> ModelStore:
+    from bioengine_server.store.halo import with_halo
     from bioengine_server.store.model_store import ModelStore
 
     settings = load_home_settings(home=home)
-    store = ModelStore(settings.store, settings.max_package_size, settings.triton_models)
+    store = ModelStore(settings.store, settings.max_package_size, settings.triton_models, partial(with_halo, settings=settings))
     store.renew_manifests()
     return store
 
@@ -277,6 +280,7 @@ def _tell(manifest: Manifest, what: str, trusted: frozenset[str]) -> None:
         console.print(f"  Weights: {', '.join(usable)}")
         for tensor in manifest.inputs:
             console.print(f"  goes in: {_in_words(tensor)}", markup=False)
+        _tell_found(manifest)
     elif code := code_of(manifest):
         console.print(f"  It contains Python code of its own: {shown('; '.join(code), 500)}.", style="yellow", markup=False)
         advice = f"./bioengine models show {manifest.id}/{manifest.version}"
@@ -295,6 +299,17 @@ def _tell_trust(manifest: Manifest, trusted: frozenset[str]) -> None:
     console.print("  not trusted, so this code is not run. It would have all rights of the user who starts the server:")
     console.print("  read it first. To trust it, add this to BIOENGINE_TRUSTED_MODELS (several are separated by commas):")
     print(f"    {entry}")
+
+
+def _tell_found(manifest: Manifest) -> None:
+    """Print what the import found out, because the description does not say it."""
+    from bioengine_server.store.halo import in_words
+
+    if tiles := in_words(manifest):
+        console.print(f"  tiles: {shown(tiles, 500)}", markup=False)
+    if manifest.unpinned:
+        files = shown(", ".join(manifest.unpinned), 300)
+        console.print(f"  no SHA-256 in the description: {files}; verified from now on against what came at import", markup=False)
 
 
 def _weights(manifest: Manifest, trusted: frozenset[str]) -> str:

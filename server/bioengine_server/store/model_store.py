@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ from bioengine_contract.manifest import FILE_NAME, Manifest
 from bioengine_contract.store import ALIASES_FILE, read_aliases
 
 from bioengine_server.store import layout, reader
-from bioengine_server.store.errors import BadId, FileExists, NotAPackage, NotStored, StoreError, StoreNotWritable, StoreReadOnly
+from bioengine_server.store.errors import FileExists, NotAPackage, NotStored, StoreError, StoreNotWritable, StoreReadOnly
 from bioengine_server.store.names import (
     SHIPPED_PACKAGES,
     NameTaken,
     ReservedName,
     claimed_names,
-    is_doi,
+    may_be_name,
     proposed_id,
     same_but_for_case,
     shipped_package,
@@ -62,16 +62,24 @@ class StoredModel:
 class ModelStore:
     """The stored models of one home."""
 
-    def __init__(self, folder: Path, max_size: int = 20 * 1024**3, triton_models: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        max_size: int = 20 * 1024**3,
+        triton_models: Path | None = None,
+        measure: Callable[[Manifest, Path], Manifest] = lambda manifest, folder: manifest,
+    ) -> None:
         """
         Args:
             folder: the store's folder.
             max_size: the largest size of a package, in bytes.
             triton_models: the folder of the admin's own Triton models, whose names no package may have.
+            measure: adds to a manifest what is found by running the package in a folder (`bioengine_server.store.halo`).
         """
         self.folder = folder
         self._max_size = max_size
         self._triton_models = triton_models
+        self._measure = measure
 
     def check_writable(self) -> None:
         """Raises StoreReadOnly if the store is on a file system that is mounted read-only."""
@@ -93,6 +101,7 @@ class ModelStore:
         with self.incoming(source) as folder:
             copy_package(source, folder, self._max_size)
             manifest, raw = _read(source, folder, id, must_be_whole=True)
+            manifest = self._measure(manifest, folder)
             place = f"{manifest.id}/{manifest.version}"
             with self._writing(source), layout.lock(self.folder):
                 layout.sweep(self.folder)
@@ -131,7 +140,7 @@ class ModelStore:
         Raises NotAPackage, InvalidPackage, BadId, NameTaken, ReservedName, StoreNotWritable.
         """
         layout.check_id(id)
-        manifest, _ = _read(source, folder, id, must_be_whole=False)
+        manifest = self._measure(_read(source, folder, id, must_be_whole=False)[0], folder)
         place = f"{id}/{manifest.version}"
         with self._writing(source), layout.lock(self.folder):
             layout.sweep(self.folder)
@@ -304,7 +313,7 @@ class ModelStore:
             and same_but_for_case(name, aliases) is None
             and not self._is_triton_model(name)
             and aliases.get(name, id).split("/")[0] == id
-            and _may_be_id(name)
+            and may_be_name(name)
         )
 
     def _is_triton_model(self, name: str) -> bool:
@@ -383,10 +392,3 @@ def _read(source: Path | str, folder: Path, id: str | None, must_be_whole: bool)
     files = hash_files(folder)
     verify_hashes(source, raw, files)
     return reader.read_package(source, folder, id, files), raw
-
-
-def _may_be_id(name: str) -> bool:
-    try:
-        return is_doi(name) or "/" in name or bool(layout.check_id(name))
-    except BadId:
-        return False

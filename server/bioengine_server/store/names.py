@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bioengine_contract.ids import is_name, split_doi
+from bioengine_contract.ids import is_name, is_storable_id, split_doi
 
 from bioengine_server.store.errors import StoreError
 
@@ -77,6 +77,11 @@ def claimed_names(raw: dict[str, Any]) -> set[str]:
 
 def is_doi(name: str) -> bool:
     return split_doi(name) is not None
+
+
+def may_be_name(name: str) -> bool:
+    """Whether a package may be called so: by an id, with a version or without, or by a DOI."""
+    return is_doi(name) or "/" in name or is_storable_id(name)
 
 
 def same_but_for_case(name: str, aliases: Mapping[str, str]) -> str | None:

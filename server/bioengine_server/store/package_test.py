@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from bioengine_contract.manifest import MAX_SEAM
 from bioengine_contract.trust import code_of, usable_weights
 
 from bioengine_server.environments import environment
@@ -27,8 +28,9 @@ REPORT_FILE = "test.json"
 class PackageTest:
     """The outcome for one weight format of a package. `status`: passed, failed or not run.
 
-    `tiles`: how far the result in tiles differs from that for the whole test image, or why it cannot be compared. `precision`: on
-    a GPU, how far the result with BIOENGINE_PRECISION=fast differs from the exact one.
+    `tiles`: how far results in tiles differ, from that for the whole test image or, for models of one size, from those in tiles
+    that lie elsewhere; or why they cannot be compared. `precision`: on a GPU, how far the result with BIOENGINE_PRECISION=fast
+    differs from the exact one.
     """
 
     weights: str
@@ -97,7 +99,13 @@ def _tiles_in_words(tiles: TilesOutcome) -> str:
     if tiles.problem is not None:
         return _line(tiles.problem)
     sizes = ", ".join(f"{axis} {size}" for axis, size in tiles.tile.items())
-    return _line(f"tiles ({sizes}) differ by at most {max(tiles.differences.values(), default=0):.2g} from the whole")
+    difference = f"{max(tiles.differences.values(), default=0):.2g}"
+    if tiles.halo:
+        halo = ", ".join(f"{axis} {size}" for axis, size in tiles.halo.items())
+        text = f"tiles ({sizes}; halo {halo}) differ by at most {difference} from tiles that lie elsewhere"
+    else:
+        text = f"tiles ({sizes}) differ by at most {difference} from the whole"
+    return _line(text if tiles.share < MAX_SEAM else f"{text}: inexact in tiles ({tiles.share:.0%} of the range)")
 
 
 def _precision_in_words(precision: PrecisionOutcome | None) -> str:

@@ -14,10 +14,10 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, TypeVar
 
 from bioengine_contract.removal import remove
-from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
 from bioengine_server.store.errors import StoreError
 from bioengine_server.untrusted import printable
@@ -28,11 +28,15 @@ _MAX_REPORT = 1_000_000  # bytes
 
 
 class TilesOutcome(BaseModel):
-    """How far the result in tiles differs from that for the whole image, or why it cannot be compared."""
+    """How exact results in tiles are, or why they cannot be compared: with the whole image, or, if `halo` is there, with those
+    in tiles that lie elsewhere. `share`: the largest of the differences as a share of the output's range.
+    """
 
     problem: str | None = None
     tile: dict[str, int] = {}
+    halo: dict[str, int] = {}
     differences: dict[str, float] = {}
+    share: float = 0.0
 
 
 class PrecisionOutcome(BaseModel):
@@ -52,7 +56,23 @@ class WeightsOutcome(BaseModel):
     precision: PrecisionOutcome | None = None
 
 
+class HaloOutcome(BaseModel):
+    """The halo of a model: `pixels` of the input by axis, and the `difference` that is left, as a share of the output's range; or
+    why it is not known.
+    """
+
+    problem: str | None = None
+    pixels: dict[str, Annotated[int, Field(ge=0)]] = {}
+    difference: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
+class _OnlyHalo(BaseModel):
+    halo: HaloOutcome
+
+
 _Report = TypeAdapter(dict[str, WeightsOutcome])
+_HaloReport = TypeAdapter(dict[str, _OnlyHalo])
+_Outcome = TypeVar("_Outcome")
 
 
 class BadReport(StoreError):
@@ -78,12 +98,33 @@ def run_test(
         variables: the environment variables of the test.
         longest: seconds that it may take.
     """
+    return _reported(id, package, python, formats, formats, variables, longest, _Report)
+
+
+def run_halo_test(
+    id: str, package: Path, python: Path, weights_format: str, variables: Mapping[str, str], longest: float
+) -> HaloOutcome:
+    """Measure the halo of a package with one of its weight formats; the arguments and errors are those of `run_test`."""
+    arguments = ["--halo", weights_format]
+    return _reported(id, package, python, arguments, [weights_format], variables, longest, _HaloReport)[weights_format].halo
+
+
+def _reported(
+    id: str,
+    package: Path,
+    python: Path,
+    arguments: list[str],
+    formats: list[str],
+    variables: Mapping[str, str],
+    longest: float,
+    kind: TypeAdapter[dict[str, _Outcome]],
+) -> dict[str, _Outcome]:
     working = Path(tempfile.mkdtemp(prefix="bioengine-test-"))
     try:
-        command = [str(python), "-P", "-m", "bioengine_runner.confined_test", str(package), str(working), *formats]
+        command = [str(python), "-P", "-m", "bioengine_runner.confined_test", str(package), str(working), *arguments]
         status, output = _run(id, command, variables, longest)
         try:
-            return _read(id, working / "report.json", formats)
+            return _read(id, working / "report.json", formats, kind)
         except FileNotFoundError:
             last = (output.strip().splitlines() or ["no reason given"])[-1]
             raise StoreError(f"The test of {id} could not be run (exit status {status}): {printable(last[:500])}") from None
@@ -128,7 +169,7 @@ def _run(id: str, command: list[str], variables: Mapping[str, str], longest: flo
     return process.returncode, said.decode(errors="replace")
 
 
-def _read(id: str, file: Path, formats: list[str]) -> dict[str, WeightsOutcome]:
+def _read(id: str, file: Path, formats: list[str], kind: TypeAdapter[dict[str, _Outcome]]) -> dict[str, _Outcome]:
     """Read and check the report. Raises BadReport, FileNotFoundError."""
     try:
         # The model may have put a link or a pipe there instead of a file: it must not be followed or waited for.
@@ -145,7 +186,7 @@ def _read(id: str, file: Path, formats: list[str]) -> dict[str, WeightsOutcome]:
     if len(content) > _MAX_REPORT:
         raise BadReport(id, "is too large")
     try:
-        report = _Report.validate_json(content)
+        report = kind.validate_json(content)
     except ValidationError as error:
         raise BadReport(id, f"is not valid ({error.errors()[0]['type']})") from None
     if set(report) != set(formats):

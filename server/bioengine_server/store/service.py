@@ -31,6 +31,7 @@ from bioengine_server.store.adapt import adapt
 from bioengine_server.store.collection import Collection, Description, Listed
 from bioengine_server.store.download import Downloader, Progress, nobody
 from bioengine_server.store.errors import DownloadFailed, DownloadNotAllowed, Offline, StoreNotWritable
+from bioengine_server.store.halo import with_halo
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.named_files import beside
 from bioengine_server.store.names import is_doi
@@ -60,7 +61,9 @@ class StoreService:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._store = ModelStore(settings.store, settings.max_package_size, settings.triton_models)
+        self._store = ModelStore(
+            settings.store, settings.max_package_size, settings.triton_models, partial(with_halo, settings=settings)
+        )
         self._usage = UsageLog(settings.store)
         self._writing: asyncio.Future[None] | None = None
         self._downloads, self._describing = SharedWork(Lane(_DOWNLOADS)), SharedWork(Lane(_DESCRIBING))

@@ -50,3 +50,25 @@ def test_it_computes_as_the_server_would(tmp_path: Path, monkeypatch: pytest.Mon
 def test_on_a_card_it_says_by_how_much_fast_differs(tmp_path: Path, precision: dict[str, Any], says: str) -> None:
     outcome, _ = outcome_of(tmp_path, {"precision": precision})
     assert [each.precision for each in outcome] == [says, says]
+
+
+@pytest.mark.parametrize(
+    ("tiles", "says"),
+    [
+        (
+            {"tile": {"y": 32, "x": 64}, "differences": {"a": 1e-6, "b": 0.25}},
+            "tiles (y 32, x 64) differ by at most 0.25 from the whole",
+        ),
+        (
+            {"tile": {"y": 64}, "halo": {"y": 16}, "differences": {"a": 0.5}, "share": 0.0099},
+            "tiles (y 64; halo y 16) differ by at most 0.5 from tiles that lie elsewhere",
+        ),
+        (
+            {"tile": {"y": 64}, "halo": {"y": 16}, "differences": {"a": 0.5}, "share": 0.174},
+            "tiles (y 64; halo y 16) differ by at most 0.5 from tiles that lie elsewhere: inexact in tiles (17% of the range)",
+        ),
+    ],
+)
+def test_it_says_how_exact_tiles_are(tmp_path: Path, tiles: dict[str, Any], says: str) -> None:
+    outcome, _ = outcome_of(tmp_path, {"tiles": tiles})
+    assert [each.tiles for each in outcome] == [says, says]
