@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from bioengine_server.settings import Settings
+from bioengine_server.store.model_store import ModelStore
+from bioengine_server.store.names import SHIPPED_PACKAGES
 from bioengine_server.zoo.outcome import NotAReport, Outcome, as_json, read_outcomes
+from bioengine_server.zoo.run import outcome_of
 from bioengine_server.zoo.table import as_markdown
 
 SHARK = Outcome(asked="shark", id="affable-shark", version="1", formats=("onnx",), way="onnx", status="runs", memory=412_000_000)
@@ -38,3 +42,15 @@ def test_a_package_writes_no_markup_into_the_table() -> None:
     plain = line.replace("\\|", "")
     assert plain.count("|") == 11 and "\x1b" not in line
     assert "\\<script" in line and "\\[d\\]" in line
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_cannot_be_had_or_tested_is_told(tmp_path: Path, keep: bool) -> None:
+    """Offline, and without the model runner's environment."""
+    settings = Settings(home=tmp_path, offline=True, environments=tmp_path / "environments")
+    missing = outcome_of("affable-shark", None, settings, keep)
+    assert missing.status == "not imported" and "offline" in missing.reason
+    imported = outcome_of("nuclei.zip", SHIPPED_PACKAGES / "drawn-nuclei", settings, keep)
+    assert (imported.id, imported.way, imported.status) == ("drawn-nuclei", "onnx", "fails its test")
+    assert imported.formats == ("onnx", "torchscript") and imported.reason and imported.seconds > 0
+    assert ModelStore(settings.store).contains("drawn-nuclei") == keep
