@@ -36,6 +36,8 @@ from bioengine_server.settings_files import FileSettings, SettingsFileRefused, r
 from recipes import npm_packages, triton_installation, virtual_environment  # noqa: E402
 from steps import PYTHON_VERSION, BuildFailed, report  # noqa: E402
 
+_PACKAGES = Path("lib") / f"python{PYTHON_VERSION}" / "site-packages"
+
 RENEWING_COMMANDS = ("up", "setup", "test")
 RENEW = "--renew"
 AGAIN = "--again"  # of `setup`: rebuild also what is up to date
@@ -154,8 +156,8 @@ def is_agreed(options: Options, before: str, found: str) -> bool:
     return False
 
 
-def catalogue(accelerator: str = "cpu") -> dict[str, Environment]:
-    """Every environment by name. The test environments are built by `bioengine test` only."""
+def catalogue(accelerator: str = "cpu", folder: Path | None = None) -> dict[str, Environment]:
+    """Every environment by name. The test environments are built by `bioengine test` only. `folder`: of the environments."""
     contract, server, runner, tests = ROOT / "contract", ROOT / "server", ROOT / "model_runner", ROOT / "tests"
 
     def environment(
@@ -184,6 +186,14 @@ def catalogue(accelerator: str = "cpu") -> dict[str, Environment]:
             imports="bioengine_runner.inference, torch, onnxruntime",
             built_for=accelerator,
         ),
+        environment(
+            "labels",
+            "environment with StarDist and Cellpose",
+            runner / "requirements-labels.lock",
+            # Beside its own packages, it uses those of the model runner's environment.
+            sources=(runner, contract, (folder or Path(usual_environments())) / "runner" / _PACKAGES),
+            imports="stardist, cellpose.models, bioengine_runner",
+        ),
         Environment("triton", "Triton Inference Server", (triton_lock,), triton_installation(triton_lock)),
         *(
             environment(f"client-{name}", f"test client environment ({name})", file)
@@ -199,7 +209,7 @@ def bring_about(names: list[str], options: Options) -> Path:
     """Build the environments `names` if the options require it; returns the folder that contains them."""
     folder = environments_folder(options)
     folder.mkdir(parents=True, exist_ok=True)
-    known = catalogue(accelerator(options, folder))
+    known = catalogue(accelerator(options, folder), folder)
     wanted = [known[name] for name in names_of(names)]
 
     def pending() -> list[Environment]:

@@ -96,6 +96,15 @@ def test_every_source_has_a_lock() -> None:
     assert locks == {lock.file for lock in LOCK.LOCKS}
 
 
+@pytest.mark.parametrize("python_version", PYTHONS)
+@pytest.mark.parametrize("accelerator", ["cpu", "cuda"])
+def test_a_package_is_in_the_model_runners_environment_or_in_one_on_top_of_it(accelerator: str, python_version: str) -> None:
+    base, on_top = (
+        versions(ROOT / "model_runner" / f"requirements-{name}.lock", python_version) for name in (accelerator, "labels")
+    )
+    assert not base.keys() & on_top.keys()
+
+
 def test_torch_is_one_exact_version() -> None:
     (torch,) = requirements(ROOT / "model_runner" / "requirements-torch.txt")
     (again,) = [each for each in requirements(ROOT / "model_runner" / "requirements-cuda.txt") if each.name == "torch"]

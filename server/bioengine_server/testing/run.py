@@ -18,6 +18,7 @@ from bioengine_server.testing.changed import changed_tests
 from bioengine_server.testing.covered import recorded, table
 from bioengine_server.testing.steps import (
     CONTRACT_TESTS,
+    LABELS_TESTS,
     ROOT,
     RUNNER_TESTS,
     Pythons,
@@ -53,7 +54,7 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
         only_changed: the checks, and the tests that the changes since the last commit touch.
         pytest_arguments: handed on to pytest. With any but `--lf`, pytest alone is run, on what they name.
     """
-    if not build_environments("clients", renew=True):
+    if not build_environments("clients", "labels", renew=True):
         return 1
     pythons = _pythons(settings)
     tier = [] if all_tiers else ["-m", "not extended"]
@@ -64,8 +65,7 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
         steps = [*unit_tests(pythons), *stack_tests(pythons), *engines]
         return _conclude(_run_all(steps, [*tier, "--last-failed", "--last-failed-no-failures=none", *pytest_arguments[1:]]))
     if pytest_arguments:
-        of_runner = any(argument.startswith(RUNNER_TESTS) for argument in pytest_arguments)
-        return _show(pytest("chosen tests", pythons, [*tier, *pytest_arguments], of_runner))
+        return _show(pytest("chosen tests", pythons, [*tier, *pytest_arguments]))
     recorded_steps = unit_tests(pythons)
     with ThreadPoolExecutor(1) as beside:
         # Beside all others: they wait for Slurm's own clocks, and take a tenth of a processor.
@@ -81,15 +81,16 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
 
 
 def _pythons(settings: Settings) -> Pythons:
-    return Pythons(*(str(settings.environments / name / "bin" / "python") for name in ("server", "runner")))
+    return Pythons(*(str(settings.environments / name / "bin" / "python") for name in ("server", "runner", "labels")))
 
 
 def _changed_steps(pythons: Pythons) -> list[Step]:
     tests = changed_tests(ROOT)
     of_runner = [test for test in tests if test.startswith((RUNNER_TESTS, CONTRACT_TESTS)) and test.endswith(".py")]
-    others = [test for test in tests if not test.startswith(RUNNER_TESTS)]
-    steps = [pytest("changed, runner", pythons, _test_files(of_runner), of_runner=True)] if _test_files(of_runner) else []
-    return [*steps, *([pytest("changed, server", pythons, _test_files(others))] if _test_files(others) else [])]
+    of_labels = [test for test in tests if test.startswith(LABELS_TESTS)]
+    others = [test for test in tests if not test.startswith((RUNNER_TESTS, LABELS_TESTS))]
+    chosen = ((of_runner, "runner", pythons.runner), (of_labels, "labels", pythons.labels), (others, "server", pythons.server))
+    return [pytest(f"changed, {name}", pythons, files, python) for all, name, python in chosen if (files := _test_files(all))]
 
 
 def _test_files(paths: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ ROOT = PROJECT
 
 CONTRACT_TESTS = "tests/unit/contract"  # in both environments, each with a NumPy of its own
 RUNNER_TESTS = "tests/unit/runner"  # in the environment of the models
+LABELS_TESTS = "tests/unit/labels"  # in the one with StarDist and Cellpose
 SERVER_TESTS = "tests/unit/server"
 _OF_RUNNER = ("contract/bioengine_contract", "model_runner/bioengine_runner", "model_runner/training")
 _OF_SERVER = ("contract/bioengine_contract", "server/bioengine_server", "deploy")
@@ -34,10 +35,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Pythons:
-    """The interpreters of the two environments."""
+    """The interpreters of the environments."""
 
     server: str
     runner: str
+    labels: str
 
 
 def checks(pythons: Pythons) -> list[Step]:
@@ -46,8 +48,8 @@ def checks(pythons: Pythons) -> list[Step]:
         Step("ruff", (pythons.server, "-m", "ruff", "check", ".")),
         Step("ruff format", (pythons.server, "-m", "ruff", "format", "--check", ".")),
         _mypy("server", pythons, *_OF_SERVER),
-        _mypy("tests", pythons, "--exclude", RUNNER_TESTS, "tests"),
-        _mypy("runner", pythons, "--python-executable", pythons.runner, *_OF_RUNNER, RUNNER_TESTS),
+        _mypy("tests", pythons, "--exclude", f"{RUNNER_TESTS}|{LABELS_TESTS}", "tests"),
+        _mypy("runner", pythons, "--python-executable", pythons.runner, *_OF_RUNNER, RUNNER_TESTS, LABELS_TESTS),
     ]
 
 
@@ -58,7 +60,8 @@ def _mypy(what: str, pythons: Pythons, *arguments: str) -> Step:
 
 def unit_tests(pythons: Pythons) -> list[Step]:
     return [
-        _recorded(pytest("tests of the model runner", pythons, [CONTRACT_TESTS, RUNNER_TESTS], of_runner=True)),
+        _recorded(pytest("tests of the model runner", pythons, [CONTRACT_TESTS, RUNNER_TESTS])),
+        _recorded(pytest("tests of labels and apps", pythons, [LABELS_TESTS])),
         _recorded(pytest("tests of the server", pythons, [CONTRACT_TESTS, SERVER_TESTS])),
     ]
 
@@ -93,11 +96,14 @@ def slurm_tests(pythons: Pythons) -> list[Step]:
     return [pytest("tests of Slurm", pythons, ["tests/slurm"])]
 
 
-def pytest(name: str, pythons: Pythons, arguments: Sequence[str], of_runner: bool = False) -> Step:
-    """A run of pytest, which remembers what failed (`--lf`) by the step's name."""
-    python = (pythons.runner, "-m", "pytest", "-p", "no:asyncio") if of_runner else (pythons.server, "-m", "pytest")
+def pytest(name: str, pythons: Pythons, arguments: Sequence[str], python: str = "") -> Step:
+    """A run of pytest, which remembers what failed (`--lf`) by the step's name. `python`: by default that of the named files."""
+    elsewhere = {RUNNER_TESTS: pythons.runner, LABELS_TESTS: pythons.labels}
+    of_files = (elsewhere[folder] for folder in elsewhere if any(each.startswith(folder) for each in arguments))
+    chosen = python or next(of_files, pythons.server)
+    command = (chosen, "-m", "pytest", *(() if chosen == pythons.server else ("-p", "no:asyncio")))
     cache = f"{_CACHE}/{_file_name(name)}"
-    return Step(name, (*python, "-o", f"cache_dir={cache}", *arguments), is_pytest=True)
+    return Step(name, (*command, "-o", f"cache_dir={cache}", *arguments), is_pytest=True)
 
 
 def _file_name(name: str) -> str:

@@ -52,7 +52,7 @@ class Setup:
     def lock(self, accelerator: str) -> Path:
         return self.root / f"runner-{accelerator}.lock"
 
-    def catalogue(self, accelerator: str = "cpu") -> dict[str, Any]:
+    def catalogue(self, accelerator: str = "cpu", folder: Path | None = None) -> dict[str, Any]:
         lock = self.lock(accelerator)
 
         def build(folder: Path) -> Iterator[str]:

@@ -130,7 +130,7 @@ def test_changed_tests_are_run_in_both_environments(
 ) -> None:
     changed = ["tests/unit/contract/test_fit.py", "tests/unit/contract/packages.py", "tests/unit/runner/test_told.py"]
     monkeypatch.setattr(run, "changed_tests", lambda root: changed)
-    monkeypatch.setattr(run, "pytest", lambda name, pythons, files, of_runner=False: program(name, f"print({files!r})"))
+    monkeypatch.setattr(run, "pytest", lambda name, pythons, files, python: program(name, f"print({files!r})"))
     steps(checks=[PASSES])
     assert whole(only_changed=True) == 0
     out = capsys.readouterr().out
@@ -176,9 +176,9 @@ def test_what_either_environment_ran_has_run(tmp_path: Path) -> None:
 
 
 def test_unit_tests_alone_are_recorded_each_in_a_file_of_its_own() -> None:
-    steps = unit_tests(Pythons("server-python", "runner-python"))
+    steps = unit_tests(Pythons("server-python", "runner-python", "labels-python"))
     records = {step.record for step in steps}
-    assert len(records) == 2 and None not in records
+    assert len(records) == 3 and None not in records
     for step in steps:
         assert step.command[1:5] == ("-m", "coverage", "run", f"--data-file={step.record}")
         assert step.command[5:7] == ("-m", "pytest") and not Path(str(step.record)).is_absolute()

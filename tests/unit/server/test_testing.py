@@ -9,7 +9,7 @@ import pytest
 from bioengine_server.testing.changed import changed_tests
 from bioengine_server.testing.steps import ROOT, Pythons, checks, container_tests, slurm_tests, stack_tests, unit_tests
 
-PYTHONS = Pythons("server-python", "runner-python")
+PYTHONS = Pythons("server-python", "runner-python", "labels-python")
 
 FILES = {
     "contract/bioengine_contract/ids.py": "",
