@@ -1,7 +1,7 @@
 """A request to run a stored model: the dict that clients send, and its keys.
 
     {"model_id": str, "inputs": [array, ...], "weight_format": str, "axes": str, "tile": int, "outputs": [str, ...],
-    "return_rdf": any}
+    "labels": bool, "return_rdf": any}
 
 The `RunRequest` that is made of it contains only known keys. A value that is not valid is cut to what an error message shows.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from bioengine_contract.errors import BadRequest
 from bioengine_contract.nearest import did_you_mean
 
-_OPTIONS = ("weight_format", "axes", "tile", "outputs", "return_rdf")
+_OPTIONS = ("weight_format", "axes", "tile", "outputs", "labels", "return_rdf")
 REQUEST_KEYS = ("model_id", "inputs", *_OPTIONS)
 
 MAX_INPUTS = 64
@@ -42,7 +42,7 @@ class RunRequest:
     inputs: Any
     """None if the client asks only for the model's description."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Those of `weight_format`, `axes`, `tile`, `outputs` and `return_rdf` that the client sent."""
+    """Those of `weight_format`, `axes`, `tile`, `outputs`, `labels` and `return_rdf` that the client sent."""
 
     @classmethod
     def from_client(cls, value: Any) -> RunRequest:
@@ -92,6 +92,12 @@ def _input(value: Any) -> Any:
 def _option(key: str, value: Any) -> Any:
     if key == "return_rdf":
         return True  # its value does not matter
+    if key == "labels":
+        if value is not None and not isinstance(value, bool):
+            raise BadRequest(
+                f"`labels` is {_shown(value)!r}, expected True: the numbers of objects instead of the network's output."
+            )
+        return bool(value)
     if key == "axes" and isinstance(value, (list, tuple)):
         if len(value) > MAX_AXES:
             raise BadRequest(f"`axes` has {len(value)} entries, expected a string such as 'yx' for each input.")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from bioengine_contract.errors import BioEngineError
+from bioengine_contract.labels import LABELS, LabelMethod, NoLabels, labels_of_output, method_for
 from bioengine_contract.manifest import Manifest, Tensor
 from bioengine_contract.package import Package
 from bioengine_contract.request import RunRequest
@@ -46,18 +47,26 @@ class Run:
     """Whether an input contains values that are not finite."""
     output_names: list[str]
     """The outputs that the client wants, in the model's order."""
+    labels: LabelMethod | None = None
+    """How objects are found, if the client wants labels instead of the first output."""
 
     @classmethod
     def prepare(cls, package: Package, request: RunRequest, trusted: frozenset[str]) -> Run:
-        """Fit a request to its package. Raises RequestError: about the package (PackageRunsCode, ...) or the inputs (Misfit)."""
+        """Fit a request to its package.
+
+        Raises RequestError: about the package (PackageRunsCode, NoLabels, ...) or the inputs (Misfit).
+        """
         manifest, options = package.manifest, request.options
         model = triton_model(package, options.get("weight_format"), trusted)
+        labels = method_for(manifest) if options.get("labels") else None
         warnings: list[str] = []
         arrays = fit_inputs(manifest, request.inputs, options.get("axes"), warnings)
         tile, outputs = fit_tile(manifest, options.get("tile")), fit_outputs(manifest, options.get("outputs"))
         spoilt = warnings_of_inputs(dict(zip((spec.id for spec in manifest.inputs), arrays)))
+        if labels is not None and manifest.outputs[0].id not in outputs:
+            raise NoLabels(manifest.id, f"`outputs` leaves out '{manifest.outputs[0].id}', in which the objects are found")
         resized = warnings_of_sizes(manifest, [None if array is None else array.shape for array in arrays], tile, outputs)
-        return cls(model, arrays, tile, (*warnings, *spoilt, *resized), bool(spoilt), outputs)
+        return cls(model, arrays, tile, (*warnings, *spoilt, *resized), bool(spoilt), outputs, labels)
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -65,7 +74,8 @@ class Run:
         tile = {} if self.tile is None else {TILE: json.dumps(self.tile)}
         has_all = len(self.output_names) == len(self.model.manifest.outputs)
         outputs = {} if has_all else {OUTPUTS: json.dumps(self.output_names)}
-        return {FINGERPRINT: self.model.package.fingerprint, **tile, **outputs}
+        labels = {} if self.labels is None else {LABELS: self.labels.to_json()}
+        return {FINGERPRINT: self.model.package.fingerprint, **tile, **outputs, **labels}
 
     def result(
         self, task_id: str, outputs: Sequence[np.ndarray], seconds: float, weight_format: str, device: str
@@ -78,6 +88,8 @@ class Run:
             seconds: how long the run took.
             weight_format, device: which weights the model's process has opened, and where it computes.
         """
+        if self.labels is not None:
+            outputs = [labels_of_output(self.model.manifest, outputs[0]), *outputs[1:]]
         result: dict[str, Any] = {
             "task_id": task_id,
             "outputs": [readable(output) for output in outputs],

@@ -15,6 +15,7 @@ import stat
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,6 +38,9 @@ EXIT_TIMEOUT = 3  # seconds
 # How long the server may take to create the secret that both share.
 SECRET_PATIENCE = 60.0  # seconds
 
+# The folder, or a link to it, in that of one of the admin's own models: a Python environment for its EXECUTION_ENV_PATH.
+ENVIRONMENT = "environment"
+
 # APIs that clients never need: loading and unloading models, mapping shared memory, tracing, changing the log file.
 CLOSED_APIS = "model-repository,shared-memory,trace,logging"
 
@@ -54,6 +58,7 @@ def prepare(settings: Settings) -> Boot:
         accelerator=settings.accelerator,
         precision=settings.precision,
         shared_tensors=settings.shared_tensors,
+        labels=settings.labels_environment,
     )
     own = (boot.model_repository, boot.own_repository, boot.locks, boot.working_directory, boot.home, boot.temporary)
     for folder in (boot.folder, *own):
@@ -122,6 +127,15 @@ def own_models(folder: Path | None, store: Path) -> list[Path]:
     return models
 
 
+def own_folders(boot: Boot) -> Iterator[Path]:
+    """The folders of the admin's own models, and the environments that their links `environment` lead to."""
+    for link in boot.own_repository.iterdir():
+        model = link.resolve()
+        yield model
+        if (model / ENVIRONMENT).exists():
+            yield (model / ENVIRONMENT).resolve()
+
+
 def environment(settings: Settings, boot: Boot) -> dict[str, str]:
     """tritonserver's environment variables. Its Python processes use the packages of the first `python3` on PATH."""
     return {
@@ -188,7 +202,7 @@ def confine_triton(settings: Settings, boot: Boot) -> None:
     accesses = of_triton(
         installation=(settings.tritonserver.parents[1], settings.tritonserver.resolve().parents[1], settings.backends),
         readable=(settings.store, *own_links(settings.plain_names)),
-        own_models=(settings.triton_models or boot.own_repository, *(link.resolve() for link in boot.own_repository.iterdir())),
+        own_models=(settings.triton_models or boot.own_repository, *own_folders(boot), *([boot.labels] if boot.labels else [])),
         writable=(boot.folder, *([settings.shared_tensors] if settings.shared_tensors else [])),
         sockets=settings.triton_sockets,
     )

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from bioengine_contract.errors import RequestError
+from bioengine_contract.labels import LABELS, LabelMethod
 from bioengine_contract.model_errors import Cancelled, ModelFailed, OtherPackage
 from bioengine_contract.run import FINGERPRINT, TILE
 from bioengine_contract.shared_tensors import MIN_BYTES, PARAMETER, SharedFolder, opened_folder, output_file, placeholder
@@ -25,6 +26,7 @@ from bioengine_contract.tensors.fit import check_shapes
 
 from bioengine_runner import process_log
 from bioengine_runner.errors import StepFailed
+from bioengine_runner.labels.run import use_packages, with_labels
 from bioengine_runner.loading.records import MODELS, Records
 from bioengine_runner.opening import Opening
 from bioengine_runner.reasons import StepError, in_short
@@ -48,7 +50,7 @@ class BioimageioModel:
             logger.exception("The process of the model %s cannot begin", args.get("model_name"))
 
     def _begin(self, boot: Boot, name: str, parameters: dict[str, Any]) -> None:
-        self._shared_tensors, self._fingerprint = boot.shared_tensors, ""
+        self._shared_tensors, self._labels, self._fingerprint = boot.shared_tensors, boot.labels, ""
         package, formats, fingerprint = (parameters[key]["string_value"] for key in ("package", "weight_formats", "fingerprint"))
         self._fingerprint = fingerprint
         process_log.keep(boot, name)
@@ -78,6 +80,7 @@ class BioimageioModel:
     def _answers(self, requests: list[Any], opened: contextlib.ExitStack) -> list[Any]:
         answers: list[Any] = [None] * len(requests)
         together: dict[int, list[np.ndarray | None]] = {}
+        methods: dict[int, LabelMethod] = {}
         folders: list[SharedFolder | None] = [None] * len(requests)
         wanted = [request.requested_output_names() for request in requests]
         for number, request in enumerate(requests):
@@ -91,9 +94,12 @@ class BioimageioModel:
                     folders[number] = opened.enter_context(opened_folder(self._shared_tensors, shared["folder"]))
                     arrays = self._with_shared(arrays, shared["inputs"], folders[number])
                 check_shapes(self._manifest, [None if array is None else array.shape for array in arrays])
+                if LABELS in parameters:
+                    methods[number] = LabelMethod.from_json(parameters[LABELS])
+                    use_packages(self._labels)
                 if TILE in parameters:
                     tile, on_tile = json.loads(parameters[TILE]), self._on_tile(folders[number])
-                    outputs = self._pipeline.predict(arrays, tile, on_tile, wanted[number])
+                    outputs = self._labelled(arrays, self._pipeline.predict(arrays, tile, on_tile, wanted[number]), methods.get(number))
                     answers[number] = self._answer(outputs, wanted[number], folders[number])
                 else:
                     together[number] = arrays
@@ -106,10 +112,16 @@ class BioimageioModel:
                 if isinstance(outcome, BaseException):
                     answers[number] = self._failure(outcome)
                 else:
-                    answers[number] = self._answer(outcome, wanted[number], folders[number])
+                    outputs = self._labelled(together[number], outcome, methods.get(number))
+                    answers[number] = self._answer(outputs, wanted[number], folders[number])
             except BaseException as error:
                 answers[number] = self._failure(error)
         return answers
+
+    def _labelled(
+        self, arrays: list[np.ndarray | None], outputs: list[np.ndarray], method: LabelMethod | None
+    ) -> list[np.ndarray]:
+        return outputs if method is None else with_labels(self._manifest, method, arrays, outputs)
 
     def _on_tile(self, folder: SharedFolder | None) -> Callable[[int, int], None]:
         """Before each tile: the server learns of it, and may have the run end."""

@@ -29,6 +29,7 @@ TRUSTED_MODELS = "BIOENGINE_TRUSTED_MODELS"
 ACCELERATOR = "BIOENGINE_ACCELERATOR"
 PRECISION = "BIOENGINE_PRECISION"
 SHARED_TENSORS = "BIOENGINE_SHARED_TENSORS"
+LABELS = "BIOENGINE_LABELS_ENVIRONMENT"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Boot:
     accelerator: str = "auto"
     precision: Precision = "exact"
     shared_tensors: Path | None = None
+    labels: Path | None = None
+    """The environment with the programs that find objects, if it is installed."""
 
     @classmethod
     def from_environment(cls) -> Boot:
@@ -55,6 +58,7 @@ class Boot:
             accelerator=os.environ[ACCELERATOR],
             precision="fast" if os.environ[PRECISION] == "fast" else "exact",
             shared_tensors=Path(shared) if (shared := os.environ[SHARED_TENSORS]) else None,
+            labels=Path(labels) if (labels := os.environ.get(LABELS)) else None,
         )
 
     def to_environment(self) -> dict[str, str]:
@@ -67,6 +71,7 @@ class Boot:
             ACCELERATOR: self.accelerator,
             PRECISION: self.precision,
             SHARED_TENSORS: str(self.shared_tensors or ""),
+            LABELS: str(self.labels or ""),
         }
 
     @property

@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     shared_tensors: Path | None = None
     """In-memory folder, shared with the server, for tensors that are passed by reference. Without it they are sent as bytes."""
 
+    labels_environment: Path | None = None
+    """The environment `labels`, with StarDist and Cellpose, if it is installed."""
+
     run_timeout: float = Field(default=3000.0, gt=0)
     """Seconds that one run of a model may take before its process is killed."""
 

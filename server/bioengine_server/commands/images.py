@@ -43,6 +43,9 @@ def run(
     ] = None,
     weights: Annotated[Optional[str], typer.Option(help="onnx or torchscript.")] = None,
     all_outputs: Annotated[bool, typer.Option("--all-outputs", help="Write all outputs, not only the first one.")] = False,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Write the number of each object (StarDist, Cellpose), not the network's output.")
+    ] = False,
     series: Annotated[
         Optional[int],
         typer.Option(min=1, help="Which image of a TIFF with several images to use, counted from 1; by default the largest."),
@@ -63,13 +66,15 @@ def run(
     from bioengine_server.images.runs import Options
 
     settings = load_settings()
-    options = Options(axes, weights.lower() if weights else None, series, overwrite)
+    options = Options(axes, weights.lower() if weights else None, series, overwrite, labels)
     failed: dict[str, str] = {}
     with told():
         check_output_name(output)
         with ModelClient(server_url or settings.url, settings.run_timeout) as client:
             with console.status(f"Asking for {shown(id)} ..."):
                 model = client.describe(id)
+            if labels:
+                model = model.with_labels
             jobs = plan_runs(images, model, output, all_outputs, overwrite)
             _tell_tables(model, jobs)
             for job in jobs:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from bioengine_contract.axes import BATCH, CHANNEL, SPACE
 from bioengine_contract.errors import BioEngineError
+from bioengine_contract.labels import label_method
 from bioengine_contract.trust import code_of, trust_entry, usable_weights
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Column, Table
@@ -156,6 +157,8 @@ def show(id: IdArgument, home: HomeOption = None) -> None:
         for tensor in tensors:
             console.print(f"  {title}: {_in_words(tensor)}", markup=False)
     console.print(f"  weights: {_weights(manifest, settings.trusted)}")
+    if (method := label_method(manifest)) is not None:
+        console.print(f"  labels: by {method.name} (`run --labels`)", markup=False)
     _tell_trust(manifest, settings.trusted)
     _tell_found(manifest)
     names = sorted(store.names(model) - {manifest.id})

@@ -79,6 +79,7 @@ class ModelClient:
         weights: str | None = None,
         progress: Progress = lambda words: None,
         outputs: list[str] | None = None,
+        labels: bool = False,
     ) -> Answer:
         """The model's outputs. Raises RunFailed, ConnectionLost.
 
@@ -88,12 +89,15 @@ class ModelClient:
             weights: the weight format; None for the server's choice.
             progress: called with the progress of the run, in another thread.
             outputs: the names of the outputs that are wanted; None for all.
+            labels: whether the first output is to be the objects' numbers.
         """
         request: dict[str, Any] = {"model_id": id, "inputs": list(inputs)}
         if weights is not None:
             request["weight_format"] = weights
         if outputs is not None:
             request["outputs"] = outputs
+        if labels:
+            request["labels"] = True
         result = self._ask(request, progress=lambda event: progress(in_words(event)))
         warnings = [for_command_line(str(warning)) for warning in result.get("warnings") or []]
         return Answer(result["outputs"], result["execution_time"], warnings)

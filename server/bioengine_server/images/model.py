@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -44,6 +44,12 @@ class Model:
                 chosen.append(number)
                 left -= spec.optional
         return chosen
+
+    @property
+    def with_labels(self) -> Model:
+        """The same model with labels in place of its first output."""
+        labels = replace(self.outputs[0], name="labels", axes=self.outputs[0].axes.replace("c", ""), channels=None, dtype="int32")
+        return replace(self, outputs=[labels, *self.outputs[1:]])
 
     @classmethod
     def of(cls, id: str, rdf: Mapping[str, Any]) -> Model:

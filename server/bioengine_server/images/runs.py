@@ -28,13 +28,14 @@ class Options:
 
     `axes`: the axes of the images, if their files do not have them: the same for all images, or a list with commas, one entry for
     each image of a run. `weights`: the weight format; None for the server's choice. `series`: the number of the image in a TIFF,
-    from 1. `overwrite`: whether to replace existing files.
+    from 1. `overwrite`: whether to replace existing files. `labels`: whether objects are numbered, instead of the first output.
     """
 
     axes: str | None = None
     weights: str | None = None
     series: int | None = None
     overwrite: bool = False
+    labels: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def run_on_files(
     numbers = sorted(job.outputs)
     left_out = [spec.name for number, spec in enumerate(model.outputs) if number not in job.outputs]
     names = [model.outputs[number].name for number in numbers] if left_out else None
-    answer = client.run(model.id, inputs, options.weights, progress, names)
+    answer = client.run(model.id, inputs, options.weights, progress, names, options.labels)
     notes += [f"{job.name}: {warning}" for warning in answer.warnings]
     written = []
     for number, output in zip(numbers, answer.outputs):

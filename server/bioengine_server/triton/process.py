@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from bioengine_contract.labels import ENVIRONMENT as LABELS
+
 from bioengine_server.environments import environment
 from bioengine_server.errors import StackError
 from bioengine_server.log_file import TRITON_LOG, LogFile
@@ -49,6 +51,7 @@ class TritonProcess:
         self._settings, self._names = settings, names
         # Looked up once: a newer environment is for the next start of this server, not for the next one of Triton.
         self._runner, self._triton = (environment(settings.environments, name) for name in ("runner", "triton"))
+        self._labels = environment(settings.environments, LABELS)
         self._on_end = on_end
         self._stopping = False
         self._secret = secret
@@ -180,6 +183,8 @@ class TritonProcess:
             "DIE_WITH_PARENT": 1,
             **self._listens_on,
         }
+        if self._labels.is_dir():
+            ours["LABELS_ENVIRONMENT"] = self._labels
         if names.folder is not None:
             ours["PLAIN_NAMES"] = names.folder
         inherited = {

@@ -116,9 +116,18 @@ class Gives:
         self._outputs = list(outputs)
         self.inputs: list[np.ndarray | None] = []
         self.wanted: list[str] | None = None
+        self.labels = False
 
-    def run(self, _id: str, inputs: list[np.ndarray | None], _weights: str | None, _progress: object, wanted: Any) -> Answer:
-        self.inputs, self.wanted = inputs, wanted
+    def run(
+        self,
+        _id: str,
+        inputs: list[np.ndarray | None],
+        _weights: str | None = None,
+        _progress: object = None,
+        wanted: list[str] | None = None,
+        labels: bool = False,
+    ) -> Answer:
+        self.inputs, self.wanted, self.labels = inputs, wanted, labels
         return Answer(self._outputs, 0.1, [])
 
 
@@ -142,6 +151,16 @@ def test_axes_are_those_of_each_image(tmp_path: Path, axes: str) -> None:
     client = Gives(np.zeros((3, 1, 8, 12), np.float32))
     run(PAIR, client, pair(tmp_path, np.ones((5, 8, 12), np.uint8)), Options(axes=axes))
     assert [array.shape for array in client.inputs if array is not None] == [(3, 1, 8, 12), (1, 1, 5, 8, 12)]
+
+
+def test_labels_are_asked_for_and_written_without_a_channel(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", PLANE)
+    model = Model("m", [IMAGE], [TensorAxes("flows", "bcyx", 3, "float32"), IMAGE]).with_labels
+    assert model.outputs == [TensorAxes("labels", "byx", None, "int32"), IMAGE]
+    client = Gives(np.arange(96, dtype=np.int32).reshape(1, 8, 12))
+    report = run(model, client, Job([tmp_path / "x.npy"], {0: tmp_path / "o.tif"}), Options(axes="yx", labels=True))
+    assert client.labels and [(each.shape, each.dtype) for each in report.written] == [((8, 12), "int32")]
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "o.tif"), np.arange(96).reshape(8, 12))
 
 
 def test_advice_for_one_of_several_images_works_when_it_is_followed(tmp_path: Path) -> None:
