@@ -10,6 +10,7 @@ import typer
 from bioengine_contract.version import VERSION
 
 from bioengine_server.commands import (
+    apps,
     bench,
     doctor,
     images,
@@ -41,6 +42,7 @@ app.command()(soak.soak)
 app.command()(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.command("zoo-report")(zoo_report.zoo_report)
+app.add_typer(apps.app, name="apps")
 app.command()(operations.status)
 app.command()(operations.ps)
 app.command()(operations.unload)

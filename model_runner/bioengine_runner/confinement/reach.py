@@ -72,7 +72,7 @@ def of_triton(
     Args:
         installation: folders of Triton's programs and backends.
         readable: the model store.
-        own_models: the admin's own Triton models, which may contain programs.
+        own_models: the admin's own Triton models, which may contain programs, and their environments.
         writable: the boot folder, and the folder for shared tensors.
         sockets: the folder of the sockets on which Triton listens.
     """

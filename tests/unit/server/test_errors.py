@@ -15,7 +15,7 @@ from bioengine_contract.model_errors import RunTookTooLong
 from tests.stack.harness import ROOT
 
 # Rooms whose errors reach a person at the command line alone, or the admin at the start.
-_NOT_FOR_CLIENTS = ("images", "bench", "store", "control", "commands", "doctor", "demo", "slurm", "zoo")
+_NOT_FOR_CLIENTS = ("apps", "images", "bench", "store", "control", "commands", "doctor", "demo", "slurm", "zoo")
 _AT_THE_START = ("errors", "library", "settings_files", "output_file", "hypha.errors", "triton.connection")
 _MESSAGES = ("hypha.envelope", "gateway.errors", "network.http_get")  # told in the libraries' own ways
 _SAME_MEANING = {"model_not_found"}

@@ -47,6 +47,7 @@ ABOVE_ALL = (
     "fresh",
     "snippet",
     "commands",
+    "apps",
     "bench",
     "soak",
     "slurm",

@@ -1,0 +1,61 @@
+"""The parameters of a request to an app: a dict, which arrives as JSON in the input `param`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bioengine_runner.apps.errors import AppParameterRefused
+
+Check = Callable[[Any], str | None]
+"""What was expected of a value, if it is not possible; None if it is."""
+
+MAX_LENGTH = 10_000  # characters
+
+
+def read_parameters(text: str | bytes, known: Mapping[str, Check]) -> dict[str, Any]:
+    """The parameters in `text`. None stands for a value that was not given. Raises AppParameterRefused."""
+    if len(text) > MAX_LENGTH:
+        raise AppParameterRefused(f"it has {len(text)} characters. Expected a short dict.")
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        raise AppParameterRefused('it is not JSON. Expected a dict, such as {"diameter": 30}.') from None
+    if not isinstance(values, dict):
+        raise AppParameterRefused(f'it is a {type(values).__name__}. Expected a dict, such as {{"diameter": 30}}.')
+    for name, value in values.items():
+        if name not in known:
+            raise AppParameterRefused.unknown(name, known)
+        if value is not None and (expected := known[name](value)) is not None:
+            raise AppParameterRefused(f"{name!r} is {str(value)[:60]!r}. Expected {expected}.")
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def number(low: float, high: float) -> Check:
+    """A number between two others, both included."""
+
+    def check(value: Any) -> str | None:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return None if is_number and low <= value <= high else f"a number from {low:g} to {high:g}"
+
+    return check
+
+
+def whole(low: int, high: int) -> Check:
+    """A whole number between two others, both included."""
+
+    def check(value: Any) -> str | None:
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        return None if is_whole and low <= value <= high else f"a whole number from {low} to {high}"
+
+    return check
+
+
+def flag(value: Any) -> str | None:
+    return None if isinstance(value, bool) else "true or false"
+
+
+def name(value: Any) -> str | None:
+    return None if isinstance(value, str) and len(value) <= 100 else "a short text"

@@ -1,0 +1,3 @@
+from typing import Any
+
+def connect_to_server(config: dict[str, Any]) -> Any: ...
