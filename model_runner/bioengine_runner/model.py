@@ -99,7 +99,9 @@ class BioimageioModel:
                     use_packages(self._labels)
                 if TILE in parameters:
                     tile, on_tile = json.loads(parameters[TILE]), self._on_tile(folders[number])
-                    outputs = self._labelled(arrays, self._pipeline.predict(arrays, tile, on_tile, wanted[number]), methods.get(number))
+                    outputs = self._labelled(
+                        arrays, self._pipeline.predict(arrays, tile, on_tile, wanted[number]), methods.get(number)
+                    )
                     answers[number] = self._answer(outputs, wanted[number], folders[number])
                 else:
                     together[number] = arrays
