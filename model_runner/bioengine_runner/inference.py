@@ -16,14 +16,11 @@ from typing import Any
 
 import numpy as np
 from bioengine_contract.errors import RequestError
-from bioengine_contract.manifest import RDF
 from bioengine_contract.model_errors import TooLittleMemory
 from bioengine_contract.package import Package
-from bioengine_contract.package_errors import PackageUnreadable
 from bioimageio.core.common import MemberId
-from bioimageio.spec import InvalidDescr, load_description
-from bioimageio.spec.model import v0_4, v0_5
 
+from bioengine_runner.description import open_description
 from bioengine_runner.foreign import bioimageio_core
 from bioengine_runner.opened import Blocks
 from bioengine_runner.rest import Rest
@@ -63,7 +60,7 @@ class Pipeline:
         """Open the package and its weights. Raises LibraryChanged, PackageUnreadable, and what `open_weights` raises."""
         bioimageio_core.check()
         self._id = package.id
-        self.opened = open_weights(package, _open(package), weight_formats, boot)
+        self.opened = open_weights(package, open_description(package), weight_formats, boot)
         self._signature = self.opened.signature
         self._budget = Budget(package.id, self.opened.memory, self._probe)
         self._rest = Rest(self._give_back)
@@ -234,11 +231,3 @@ class Pipeline:
         self._give_back()
         self.opened.forward(arrays)
         return self._signature.pixels([arrays.get(id) for id, _ in self._signature.inputs])
-
-
-def _open(package: Package) -> v0_4.ModelDescr | v0_5.ModelDescr:
-    # A folder of our own store, never anything that a client named; its hash is that of its import.
-    description: Any = load_description(package.folder / RDF, perform_io_checks=False)
-    if isinstance(description, InvalidDescr) or not isinstance(description, (v0_4.ModelDescr, v0_5.ModelDescr)):
-        raise PackageUnreadable(package.id, "its rdf.yaml does not describe a model any more")
-    return description

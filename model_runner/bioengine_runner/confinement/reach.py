@@ -1,4 +1,4 @@
-"""The paths that Triton's processes and the test of a package may open, and why each is needed."""
+"""The paths that Triton's processes, the test of a package and its conversion may open, and why each is needed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from bioengine_runner.confinement.landlock import (
     EXECUTE,
     IOCTL_DEV,
     MAKE_DIR,
+    MAKE_REG,
     MAKE_SOCK,
     READ,
     READ_DIR,
     READ_FILE,
+    REFER,
+    REMOVE_DIR,
     REMOVE_FILE,
     TRUNCATE,
     WRITE_FILE,
@@ -40,6 +43,12 @@ _MACHINE = ("/sys/devices", "/sys/bus", "/sys/class", "/sys/module", "/sys/fs/cg
 # environment and open files of processes outside; everybody can read their command lines. Listing and writing are not allowed.
 _PROCESSES = "/proc"
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+# A process by itself gets less: of the system's files what the dynamic linker and the time zone need, of the machine its
+# processors and its limits, and of /proc its own entries and the sizes of the machine.
+_LINKER_FILES = ("/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/alternatives", "/etc/localtime")
+_PROCESSORS = ("/sys/devices/system", "/sys/fs/cgroup")
+_OWN_PROCESS = "/proc/self"
+_SIZES = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat")
 # Devices of NVIDIA's driver, of WSL's, and of the kernel's own graphics drivers.
 _GPUS = ("nvidia*", "dxg", "dri")
 
@@ -48,16 +57,40 @@ SHARED_MEMORY = Path("/dev/shm")
 
 def of_python() -> Iterator[Access]:
     """The paths that this environment's Python, the libraries of models and the CUDA driver need."""
-    interpreter = {sys.prefix, sys.base_prefix, sys.exec_prefix}
-    programs = [*map(Path, _PROGRAMS), *map(Path, interpreter), *_PACKAGES, *_library_folders()]
-    yield from (Access(path, READ | EXECUTE) for path in programs)
-    yield from (Access(package.parent, READ_DIR) for package in _PACKAGES)  # Python looks for them there
+    yield from _of_environment()
     yield from (Access(Path(path), READ) for path in (*_SYSTEM_FILES, *_MACHINE))
     yield Access(Path(_PROCESSES), READ_FILE)
     yield from (Access(Path(path), READ_FILE | WRITE_FILE) for path in _DEVICES)
     for pattern in _GPUS:
         for device in Path("/dev").glob(pattern):
             yield Access(device, READ | WRITE_FILE | IOCTL_DEV)
+
+
+def _of_environment() -> Iterator[Access]:
+    """The programs and libraries of the system and of this Python, and the project's own packages."""
+    interpreter = {sys.prefix, sys.base_prefix, sys.exec_prefix}
+    programs = [*map(Path, _PROGRAMS), *map(Path, interpreter), *_PACKAGES, *_library_folders()]
+    yield from (Access(path, READ | EXECUTE) for path in programs)
+    yield from (Access(package.parent, READ_DIR) for package in _PACKAGES)  # Python looks for them there
+
+
+def of_conversion(readable: Iterable[Path], output: Path) -> Iterator[Access]:
+    """The paths that the conversion of a package may open: its environment, what it is given, and the folder that it writes.
+
+    No device of a card, no shared memory, and no links or pipes in the folder.
+
+    Args:
+        readable: the package, and the inputs that the server has chosen.
+        output: the folder for what it writes.
+    """
+    yield from _of_environment()
+    # An environment may use the packages of another one (`deploy/recipes.py`).
+    yield from (Access(Path(folder), READ) for folder in sys.path if folder.endswith("-packages"))
+    yield from (Access(Path(path), READ) for path in (*_LINKER_FILES, *_PROCESSORS, _OWN_PROCESS))
+    yield from (Access(Path(path), READ_FILE) for path in _SIZES)
+    yield from (Access(Path(path), READ_FILE | WRITE_FILE) for path in _DEVICES)
+    yield from (Access(path, READ) for path in readable)
+    yield Access(output, READ | WRITE_FILE | TRUNCATE | MAKE_REG | MAKE_DIR | REMOVE_FILE | REMOVE_DIR | REFER)
 
 
 def of_triton(

@@ -157,7 +157,7 @@ class WorkerRoutes:
             name = unquote_to_bytes(found["file"]).decode()
         except (PackageUnreadable, OSError, ValueError):
             return None
-        file = package.folder / name if name == FILE_NAME or name in package.manifest.files else None
+        file = package.folder / name if name == FILE_NAME or name in package.manifest.stored_files else None
         return file if file is not None and file.is_file() and not file.is_symlink() else None
 
     def _link(self, request: Request, rest: str) -> Link:

@@ -1,0 +1,141 @@
+"""The step that converts a PyTorch state dict: it loads the architecture, which is code of the package or of a library, runs it
+on all samples, traces it, and exports the trace to ONNX.
+
+Traced, not scripted: of ten architectures that many published models share, three cannot be scripted. In eval mode: in training
+mode the export would contain dropout, and normalisation by each image's own statistics. A trace is wrong where the code branches
+on values or leaves torch, which the server finds by other samples than those that were traced.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bioengine_contract.axes import BATCH
+from bioengine_contract.manifest import Axis, Tensor
+from bioengine_contract.package import Package, read_package
+from bioimageio.core.backends.pytorch_backend import load_torch_model
+
+from bioengine_runner.conversion.onnx_outputs import WEIGHTS
+from bioengine_runner.conversion.report import Outcome, Refusal, Report
+from bioengine_runner.conversion.samples import Arrays, read_samples, write_outputs
+from bioengine_runner.description import OPSET, Description, open_description
+from bioengine_runner.verify import verify_package, verify_weights
+
+FORMAT = "pytorch_state_dict"
+
+_LIBRARIES = ("torch", "torchvision", "timm", "onnx")
+
+
+def run(folder: Path, given: Path, output: Path) -> Report:
+    """Write `converted.onnx`, and for each sample the outputs of the model and of its trace, to `output`.
+
+    Raises Refusal, WeightsDamaged, PackageUnreadable, and whatever code of the package raises.
+    """
+    package = read_package(folder, is_default=True)
+    verify_package(package, [FORMAT])
+    verify_weights(package, FORMAT)
+    description = open_description(package)
+    samples = read_samples(package, description, given)
+    define_operators_of_torchvision()
+    with warnings.catch_warnings(record=True) as remarks, torch.no_grad():
+        warnings.simplefilter("always", torch.jit.TracerWarning)
+        model = _model(description)
+        for number, arrays in enumerate(samples):
+            write_outputs(output, "eager", number, _outputs(package, model, arrays))
+        # What is traced is the sample that is in every package: a batch and sizes that are free are made so by the export.
+        inputs = tuple(map(torch.from_numpy, samples[0]))
+        trace = torch.jit.trace(model, inputs, check_trace=False)
+        for number, arrays in enumerate(samples):
+            write_outputs(output, "trace", number, _traced(package, trace, arrays, number))
+        export(trace, inputs, package, output / WEIGHTS)
+    doubts = dict.fromkeys(str(each.message) for each in remarks if issubclass(each.category, torch.jit.TracerWarning))
+    return Report(Outcome.DONE, versions=_versions(), remarks=tuple(doubts))
+
+
+def define_operators_of_torchvision() -> None:
+    """Have torchvision be importable beside a torch that its operators in C++ were not built for.
+
+    torchvision 0.28 of PyPI is built for CUDA. Beside torch's CPU build its library does not load, and its import then fails
+    with "operator torchvision::nms does not exist". The two operators that the import itself names are declared here; models
+    that use them (detection) cannot be converted, and fail with torch's own error.
+    """
+    found = importlib.util.find_spec("torchvision")
+    if found is None or found.origin is None:
+        return
+    try:
+        torch.ops.load_library(str(Path(found.origin).parent / "_C.so"))
+    except OSError:
+        torch.library.define("torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        torch.library.define(
+            "torchvision::roi_align",
+            "(Tensor input, Tensor rois, float spatial_scale, int pooled_height, int pooled_width, int sampling_ratio,"
+            " bool aligned) -> Tensor",
+        )
+
+
+def export(trace: Any, inputs: Sequence[torch.Tensor], package: Package, file: Path) -> None:
+    """Write a trace as ONNX, with the names of the description's tensors, and free sizes where the description has them."""
+    tensors = (*package.manifest.inputs, *package.manifest.outputs)
+    torch.onnx.export(
+        trace,
+        tuple(inputs),
+        str(file),
+        dynamo=False,
+        opset_version=OPSET,
+        input_names=[spec.id for spec in package.manifest.inputs],
+        output_names=[spec.id for spec in package.manifest.outputs],
+        dynamic_axes={spec.id: free for spec in tensors if (free := free_axes(spec))},
+    )
+
+
+def free_axes(spec: Tensor) -> dict[int, str]:
+    """The axes of a tensor whose size is not fixed, by their numbers, with names for ONNX."""
+    return {number: f"{spec.id}_{axis.id}" for number, axis in enumerate(spec.axes) if _is_free(axis)}
+
+
+def _is_free(axis: Axis) -> bool:
+    return axis.step > 0 or axis.reference is not None or (axis.type == BATCH and axis.step > 0)
+
+
+def _model(description: Description) -> torch.nn.Module:
+    weights = description.weights.pytorch_state_dict
+    assert weights is not None
+    # State dicts are opened with torch.load(weights_only=True).
+    return load_torch_model(weights, load_state=True, devices=["cpu"]).eval()
+
+
+def _outputs(package: Package, model: Any, arrays: Arrays) -> list[np.ndarray]:
+    """What a network gives for a sample. Raises Refusal, and whatever it raises."""
+    # Clones: a network may change its input.
+    outputs = model(*(torch.from_numpy(array).clone() for array in arrays))
+    listed = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
+    if not all(isinstance(each, torch.Tensor) for each in listed):
+        raise Refusal(f"its network gives a {type(outputs).__name__}, where tensors are expected")
+    if len(listed) != (count := len(package.manifest.outputs)):
+        raise Refusal(f"its network gives {len(listed)} tensors, but the description has {count} outputs")
+    return [each.detach().numpy() for each in listed]
+
+
+def _traced(package: Package, trace: Any, arrays: Arrays, number: int) -> list[np.ndarray]:
+    try:
+        return _outputs(package, trace, arrays)
+    except RuntimeError as error:
+        shapes = " and ".join("x".join(map(str, array.shape)) for array in arrays)
+        raise Refusal(f"its trace fails on sample {number}, {shapes}: the code depends on sizes, or on values") from error
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            pass
+    return versions
