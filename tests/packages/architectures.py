@@ -5,7 +5,7 @@ They import torch alone, unless their names say more. Sizes are small, so that a
 
 from __future__ import annotations
 
-UNET_2D = '''
+UNET_2D = """
 import torch
 from torch import nn
 
@@ -67,10 +67,10 @@ class Network(nn.Module):
                 x = nn.functional.interpolate(x, skip.shape[-2:])
             x = join(torch.cat([attend(skip, x), x], 1))
         return torch.sigmoid(self.last(x))
-'''
+"""
 """Residual blocks with squeeze and excitation, and attention gates; batch and group normalisation, and dropout."""
 
-UNET_3D = '''
+UNET_3D = """
 import torch
 from torch import nn
 
@@ -93,9 +93,9 @@ class Network(nn.Module):
         deep = self.deep(nn.functional.max_pool3d(skip, (1, 2, 2)))
         up = nn.functional.interpolate(deep, scale_factor=(1, 2, 2), mode="trilinear")
         return torch.softmax(self.last(self.second(torch.cat([skip, up], 1))), 1)
-'''
+"""
 
-TRANSFORMER = '''
+TRANSFORMER = """
 import torch
 from torch import nn
 
@@ -113,9 +113,9 @@ class Network(nn.Module):
         tokens = self.embed(x).flatten(2).transpose(1, 2) + self.position
         tokens = self.blocks(tokens)
         return self.last(tokens.transpose(1, 2).reshape(x.shape[0], -1, self.side, self.side))
-'''
+"""
 
-SMALL = '''
+SMALL = """
 {imports}
 import torch
 from torch import nn
@@ -129,7 +129,7 @@ class Network(nn.Module):
     def forward(self, x):
 {forward}
         return self.layer(x)
-'''
+"""
 """One convolution, with `imports` above and the lines `forward` before it."""
 
 
@@ -146,7 +146,7 @@ ON_VALUES = small(forward="if float(x.mean()) < 0.25:\n    x = x * 2\nelse:\n   
 
 MISSING_MODULE = small("import lightsheet_tools")
 
-TORCHVISION_AND_TIMM = '''
+TORCHVISION_AND_TIMM = """
 import torch
 import torchvision
 from timm.layers import DropPath
@@ -161,5 +161,5 @@ class Network(nn.Module):
 
     def forward(self, x):
         return self.last(self.drop(self.features(self.first(x))))
-'''
+"""
 """What the architectures of the collection import that this project's own environment lacks."""

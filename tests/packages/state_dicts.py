@@ -31,7 +31,7 @@ def network(source: str) -> torch.nn.Module:
     with torch.no_grad():
         for buffer in made.buffers():  # as after training
             if buffer.dtype.is_floating_point:
-                buffer += torch.rand(buffer.shape)
+                buffer.add_(torch.rand(buffer.shape))
     return made.eval()
 
 
@@ -87,9 +87,7 @@ STATE_DICTS: tuple[Callable[[Path], Path], ...] = (
     partial(write, id="patchy-penguin", source=architectures.TRANSFORMER, shape=(1, 1, 32, 32)),
     partial(write, id="numpy-newt", source=architectures.THROUGH_NUMPY, shape=(1, 1, 16, 16)),
     partial(write, id="branching-bee", source=architectures.ON_VALUES, shape=(1, 1, 16, 16)),
-    partial(
-        write, id="missing-mole", source=architectures.MISSING_MODULE, shape=(1, 1, 16, 16), made_by=architectures.small()
-    ),
+    partial(write, id="missing-mole", source=architectures.MISSING_MODULE, shape=(1, 1, 16, 16), made_by=architectures.small()),
 )
 
 

@@ -63,9 +63,9 @@ _WATCHING = {
 # Everything that Triton starts stays in its process group, and ends with it.
 _OTHER_GROUPS = {"setsid": 112, "setpgid": 109}
 NEVER_NEEDED = {
-    **_OTHER_PROCESSES, **_SHARED_WITHOUT_FILES, **_FILE_SYSTEMS, **_KERNEL, **_BY_PATH, **_WATCHING, **_OTHER_GROUPS,
+    **_OTHER_PROCESSES, **_SHARED_WITHOUT_FILES, **_FILE_SYSTEMS, **_KERNEL, **_WATCHING, **_OTHER_GROUPS,
 }  # fmt: skip
-"""System calls that no model needs, by name."""
+"""System calls that neither a model nor a library of models makes, by name."""
 
 # Connections, including those to a Unix socket such as Docker's.
 _CONNECT = {"connect": 42}
@@ -147,7 +147,7 @@ def rules(with_tcp: bool) -> tuple[Rule, ...]:
     no_truncation = (os.O_RDONLY | os.O_TRUNC,)  # Landlock before Linux 6.2 does not refuse it
     no_address = (Check(4, (0,)), Check(4, (0,), is_upper_half=True))
     return (
-        *(Rule(number, errno.EPERM) for number in NEVER_NEEDED.values()),
+        *(Rule(number, errno.EPERM) for number in (*NEVER_NEEDED.values(), *_BY_PATH.values())),
         *(Rule(number, errno.EACCES) for number in _CONNECT.values()),
         *(Rule(number, 0) for number in _WITHOUT_EFFECT.values()),
         *(Rule(number, errno.ENOSYS) for number in _NOT_THERE.values()),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from bioengine_contract.package import read_package
+from bioengine_contract.weights import CONVERTED
 
 from bioengine_runner.conversion.report import Outcome, Refusal, Report
 from bioengine_runner.conversion.samples import read_samples, write_outputs
@@ -15,15 +16,13 @@ from bioengine_runner.description import open_description
 from bioengine_runner.onnx_sessions import CPU
 from bioengine_runner.reasons import in_short
 
-WEIGHTS = "converted.onnx"
-
 
 def run(folder: Path, given: Path, output: Path) -> Report:
     """Run `converted.onnx` in `given`, and write the outputs for each sample. Raises Refusal."""
     package = read_package(folder, is_default=True)
     samples = read_samples(package, open_description(package), given)
     try:
-        session = onnxruntime.InferenceSession(str(given / WEIGHTS), providers=[CPU])
+        session = onnxruntime.InferenceSession(str(given / CONVERTED), providers=[CPU])
     except Exception as error:  # ONNX Runtime has many kinds
         raise Refusal(f"ONNX Runtime cannot open the converted weights ({in_short(error)})") from None
     names = [value.name for value in session.get_inputs()]

@@ -20,12 +20,13 @@ import torch
 from bioengine_contract.axes import BATCH
 from bioengine_contract.manifest import Axis, Tensor
 from bioengine_contract.package import Package, read_package
+from bioengine_contract.weights import CONVERTED
 from bioimageio.core.backends.pytorch_backend import load_torch_model
 
-from bioengine_runner.conversion.onnx_outputs import WEIGHTS
 from bioengine_runner.conversion.report import Outcome, Refusal, Report
 from bioengine_runner.conversion.samples import Arrays, read_samples, write_outputs
 from bioengine_runner.description import OPSET, Description, open_description
+from bioengine_runner.tiling.exhausted import is_about_memory
 from bioengine_runner.verify import verify_package, verify_weights
 
 FORMAT = "pytorch_state_dict"
@@ -48,13 +49,13 @@ def run(folder: Path, given: Path, output: Path) -> Report:
         warnings.simplefilter("always", torch.jit.TracerWarning)
         model = _model(description)
         for number, arrays in enumerate(samples):
-            write_outputs(output, "eager", number, _outputs(package, model, arrays))
+            write_outputs(output, "eager", number, _original(package, model, arrays, number))
         # What is traced is the sample that is in every package: a batch and sizes that are free are made so by the export.
         inputs = tuple(map(torch.from_numpy, samples[0]))
         trace = torch.jit.trace(model, inputs, check_trace=False)
         for number, arrays in enumerate(samples):
             write_outputs(output, "trace", number, _traced(package, trace, arrays, number))
-        export(trace, inputs, package, output / WEIGHTS)
+        export(trace, inputs, package, output / CONVERTED)
     doubts = dict.fromkeys(str(each.message) for each in remarks if issubclass(each.category, torch.jit.TracerWarning))
     return Report(Outcome.DONE, versions=_versions(), remarks=tuple(doubts))
 
@@ -123,12 +124,26 @@ def _outputs(package: Package, model: Any, arrays: Arrays) -> list[np.ndarray]:
     return [each.detach().numpy() for each in listed]
 
 
+def _original(package: Package, model: Any, arrays: Arrays, number: int) -> list[np.ndarray]:
+    try:
+        return _outputs(package, model, arrays)
+    except RuntimeError as error:
+        if number == 0 or is_about_memory(error):
+            raise
+        raise Refusal(f"its own network fails on images of {_sizes(arrays)}, which the description allows") from error
+
+
 def _traced(package: Package, trace: Any, arrays: Arrays, number: int) -> list[np.ndarray]:
     try:
         return _outputs(package, trace, arrays)
     except RuntimeError as error:
-        shapes = " and ".join("x".join(map(str, array.shape)) for array in arrays)
-        raise Refusal(f"its trace fails on sample {number}, {shapes}: the code depends on sizes, or on values") from error
+        if is_about_memory(error):
+            raise
+        raise Refusal(f"its trace fails on sample {number}, of {_sizes(arrays)}: the code depends on values or sizes") from error
+
+
+def _sizes(arrays: Arrays) -> str:
+    return " and ".join("x".join(map(str, array.shape)) for array in arrays)
 
 
 def _versions() -> dict[str, str]:

@@ -44,7 +44,7 @@ def main() -> None:
 
 def _limit(memory: int, seconds: int) -> None:
     processors = len(os.sched_getaffinity(0))
-    for limit, value in (
+    for limit, wanted in (
         (resource.RLIMIT_DATA, memory),
         (resource.RLIMIT_AS, memory + _MAPPED),
         (resource.RLIMIT_CPU, seconds * processors),
@@ -54,7 +54,7 @@ def _limit(memory: int, seconds: int) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         most = resource.getrlimit(limit)[1]
-        value = value if most == resource.RLIM_INFINITY else min(value, most)
+        value = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
         resource.setrlimit(limit, (value, value))
 
 

@@ -22,6 +22,7 @@ from bioengine_contract.manifest import FILE_NAME, Manifest
 from bioengine_contract.store import ALIASES_FILE, read_aliases
 
 from bioengine_server.store import layout, reader
+from bioengine_server.store.converted import keep_converted
 from bioengine_server.store.errors import BadId, FileExists, NotAPackage, NotStored, StoreError, StoreNotWritable, StoreReadOnly
 from bioengine_server.store.names import (
     SHIPPED_PACKAGES,
@@ -338,9 +339,10 @@ class ModelStore:
                 layout.write_aliases(self.folder, left)
 
     def _put(self, folder: Path, manifest: Manifest) -> None:
-        """Move a package from the incoming `folder` to its place."""
-        layout.write_json(folder / FILE_NAME, manifest.model_dump(mode="json"))
+        """Move a package from the incoming `folder` to its place, with the weights that were converted from this very package."""
         target = self.folder / manifest.id / manifest.version
+        manifest = keep_converted(target, self._stored(f"{manifest.id}/{manifest.version}"), folder, manifest)
+        layout.write_json(folder / FILE_NAME, manifest.model_dump(mode="json"))
         self._discard(target)
         target.parent.mkdir(exist_ok=True)
         os.rename(folder, target)
