@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 from bioengine_contract.version import VERSION
 
-from bioengine_server.commands import bench, doctor, images, models, operations, server, setup, slurm, soak, tokens, workers
+from bioengine_server.commands import (
+    bench,
+    conversion,
+    doctor,
+    environments,
+    images,
+    models,
+    operations,
+    server,
+    setup,
+    slurm,
+    soak,
+    tokens,
+    workers,
+)
 from bioengine_server.commands.shared import fail, load_settings
 from bioengine_server.environments import environment
 
@@ -26,7 +40,9 @@ app.command()(images.run)
 app.command()(bench.bench)
 app.command()(soak.soak)
 app.command()(doctor.doctor)
+models.app.command("convert")(conversion.convert_models)
 app.add_typer(models.app, name="models")
+app.add_typer(environments.app, name="environments")
 app.command()(operations.status)
 app.command()(operations.ps)
 app.command()(operations.unload)

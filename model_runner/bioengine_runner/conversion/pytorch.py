@@ -8,7 +8,6 @@ on values or leaves torch, which the server finds by other samples than those th
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +22,7 @@ from bioengine_contract.package import Package, read_package
 from bioengine_contract.weights import CONVERTED
 from bioimageio.core.backends.pytorch_backend import load_torch_model
 
+from bioengine_runner.conversion import torchvision_operators
 from bioengine_runner.conversion.report import Outcome, Refusal, Report
 from bioengine_runner.conversion.samples import Arrays, read_samples, write_outputs
 from bioengine_runner.description import OPSET, Description, open_description
@@ -44,7 +44,8 @@ def run(folder: Path, given: Path, output: Path) -> Report:
     verify_weights(package, FORMAT)
     description = open_description(package)
     samples = read_samples(package, description, given)
-    define_operators_of_torchvision()
+    torchvision_operators.define()
+    torch.backends.mha.set_fastpath_enabled(False)  # its one operator for a whole layer has no counterpart in ONNX
     with warnings.catch_warnings(record=True) as remarks, torch.no_grad():
         warnings.simplefilter("always", torch.jit.TracerWarning)
         model = _model(description)
@@ -58,27 +59,6 @@ def run(folder: Path, given: Path, output: Path) -> Report:
         export(trace, inputs, package, output / CONVERTED)
     doubts = dict.fromkeys(str(each.message) for each in remarks if issubclass(each.category, torch.jit.TracerWarning))
     return Report(Outcome.DONE, versions=_versions(), remarks=tuple(doubts))
-
-
-def define_operators_of_torchvision() -> None:
-    """Have torchvision be importable beside a torch that its operators in C++ were not built for.
-
-    torchvision 0.28 of PyPI is built for CUDA. Beside torch's CPU build its library does not load, and its import then fails
-    with "operator torchvision::nms does not exist". The two operators that the import itself names are declared here; models
-    that use them (detection) cannot be converted, and fail with torch's own error.
-    """
-    found = importlib.util.find_spec("torchvision")
-    if found is None or found.origin is None:
-        return
-    try:
-        torch.ops.load_library(str(Path(found.origin).parent / "_C.so"))
-    except OSError:
-        torch.library.define("torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        torch.library.define(
-            "torchvision::roi_align",
-            "(Tensor input, Tensor rois, float spatial_scale, int pooled_height, int pooled_width, int sampling_ratio,"
-            " bool aligned) -> Tensor",
-        )
 
 
 def export(trace: Any, inputs: Sequence[torch.Tensor], package: Package, file: Path) -> None:

@@ -19,6 +19,7 @@ from bioengine_contract.trust import code_of, trust_entry, usable_weights
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Column, Table
 
+from bioengine_server.commands.conversion import convert_if_wanted, tell_conversion
 from bioengine_server.commands.shared import (
     HomeOption,
     OfflineOption,
@@ -63,11 +64,13 @@ def pull(
         try:
             parse_model_id(id)
             with _download_bars() as report:
-                asyncio.run(service.fetch(id, caller=None, progress=report))
+                asyncio.run(service.fetch(id, caller=None, progress=report, on_convert=lambda: console.print("Converting ...")))
         except BioEngineError as error:
             failures.append(str(error))
         else:
-            _tell(_store(home).find(id).manifest, "Stored", settings.trusted)
+            model = _store(home).find(id)
+            _tell(model.manifest, "Stored", settings.trusted)
+            tell_conversion(model)
     if failures:
         fail("\n".join(failures))
 
@@ -85,6 +88,7 @@ def import_model(
     store = _store_to_change(home)
     with told(), console.status(f"Importing {safe(package)} ..."), _package_file(package, store.folder) as source:
         model = store.import_package(source, id, replace)
+    model = convert_if_wanted(model, store, load_settings(home=home))
     _tell(model.manifest, "Imported", load_settings(home=home).trusted)
     if further := sorted(store.names(model) - {model.manifest.id, f"{model.manifest.id}/{model.manifest.version}"}):
         console.print(f"  also called: {', '.join(further)}", markup=False)
@@ -155,6 +159,7 @@ def show(id: IdArgument, home: HomeOption = None) -> None:
         for tensor in tensors:
             console.print(f"  {title}: {_in_words(tensor)}", markup=False)
     console.print(f"  weights: {_weights(manifest, settings.trusted)}")
+    tell_conversion(model)
     _tell_trust(manifest, settings.trusted)
     names = sorted(store.names(model) - {manifest.id})
     console.print(f"  also called: {', '.join(names)}", markup=False)
@@ -274,7 +279,7 @@ def _tell(manifest: Manifest, what: str, trusted: frozenset[str]) -> None:
     console.print(f"{what} [bold]{manifest.id}[/] {manifest.version} ({_megabytes(manifest.size)}): {safe(manifest.name)}")
     usable = usable_weights(manifest, trusted)
     if usable:
-        console.print(f"  Weights: {', '.join(usable)}")
+        console.print(f"  Weights: {', '.join(map(manifest.named_weights, usable))}")
         for tensor in manifest.inputs:
             console.print(f"  goes in: {_in_words(tensor)}", markup=False)
     elif code := code_of(manifest):
@@ -299,7 +304,7 @@ def _tell_trust(manifest: Manifest, trusted: frozenset[str]) -> None:
 
 def _weights(manifest: Manifest, trusted: frozenset[str]) -> str:
     if usable := usable_weights(manifest, trusted):
-        return ", ".join(usable)
+        return ", ".join(map(manifest.named_weights, usable))
     return "not run (contains code, not trusted)" if code_of(manifest) else "not run (no onnx or torchscript)"
 
 

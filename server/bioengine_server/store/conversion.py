@@ -89,8 +89,10 @@ def refusal(model: StoredModel) -> str | None:
     return None
 
 
-def has_environment(settings: Settings, converted_from: str) -> bool:
-    return all((settings.environments / name / "bin" / "python").exists() for name in (ENVIRONMENTS[converted_from], "runner"))
+def has_environment(settings: Settings, manifest: Manifest) -> bool:
+    """Whether what the conversion of a package needs is installed here."""
+    needed = {"runner", ENVIRONMENTS.get(convertible(manifest) or "", "runner")}
+    return all((settings.environments / name / "bin" / "python").exists() for name in needed)
 
 
 def convert(model: StoredModel, store: ModelStore, settings: Settings, tell: Told = lambda text: None) -> StoredModel:
@@ -103,7 +105,7 @@ def convert(model: StoredModel, store: ModelStore, settings: Settings, tell: Tol
         raise NotConverted(id, "it has no weights that need it")
     if model.manifest.code:
         raise NotConverted(id, f"it runs Python code with weights of any format ({'; '.join(model.manifest.code)})")
-    if not has_environment(settings, converted_from):
+    if not has_environment(settings, model.manifest):
         raise NoConversionHere(id, converted_from, is_image=not can_build())
     with _alone(store.folder, tell), store.incoming(model.folder) as folder:
         try:
