@@ -18,21 +18,24 @@ from typing import Any
 from bioengine_runner.confinement import seccomp
 from bioengine_runner.confinement.seccomp import NEVER_NEEDED, Check, Rule
 
-_PROGRAMS = {"execve": 59, "execveat": 322}
-_PROCESSES = {"fork": 57, "vfork": 58}
+PROGRAMS = {"execve": 59, "execveat": 322}
+PROCESSES = {"fork": 57, "vfork": 58}
 # Signals, and handles by which signals are sent.
-_SIGNALS = {
-    "kill": 62, "tkill": 200, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "pidfd_open": 434, "pidfd_send_signal": 424,
+KILL = 62
+SIGNALS = {
+    "tkill": 200, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "pidfd_open": 434, "pidfd_send_signal": 424,
     "process_madvise": 440, "process_mrelease": 448,
 }  # fmt: skip
-_SOCKETS = {
+SOCKETS = {
     "socket": 41, "socketpair": 53, "connect": 42, "bind": 49, "listen": 50, "accept": 43, "accept4": 288, "sendto": 44,
     "sendmsg": 46, "sendmmsg": 307,
 }  # fmt: skip
 # Memory that no limit of a process counts.
 _HIDDEN_MEMORY = {"memfd_create": 319, "memfd_secret": 447}
 _IO_URING = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
-_REFUSED = {**NEVER_NEEDED, **_PROGRAMS, **_PROCESSES, **_SIGNALS, **_SOCKETS, **_HIDDEN_MEMORY, **_IO_URING}
+_REFUSED = {
+    **NEVER_NEEDED, **PROGRAMS, **PROCESSES, "kill": KILL, **SIGNALS, **SOCKETS, **_HIDDEN_MEMORY, **_IO_URING,
+}  # fmt: skip
 
 _CLONE, _CLONE_THREAD = 56, 0x00010000
 _TGKILL = 234
@@ -85,6 +88,13 @@ def be_alone(tell: Callable[[str], None]) -> None:
 def _rules() -> tuple[Rule, ...]:
     return (
         *(Rule(number, errno.EPERM) for number in _REFUSED.values()),
+        *threads_and_itself_only(),
+    )
+
+
+def threads_and_itself_only() -> tuple[Rule, ...]:
+    """Rules for a process that starts threads but no other process, and sends signals to itself alone, as abort() does."""
+    return (
         Rule(_CLONE, errno.EPERM, (Check(0, (_CLONE_THREAD,), _CLONE_THREAD),)),
-        Rule(_TGKILL, errno.EPERM, (Check(0, (os.getpid(),)),)),  # abort() sends itself a signal
+        Rule(_TGKILL, errno.EPERM, (Check(0, (os.getpid(),)),)),
     )

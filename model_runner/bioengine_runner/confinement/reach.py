@@ -1,4 +1,4 @@
-"""The paths that Triton's processes, the test of a package and its conversion may open, and why each is needed."""
+"""The paths that Triton, the process of a model, the test of a package and its conversion may open, and why each is needed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import bioengine_contract
 
@@ -26,6 +27,9 @@ from bioengine_runner.confinement.landlock import (
     WRITE_FILE,
     Access,
 )
+
+if TYPE_CHECKING:
+    from bioengine_runner.rundir import Boot
 
 # The project's own packages.
 _PACKAGES = (Path(__file__).resolve().parents[1], Path(bioengine_contract.__file__).resolve().parent)
@@ -84,8 +88,7 @@ def of_conversion(readable: Iterable[Path], output: Path) -> Iterator[Access]:
         output: the folder for what it writes.
     """
     yield from _of_environment()
-    # An environment may use the packages of another one (`deploy/recipes.py`).
-    yield from (Access(Path(folder), READ) for folder in sys.path if folder.endswith("-packages"))
+    yield from _packages_on_path()
     yield from (Access(Path(path), READ) for path in (*_LINKER_FILES, *_PROCESSORS, _OWN_PROCESS))
     yield from (Access(Path(path), READ_FILE) for path in _SIZES)
     yield from (Access(Path(path), READ_FILE | WRITE_FILE) for path in _DEVICES)
@@ -121,11 +124,25 @@ def of_triton(
         yield Access(sockets, MAKE_SOCK | REMOVE_FILE)
 
 
+def of_model(boot: Boot, package: Path) -> Iterator[Access]:
+    """The paths that the process of one model may open, of those that Triton may."""
+    yield from of_python()
+    yield from _packages_on_path()
+    yield from (Access(folder, READ) for folder in (package, boot.model_repository, boot.working_directory))
+    writable = (boot.processes, boot.home, boot.temporary, boot.cache, SHARED_MEMORY, boot.shared_tensors)
+    yield from (Access(folder, CHANGE) for folder in writable if folder is not None)
+
+
 def of_package_test(package: Path, working: Path) -> Iterator[Access]:
     """The paths that the test of a stored package may open: it can read the package and write its working folder."""
     yield from of_python()
     yield Access(package, READ)
     yield from (Access(folder, CHANGE) for folder in (working, SHARED_MEMORY))
+
+
+def _packages_on_path() -> Iterator[Access]:
+    """Where this process finds packages: an environment may use those of another one, and Triton's stub names none as its own."""
+    yield from (Access(Path(folder), READ) for folder in sys.path if folder.endswith("-packages"))
 
 
 def _library_folders() -> Iterator[Path]:

@@ -22,6 +22,7 @@ _SECCOMP = 317
 _SET_MODE_FILTER, _GET_ACTION_AVAIL = 1, 2
 # Without this flag, older kernels slow the process down to prevent speculation attacks, which is not the purpose of this filter.
 _SPEC_ALLOW = 1 << 2
+_ALL_THREADS = 1 << 0  # SECCOMP_FILTER_FLAG_TSYNC
 
 _ARCHITECTURE = 0xC000003E  # AUDIT_ARCH_X86_64
 _OTHER_NUMBERS = 0x40000000  # the x32 ABI's numbers begin here
@@ -125,18 +126,20 @@ def restrict(with_tcp: bool) -> None:
     install(rules(with_tcp))
 
 
-def install(refused: tuple[Rule, ...], is_trapped: bool = False) -> None:
+def install(refused: tuple[Rule, ...], is_trapped: bool = False, for_all_threads: bool = False) -> None:
     """Install a filter for this thread, and every program that it starts or becomes, for good. Raises OSError.
 
     Args:
         refused: the system calls that it refuses. Filters of before stay in force.
         is_trapped: whether a refused call sends the signal SIGSYS, which ends the process unless it is handled.
+        for_all_threads: whether it is for the other threads of this process, too.
     """
     program = _program(refused, is_trapped)
     filters = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: the number of instructions, and their address.
     description = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(filters))
-    system_call(_SECCOMP, ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(_SPEC_ALLOW), ctypes.c_char_p(description))
+    flags = _SPEC_ALLOW | (_ALL_THREADS if for_all_threads else 0)
+    system_call(_SECCOMP, ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(flags), ctypes.c_char_p(description))
 
 
 def rules(with_tcp: bool) -> tuple[Rule, ...]:
