@@ -1,8 +1,8 @@
 """Packages with a PyTorch state dict alone: an architecture file, made weights, and the test tensors of that very network.
 
-    <runner environment>/bin/python -m tests.packages.state_dicts FOLDER
+    <runner environment>/bin/python -m tests.packages.state_dicts FOLDER [ID CODE NETWORK]
 
-makes all of `STATE_DICTS` whose architectures this environment can import.
+makes all of `STATE_DICTS`; or one with the architecture file CODE in FOLDER, and the weights of the file NETWORK there.
 """
 
 from __future__ import annotations
@@ -92,8 +92,14 @@ STATE_DICTS: tuple[Callable[[Path], Path], ...] = (
 
 
 def main() -> None:
+    folder, *one = sys.argv[1:]
+    if one:
+        id, code, network = one
+        sources = [(Path(folder) / name).read_text() for name in (code, network)]
+        write(Path(folder), id, sources[0], (1, 1, 16, 16), made_by=sources[1])
+        return
     for build in STATE_DICTS:
-        build(Path(sys.argv[1]))
+        build(Path(folder))
 
 
 if __name__ == "__main__":
