@@ -37,6 +37,8 @@ from bioengine_server.settings_files import FileSettings, SettingsFileRefused, r
 from recipes import npm_packages, triton_installation, virtual_environment  # noqa: E402
 from steps import PYTHON_VERSION, BuildFailed, report  # noqa: E402
 
+_PACKAGES = Path("lib") / f"python{PYTHON_VERSION}" / "site-packages"
+
 RENEWING_COMMANDS = ("up", "setup", "test")
 RENEW, REMOVE = "--renew", "--remove"
 AGAIN = "--again"  # of `setup`: rebuild also what is up to date
@@ -155,21 +157,14 @@ def is_agreed(options: Options, before: str, found: str) -> bool:
     return False
 
 
-def catalogue(accelerator: str = "cpu") -> dict[str, Environment]:
-    """Every environment by name. The test environments are built by `bioengine test` only."""
+def catalogue(accelerator: str = "cpu", folder: Path | None = None) -> dict[str, Environment]:
+    """Every environment by name. The test environments are built by `bioengine test` only. `folder`: of the environments."""
     contract, server, runner, tests = ROOT / "contract", ROOT / "server", ROOT / "model_runner", ROOT / "tests"
 
     def environment(
-        name: str,
-        title: str,
-        *files: Path,
-        sources: tuple[Path, ...] = (),
-        imports: str = "",
-        built_for: str = "cpu",
-        beside: str = "",
+        name: str, title: str, *files: Path, sources: tuple[Path, ...] = (), imports: str = "", built_for: str = "cpu"
     ) -> Environment:
-        recipe = virtual_environment(*files, sources=sources, imports=imports, beside=beside)
-        return Environment(name, title, files, recipe, sources, built_for)
+        return Environment(name, title, files, virtual_environment(*files, sources=sources, imports=imports), sources, built_for)
 
     packages = tuple(tests / "clients" / "javascript" / name for name in ("package.json", "package-lock.json"))
     triton_lock = server / "requirements-triton.lock"
@@ -196,9 +191,9 @@ def catalogue(accelerator: str = "cpu") -> dict[str, Environment]:
             "convert",
             "environment for the conversion of PyTorch models",
             runner / "requirements-convert.lock",
-            sources=(runner, contract),
+            # Beside its own packages, it uses those of the model runner's environment.
+            sources=(runner, contract, (folder or Path(usual_environments())) / "runner" / _PACKAGES),
             imports="onnx, bioengine_runner.conversion.torchvision_operators as it; it.define(); import torchvision, timm",
-            beside="runner",
         ),
         Environment("triton", "Triton Inference Server", (triton_lock,), triton_installation(triton_lock)),
         *(
@@ -215,7 +210,7 @@ def bring_about(names: list[str], options: Options) -> Path:
     """Build the environments `names` if the options require it; returns the folder that contains them."""
     folder = environments_folder(options)
     folder.mkdir(parents=True, exist_ok=True)
-    known = catalogue(accelerator(options, folder))
+    known = catalogue(accelerator(options, folder), folder)
     # From when an admin adds an optional environment, it is kept up to date like the others.
     added = [name for name in OPTIONAL if name not in names and layout.present(folder, name) is not None]
     wanted = [known[name] for name in [*names_of(names), *added]]

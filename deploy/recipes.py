@@ -20,12 +20,12 @@ from steps import PYTHON_VERSION, ROOT, run
 Recipe = Callable[[Path], Iterator[str]]
 
 
-def virtual_environment(*requirements: Path, sources: tuple[Path, ...] = (), imports: str = "", beside: str = "") -> Recipe:
+def virtual_environment(*requirements: Path, sources: tuple[Path, ...] = (), imports: str = "") -> Recipe:
     """An environment with the packages in these files, installed in this order, and the project's own in the folders `sources`.
 
     Lock files (`deploy/lock.py`) name all packages that are needed, with the hashes of their files; nothing else is installed.
     Other files name packages without a hash, because their files differ between machines. `imports`: modules that are imported
-    at the end, as a test. `beside`: another environment, whose packages this one uses, too.
+    at the end, as a test.
     """
 
     def build(folder: Path) -> Iterator[str]:
@@ -35,11 +35,8 @@ def virtual_environment(*requirements: Path, sources: tuple[Path, ...] = (), imp
         for file in requirements:
             yield f"installing {file.relative_to(ROOT)}"
             run(pip_install([python], file))
-        (packages,) = (folder / "lib").glob("python3.*/site-packages")
-        if beside:
-            others = folder.parent / beside / packages.relative_to(folder)
-            (packages / f"beside-{beside}.pth").write_text(f"{others}\n")
         if sources:
+            (packages,) = (folder / "lib").glob("python3.*/site-packages")
             (packages / "bioengine.pth").write_text("".join(f"{source}\n" for source in sources))
         if imports:
             yield "trying it"

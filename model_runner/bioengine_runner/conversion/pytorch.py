@@ -1,5 +1,5 @@
 """The step that converts a PyTorch state dict: it loads the architecture, which is code of the package or of a library, runs it
-on all samples, traces it, and exports the trace to ONNX.
+on all samples, traces it, and exports it to ONNX.
 
 Traced, not scripted: of ten architectures that many published models share, three cannot be scripted. In eval mode: in training
 mode the export would contain dropout, and normalisation by each image's own statistics. A trace is wrong where the code branches
@@ -56,16 +56,19 @@ def run(folder: Path, given: Path, output: Path) -> Report:
         trace = torch.jit.trace(model, inputs, check_trace=False)
         for number, arrays in enumerate(samples):
             write_outputs(output, "trace", number, _traced(package, trace, arrays, number))
-        export(trace, inputs, package, output / CONVERTED)
+        export(model, inputs, package, output / CONVERTED)
     doubts = dict.fromkeys(str(each.message) for each in remarks if issubclass(each.category, torch.jit.TracerWarning))
     return Report(Outcome.DONE, versions=_versions(), remarks=tuple(doubts))
 
 
-def export(trace: Any, inputs: Sequence[torch.Tensor], package: Package, file: Path) -> None:
-    """Write a trace as ONNX, with the names of the description's tensors, and free sizes where the description has them."""
+def export(model: torch.nn.Module, inputs: Sequence[torch.Tensor], package: Package, file: Path) -> None:
+    """Write a network as ONNX, with the names of the description's tensors, and free sizes where the description has them.
+
+    torch traces it once more: of a finished trace, it does not know the shapes, which some operators need (attention).
+    """
     tensors = (*package.manifest.inputs, *package.manifest.outputs)
     torch.onnx.export(
-        trace,
+        model,
         tuple(inputs),
         str(file),
         dynamo=False,
