@@ -10,3 +10,6 @@ RUN_CODE = ("pytorch_state_dict",)
 
 CONVERTED = "converted.onnx"
 """The file, beside those of a package, with the ONNX weights that the store has made from weights of another format."""
+
+CONVERTED_OPSET = 17
+"""The ONNX operator set of these weights."""

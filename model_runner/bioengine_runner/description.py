@@ -7,11 +7,9 @@ from typing import Any
 from bioengine_contract.manifest import RDF
 from bioengine_contract.package import Package
 from bioengine_contract.package_errors import PackageUnreadable
+from bioengine_contract.weights import CONVERTED_OPSET
 from bioimageio.spec import InvalidDescr, ValidationContext, load_description
 from bioimageio.spec.model import v0_4, v0_5
-
-OPSET = 17
-"""The ONNX operator set of converted weights."""
 
 Description = v0_4.ModelDescr | v0_5.ModelDescr
 
@@ -29,7 +27,7 @@ def open_description(package: Package) -> Description:
     if weights is not None and weights.converted_from is not None:
         entry = v0_4.OnnxWeightsDescr if isinstance(description, v0_4.ModelDescr) else v0_5.OnnxWeightsDescr
         content = {
-            "source": weights.source, "sha256": weights.sha256, "opset_version": OPSET, "parent": weights.converted_from,
+            "source": weights.source, "sha256": weights.sha256, "opset_version": CONVERTED_OPSET, "parent": weights.converted_from,
         }  # fmt: skip
         with ValidationContext(root=package.folder, perform_io_checks=False):
             description.weights.onnx = entry.model_validate(content)  # type: ignore[assignment]

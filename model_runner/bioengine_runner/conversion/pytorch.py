@@ -19,13 +19,13 @@ import torch
 from bioengine_contract.axes import BATCH
 from bioengine_contract.manifest import Axis, Tensor
 from bioengine_contract.package import Package, read_package
-from bioengine_contract.weights import CONVERTED
+from bioengine_contract.weights import CONVERTED, CONVERTED_OPSET
 from bioimageio.core.backends.pytorch_backend import load_torch_model
 
 from bioengine_runner.conversion import torchvision_operators
 from bioengine_runner.conversion.report import Outcome, Refusal, Report
 from bioengine_runner.conversion.samples import Arrays, read_samples, write_outputs
-from bioengine_runner.description import OPSET, Description, open_description
+from bioengine_runner.description import Description, open_description
 from bioengine_runner.tiling.exhausted import is_about_memory
 from bioengine_runner.verify import verify_package, verify_weights
 
@@ -72,7 +72,7 @@ def export(model: torch.nn.Module, inputs: Sequence[torch.Tensor], package: Pack
         tuple(inputs),
         str(file),
         dynamo=False,
-        opset_version=OPSET,
+        opset_version=CONVERTED_OPSET,
         input_names=[spec.id for spec in package.manifest.inputs],
         output_names=[spec.id for spec in package.manifest.outputs],
         dynamic_axes={spec.id: free for spec in tensors if (free := free_axes(spec))},

@@ -105,6 +105,9 @@ def export(
     output: Annotated[
         Optional[Path], typer.Option("--output", "-o", help="The .zip to write, or a folder for it. [ID-VERSION.zip]")
     ] = None,
+    converted: Annotated[
+        bool, typer.Option("--converted", help="With weights that were converted here, as weights of the package.")
+    ] = False,
     home: HomeOption = None,
 ) -> None:
     """Write a stored model to a package that can be imported elsewhere."""
@@ -114,7 +117,7 @@ def export(
         usual = f"{model.manifest.id}-{model.manifest.version}.zip"
         target = Path(usual) if output is None else output / usual if output.is_dir() else output
         with console.status(f"Writing {safe(target)} ..."):
-            store.export(model, target)
+            store.export(model, target, converted)
     console.print(f"Wrote {target} ({target.stat().st_size / 1e6:.1f} MB).", markup=False)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from bioengine_contract.manifest import FILE_NAME, Manifest, Weights
 from bioengine_contract.store import read_aliases
-from bioengine_contract.weights import CONVERTED
+from bioengine_contract.weights import CONVERTED, CONVERTED_OPSET
 from pydantic import BaseModel, ValidationError
 
 from bioengine_server.store import layout
@@ -83,6 +83,20 @@ def put_converted(store: Path, manifest: Manifest, file: Path, conversion: Conve
         layout.write_json(folder / FILE_NAME, content)
         layout.write_aliases(store, dict(read_aliases(store)))  # a running server notices the change by this file
     return True
+
+
+def declare_converted(raw: dict[str, Any], manifest: Manifest) -> dict[str, str]:
+    """Add the converted weights of a package to the plain data of its description.
+
+    Returns the names that the files have for the description, by their names in the store.
+    """
+    names = {}
+    for format, weights in manifest.weights.items():
+        if weights.converted_from is not None:
+            names[weights.source] = name = f"{format}-from-{weights.converted_from}.onnx"
+            entry = {"source": name, "sha256": weights.sha256, "opset_version": CONVERTED_OPSET, "parent": weights.converted_from}
+            raw["weights"] = {**raw["weights"], format: entry}
+    return names
 
 
 def read_conversion(folder: Path) -> Conversion | None:

@@ -22,7 +22,7 @@ from bioengine_contract.manifest import FILE_NAME, Manifest
 from bioengine_contract.store import ALIASES_FILE, read_aliases
 
 from bioengine_server.store import layout, reader
-from bioengine_server.store.converted import keep_converted
+from bioengine_server.store.converted import declare_converted, keep_converted
 from bioengine_server.store.errors import BadId, FileExists, NotAPackage, NotStored, StoreError, StoreNotWritable, StoreReadOnly
 from bioengine_server.store.names import (
     SHIPPED_PACKAGES,
@@ -227,17 +227,18 @@ class ModelStore:
         place = _place(model)
         return {name for name, named in read_aliases(self.folder).items() if named == place}
 
-    def export(self, model: StoredModel, target: Path) -> None:
+    def export(self, model: StoredModel, target: Path, with_converted: bool = False) -> None:
         """Write a package to the zip `target`, completely or not at all. Raises FileExists, StoreError.
 
         If it was downloaded, some of its files are not stored: the description then lacks the weights that were not downloaded,
-        and refers to other missing files by their URLs.
+        and refers to other missing files by their URLs. `with_converted`: also converted weights, as weights of the package.
         """
         if target.exists():
             raise FileExists(target)
         raw, files = reader.read_raw(model.folder, read_rdf(model.folder)), model.manifest.files
         is_partial = any([leave_out_weights(raw, files), name_by_url(raw, files, model.manifest.origin)])
-        description = dumped(raw) if is_partial else None
+        converted = declare_converted(raw, model.manifest) if with_converted else {}
+        description = dumped(raw) if is_partial or converted else None
         try:
             with (
                 whole_file(target, replace=False) as file,
@@ -248,6 +249,8 @@ class ModelStore:
                         archive.writestr(name, description)
                     else:
                         archive.write(model.folder / name, name)
+                for source, name in converted.items():
+                    archive.write(model.folder / source, name)
         except OSError as error:
             raise StoreError(f"{target} could not be written: {error.strerror or error}. Choose another file with -o.") from error
 

@@ -84,6 +84,10 @@ def test_the_same_package_keeps_its_conversion_and_another_does_not(
     assert set(copied.manifest.files) == set(first.manifest.files) and not (copied.folder / CONVERTED).exists()
     store.export(again, tmp_path / "exported.zip")
     assert store.import_package(tmp_path / "exported.zip", id="exported-emu").manifest.files == first.manifest.files
+    store.export(again, tmp_path / "converted.zip", with_converted=True)
+    whole = store.import_package(tmp_path / "converted.zip", id="whole-whale").manifest
+    assert set(whole.weights) == {"pytorch_state_dict", "onnx"} and whole.weights["onnx"].converted_from is None
+    assert whole.weights["onnx"].sha256 == first.manifest.weights["onnx"].sha256
     description = (look_alikes / "spatial-snail" / "rdf.yaml").read_text().replace("A small package", "Another package")
     changed = tmp_path / "changed"
     changed.mkdir()
