@@ -27,8 +27,11 @@ def open_description(package: Package) -> Description:
     if weights is not None and weights.converted_from is not None:
         entry = v0_4.OnnxWeightsDescr if isinstance(description, v0_4.ModelDescr) else v0_5.OnnxWeightsDescr
         content = {
-            "source": weights.source, "sha256": weights.sha256, "opset_version": CONVERTED_OPSET, "parent": weights.converted_from,
-        }  # fmt: skip
+            "source": weights.source,
+            "sha256": weights.sha256,
+            "opset_version": CONVERTED_OPSET,
+            "parent": weights.converted_from,
+        }
         with ValidationContext(root=package.folder, perform_io_checks=False):
             description.weights.onnx = entry.model_validate(content)  # type: ignore[assignment]
     return description

@@ -59,8 +59,8 @@ class NoConversionHere(StoreError):
     def __init__(self, id: str, converted_from: str, is_image: bool) -> None:
         name = ENVIRONMENTS[converted_from]
         remedy = (
-            f"Import the package on a machine without containers, and take the result of `./bioengine models export {id} --converted` "
-            "here (docs/containers.md)."
+            "Import the package on a machine without containers, and take the result of "
+            f"`./bioengine models export {id} --converted` here (docs/containers.md)."
             if is_image
             else f"Run `./bioengine environments add {name}`, then `./bioengine models convert {id}`."
         )
