@@ -1,5 +1,7 @@
-"""A package with a PyTorch state dict alone, from its import to the result that a client gets; with the environment for conversions,
-which `./bioengine test --all` builds."""
+"""A package with a PyTorch state dict alone, from its import to the result that a client gets.
+
+With the environment for conversions, which `./bioengine test --all` builds.
+"""
 
 from __future__ import annotations
 
