@@ -47,8 +47,8 @@ def confinement(setup: Setup) -> Iterator[Finding]:
         yield Finding("confinement", verdict, found, "Linux 6.12 or later supports all of it.")
     else:
         found = (
-            f"the kernel has {kernel['has']}: Triton and models can access neither the user's files nor the network, and the process "
-            "of each model neither other packages nor programs"
+            f"the kernel has {kernel['has']}: Triton and models can access neither the user's files nor the network, and the "
+            "process of each model neither other packages nor programs"
         )
         yield Finding("confinement", "ok", found)
     for process in processes_of(settings.shm_prefix):
