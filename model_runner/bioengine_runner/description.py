@@ -33,5 +33,5 @@ def open_description(package: Package) -> Description:
             "parent": weights.converted_from,
         }
         with ValidationContext(root=package.folder, perform_io_checks=False):
-            description.weights.onnx = entry.model_validate(content)  # type: ignore[assignment]
+            description.weights.onnx = entry.model_validate(content)
     return description

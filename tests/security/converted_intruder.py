@@ -30,7 +30,7 @@ class Action(ctypes.Structure):
     ]
 
 
-trapped = []
+trapped: list[int] = []
 
 
 @HANDLER
@@ -134,7 +134,7 @@ def attempt(what, *arguments):
     try:
         what(*arguments)
     except OSError as error:
-        return errno.errorcode.get(error.errno, str(error))
+        return errno.errorcode.get(error.errno or 0, str(error))
     except MemoryError:
         return "ENOMEM"
     return "done"
@@ -179,7 +179,7 @@ def tries():
 
 
 def in_a_thread():
-    outcomes = {}
+    outcomes: dict[str, str] = {}
     thread = threading.Thread(target=lambda: outcomes.update(fork=call(57), socket=call(41, 2, 1, 0)))
     thread.start()
     thread.join()

@@ -60,4 +60,5 @@ def _as(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
         return array.astype(dtype)
     if dtype == np.bool_:
         return array > 0
-    return np.rint(np.abs(array) * _INTEGERS).astype(dtype)
+    rounded: np.ndarray = np.rint(np.abs(array) * _INTEGERS)
+    return rounded.astype(dtype)
