@@ -21,9 +21,5 @@ def define() -> None:
     try:
         torch.ops.load_library(str(Path(found.origin).parent / "_C.so"))
     except OSError:
-        torch.library.define("torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        torch.library.define(
-            "torchvision::roi_align",
-            "(Tensor input, Tensor rois, float spatial_scale, int pooled_height, int pooled_width, int sampling_ratio,"
-            " bool aligned) -> Tensor",
-        )
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

@@ -300,6 +300,8 @@ def _tell_trust(manifest: Manifest, trusted: frozenset[str]) -> None:
     if (entry := trust_entry(manifest)) in trusted:
         console.print("  trusted by you, with its present content (BIOENGINE_TRUSTED_MODELS)")
         return
+    if any(weights.converted_from is not None for weights in manifest.weights.values()):
+        console.print("  the converted weights do not need it")
     console.print("  not trusted, so this code is not run. It would have all rights of the user who starts the server:")
     console.print("  read it first. To trust it, add this to BIOENGINE_TRUSTED_MODELS (several are separated by commas):")
     print(f"    {entry}")
