@@ -28,7 +28,7 @@ from bioengine_server.store import layout, reader
 from bioengine_server.store.conversion_run import NotConverted, read_array, run_step, write_arrays
 from bioengine_server.store.conversion_samples import choose_samples, difference, is_same
 from bioengine_server.store.converted import Conversion, put_converted, with_converted, without_converted
-from bioengine_server.store.errors import StoreError
+from bioengine_server.store.errors import StoreError, StoreNotWritable
 from bioengine_server.store.hostile_process import NotAFile, open_left_file
 from bioengine_server.store.model_store import ModelStore, StoredModel
 from bioengine_server.store.package import REPORTS
@@ -107,22 +107,26 @@ def convert(model: StoredModel, store: ModelStore, settings: Settings, tell: Tol
         raise NotConverted(id, f"it runs Python code with weights of any format ({'; '.join(model.manifest.code)})")
     if not has_environment(settings, model.manifest):
         raise NoConversionHere(id, converted_from, is_image=not can_build())
-    with _alone(store.folder, tell), store.incoming(model.folder) as folder:
-        try:
-            conversion = _Conversion(
-                without_converted(model.manifest, model.folder), model.folder, folder, settings, converted_from
-            )
-            manifest, file, about = conversion.run(tell)
-        except NotConverted as error:
-            if not error.is_passing:
-                reports = model.folder / REPORTS
-                reports.mkdir(exist_ok=True)
-                layout.write_json(reports / _REFUSAL, _Refusal(reason=error.reason).model_dump())
-            raise
-        if not put_converted(store.folder, manifest, file, about):
-            raise NotConverted(id, "it was imported again or removed meanwhile", is_passing=True)
-        (model.folder / REPORTS / _REFUSAL).unlink(missing_ok=True)
+    try:
+        with _alone(store.folder, tell), store.incoming(model.folder) as folder:
+            package = without_converted(model.manifest, model.folder)
+            try:
+                manifest, file, about = _Conversion(package, model.folder, folder, settings, converted_from).run(tell)
+            except NotConverted as error:
+                _write_refusal(model, error.reason)
+                raise
+            if not put_converted(store.folder, manifest, file, about):
+                raise NotConverted(id, "it was imported again or removed meanwhile")
+            (model.folder / REPORTS / _REFUSAL).unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreNotWritable(store.folder, error.strerror or str(error)) from error
     return store.find(f"{id}/{manifest.version}")
+
+
+def _write_refusal(model: StoredModel, reason: str) -> None:
+    reports = model.folder / REPORTS
+    reports.mkdir(exist_ok=True)
+    layout.write_json(reports / _REFUSAL, _Refusal(reason=reason).model_dump())
 
 
 @contextlib.contextmanager

@@ -34,14 +34,13 @@ _REPORT = "report.json"
 
 
 class NotConverted(StoreError):
-    """`reason`: why not, as the second half of a sentence. `is_passing`: whether another try, later, may end otherwise."""
+    """`reason`: why not, as the second half of a sentence."""
 
     code = "not_converted"
 
-    def __init__(self, id: str, reason: str, is_passing: bool = False) -> None:
+    def __init__(self, id: str, reason: str) -> None:
         super().__init__(f"The weights of {id} were not converted: {reason}.")
         self.reason = reason
-        self.is_passing = is_passing
 
 
 class _Outcome(StrEnum):
