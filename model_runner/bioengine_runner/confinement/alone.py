@@ -61,7 +61,7 @@ _kept: list[Any] = []  # what the kernel calls must not be freed
 
 
 def be_alone(tell: Callable[[str], None]) -> None:
-    """Install the filter for this process, which has no other threads yet, for good. Threads that it starts are filtered, too.
+    """Install the filter for this process with all of its threads, for good.
 
     Args:
         tell: called with the name of the first refused call; the process then ends with status 1.
@@ -82,7 +82,7 @@ def be_alone(tell: Callable[[str], None]) -> None:
     if ctypes.CDLL(None, use_errno=True).sigaction(signal.SIGSYS, ctypes.byref(action), None) < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
-    seccomp.install(_rules(), is_trapped=True)
+    seccomp.install(_rules(), is_trapped=True, for_all_threads=True)
 
 
 def _rules() -> tuple[Rule, ...]:

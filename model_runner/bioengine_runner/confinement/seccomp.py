@@ -139,7 +139,9 @@ def install(refused: tuple[Rule, ...], is_trapped: bool = False, for_all_threads
     # struct sock_fprog: the number of instructions, and their address.
     description = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(filters))
     flags = _SPEC_ALLOW | (_ALL_THREADS if for_all_threads else 0)
-    system_call(_SECCOMP, ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(flags), ctypes.c_char_p(description))
+    thread = system_call(_SECCOMP, ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(flags), ctypes.c_char_p(description))
+    if thread:
+        raise OSError(errno.EBUSY, f"the thread {thread} has a filter of its own")
 
 
 def rules(with_tcp: bool) -> tuple[Rule, ...]:

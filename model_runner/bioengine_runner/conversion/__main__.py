@@ -24,7 +24,7 @@ _STEPS = {
 
 def main() -> None:
     step, package, given, output = sys.argv[1], *map(Path, sys.argv[2:])
-    # Before anything else is imported: libraries start threads, which would not be filtered.
+    # Before anything else is imported.
     be_alone(lambda call: Report(Outcome.REFUSED_CALL, call).write(output))
     try:
         report = importlib.import_module(_STEPS[step]).run(package, given, output)
