@@ -68,17 +68,21 @@ def test_nothing_that_a_package_tries_succeeds(settings: Settings, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("code", "call"),
+    ("code", "reason"),
     [
-        (architectures.small("import socket\nsocket.create_connection(('127.0.0.1', 9520))"), "socket"),
-        (architectures.small("import os", forward="os.system('id')"), "vfork|clone|fork"),
+        (
+            architectures.small("import socket\nsocket.create_connection(('127.0.0.1', 9520))"),
+            "its code made the system call socket, which the sandbox refuses",
+        ),
+        (architectures.small("import os", forward="os.fork()"), "its code made the system call (clone|fork), which the sandbox"),
+        (architectures.small("import os", forward="os.system('id')"), "its code tried to start a program, or made another"),
     ],
 )
-def test_the_call_that_it_tried_is_the_reason(settings: Settings, tmp_path: Path, code: str, call: str) -> None:
+def test_the_call_that_it_tried_is_the_reason(settings: Settings, tmp_path: Path, code: str, reason: str) -> None:
     model = stored(settings, tmp_path, "calling-cat", code)
-    with pytest.raises(NotConverted, match=rf"its code made the system call ({call}), which the sandbox refuses"):
+    with pytest.raises(NotConverted, match=reason):
         convert(model, ModelStore(settings.store), settings)
-    assert "which the sandbox refuses" in str(refusal(model))
+    assert "the sandbox refuses" in str(refusal(model))
     assert not (model.folder / "converted.onnx").exists()
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.mirror import Mirror
 from tests.packages import architectures
-from tests.stack.harness import ENVIRONMENTS, ROOT, Stack, bioengine, python
+from tests.stack.harness import ENVIRONMENTS, ROOT, RUNNER, Stack, bioengine, python
 
 pytestmark = pytest.mark.extended
 
@@ -91,7 +91,13 @@ def test_a_first_request_downloads_and_converts(state_dicts: Path, packages: Pat
     with Mirror(state_dicts) as mirror, Stack(home, **{**mirror.environment, "BIOENGINE_OFFLINE": "0"}) as stack:
         image = np.load(state_dicts / "spatial-snail" / "test_input.npy")
         with stack.client() as client:
-            result = client.run("spatial-snail", [image], progress=lambda event: told.append(event["state"]))
+            answer = client.triton.execute(
+                inputs=[{"model_id": "spatial-snail", "inputs": [image]}],
+                model_name=RUNNER,
+                serialization="imjoy",
+                progress=lambda event: told.append(event["state"]),
+            )
+        result = answer["result"]
         assert result["success"], result
         np.testing.assert_allclose(result["outputs"][0], np.load(state_dicts / "spatial-snail" / "test_output.npy"), atol=1e-5)
         assert "converting" in told and told.index("converting") < told.index("running")

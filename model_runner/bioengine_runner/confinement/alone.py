@@ -4,15 +4,19 @@ It is for the conversion of a package's weights, which runs code of the package.
 `bioengine_runner.confinement.seccomp`. The first call that it refuses ends the process, which reports the call's name: no
 conversion needs one of them. A package that handles the signal (SIGSYS) itself, or that blocks it, gains nothing: the call is not
 made either way.
+
+The signal's handler is machine code: where it arrives in the middle of a fork, the C library holds locks on which a handler in
+Python would wait forever.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import signal
-from collections.abc import Callable
+import struct
 from typing import Any
 
 from bioengine_runner.confinement import seccomp
@@ -40,17 +44,16 @@ _REFUSED = {
 _CLONE, _CLONE_THREAD = 56, 0x00010000
 _TGKILL = 234
 
-_NUMBER = 24  # offset of si_syscall in siginfo_t
-_WITH_INFO, _NESTED = 0x4, 0x40000000  # SA_SIGINFO, SA_NODEFER
+_WITH_INFO = 0x4  # SA_SIGINFO
 
-_Handler = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+_NAME, _NAMES = 32, 512  # bytes of a name, and how many there are; system calls have smaller numbers
 
 
 class _Action(ctypes.Structure):
     """struct sigaction of glibc on x86-64."""
 
     _fields_ = [
-        ("handler", _Handler),
+        ("handler", ctypes.c_void_p),
         ("mask", ctypes.c_ulong * 16),
         ("flags", ctypes.c_int),
         ("restorer", ctypes.c_void_p),
@@ -60,29 +63,45 @@ class _Action(ctypes.Structure):
 _kept: list[Any] = []  # what the kernel calls must not be freed
 
 
-def be_alone(tell: Callable[[str], None]) -> None:
+def be_alone(report: int) -> None:
     """Install the filter for this process with all of its threads, for good.
 
     Args:
-        tell: called with the name of the first refused call; the process then ends with status 1.
+        report: the descriptor of a file, to which the name of the first refused call is written, filled up with zeros; the
+            process then ends with status 1. Nothing is written if the process has blocked the signal, as the C library does while
+            it starts a program: the signal then ends the process.
 
     Needs no_new_privs. Raises OSError.
     """
-    names = {number: name for name, number in _REFUSED.items()} | {_CLONE: "clone", _TGKILL: "tgkill"}
-
-    def refused(_: int, information: int, __: int) -> None:
-        try:
-            number = ctypes.c_int.from_address(information + _NUMBER).value
-            tell(names.get(number, f"number {number}"))
-        finally:
-            os._exit(1)
-
-    action = _Action(_Handler(refused), flags=_WITH_INFO | _NESTED)
-    _kept.append(action)
+    action = _Action(_handler(report), flags=_WITH_INFO)
     if ctypes.CDLL(None, use_errno=True).sigaction(signal.SIGSYS, ctypes.byref(action), None) < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
     seccomp.install(_rules(), is_trapped=True, for_all_threads=True)
+
+
+def _handler(report: int) -> int:
+    """The address of a signal handler: it writes the name of the call in `siginfo_t`, its second argument, and ends the process."""
+    names = ctypes.create_string_buffer(_NAME * _NAMES)
+    for name, number in {**_REFUSED, "clone": _CLONE, "tgkill": _TGKILL}.items():
+        ctypes.memmove(ctypes.addressof(names) + _NAME * number, name.encode(), len(name))
+    code = b"".join((
+        b"\x8b\x46\x18",  # mov eax, [rsi + 24]      si_syscall
+        b"\x25\xff\x01\x00\x00",  # and eax, 511
+        b"\xc1\xe0\x05",  # shl eax, 5               times the length of a name
+        b"\x48\xbe" + struct.pack("<Q", ctypes.addressof(names)),  # mov rsi, names
+        b"\x48\x01\xc6",  # add rsi, rax
+        b"\xba" + struct.pack("<I", _NAME),  # mov edx, 32
+        b"\xbf" + struct.pack("<I", report),  # mov edi, report
+        b"\xb8\x01\x00\x00\x00\x0f\x05",  # mov eax, 1; syscall      write
+        b"\xbf\x01\x00\x00\x00",  # mov edi, 1
+        b"\xb8\xe7\x00\x00\x00\x0f\x05",  # mov eax, 231; syscall    exit_group
+    ))  # fmt: skip
+    memory = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    memory.write(code)
+    place = ctypes.c_char.from_buffer(memory)
+    _kept.extend((names, memory, place))
+    return ctypes.addressof(place)
 
 
 def _rules() -> tuple[Rule, ...]:

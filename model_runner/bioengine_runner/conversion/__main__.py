@@ -8,12 +8,13 @@ STEP is the format of the package's own weights, or `onnx` to run those that wer
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from pathlib import Path
 
 from bioengine_runner.confinement.alone import be_alone
-from bioengine_runner.conversion.report import Outcome, Refusal, Report
+from bioengine_runner.conversion.report import REFUSED_CALL, Outcome, Refusal, Report
 
 # The module of each step; its `run(package, given, output)` returns the Report, or raises Refusal or whatever a package raises.
 _STEPS = {
@@ -25,7 +26,7 @@ _STEPS = {
 def main() -> None:
     step, package, given, output = sys.argv[1], *map(Path, sys.argv[2:])
     # Before anything else is imported.
-    be_alone(lambda call: Report(Outcome.REFUSED_CALL, call).write(output))
+    be_alone(os.open(output / REFUSED_CALL, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         report = importlib.import_module(_STEPS[step]).run(package, given, output)
     except BaseException as error:  # a package may raise anything, and end the process

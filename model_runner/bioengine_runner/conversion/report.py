@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 FILE_NAME = "report.json"
+REFUSED_CALL = "refused-call"
+"""The file for the name of the system call that the sandbox has refused; empty while there was none."""
+
 _MAX_DETAIL = 1000  # characters
 
 
@@ -18,8 +21,6 @@ class Outcome(enum.StrEnum):
     DONE = "done"
     NEEDS_MODULE = "needs module"
     """`detail`: the module's name."""
-    REFUSED_CALL = "refused call"
-    """`detail`: the system call that the sandbox has refused."""
     TOO_LITTLE_MEMORY = "too little memory"
     NO_SANDBOX = "no sandbox"
     """`detail`: what this machine's kernel has of it."""

@@ -30,7 +30,7 @@ _MAX_THREADS = 1024
 _MAX_REPORT = 100_000  # bytes
 _CPU_LIMIT, _BAD_CALL = -signal.SIGXCPU, -signal.SIGSYS
 
-_REPORT = "report.json"
+_REPORT, _REFUSED_CALL = "report.json", "refused-call"
 
 
 class NotConverted(StoreError):
@@ -48,7 +48,6 @@ class _Outcome(StrEnum):
 
     DONE = "done"
     NEEDS_MODULE = "needs module"
-    REFUSED_CALL = "refused call"
     TOO_LITTLE_MEMORY = "too little memory"
     NO_SANDBOX = "no sandbox"
     FAILED = "failed"
@@ -86,7 +85,10 @@ def run_step(id: str, step: str, python: Path, package: Path, given: Path, outpu
     if status == _CPU_LIMIT:
         raise NotConverted(id, f"it took more than {_SECONDS} s of computing time")
     if status == _BAD_CALL:
-        raise NotConverted(id, "its code made a system call that the sandbox refuses")
+        # The C library blocks all signals while it starts a program: the process ends without a report.
+        raise NotConverted(id, "its code tried to start a program, or made another system call that the sandbox refuses")
+    if call := _refused_call(output / _REFUSED_CALL):
+        raise NotConverted(id, f"its code made the system call {call}, which the sandbox refuses")
     report = _report(id, output / _REPORT, status, said)
     if reason := _reason(report, memory):
         raise NotConverted(id, reason)
@@ -154,6 +156,15 @@ def _too_much(memory: int) -> str:
     return f"it needs more memory than the {memory / 1e9:.1f} GB that a conversion may have here"
 
 
+def _refused_call(file: Path) -> str:
+    """The name of the system call that ended a step; empty if none did."""
+    try:
+        with open_left_file(file) as stream:
+            return shown(stream.read(32).rstrip(b"\0").decode(errors="replace"))
+    except (FileNotFoundError, NotAFile, OSError):
+        return ""
+
+
 def _report(id: str, file: Path, status: int, said: str) -> StepReport:
     try:
         with open_left_file(file) as stream:
@@ -173,8 +184,6 @@ def _reason(report: StepReport, memory: int) -> str:
             return ""
         case _Outcome.NEEDS_MODULE:
             return f"its code needs the Python module {detail}, which the environment for conversions does not contain"
-        case _Outcome.REFUSED_CALL:
-            return f"its code made the system call {detail}, which the sandbox refuses"
         case _Outcome.TOO_LITTLE_MEMORY:
             return _too_much(memory)
         case _Outcome.NO_SANDBOX:

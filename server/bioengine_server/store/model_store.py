@@ -101,7 +101,7 @@ class ModelStore:
                 self._check_id(manifest, aliases)
                 if not replace:
                     self._check_meaning(manifest, aliases)
-                self._put(folder, manifest)
+                manifest = self._put(folder, manifest)
                 aliases |= {place: place, manifest.id: place}
                 claims = claimed_names(raw) - {manifest.id, place} if id is None else set()
                 refused = {name for name in claims if not self._is_free(name, manifest.id, aliases)}
@@ -139,7 +139,7 @@ class ModelStore:
             aliases = dict(read_aliases(self.folder))
             self._check_id(manifest, aliases)
             if place not in aliases:
-                self._put(folder, manifest)
+                manifest = self._put(folder, manifest)
             elif not manifest.files.items() <= self.find(place).manifest.files.items():
                 raise NameTaken(
                     place, "another package in this server's store", "Its admin can import this one under another id."
@@ -341,14 +341,15 @@ class ModelStore:
                 left = {name: aliases[name] for name in aliases if aliases[name] == own or name.split("/")[0].casefold() != id}
                 layout.write_aliases(self.folder, left)
 
-    def _put(self, folder: Path, manifest: Manifest) -> None:
-        """Move a package from the incoming `folder` to its place, with the weights that were converted from this very package."""
+    def _put(self, folder: Path, manifest: Manifest) -> Manifest:
+        """Move a package to its place, with the weights that were converted from this very package. Returns its manifest."""
         target = self.folder / manifest.id / manifest.version
         manifest = keep_converted(target, self._stored(f"{manifest.id}/{manifest.version}"), folder, manifest)
         layout.write_json(folder / FILE_NAME, manifest.model_dump(mode="json"))
         self._discard(target)
         target.parent.mkdir(exist_ok=True)
         os.rename(folder, target)
+        return manifest
 
     def _discard(self, folder: Path) -> None:
         """Move a package aside, then delete it, so that a reader finds all of it or nothing."""
