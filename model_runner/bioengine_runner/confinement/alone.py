@@ -81,7 +81,7 @@ def be_alone(report: int) -> None:
 
 
 def _handler(report: int) -> int:
-    """The address of a signal handler: it writes the name of the call in `siginfo_t`, its second argument, and ends the process."""
+    """The address of a signal handler, which writes the name of the call that its argument `siginfo_t` names, and exits."""
     names = ctypes.create_string_buffer(_NAME * _NAMES)
     for name, number in {**_REFUSED, "clone": _CLONE, "tgkill": _TGKILL}.items():
         ctypes.memmove(ctypes.addressof(names) + _NAME * number, name.encode(), len(name))
