@@ -2,7 +2,7 @@
 
 Run by the `bioengine` executable before anything else is installed, so it uses the standard library only:
 
-    python environments.py [--renew] NAME [NAME ...] [-- ARGUMENTS OF bioengine]
+    python environments.py [--renew | --remove] NAME [NAME ...] [-- ARGUMENTS OF bioengine]
 
 ("clients" means all client environments of the tests) reports to stderr, and prints the folder that contains the environments. A
 missing environment is built for every command. One that is out of date is rebuilt only with `--renew`, which is the default of
@@ -31,6 +31,7 @@ sys.path[:0] = [str(ROOT / "deploy"), str(ROOT / "server"), str(ROOT / "contract
 
 import layout  # noqa: E402
 import recipes  # noqa: E402
+from bioengine_server.environments import OPTIONAL  # noqa: E402
 from bioengine_server.project import IS_INSTALLED, usual_environments  # noqa: E402
 from bioengine_server.settings_files import FileSettings, SettingsFileRefused, read_settings_files  # noqa: E402
 from recipes import npm_packages, triton_installation, virtual_environment  # noqa: E402
@@ -39,7 +40,7 @@ from steps import PYTHON_VERSION, BuildFailed, report  # noqa: E402
 _PACKAGES = Path("lib") / f"python{PYTHON_VERSION}" / "site-packages"
 
 RENEWING_COMMANDS = ("up", "setup", "test")
-RENEW = "--renew"
+RENEW, REMOVE = "--renew", "--remove"
 AGAIN = "--again"  # of `setup`: rebuild also what is up to date
 
 
@@ -194,6 +195,14 @@ def catalogue(accelerator: str = "cpu", folder: Path | None = None) -> dict[str,
             sources=(runner, contract, (folder or Path(usual_environments())) / "runner" / _PACKAGES),
             imports="stardist, cellpose.models, bioengine_runner",
         ),
+        environment(
+            "convert",
+            "environment for the conversion of PyTorch models",
+            runner / "requirements-convert.lock",
+            # Beside its own packages, it uses those of the model runner's environment.
+            sources=(runner, contract, (folder or Path(usual_environments())) / "runner" / _PACKAGES),
+            imports="onnx, bioengine_runner.conversion.torchvision_operators as it; it.define(); import torchvision, timm",
+        ),
         Environment("triton", "Triton Inference Server", (triton_lock,), triton_installation(triton_lock)),
         *(
             environment(f"client-{name}", f"test client environment ({name})", file)
@@ -210,7 +219,9 @@ def bring_about(names: list[str], options: Options) -> Path:
     folder = environments_folder(options)
     folder.mkdir(parents=True, exist_ok=True)
     known = catalogue(accelerator(options, folder), folder)
-    wanted = [known[name] for name in names_of(names)]
+    # From when an admin adds an optional environment, it is kept up to date like the others.
+    added = [name for name in OPTIONAL if name not in names and layout.present(folder, name) is not None]
+    wanted = [known[name] for name in [*names_of(names), *added]]
 
     def pending() -> list[Environment]:
         return [each for each in wanted if options.again or not is_good_enough(each, folder, options)]
@@ -229,6 +240,17 @@ def bring_about(names: list[str], options: Options) -> Path:
             take_over(wanted, folder)
             remove_unused(wanted, folder)
     tell_what_is_out_of_date(wanted, folder)
+    return folder
+
+
+def remove(names: list[str], options: Options) -> Path:
+    """Remove environments; what a process still uses is removed with the next build. Returns the folder that contained them."""
+    folder = environments_folder(options)
+    with alone(folder):
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+            if layout.remove_unused(folder, name):
+                report(f"The environment {name} is still in use: its files stay until its process has ended.")
     return folder
 
 
@@ -315,9 +337,10 @@ def client_environments() -> list[str]:
 
 def main() -> int:
     own = list(itertools.takewhile(lambda argument: argument != "--", sys.argv[1:]))
-    names = [name for name in own if name != RENEW]
+    names = [name for name in own if name not in (RENEW, REMOVE)]
     try:
-        print(bring_about(names, Options.of(sys.argv[len(own) + 2 :], renew=RENEW in own)))
+        options = Options.of(sys.argv[len(own) + 2 :], renew=RENEW in own)
+        print(remove(names, options) if REMOVE in own else bring_about(names, options))
     except (BuildFailed, SettingsFileRefused) as failure:
         report(f"bioengine: {failure}")
         return 1

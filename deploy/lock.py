@@ -82,7 +82,10 @@ LOCKS = (
     *_runner("cpu"),
     *_runner("cuda"),
     # All that is not in the runner's environment, by name: with their dependencies, it would contain another torch.
-    Lock(RUNNER / "requirements-labels.lock", (RUNNER / "requirements-labels.txt",), with_dependencies=False),
+    *(
+        Lock(RUNNER / f"requirements-{name}.lock", (RUNNER / f"requirements-{name}.txt",), with_dependencies=False)
+        for name in ("convert", "labels")
+    ),
     *(Lock(source.with_suffix(".lock"), (source,)) for source in sorted(CLIENTS.glob("requirements-*.txt"))),
 )
 

@@ -41,9 +41,9 @@ class Mirror:
         }
 
     def settings(self, home: Path, **more: Any) -> Settings:
-        """Those of a server that uses this collection."""
+        """Those of a server that uses this collection, and has no environments: nothing is converted."""
         names = {name.removeprefix("BIOENGINE_").lower(): value for name, value in self.environment.items()}
-        return Settings(home=home, **{**names, **more})
+        return Settings(home=home, **{"environments": home / "environments", **names, **more})
 
     def count(self, end: str) -> int:
         return sum(number for path, number in self.asked.items() if path.endswith(end))

@@ -81,12 +81,16 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of one format: the file (a path within the package), its SHA-256, and any further files that hold its tensors."""
+    """Weights of one format: the file (a path within the package), its SHA-256, and any further files that hold its tensors.
+
+    `converted_from`: the format of the package's own weights from which the store has made these; None for those of the package.
+    """
 
     source: str
     sha256: str
     external_data: str | None = None
     more_external_data: tuple[str, ...] = ()
+    converted_from: str | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -139,7 +143,7 @@ class Manifest(BaseModel):
     code: tuple[str, ...]
     """Python code in the package that would run with weights of any format; empty for most packages."""
     files: dict[str, str]
-    """The SHA-256 that each file had at import."""
+    """The SHA-256 that each file of the package had at import; without what the store has made from them."""
     unpinned: tuple[str, ...] = ()
     """The files of weights for which the description gives no SHA-256: only what they were at import is known."""
     test_inputs: tuple[str, ...] = ()
@@ -147,3 +151,16 @@ class Manifest(BaseModel):
     triton_config: dict[str, Any]
     rdf: dict[str, Any]
     """The description in the form of format 0.4, which older clients read."""
+
+    @property
+    def stored_files(self) -> dict[str, str]:
+        """The SHA-256 of each file of the package, and of weights that were converted from it."""
+        made = [weights for weights in self.weights.values() if weights.converted_from is not None]
+        return self.files | {weights.source: weights.sha256 for weights in made}
+
+    def named_weights(self, weight_format: str) -> str:
+        """A format of the package's weights for people: `onnx`, or `onnx (converted from pytorch_state_dict)`."""
+        weights = self.weights.get(weight_format)
+        if weights is None or weights.converted_from is None:
+            return weight_format
+        return f"{weight_format} (converted from {weights.converted_from})"

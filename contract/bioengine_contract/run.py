@@ -86,7 +86,8 @@ class Run:
             task_id: identifies the request, also in the log.
             outputs: the model's outputs, in the order of `output_names`.
             seconds: how long the run took.
-            weight_format, device: which weights the model's process has opened, and where it computes.
+            weight_format, device: which weights the model's process has opened, and where it computes. For weights that were
+                converted, the result says so.
         """
         if self.labels is not None:
             outputs = [labels_of_output(self.model.manifest, outputs[0]), *outputs[1:]]
@@ -95,7 +96,7 @@ class Run:
             "outputs": [readable(output) for output in outputs],
             "execution_time": seconds,
             "success": True,
-            "weight_format": weight_format,
+            "weight_format": self.model.manifest.named_weights(weight_format),
             "device": device,
         }
         if warnings := [*self.warnings, *warnings_of_outputs(dict(zip(self.output_names, outputs)), self.is_spoilt)]:

@@ -13,11 +13,14 @@ from bioengine_contract.ids import triton_name
 from bioengine_contract.manifest import Manifest
 from bioengine_contract.package import Package
 from bioengine_contract.package_errors import NoWeightsWork, WeightsNotAvailable
-from bioengine_contract.trust import check_trust, unusable_weights, usable_weights
+from bioengine_contract.trust import check_trust, code_of, unusable_weights, usable_weights
 from bioengine_contract.weights import RUNNABLE
 
 # More samples than any request has: Triton refuses larger batches.
 _ANY_BATCH = 1 << 24
+
+RUNS_CODE = "runs_code"
+"""Parameter of the model's configuration: code of its package runs, because the admin trusts it."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ def config_pbtxt(model: TritonModel, package_folder: str) -> str:
         "weight_formats": ",".join(model.weight_formats),
         "fingerprint": model.package.fingerprint,
         **({} if model.card is None else {"card": str(model.card)}),
+        **({RUNS_CODE: "1"} if any(code_of(model.manifest, name) for name in model.weight_formats) else {}),
     }
     return render_config(model.manifest.triton_config, parameters, is_batched(model.manifest))
 

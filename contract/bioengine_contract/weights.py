@@ -7,3 +7,9 @@ RUNNABLE = ("onnx", "torchscript", "pytorch_state_dict")
 
 RUN_CODE = ("pytorch_state_dict",)
 """Formats that need Python code: the model's architecture, from a file of the package or from a library."""
+
+CONVERTED = "converted.onnx"
+"""The file, beside those of a package, with the ONNX weights that the store has made from weights of another format."""
+
+CONVERTED_OPSET = 17
+"""The ONNX operator set of these weights."""

@@ -12,19 +12,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from bioengine_contract.errors import RequestError
-from bioengine_contract.manifest import RDF
 from bioengine_contract.model_errors import TooLittleMemory
 from bioengine_contract.package import Package
-from bioengine_contract.package_errors import PackageUnreadable
 from bioimageio.core.common import MemberId
-from bioimageio.spec import InvalidDescr, load_description
-from bioimageio.spec.model import v0_4, v0_5
 
-from bioengine_runner.adapted import adapt_steps
+from bioengine_runner.description import open_description
 from bioengine_runner.foreign import bioimageio_core
 from bioengine_runner.opened import Blocks
 from bioengine_runner.rest import Rest
@@ -64,7 +59,7 @@ class Pipeline:
         """Open the package and its weights. Raises LibraryChanged, PackageUnreadable, and what `open_weights` raises."""
         bioimageio_core.check()
         self._id = package.id
-        self.opened = open_weights(package, _open(package), weight_formats, boot)
+        self.opened = open_weights(package, open_description(package), weight_formats, boot)
         self.signature = self.opened.signature
         self._budget = Budget(package.id, self.opened.memory, self._probe)
         self._rest = Rest(self._give_back)
@@ -251,15 +246,3 @@ class Pipeline:
         self._give_back()
         self.opened.forward(arrays)
         return self.signature.pixels([arrays.get(id) for id, _ in self.signature.inputs])
-
-
-def _open(package: Package) -> v0_4.ModelDescr | v0_5.ModelDescr:
-    # A folder of our own store, never anything that a client named; its hash is that of its import.
-    description: Any = load_description(package.folder / RDF, perform_io_checks=False)
-    if isinstance(description, InvalidDescr) or not isinstance(description, (v0_4.ModelDescr, v0_5.ModelDescr)):
-        raise PackageUnreadable(package.id, "its rdf.yaml does not describe a model any more")
-    try:
-        adapt_steps(description)
-    except ValueError as error:
-        raise PackageUnreadable(package.id, str(error)) from error
-    return description

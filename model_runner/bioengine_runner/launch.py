@@ -60,7 +60,7 @@ def prepare(settings: Settings) -> Boot:
         shared_tensors=settings.shared_tensors,
         labels=settings.labels_environment,
     )
-    own = (boot.model_repository, boot.own_repository, boot.locks, boot.working_directory, boot.home, boot.temporary)
+    own = (boot.model_repository, boot.own_repository, boot.locks, boot.working_directory, boot.home, boot.temporary, boot.cache)
     for folder in (boot.folder, *own):
         folder.mkdir(parents=True)
     for kind in (MODELS, INSTANCES):
@@ -145,7 +145,7 @@ def environment(settings: Settings, boot: Boot) -> dict[str, str]:
         "HOME": str(boot.home),
         "TMPDIR": str(boot.temporary),
         # bioimageio must never use the network: packages are complete in the store.
-        "BIOIMAGEIO_CACHE_PATH": str(boot.folder / "bioimageio-cache"),
+        "BIOIMAGEIO_CACHE_PATH": str(boot.cache),
     }
 
 

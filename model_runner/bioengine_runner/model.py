@@ -23,8 +23,10 @@ from bioengine_contract.model_errors import Cancelled, ModelFailed, OtherPackage
 from bioengine_contract.run import FINGERPRINT, TILE
 from bioengine_contract.shared_tensors import MIN_BYTES, PARAMETER, SharedFolder, opened_folder, output_file, placeholder
 from bioengine_contract.tensors.fit import check_shapes
+from bioengine_contract.triton_model import RUNS_CODE
 
 from bioengine_runner import process_log
+from bioengine_runner.confinement.one_model import confine_model
 from bioengine_runner.errors import StepFailed
 from bioengine_runner.labels.run import use_packages, with_labels
 from bioengine_runner.loading.records import MODELS, Records
@@ -61,6 +63,7 @@ class BioimageioModel:
         # First of all, so that a load that hangs can be ended too.
         record = records.begin(name, fingerprint)
         try:
+            confine_model(boot, Path(package), RUNS_CODE in parameters)
             self._opening = Opening(name, record, records, Path(package), formats.split(","), boot, card or "")
         except Exception:
             records.forget(name)  # the loader then waits for nothing

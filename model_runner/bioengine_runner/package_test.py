@@ -21,14 +21,16 @@ from typing import Any
 import numpy as np
 from bioengine_contract.manifest import RDF
 from bioengine_contract.package import Package, read_package
+from bioengine_contract.package_errors import PackageUnreadable
 from bioengine_contract.tensors.fit import fit_inputs
 from bioengine_contract.trust import check_trust, parse_trusted
 from bioimageio.core import test_description
 from bioimageio.core.digest_spec import get_test_input_sample
-from bioimageio.spec import InvalidDescr, ValidationContext, build_description, dump_description, load_description
+from bioimageio.spec import InvalidDescr, ValidationContext, build_description, dump_description
 from bioimageio.spec.model import v0_4
 
 from bioengine_runner.adapted import adapt_steps
+from bioengine_runner.description import stored_description
 from bioengine_runner.errors import CannotTile
 from bioengine_runner.gpu import gpus
 from bioengine_runner.inference import Pipeline
@@ -52,10 +54,10 @@ def test_package(package: Package, weights_format: str, boot: Boot) -> dict[str,
 
     If there is a GPU, the test runs on it, with the precision that is set.
     """
-    # Without the checks for every file: the store does not keep all files of a downloaded package.
-    description: Any = load_description(package.folder / RDF, perform_io_checks=False)
-    if isinstance(description, InvalidDescr):
-        return {"status": "failed", "errors": ["the description is not valid"], "summary": None}
+    try:
+        description = stored_description(package)
+    except PackageUnreadable as error:
+        return {"status": "failed", "errors": [str(error)], "summary": None}
     tolerance = tolerance_0_4(description, weights_format) if isinstance(description, v0_4.ModelDescr) else {}
     content = tested_part(dump_description(description), weights_format)
     # Relative paths refer to the package; format 0.4 requires a documentation, which this test does not need.

@@ -100,6 +100,11 @@ class Boot:
         return self.folder / "tmp"
 
     @property
+    def cache(self) -> Path:
+        """bioimageio's."""
+        return self.folder / "bioimageio-cache"
+
+    @property
     def processes(self) -> Path:
         return self.folder / "processes"
 

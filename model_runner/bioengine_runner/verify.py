@@ -29,7 +29,7 @@ def verify_weights(package: Package, weight_format: str) -> None:
 
 
 def _problem(package: Package, name: str) -> str | None:
-    expected = package.manifest.files.get(name, "not recorded")
+    expected = package.manifest.stored_files.get(name, "not recorded")
     try:
         with open(package.folder / name, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,9 @@ from bioengine_contract.version import VERSION
 from bioengine_server.commands import (
     apps,
     bench,
+    conversion,
     doctor,
+    environments,
     images,
     models,
     operations,
@@ -40,9 +42,11 @@ app.command()(images.run)
 app.command()(bench.bench)
 app.command()(soak.soak)
 app.command()(doctor.doctor)
+models.app.command("convert")(conversion.convert_models)
 app.add_typer(models.app, name="models")
 app.command("zoo-report")(zoo_report.zoo_report)
 app.add_typer(apps.app, name="apps")
+app.add_typer(environments.app, name="environments")
 app.command()(operations.status)
 app.command()(operations.ps)
 app.command()(operations.unload)

@@ -11,6 +11,12 @@ from pathlib import Path
 
 from bioengine_server.project import PROJECT
 
+OPTIONAL = {
+    "convert": "converts PyTorch models (state dicts) to ONNX when they are stored",
+    "labels": "finds objects with StarDist and Cellpose, and runs the apps",
+}
+"""Environments that are built only when the admin adds them (`./bioengine environments add NAME`), and what each is for."""
+
 _PROGRAM = PROJECT / "deploy" / "environments.py"
 _STAMP = "built"  # written by `deploy/layout.py`; the environments in an image have none
 _ATTEMPTS = 10
@@ -27,6 +33,12 @@ def build_environments(*names: str, renew: bool = False) -> bool:
     python = os.environ.get("BIOENGINE_PYTHON", sys.executable)
     command = [python, "-I", str(_PROGRAM), *(["--renew"] if renew else []), *names]
     return subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def remove_environment(name: str) -> bool:
+    """Remove an optional environment. Returns whether it is gone; a process that uses it keeps its files until it ends."""
+    python = os.environ.get("BIOENGINE_PYTHON", sys.executable)
+    return subprocess.run([python, "-I", str(_PROGRAM), "--remove", name], stdout=subprocess.DEVNULL).returncode == 0
 
 
 def can_build() -> bool:

@@ -7,14 +7,17 @@ confinement (`test_confinement_packages.py`).
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from bioengine_server.triton.orphans import processes_of_model
 
 from tests.security.conftest import CANARY, SECRET, Siege
 from tests.stack.harness import ENVIRONMENTS
@@ -275,3 +278,19 @@ def test_the_secret_is_still_one(siege: Siege) -> None:
     """At the end of all tries; and the stack goes on working."""
     assert (siege.home / "secret").read_bytes() == SECRET
     assert siege.stack.is_ready()
+
+
+def test_the_process_of_a_model_is_confined_further(siege: Siege) -> None:
+    """The intruder is a Triton model of the admin, whose process is confined as Triton is."""
+    with siege.stack.client() as client:
+        assert client.run("old-otter", [np.zeros((1, 1, 4, 4), np.float32)]).keys() >= {"success"}
+    (model,) = processes_of_model(siege.stack.settings.shm_prefix, "old-otter")
+    (own, *_) = processes_of_model(siege.stack.settings.shm_prefix, "intruder")
+    assert filters(model.pid) == filters(own.pid) + 1
+    assert {filters(model.pid, thread) for thread in os.listdir(f"/proc/{model.pid}/task")} == {filters(model.pid)}
+
+
+def filters(pid: int, thread: str = "") -> int:
+    """How many seccomp filters a process has, or a thread of it."""
+    status = Path(f"/proc/{pid}/task/{thread or pid}/status").read_text()
+    return int(re.search(r"^Seccomp_filters:\s+(\d+)", status, re.MULTILINE)[1])  # type: ignore[index]

@@ -10,7 +10,10 @@ up the rights that they do not need, just before it becomes Triton; the kernel t
 - of root's capabilities only the one to open files, even if root has started it; none by set-user-id programs (no_new_privs).
 
 None of this needs special rights. If the kernel lacks a part, BIOENGINE_CONFINE decides whether Triton starts without it, and the
-log says so. Models are not confined from each other: they share one domain with Triton.
+log says so.
+
+Models share this domain with Triton; the process of each gives up more, as `one_model` says. The conversion of a package
+runs in a stricter one: `reach.of_conversion`, `alone`.
 
     python -m bioengine_runner.confinement
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-SET_NO_NEW_PRIVILEGES = 38  # PR_SET_NO_NEW_PRIVS
+SET_NO_NEW_PRIVILEGES, GET_NO_NEW_PRIVILEGES = 38, 39  # PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS
 DROP_FROM_BOUNDING_SET = 24  # PR_CAPBSET_DROP
 
 _LIBRARY = ctypes.CDLL(None, use_errno=True)
@@ -20,8 +20,11 @@ def system_call(number: int, *arguments: object) -> int:
     return result
 
 
-def process_control(option: int, value: int) -> None:
-    """Call prctl(2). Raises OSError."""
-    if _LIBRARY.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) < 0:
+def process_control(option: int, value: int) -> int:
+    """Call prctl(2) and return its result. Raises OSError."""
+    none = ctypes.c_ulong(0)
+    result = int(_LIBRARY.prctl(option, ctypes.c_ulong(value), none, none, none))
+    if result < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
+    return result

@@ -70,18 +70,18 @@ def version() -> int:
         return 0
 
 
-def restrict(accesses: Iterable[Access], bind_ports: Iterable[int] = ()) -> None:
+def restrict(accesses: Iterable[Access], bind_ports: Iterable[int] = (), with_scopes: bool = True) -> None:
     """Restrict this thread, and every program that it starts or becomes, to `accesses` for good, as far as the kernel can.
 
-    It can bind only the TCP ports in `bind_ports`, connect to none, signal only processes that are restricted together with it,
-    and cannot read the memory or environment of others. Needs no_new_privs. Raises OSError.
+    It can bind only the TCP ports in `bind_ports`, connect to none, and cannot read the memory or environment of others. With
+    `with_scopes`, it can signal only processes that are restricted together with it. Needs no_new_privs. Raises OSError.
     """
     known = version()
     handled = 0
     for rights in _FILE_RIGHTS[:known]:
         handled |= rights
     ports = BIND_TCP | CONNECT_TCP if known >= _FIRST_WITH_PORTS else 0
-    scopes = _SCOPE_ABSTRACT_UNIX_SOCKET | _SCOPE_SIGNAL if known >= _FIRST_WITH_SCOPES else 0
+    scopes = _SCOPE_ABSTRACT_UNIX_SOCKET | _SCOPE_SIGNAL if with_scopes and known >= _FIRST_WITH_SCOPES else 0
     ruleset = _Ruleset(handled, ports, scopes)
     with _descriptor(
         system_call(_CREATE_RULESET, ctypes.byref(ruleset), ctypes.c_size_t(ctypes.sizeof(ruleset)), ctypes.c_uint32(0))

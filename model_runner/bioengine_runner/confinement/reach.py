@@ -1,4 +1,4 @@
-"""The paths that Triton's processes and the test of a package may open, and why each is needed."""
+"""The paths that Triton, the process of a model, the test of a package and its conversion may open, and why each is needed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import bioengine_contract
 
@@ -14,15 +15,21 @@ from bioengine_runner.confinement.landlock import (
     EXECUTE,
     IOCTL_DEV,
     MAKE_DIR,
+    MAKE_REG,
     MAKE_SOCK,
     READ,
     READ_DIR,
     READ_FILE,
+    REFER,
+    REMOVE_DIR,
     REMOVE_FILE,
     TRUNCATE,
     WRITE_FILE,
     Access,
 )
+
+if TYPE_CHECKING:
+    from bioengine_runner.rundir import Boot
 
 # The project's own packages.
 _PACKAGES = (Path(__file__).resolve().parents[1], Path(bioengine_contract.__file__).resolve().parent)
@@ -40,6 +47,12 @@ _MACHINE = ("/sys/devices", "/sys/bus", "/sys/class", "/sys/module", "/sys/fs/cg
 # environment and open files of processes outside; everybody can read their command lines. Listing and writing are not allowed.
 _PROCESSES = "/proc"
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+# A process by itself gets less: of the system's files what the dynamic linker and the time zone need, of the machine its
+# processors and its limits, and of /proc its own entries and the sizes of the machine.
+_LINKER_FILES = ("/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/alternatives", "/etc/localtime")
+_PROCESSORS = ("/sys/devices/system", "/sys/fs/cgroup")
+_OWN_PROCESS = "/proc/self"
+_SIZES = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat")
 # Devices of NVIDIA's driver, of WSL's, and of the kernel's own graphics drivers.
 _GPUS = ("nvidia*", "dxg", "dri")
 
@@ -48,16 +61,39 @@ SHARED_MEMORY = Path("/dev/shm")
 
 def of_python() -> Iterator[Access]:
     """The paths that this environment's Python, the libraries of models and the CUDA driver need."""
-    interpreter = {sys.prefix, sys.base_prefix, sys.exec_prefix}
-    programs = [*map(Path, _PROGRAMS), *map(Path, interpreter), *_PACKAGES, *_library_folders()]
-    yield from (Access(path, READ | EXECUTE) for path in programs)
-    yield from (Access(package.parent, READ_DIR) for package in _PACKAGES)  # Python looks for them there
+    yield from _of_environment()
     yield from (Access(Path(path), READ) for path in (*_SYSTEM_FILES, *_MACHINE))
     yield Access(Path(_PROCESSES), READ_FILE)
     yield from (Access(Path(path), READ_FILE | WRITE_FILE) for path in _DEVICES)
     for pattern in _GPUS:
         for device in Path("/dev").glob(pattern):
             yield Access(device, READ | WRITE_FILE | IOCTL_DEV)
+
+
+def _of_environment() -> Iterator[Access]:
+    """The programs and libraries of the system and of this Python, and the project's own packages."""
+    interpreter = {sys.prefix, sys.base_prefix, sys.exec_prefix}
+    programs = [*map(Path, _PROGRAMS), *map(Path, interpreter), *_PACKAGES, *_library_folders()]
+    yield from (Access(path, READ | EXECUTE) for path in programs)
+    yield from (Access(package.parent, READ_DIR) for package in _PACKAGES)  # Python looks for them there
+
+
+def of_conversion(readable: Iterable[Path], output: Path) -> Iterator[Access]:
+    """The paths that the conversion of a package may open: its environment, what it is given, and the folder that it writes.
+
+    No device of a card, no shared memory, and no links or pipes in the folder.
+
+    Args:
+        readable: the package, and the inputs that the server has chosen.
+        output: the folder for what it writes.
+    """
+    yield from _of_environment()
+    yield from _packages_on_path()
+    yield from (Access(Path(path), READ) for path in (*_LINKER_FILES, *_PROCESSORS, _OWN_PROCESS))
+    yield from (Access(Path(path), READ_FILE) for path in _SIZES)
+    yield from (Access(Path(path), READ_FILE | WRITE_FILE) for path in _DEVICES)
+    yield from (Access(path, READ) for path in readable)
+    yield Access(output, READ | WRITE_FILE | TRUNCATE | MAKE_REG | MAKE_DIR | REMOVE_FILE | REMOVE_DIR | REFER)
 
 
 def of_triton(
@@ -88,11 +124,25 @@ def of_triton(
         yield Access(sockets, MAKE_SOCK | REMOVE_FILE)
 
 
+def of_model(boot: Boot, package: Path) -> Iterator[Access]:
+    """The paths that the process of one model may open, of those that Triton may."""
+    yield from of_python()
+    yield from _packages_on_path()
+    yield from (Access(folder, READ) for folder in (package, boot.model_repository, boot.working_directory))
+    writable = (boot.processes, boot.home, boot.temporary, boot.cache, SHARED_MEMORY, boot.shared_tensors)
+    yield from (Access(folder, CHANGE) for folder in writable if folder is not None)
+
+
 def of_package_test(package: Path, working: Path) -> Iterator[Access]:
     """The paths that the test of a stored package may open: it can read the package and write its working folder."""
     yield from of_python()
     yield Access(package, READ)
     yield from (Access(folder, CHANGE) for folder in (working, SHARED_MEMORY))
+
+
+def _packages_on_path() -> Iterator[Access]:
+    """Where this process finds packages: an environment may use those of another one, and Triton's stub names none as its own."""
+    yield from (Access(Path(folder), READ) for folder in sys.path if folder.endswith("-packages"))
 
 
 def _library_folders() -> Iterator[Path]:

@@ -22,10 +22,11 @@ _SECCOMP = 317
 _SET_MODE_FILTER, _GET_ACTION_AVAIL = 1, 2
 # Without this flag, older kernels slow the process down to prevent speculation attacks, which is not the purpose of this filter.
 _SPEC_ALLOW = 1 << 2
+_ALL_THREADS = 1 << 0  # SECCOMP_FILTER_FLAG_TSYNC
 
 _ARCHITECTURE = 0xC000003E  # AUDIT_ARCH_X86_64
 _OTHER_NUMBERS = 0x40000000  # the x32 ABI's numbers begin here
-_KILL, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000  # SECCOMP_RET_...
+_KILL, _TRAP, _ERRNO, _ALLOW = 0x80000000, 0x00030000, 0x00050000, 0x7FFF0000  # SECCOMP_RET_...
 _LOAD, _AND, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06  # BPF's instructions
 _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 
@@ -62,6 +63,11 @@ _WATCHING = {
 }  # fmt: skip
 # Everything that Triton starts stays in its process group, and ends with it.
 _OTHER_GROUPS = {"setsid": 112, "setpgid": 109}
+NEVER_NEEDED = {
+    **_OTHER_PROCESSES, **_SHARED_WITHOUT_FILES, **_FILE_SYSTEMS, **_KERNEL, **_WATCHING, **_OTHER_GROUPS,
+}  # fmt: skip
+"""System calls that neither a model nor a library of models makes, by name."""
+
 # Connections, including those to a Unix socket such as Docker's.
 _CONNECT = {"connect": 42}
 
@@ -117,11 +123,25 @@ def restrict(with_tcp: bool) -> None:
     Args:
         with_tcp: whether it may listen on TCP ports; otherwise it can only listen on Unix sockets.
     """
-    program = _program(rules(with_tcp))
+    install(rules(with_tcp))
+
+
+def install(refused: tuple[Rule, ...], is_trapped: bool = False, for_all_threads: bool = False) -> None:
+    """Install a filter for this thread, and every program that it starts or becomes, for good. Raises OSError.
+
+    Args:
+        refused: the system calls that it refuses. Filters of before stay in force.
+        is_trapped: whether a refused call sends the signal SIGSYS, which ends the process unless it is handled.
+        for_all_threads: whether it is for the other threads of this process, too.
+    """
+    program = _program(refused, is_trapped)
     filters = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: the number of instructions, and their address.
     description = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(filters))
-    system_call(_SECCOMP, ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(_SPEC_ALLOW), ctypes.c_char_p(description))
+    flags = _SPEC_ALLOW | (_ALL_THREADS if for_all_threads else 0)
+    thread = system_call(_SECCOMP, ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(flags), ctypes.c_char_p(description))
+    if thread:
+        raise OSError(errno.EBUSY, f"the thread {thread} has a filter of its own")
 
 
 def rules(with_tcp: bool) -> tuple[Rule, ...]:
@@ -129,11 +149,10 @@ def rules(with_tcp: bool) -> tuple[Rule, ...]:
     tcp = (socket.AF_INET, socket.AF_INET6) if with_tcp else ()
     # A datagram carries its destination, and needs no connection.
     streams = Check(1, (socket.SOCK_STREAM,), _TYPE_OF_SOCKET)
-    refused = (_OTHER_PROCESSES, _SHARED_WITHOUT_FILES, _FILE_SYSTEMS, _KERNEL, _BY_PATH, _WATCHING, _OTHER_GROUPS)
     no_truncation = (os.O_RDONLY | os.O_TRUNC,)  # Landlock before Linux 6.2 does not refuse it
     no_address = (Check(4, (0,)), Check(4, (0,), is_upper_half=True))
     return (
-        *(Rule(number, errno.EPERM) for group in refused for number in group.values()),
+        *(Rule(number, errno.EPERM) for number in (*NEVER_NEEDED.values(), *_BY_PATH.values())),
         *(Rule(number, errno.EACCES) for number in _CONNECT.values()),
         *(Rule(number, 0) for number in _WITHOUT_EFFECT.values()),
         *(Rule(number, errno.ENOSYS) for number in _NOT_THERE.values()),
@@ -154,7 +173,7 @@ def rules(with_tcp: bool) -> tuple[Rule, ...]:
     )
 
 
-def _program(refused: tuple[Rule, ...]) -> bytes:
+def _program(refused: tuple[Rule, ...], is_trapped: bool) -> bytes:
     """Berkeley packet filter: instructions of (operation, jump if true, jump if false, operand)."""
     instructions = [
         (_LOAD, 0, 0, _ARCH),
@@ -165,14 +184,13 @@ def _program(refused: tuple[Rule, ...]) -> bytes:
         (_RETURN, 0, 0, _ERRNO | errno.ENOSYS),
     ]
     for rule in refused:
-        body = list(_body(rule))
+        body = list(_body(rule, (_RETURN, 0, 0, _TRAP if is_trapped else _ERRNO | rule.error)))
         instructions += [(_EQUAL, 0, len(body), rule.number), *body]
     instructions.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("HBBI", *instruction) for instruction in instructions)
 
 
-def _body(rule: Rule) -> Iterator[tuple[int, int, int, int]]:
-    refuse = (_RETURN, 0, 0, _ERRNO | rule.error)
+def _body(rule: Rule, refuse: tuple[int, int, int, int]) -> Iterator[tuple[int, int, int, int]]:
     if not rule.checks:
         yield refuse
         return

@@ -21,6 +21,7 @@ from bioengine_contract.trust import code_of, trust_entry, usable_weights
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Column, Table
 
+from bioengine_server.commands.conversion import convert_if_wanted, tell_conversion
 from bioengine_server.commands.shared import (
     HomeOption,
     OfflineOption,
@@ -65,11 +66,13 @@ def pull(
         try:
             parse_model_id(id)
             with _download_bars() as report:
-                asyncio.run(service.fetch(id, caller=None, progress=report))
+                asyncio.run(service.fetch(id, caller=None, progress=report, on_convert=lambda: console.print("Converting ...")))
         except BioEngineError as error:
             failures.append(str(error))
         else:
-            _tell(_store(home).find(id).manifest, "Stored", settings.trusted)
+            model = _store(home).find(id)
+            _tell(model.manifest, "Stored", settings.trusted)
+            tell_conversion(model)
     if failures:
         fail("\n".join(failures))
 
@@ -87,6 +90,7 @@ def import_model(
     store = _store_to_change(home)
     with told(), console.status(f"Importing {safe(package)} ..."), _package_file(package, store.folder) as source:
         model = store.import_package(source, id, replace)
+    model = convert_if_wanted(model, store, load_settings(home=home))
     _tell(model.manifest, "Imported", load_settings(home=home).trusted)
     if further := sorted(store.names(model) - {model.manifest.id, f"{model.manifest.id}/{model.manifest.version}"}):
         console.print(f"  also called: {', '.join(further)}", markup=False)
@@ -103,6 +107,9 @@ def export(
     output: Annotated[
         Optional[Path], typer.Option("--output", "-o", help="The .zip to write, or a folder for it. [ID-VERSION.zip]")
     ] = None,
+    converted: Annotated[
+        bool, typer.Option("--converted", help="With weights that were converted here, as weights of the package.")
+    ] = False,
     home: HomeOption = None,
 ) -> None:
     """Write a stored model to a package that can be imported elsewhere."""
@@ -112,7 +119,7 @@ def export(
         usual = f"{model.manifest.id}-{model.manifest.version}.zip"
         target = Path(usual) if output is None else output / usual if output.is_dir() else output
         with console.status(f"Writing {safe(target)} ..."):
-            store.export(model, target)
+            store.export(model, target, converted)
     console.print(f"Wrote {target} ({target.stat().st_size / 1e6:.1f} MB).", markup=False)
 
 
@@ -159,6 +166,7 @@ def show(id: IdArgument, home: HomeOption = None) -> None:
     console.print(f"  weights: {_weights(manifest, settings.trusted)}")
     if (method := label_method(manifest)) is not None:
         console.print(f"  labels: by {method.name} (`run --labels`)", markup=False)
+    tell_conversion(model)
     _tell_trust(manifest, settings.trusted)
     _tell_found(manifest)
     names = sorted(store.names(model) - {manifest.id})
@@ -280,7 +288,7 @@ def _tell(manifest: Manifest, what: str, trusted: frozenset[str]) -> None:
     console.print(f"{what} [bold]{manifest.id}[/] {manifest.version} ({_megabytes(manifest.size)}): {safe(manifest.name)}")
     usable = usable_weights(manifest, trusted)
     if usable:
-        console.print(f"  Weights: {', '.join(usable)}")
+        console.print(f"  Weights: {', '.join(map(manifest.named_weights, usable))}")
         for tensor in manifest.inputs:
             console.print(f"  goes in: {_in_words(tensor)}", markup=False)
         _tell_found(manifest)
@@ -299,6 +307,8 @@ def _tell_trust(manifest: Manifest, trusted: frozenset[str]) -> None:
     if (entry := trust_entry(manifest)) in trusted:
         console.print("  trusted by you, with its present content (BIOENGINE_TRUSTED_MODELS)")
         return
+    if any(weights.converted_from is not None for weights in manifest.weights.values()):
+        console.print("  the converted weights do not need it")
     console.print("  not trusted, so this code is not run. It would have all rights of the user who starts the server:")
     console.print("  read it first. To trust it, add this to BIOENGINE_TRUSTED_MODELS (several are separated by commas):")
     print(f"    {entry}")
@@ -317,7 +327,7 @@ def _tell_found(manifest: Manifest) -> None:
 
 def _weights(manifest: Manifest, trusted: frozenset[str]) -> str:
     if usable := usable_weights(manifest, trusted):
-        return ", ".join(usable)
+        return ", ".join(map(manifest.named_weights, usable))
     return "not run (contains code, not trusted)" if code_of(manifest) else "not run (no onnx or torchscript)"
 
 

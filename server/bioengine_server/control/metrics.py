@@ -31,7 +31,7 @@ from bioengine_server.dispatch.jobs import Job
 from bioengine_server.settings import Settings
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-STAGES = ("queued", "downloading", "loading", "running")
+STAGES = ("queued", "downloading", "converting", "loading", "running")
 UNKNOWN = "unknown"
 """The label of all models that are asked for and not stored."""
 
@@ -77,7 +77,7 @@ class Metrics:
         )
         self._stages = Histogram(
             "bioengine_request_stage_seconds",
-            "Seconds that requests have spent queued, downloading, loading and running.",
+            "Seconds that requests have spent queued, downloading, converting, loading and running.",
             ("stage",),
             buckets=_SECONDS,
             registry=registry,

@@ -16,7 +16,7 @@ from bioengine_server.untrusted import shown
 
 logger = logging.getLogger(__name__)
 
-_STAGES = ("queued", "downloading", "loading", "running")
+_STAGES = ("queued", "downloading", "converting", "loading", "running")
 _MAX_REASON = 600  # characters
 
 

@@ -235,7 +235,7 @@ class Dispatcher:
                     last = time.monotonic()
 
             try:
-                await job.unless_stopped(self._store.fetch(missing.model_id, job.caller, tell))
+                await job.unless_stopped(self._store.fetch(missing.model_id, job.caller, tell, lambda: job.tell("converting")))
             except StoreError as error:
                 raise ModelNotFetched(missing, error) from error
         return resolve(self._settings.store, model_id)

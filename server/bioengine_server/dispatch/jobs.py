@@ -1,6 +1,6 @@
 """The requests that are under way: who asks for what, how far each one is, and how one is cancelled.
 
-    queued -> downloading -> loading -> running -> done, or an error's code
+    queued -> downloading -> converting -> loading -> running -> done, or an error's code
 
 Each of them is a `Job`, from its admission to its answer. Whoever wants to know of those that have ended, such as the metrics and
 the log of requests, is told at the end. A request that is refused before is a job as well, which ends at once.

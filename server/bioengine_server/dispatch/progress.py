@@ -17,7 +17,7 @@ _LAST_CALLS = 1.0  # seconds that a result waits for the calls before it
 
 
 class Progress:
-    """Calls `callback({"state": "queued" | "downloading" | "loading" | "running", ...})`, one after the other.
+    """Calls `callback({"state": "queued" | "downloading" | "converting" | "loading" | "running", ...})`, one after the other.
 
     The request does not wait for the calls, and does not fail with them: after the first that fails there are no more.
     """

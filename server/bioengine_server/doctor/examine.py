@@ -31,6 +31,7 @@ EXAMINATIONS: tuple[Examination, ...] = (
     installation.secrets,
     installation.access,
     protection.confinement,
+    protection.conversion,
     protection.users,
     protection.home,
 )

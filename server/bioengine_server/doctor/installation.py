@@ -102,7 +102,7 @@ def store(setup: Setup) -> Iterator[Finding]:
         yield Finding("model store", "problem", str(error), "Import the packages again, or restore the folder from a back-up.")
         return
     for model in models:
-        if missing := [name for name in model.manifest.files if not (model.folder / name).is_file()]:
+        if missing := [name for name in model.manifest.stored_files if not (model.folder / name).is_file()]:
             advice = f"Get it again: `./bioengine models pull {model.manifest.id}`, or import its package."
             yield Finding("model store", "problem", f"{model.manifest.id} lacks {', '.join(sorted(missing)[:3])}", advice)
     if not os.access(settings.store, os.W_OK):

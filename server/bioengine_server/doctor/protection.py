@@ -10,8 +10,11 @@ from pathlib import Path
 
 from bioengine_server.doctor.finding import Finding, Verdict
 from bioengine_server.doctor.setup import Setup
+from bioengine_server.environments import can_build
 from bioengine_server.other_users import other_users
 from bioengine_server.private_folder import others_may
+from bioengine_server.store.conversion import has_environment, is_wanted
+from bioengine_server.store.model_store import ModelStore
 from bioengine_server.triton.orphans import processes_of
 
 _PATIENCE = 60.0  # seconds
@@ -43,15 +46,36 @@ def confinement(setup: Setup) -> Iterator[Finding]:
         found = f"the kernel has {kernel['has']}; models can still {'; '.join(lacks)}"
         yield Finding("confinement", verdict, found, "Linux 6.12 or later supports all of it.")
     else:
-        yield Finding(
-            "confinement", "ok", f"the kernel has {kernel['has']}: models can access neither the user's files nor the network"
+        found = (
+            f"the kernel has {kernel['has']}: Triton and models can access neither the user's files nor the network, and the "
+            "process of each model neither other packages nor programs"
         )
+        yield Finding("confinement", "ok", found)
     for process in processes_of(settings.shm_prefix):
         if process.name() == "tritonserver" and not _is_confined(process.pid):
             found = f"the Triton that runs now (process {process.pid}) is not confined"
             yield Finding(
                 "confinement", "problem", found, "Restart the server; if it is still not confined, Triton's log says why."
             )
+
+
+def conversion(setup: Setup) -> Iterator[Finding]:
+    """Whether PyTorch models can be converted, if there are any that need it, and in which sandbox."""
+    settings, subject = setup.settings, "conversion"
+    waiting = [model.manifest for model in ModelStore(settings.store).models() if is_wanted(model.manifest)]
+    untold = [manifest for manifest in waiting if not has_environment(settings, manifest)]
+    if untold and can_build():
+        found = f"{len(untold)} stored models have PyTorch weights alone, which are not converted to ONNX yet"
+        yield Finding(subject, "note", found, "`./bioengine environments add convert`, then `./bioengine models convert --all`")
+    elif untold:
+        yield Finding(
+            subject, "note", f"{len(untold)} stored models have PyTorch weights alone", 'docs/containers.md, "Add models"'
+        )
+    elif waiting:
+        found = f"{len(waiting)} stored models have PyTorch weights alone, and were not converted to ONNX"
+        yield Finding(subject, "note", found, f"`./bioengine models show {waiting[0].id}` says why, or how to try it.")
+    else:
+        yield Finding(subject, "ok", "no stored model needs it; code of packages would run in a sandbox of its own (SECURITY.md)")
 
 
 def users(setup: Setup) -> Iterator[Finding]:

@@ -155,7 +155,7 @@ class WorkerRoutes:
             return None
         try:
             package = package_of(self._settings.store, key)
-            return stored_file(package.folder, found["file"], {FILE_NAME, *package.manifest.files})
+            return stored_file(package.folder, found["file"], {FILE_NAME, *package.manifest.stored_files})
         except (PackageUnreadable, OSError, ValueError):
             return None
 

@@ -19,6 +19,8 @@ def in_words(event: Mapping[str, Any]) -> str:
         done, total = event.get("bytes"), event.get("total")
         of_total = f" of {total / 1e6:.0f}" if total else ""
         return "downloading the model" if done is None else f"downloading the model, {done / 1e6:.0f}{of_total} MB"
+    if state == "converting":
+        return "converting the model's weights"
     if state == "loading":
         return "loading the model"
     if state == "running" and event.get("tiles"):

@@ -140,8 +140,8 @@ class TritonClient:
             verbose: log the call.
             progress: a function, called with `{"state": str, "task_id": str, ...}` while the call lasts: "queued" with `position`
                 (1 is next, 0 need not wait) and `estimate` (seconds, where known), "downloading" with `file`, `bytes` and
-                `total`, "loading" (where it is not loaded), "running" with `tile` and `tiles` (where there are several). Errors
-                of its own are ignored.
+                `total`, "converting" (its weights, once), "loading" (where it is not loaded), "running" with `tile` and `tiles`
+                (where there are several). Errors of its own are ignored.
             server_url: refused; this service speaks to its own Triton only.
             context: given by Hypha.
 

@@ -22,6 +22,7 @@ from bioengine_contract.manifest import FILE_NAME, Manifest
 from bioengine_contract.store import ALIASES_FILE, read_aliases
 
 from bioengine_server.store import layout, reader
+from bioengine_server.store.converted import declare_converted, keep_converted
 from bioengine_server.store.errors import FileExists, NotAPackage, NotStored, StoreError, StoreNotWritable, StoreReadOnly
 from bioengine_server.store.names import (
     SHIPPED_PACKAGES,
@@ -109,7 +110,7 @@ class ModelStore:
                 self._check_id(manifest, aliases)
                 if not replace:
                     self._check_meaning(manifest, aliases)
-                self._put(folder, manifest)
+                manifest = self._put(folder, manifest)
                 aliases |= {place: place, manifest.id: place}
                 claims = claimed_names(raw) - {manifest.id, place} if id is None else set()
                 refused = {name for name in claims if not self._is_free(name, manifest.id, aliases)}
@@ -147,7 +148,7 @@ class ModelStore:
             aliases = dict(read_aliases(self.folder))
             self._check_id(manifest, aliases)
             if place not in aliases:
-                self._put(folder, manifest)
+                manifest = self._put(folder, manifest)
             elif not manifest.files.items() <= self.find(place).manifest.files.items():
                 raise NameTaken(
                     place, "another package in this server's store", "Its admin can import this one under another id."
@@ -235,17 +236,18 @@ class ModelStore:
         place = _place(model)
         return {name for name, named in read_aliases(self.folder).items() if named == place}
 
-    def export(self, model: StoredModel, target: Path) -> None:
+    def export(self, model: StoredModel, target: Path, with_converted: bool = False) -> None:
         """Write a package to the zip `target`, completely or not at all. Raises FileExists, StoreError.
 
         If it was downloaded, some of its files are not stored: the description then lacks the weights that were not downloaded,
-        and refers to other missing files by their URLs.
+        and refers to other missing files by their URLs. `with_converted`: also converted weights, as weights of the package.
         """
         if target.exists():
             raise FileExists(target)
         raw, files = reader.read_raw(model.folder, read_rdf(model.folder)), model.manifest.files
         is_partial = any([leave_out_weights(raw, files), name_by_url(raw, files, model.manifest.origin)])
-        description = dumped(raw) if is_partial else None
+        converted = declare_converted(raw, model.manifest) if with_converted else {}
+        description = dumped(raw) if is_partial or converted else None
         try:
             with (
                 whole_file(target, replace=False) as file,
@@ -256,6 +258,8 @@ class ModelStore:
                         archive.writestr(name, description)
                     else:
                         archive.write(model.folder / name, name)
+                for source, name in converted.items():
+                    archive.write(model.folder / source, name)
         except OSError as error:
             raise StoreError(f"{target} could not be written: {error.strerror or error}. Choose another file with -o.") from error
 
@@ -346,13 +350,15 @@ class ModelStore:
                 left = {name: aliases[name] for name in aliases if aliases[name] == own or name.split("/")[0].casefold() != id}
                 layout.write_aliases(self.folder, left)
 
-    def _put(self, folder: Path, manifest: Manifest) -> None:
-        """Move a package from the incoming `folder` to its place."""
-        layout.write_json(folder / FILE_NAME, manifest.model_dump(mode="json"))
+    def _put(self, folder: Path, manifest: Manifest) -> Manifest:
+        """Move a package to its place, with the weights that were converted from this very package. Returns its manifest."""
         target = self.folder / manifest.id / manifest.version
+        manifest = keep_converted(target, self._stored(f"{manifest.id}/{manifest.version}"), folder, manifest)
+        layout.write_json(folder / FILE_NAME, manifest.model_dump(mode="json"))
         self._discard(target)
         target.parent.mkdir(exist_ok=True)
         os.rename(folder, target)
+        return manifest
 
     def _discard(self, folder: Path) -> None:
         """Move a package aside, then delete it, so that a reader finds all of it or nothing."""

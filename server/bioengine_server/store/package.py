@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from bioengine_contract.manifest import FILE_NAME
 from bioengine_contract.removal import remove
+from bioengine_contract.weights import CONVERTED
 
 from bioengine_server.store.description import MAX_SIZE
 from bioengine_server.store.errors import NotAPackage
@@ -32,7 +33,13 @@ RDF_NAMES = (RDF, "bioimageio.yaml", "model.yaml")
 # The store's own folder beside a package's files, for test reports.
 REPORTS = "reports"
 
-OURS = (RDF, FILE_NAME, REPORTS)
+CONVERSION = "converted.json"
+"""What the store knows of the weights that it has converted, beside them (`bioengine_contract.weights.CONVERTED`)."""
+
+MADE = (FILE_NAME, REPORTS, CONVERTED, CONVERSION)
+"""Files and folders that the store makes beside a package's files."""
+
+OURS = (RDF, *MADE)
 """Names that the store uses beside a package's files; no file of the package may have one."""
 
 _UNIQUE = {*RDF_NAMES, FILE_NAME}
@@ -199,8 +206,8 @@ def _bring_rdf_to_top(source: Path, target: Path) -> None:
         other.unlink()
     found[0].rename(target / RDF)
     if _is_ours(target / FILE_NAME):  # a folder of a store is imported again
-        (target / FILE_NAME).unlink()
-        remove(target / REPORTS)
+        for name in MADE:
+            remove(target / name)
 
 
 def _is_ours(manifest: Path) -> bool:

@@ -59,13 +59,7 @@ def test_package(model: StoredModel, settings: Settings) -> list[PackageTest]:
         return [PackageTest("", "not run", "; ".join(reasons))]
     if not is_read_only(model.folder):
         _reports_folder(model)  # check that the report can be written before a test that may take long
-    variables = {
-        **os.environ,
-        "BIOENGINE_TRUSTED_MODELS": ",".join(sorted(trusted)),
-        "BIOENGINE_ACCELERATOR": settings.accelerator,
-        "BIOENGINE_PRECISION": settings.precision,
-    }
-    results = run_test(manifest.id, model.folder, python, formats, variables)
+    results = run_test(manifest.id, model.folder, python, formats, test_variables(settings))
     if not is_read_only(model.folder):
         report = {name: result.model_dump(exclude_unset=True) for name, result in results.items()}
         write_json(_reports_folder(model) / REPORT_FILE, report)
@@ -79,6 +73,16 @@ def test_package(model: StoredModel, settings: Settings) -> list[PackageTest]:
         )
         for name, result in ((name, results[name]) for name in formats)
     ]
+
+
+def test_variables(settings: Settings) -> dict[str, str]:
+    """The environment variables of a test that computes as the server's models do."""
+    return {
+        **os.environ,
+        "BIOENGINE_TRUSTED_MODELS": ",".join(sorted(settings.trusted)),
+        "BIOENGINE_ACCELERATOR": settings.accelerator,
+        "BIOENGINE_PRECISION": settings.precision,
+    }
 
 
 def _reports_folder(model: StoredModel) -> Path:

@@ -4,14 +4,7 @@ may be malicious: it gets no terminal, limited time and memory, and its report i
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
-import signal
-import stat
-import subprocess
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -20,10 +13,10 @@ from bioengine_contract.removal import remove
 from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
 from bioengine_server.store.errors import StoreError
+from bioengine_server.store.hostile_process import NotAFile, TookTooLong, open_left_file, run_hostile
 from bioengine_server.untrusted import printable
 
 _MAX = 3600.0  # seconds
-_MAX_OUTPUT = 65_536  # bytes; of more output, the last part is kept
 _MAX_REPORT = 1_000_000  # bytes
 
 
@@ -122,7 +115,12 @@ def _reported(
     working = Path(tempfile.mkdtemp(prefix="bioengine-test-"))
     try:
         command = [str(python), "-P", "-m", "bioengine_runner.confined_test", str(package), str(working), *arguments]
-        status, output = _run(id, command, variables, longest)
+        try:
+            status, output = run_hostile(command, variables, longest)
+        except TookTooLong:
+            raise StoreError(
+                f"The test of {id} took more than {longest:.0f} s and was stopped: the model is too slow, or never ends."
+            ) from None
         try:
             return _read(id, working / "report.json", formats, kind)
         except FileNotFoundError:
@@ -132,57 +130,13 @@ def _reported(
         remove(working)
 
 
-def _run(id: str, command: list[str], variables: Mapping[str, str], longest: float) -> tuple[int, str]:
-    """The exit status, and the end of the output. Afterwards, all processes of the test have ended. Raises StoreError."""
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=variables,
-        # In a session of its own: a process in this session could write input to this terminal.
-        start_new_session=True,
-    )
-    assert process.stderr is not None
-    end = time.monotonic() + longest
-    said = b""
-    try:
-        with process.stderr:
-            poll = select.poll()
-            poll.register(process.stderr, select.POLLIN)
-            while process.poll() is None:
-                if time.monotonic() > end:
-                    raise StoreError(
-                        f"The test of {id} took more than {longest:.0f} s and was stopped: the model is too slow, or never ends."
-                    )
-                if poll.poll(100):
-                    data = os.read(process.stderr.fileno(), _MAX_OUTPUT)
-                    said = (said + data)[-_MAX_OUTPUT:]
-                    if not data:  # all processes that had the pipe have closed it
-                        time.sleep(0.1)
-            if poll.poll(0):
-                said = (said + os.read(process.stderr.fileno(), _MAX_OUTPUT))[-_MAX_OUTPUT:]
-    finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    return process.returncode, said.decode(errors="replace")
-
-
 def _read(id: str, file: Path, formats: list[str], kind: TypeAdapter[dict[str, _Outcome]]) -> dict[str, _Outcome]:
     """Read and check the report. Raises BadReport, FileNotFoundError."""
     try:
-        # The model may have put a link or a pipe there instead of a file: it must not be followed or waited for.
-        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise
-    except OSError:
+        with open_left_file(file) as stream:
+            content = stream.read(_MAX_REPORT + 1)
+    except NotAFile:
         raise BadReport(id, "is not a file") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise BadReport(id, "is not a file")
-    with open(descriptor, "rb") as stream:
-        content = stream.read(_MAX_REPORT + 1)
     if len(content) > _MAX_REPORT:
         raise BadReport(id, "is too large")
     try:

@@ -15,8 +15,9 @@ import copy
 import hashlib
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -26,13 +27,13 @@ from bioengine_contract.shown_files import with_addresses
 from bioengine_server.access.caller import Caller
 from bioengine_server.access.lanes import Lane, LaneLimits, SharedWork
 from bioengine_server.settings import Settings
-from bioengine_server.store import layout, reader
+from bioengine_server.store import conversion, layout, reader
 from bioengine_server.store.adapt import adapt
 from bioengine_server.store.collection import Collection, Description, Listed
 from bioengine_server.store.download import Downloader, Progress, nobody
-from bioengine_server.store.errors import DownloadFailed, DownloadNotAllowed, Offline, StoreNotWritable
+from bioengine_server.store.errors import DownloadFailed, DownloadNotAllowed, Offline, StoreError, StoreNotWritable
 from bioengine_server.store.halo import with_halo
-from bioengine_server.store.model_store import ModelStore
+from bioengine_server.store.model_store import ModelStore, StoredModel
 from bioengine_server.store.named_files import beside
 from bioengine_server.store.names import is_doi
 from bioengine_server.store.package import RDF
@@ -56,6 +57,14 @@ _NOT_ALLOWED = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class _Listener:
+    """Somebody who waits for a download."""
+
+    progress: Progress
+    on_convert: Callable[[], None]
+
+
 class StoreService:
     """Downloads models from the collection into the store of one home."""
 
@@ -68,25 +77,28 @@ class StoreService:
         self._writing: asyncio.Future[None] | None = None
         self._downloads, self._describing = SharedWork(Lane(_DOWNLOADS)), SharedWork(Lane(_DESCRIBING))
         self._descriptions: dict[str, Manifest] = {}
-        self._listeners: dict[str, list[Progress]] = {}
+        self._listeners: dict[str, list[_Listener]] = {}
 
-    async def fetch(self, id: str, caller: Caller | None, progress: Progress = nobody) -> None:
+    async def fetch(
+        self, id: str, caller: Caller | None, progress: Progress = nobody, on_convert: Callable[[], None] = lambda: None
+    ) -> None:
         """Download the model `id` into the store.
 
         Args:
             id: a nickname, with or without a version, or a DOI; well-formed.
             caller: who asks; None for the admin, at the command line.
             progress: told of each file.
+            on_convert: called when the download is complete, and its weights are being converted.
 
         Raises StoreError, Busy.
         """
         self._check(id, caller)
-        listeners = self._listeners.setdefault(id, [])
-        listeners.append(progress)
+        listeners, listener = self._listeners.setdefault(id, []), _Listener(progress, on_convert)
+        listeners.append(listener)
         try:
-            await self._downloads.once(id, caller, lambda: self._fetch(id, partial(_tell_all, listeners)))
+            await self._downloads.once(id, caller, lambda: self._fetch(id, listeners))
         finally:
-            listeners.remove(progress)
+            listeners.remove(listener)
             if not listeners and not self._downloads.is_under_way(id):
                 self._listeners.pop(id, None)
 
@@ -130,7 +142,7 @@ class StoreService:
             return
         raise DownloadNotAllowed(id, _NOT_ALLOWED[policy])
 
-    async def _fetch(self, id: str, progress: Progress) -> None:
+    async def _fetch(self, id: str, listeners: list[_Listener]) -> None:
         with self._writing_errors():
             self._settings.store.mkdir(parents=True, exist_ok=True)
         async with self._downloader() as downloader:
@@ -143,7 +155,21 @@ class StoreService:
                     return
                 logger.info("Downloading %s from %s", shown(id), shown(description.url, 200))
                 collection = Collection(self._settings, downloader)
-                await pull(self._store, downloader, collection, description, self._settings.max_package_size, progress)
+                progress = partial(_tell_all, listeners)
+                model = await pull(self._store, downloader, collection, description, self._settings.max_package_size, progress)
+                await self._convert(model, listeners)
+
+    async def _convert(self, model: StoredModel, listeners: list[_Listener]) -> None:
+        """Convert a downloaded package where that is needed and possible. It stays stored if it cannot be converted."""
+        if not conversion.is_wanted(model.manifest):
+            return
+        if conversion.has_environment(self._settings, model.manifest):
+            for listener in list(listeners):
+                listener.on_convert()
+        try:
+            await asyncio.to_thread(conversion.convert, model, self._store, self._settings)
+        except StoreError as error:
+            logger.warning("%s", shown(error, 1000))
 
     async def _describe(self, id: str) -> Manifest:
         async with self._downloader() as downloader:
@@ -184,10 +210,10 @@ class StoreService:
             raise StoreNotWritable(self._settings.store, error.strerror or str(error)) from error
 
 
-def _tell_all(listeners: list[Progress], name: str, done: int, total: int | None) -> None:
+def _tell_all(listeners: list[_Listener], name: str, done: int, total: int | None) -> None:
     """Tell everybody who waits for a download."""
-    for tell in list(listeners):
-        tell(name, done, total)
+    for listener in list(listeners):
+        listener.progress(name, done, total)
 
 
 def _manifest_of(found: Description) -> Manifest:

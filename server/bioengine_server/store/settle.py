@@ -19,14 +19,13 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
 
-from bioengine_contract.manifest import FILE_NAME
 from bioengine_contract.weights import RUNNABLE
 
 from bioengine_server.store import reader
 from bioengine_server.store.adapt import adapt
 from bioengine_server.store.errors import StoreError
 from bioengine_server.store.named_files import NamedFile, Role, beside, is_url, name_in, named_files
-from bioengine_server.store.package import OURS, RDF, REPORTS
+from bioengine_server.store.package import MADE, OURS, RDF
 from bioengine_server.store.yaml_text import dumped
 from bioengine_server.untrusted import shown
 
@@ -192,7 +191,7 @@ class _Files:
         names_of: dict[str, list[str]] = {}
         for name in self.names:
             names_of.setdefault(name.partition("/")[0], []).append(name)
-        for top in sorted(top for top in names_of if top.casefold() in (FILE_NAME, REPORTS)):
+        for top in sorted(top for top in names_of if top.casefold() in MADE):
             target = self._free(PurePosixPath(top))
             (self._folder / top).rename(self._folder / target)
             self._taken.add(str(target).casefold())

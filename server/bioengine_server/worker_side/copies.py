@@ -102,7 +102,7 @@ class ModelCopies:
         except ValidationError as error:
             raise ServerAway(f"its {FILE_NAME} cannot be read") from error
         folder = self._store / _COPIES / wanted.fingerprint
-        for name, sha256 in manifest.files.items():
+        for name, sha256 in manifest.stored_files.items():
             file = folder / _checked(name)
             await asyncio.to_thread(file.parent.mkdir, parents=True, exist_ok=True)
             if not await asyncio.to_thread(self._is_there, file, wanted.package, name, sha256):

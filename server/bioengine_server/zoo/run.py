@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from functools import partial
 from pathlib import Path
 
 from bioengine_contract.errors import BioEngineError
@@ -12,7 +13,9 @@ from bioengine_contract.ids import parse_model_id
 from bioengine_contract.trust import unusable_weights, usable_weights
 
 from bioengine_server.settings import Settings
+from bioengine_server.store import conversion
 from bioengine_server.store.errors import StoreError
+from bioengine_server.store.halo import with_halo
 from bioengine_server.store.model_store import ModelStore, StoredModel
 from bioengine_server.store.package_test import test_package
 from bioengine_server.store.service import StoreService
@@ -29,7 +32,8 @@ def outcome_of(asked: str, package: Path | None, settings: Settings, keep: bool)
         keep: whether a model that was not stored before stays in the store.
     """
     started = time.monotonic()
-    store = ModelStore(settings.store, settings.max_package_size, settings.triton_models)
+    measure = partial(with_halo, settings=settings)
+    store = ModelStore(settings.store, settings.max_package_size, settings.triton_models, measure)
     stored_before = {_place(model) for model in store.models()}
     try:
         model = _imported(asked, package, settings, store)
@@ -47,7 +51,11 @@ def outcome_of(asked: str, package: Path | None, settings: Settings, keep: bool)
 def _imported(asked: str, package: Path | None, settings: Settings, store: ModelStore) -> StoredModel:
     """Raises BioEngineError."""
     if package is not None:
-        return store.import_package(package)
+        model = store.import_package(package)
+        if conversion.is_wanted(model.manifest):
+            with contextlib.suppress(StoreError):  # the reason is kept beside the package
+                model = conversion.convert(model, store, settings)
+        return model
     parse_model_id(asked)
     if not store.contains(asked):
         asyncio.run(StoreService(settings).fetch(asked, caller=None))
@@ -58,10 +66,16 @@ def _tested(asked: str, model: StoredModel, settings: Settings) -> Outcome:
     manifest = model.manifest
     formats = (*manifest.weights, *manifest.unsupported_weights)
     ways = usable_weights(manifest, settings.trusted)
-    known = Outcome(asked=asked, id=manifest.id, version=manifest.version, formats=formats, way=ways[0] if ways else "")
+    known = Outcome(
+        asked=asked,
+        id=manifest.id,
+        version=manifest.version,
+        formats=formats,
+        way=manifest.named_weights(ways[0]) if ways else "",
+    )
     if not ways:
-        reasons = unusable_weights(manifest, settings.trusted)
-        return known.model_copy(update={"reason": "; ".join(f"{name}: {why}" for name, why in reasons.items())})
+        reasons = [f"{name}: {why}" for name, why in unusable_weights(manifest, settings.trusted).items()]
+        return known.model_copy(update={"reason": "; ".join(filter(None, (conversion.refusal(model), *reasons)))})
     try:
         results = test_package(model, settings)
     except StoreError as error:

@@ -15,6 +15,7 @@ import pytest
 from bioengine_contract.errors import RequestError
 from bioengine_contract.manifest import Axis, Manifest, Tensor, Weights
 from bioengine_contract.operations import ModelProcess
+from bioengine_contract.weights import CONVERTED
 from bioengine_server.triton.errors import TritonUnavailable
 from bioengine_server.worker_side import puller as puller_module
 from bioengine_server.worker_side.puller import Puller
@@ -94,6 +95,18 @@ async def test_a_copy_goes_on_where_it_was_interrupted_and_a_new_import_replaces
         assert (await run(hub.dispatcher))["success"]
         assert (box / "shark" / "1" / "a.onnx").read_bytes() == b"other weights"
         assert list((box / ".copies").iterdir()) == []
+
+
+async def test_converted_weights_are_copied_too_and_results_name_them(home: Path, tmp_path: Path) -> None:
+    original = home / "models" / "shark" / "1"
+    (original / CONVERTED).write_bytes(b"made of a.onnx")
+    written = Manifest.model_validate_json((original / "model.json").read_text())
+    made = Weights(CONVERTED, _sha256(b"made of a.onnx"), converted_from="pytorch_state_dict")
+    (original / "model.json").write_text(written.model_copy(update={"weights": {"onnx": made}}).model_dump_json())
+    async with Hub(home).running() as hub, hub.joined("box", FakeWorker(), tmp_path / "box"):
+        result = await run(hub.dispatcher)
+        assert result["weight_format"] == "onnx (converted from pytorch_state_dict)"
+        assert (tmp_path / "box" / "models" / "shark" / "1" / CONVERTED).read_bytes() == b"made of a.onnx"
 
 
 async def test_a_damaged_file_is_not_taken(home: Path, tmp_path: Path) -> None:

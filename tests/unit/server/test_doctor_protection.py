@@ -9,7 +9,10 @@ import bioengine_server.other_users as other_users_of
 import psutil
 import pytest
 from bioengine_server.doctor import protection
+from bioengine_server.doctor.setup import Setup
+from bioengine_server.store.model_store import ModelStore
 
+from tests.conversion import converting_settings
 from tests.unit.server.test_doctor import only, program, setup
 
 
@@ -66,3 +69,18 @@ def test_what_a_kernel_lacks_for_confinement(tmp_path: Path) -> None:
 def test_what_confines_a_triton_in_another_container(tmp_path: Path) -> None:
     finding = only(protection.confinement(setup(tmp_path, triton="http://triton:8000", triton_secret_file=tmp_path / "secret")))
     assert finding.verdict == "note" and "docker compose logs triton" in finding.advice
+
+
+def test_models_that_wait_for_their_conversion(tmp_path: Path, packages: Path) -> None:
+    """With the model runner's environment in place of the one for conversions: only whether it is there is asked."""
+    home = tmp_path / "home"
+    assert only(protection.conversion(setup(tmp_path))).verdict == "ok"
+    ModelStore(home / "models").import_package(packages / "state-dict-stork")
+    missing = only(protection.conversion(setup(tmp_path, environments=tmp_path / "nowhere")))
+    assert missing.verdict == "note" and "./bioengine environments add convert" in missing.advice
+    there = only(protection.conversion(converting(tmp_path)))
+    assert there.verdict == "note" and "./bioengine models show state-dict-stork" in there.advice
+
+
+def converting(folder: Path) -> Setup:
+    return Setup(converting_settings(folder), {})

@@ -63,8 +63,11 @@ class Setup:
                 raise self.deploy.steps.BuildFailed("cut off")
             self.built.append(accelerator)
 
-        title = f"model runner ({accelerator})"
-        return {"runner": self.deploy.environments.Environment("runner", title, (lock,), build, built_for=accelerator)}
+        title, new = f"model runner ({accelerator})", self.deploy.environments.Environment
+        return {
+            "runner": new("runner", title, (lock,), build, built_for=accelerator),
+            "convert": new("convert", "optional", (lock,), build, built_for=accelerator),
+        }
 
     def made(self, folder: Path, accelerator: str) -> None:
         """The packages that the lock file names."""
@@ -73,10 +76,13 @@ class Setup:
         for line in self.lock(accelerator).read_text().splitlines():
             (packages / f"{line.replace('==', '-').replace('-gpu', '_gpu')}.dist-info").mkdir()
 
-    def run(self, command: str) -> None:
+    def run(self, command: str, *names: str) -> None:
         """What `./bioengine COMMAND` does before all else."""
         options = self.deploy.environments.Options.of(command.split())
-        self.deploy.environments.bring_about(["runner"], options)
+        self.deploy.environments.bring_about(list(names or ["runner"]), options)
+
+    def remove(self, name: str) -> None:
+        self.deploy.environments.remove([name], self.deploy.environments.Options.of([]))
 
     def driver(self, says: str | None) -> None:
         """NVIDIA's driver, which this machine lacks: what `nvidia-smi -L` prints; None: it fails."""
@@ -386,3 +392,24 @@ def test_a_lock_names_what_is_installed(deploy: SimpleNamespace, tmp_path: Path)
     assert has("num_py-2.2")
     (packages / "torch-2.13.0+cpu.dist-info").rename(packages / "torch-2.14.0+cpu.dist-info")
     assert not has()
+
+
+def test_an_optional_environment_is_built_when_it_is_added_and_kept_up_to_date(setup: Setup) -> None:
+    setup.run("up")
+    assert setup.built == ["cpu"]
+    setup.run("up", "convert")
+    assert (setup.folder / "convert" / "built").exists() and setup.built == ["cpu"] * 2
+    setup.lock("cpu").write_text("numpy==2.0\n")
+    setup.run("up")
+    assert setup.built == ["cpu"] * 4, "both were out of date"
+    setup.remove("convert")
+    assert setup.all() == {setup.place.name}
+    setup.run("up")
+    assert setup.built == ["cpu"] * 4
+    setup.remove("convert")  # which is not there
+
+
+def test_the_environment_for_conversions_uses_the_packages_of_the_runners(deploy: SimpleNamespace, tmp_path: Path) -> None:
+    known = deploy.environments.catalogue("cpu", tmp_path)
+    assert set(deploy.environments.OPTIONAL) <= set(known)
+    assert known["convert"].project[-1] == tmp_path / "runner" / "lib" / f"python{deploy.steps.PYTHON_VERSION}" / "site-packages"

@@ -1,0 +1,104 @@
+"""The random images on which converted weights have to agree with the original, and what counts as agreement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from bioengine_contract.axes import BATCH
+from bioengine_contract.manifest import Axis, Manifest
+
+from bioengine_server.store.conversion_run import NotConverted
+
+# The largest difference of an output, as a part of its largest absolute value: float32, and sums in another order.
+_TOLERANCE = 1e-4
+_MORE_PIXELS = 16  # by which another size differs at least from that of the test image
+
+Shape = tuple[int, ...]
+
+
+def choose_samples(manifest: Manifest, package: Path) -> list[list[np.ndarray]]:
+    """Random samples, each with an array of float32 for each input of the model. Raises NotConverted.
+
+    The first has values around 0, and one more image in its batch if batches are free; the second values from 0 to 1. They have
+    the size of the test image. If other sizes are possible, there is a third.
+
+    Args:
+        manifest, package: of the package, and its folder.
+    """
+    random = np.random.default_rng()
+    shapes = _test_shapes(manifest, package)
+    samples = [
+        [random.standard_normal(shape, np.float32) for shape in _with_batch(manifest, shapes)],
+        [random.random(shape, np.float32) for shape in shapes],
+    ]
+    if (other := _other_sizes(manifest, shapes)) != shapes:
+        samples.append([random.standard_normal(shape, np.float32) for shape in other])
+    return samples
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    """The largest absolute difference of two arrays of one shape; NaN equals NaN. Infinite where only one of them is finite."""
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        differ = (one != other) & ~(np.isnan(one) & np.isnan(other))
+        differences = np.abs(one[differ] - other[differ])
+    return float(np.where(np.isnan(differences), np.inf, differences).max(initial=0))
+
+
+def is_same(original: np.ndarray, differs: float) -> bool:
+    """Whether a difference from an output of the original is one of rounding."""
+    return differs <= _TOLERANCE * max(1.0, _largest(original))
+
+
+def _largest(array: np.ndarray) -> float:
+    finite = array[np.isfinite(array)]
+    return float(np.abs(finite.astype(np.float64)).max(initial=0))
+
+
+def _test_shapes(manifest: Manifest, package: Path) -> list[Shape]:
+    shapes: list[Shape] = []
+    for name, spec in zip(manifest.test_inputs, manifest.inputs):
+        try:
+            shape = np.load(package / name, mmap_mode="r", allow_pickle=False).shape
+        except (OSError, ValueError):
+            raise NotConverted(manifest.id, f"its test input {name} cannot be read") from None
+        if len(shape) != len(spec.axes):
+            raise NotConverted(manifest.id, f"its test input {name} does not have the axes of its description")
+        shapes.append(shape)
+    if len(shapes) != len(manifest.inputs):
+        raise NotConverted(manifest.id, "it has no test image for each input")
+    return shapes
+
+
+def _with_batch(manifest: Manifest, shapes: list[Shape]) -> list[Shape]:
+    """The shapes with one sample more in each batch, if all batches are free."""
+    larger: list[Shape] = []
+    for shape, spec in zip(shapes, manifest.inputs):
+        place = spec.batch_axis
+        if place is None or spec.axes[place].step == 0:
+            return shapes
+        larger.append((*shape[:place], shape[place] + 1, *shape[place + 1 :]))
+    return larger
+
+
+def _other_sizes(manifest: Manifest, shapes: list[Shape]) -> list[Shape]:
+    """Shapes that differ from these in all sizes that are free, and follow where one size depends on another."""
+    sizes = {
+        (spec.id, axis.id): _other_size(axis, size)
+        for spec, shape in zip(manifest.inputs, shapes)
+        for axis, size in zip(spec.axes, shape)
+    }
+    for spec in manifest.inputs:
+        for axis in spec.axes:
+            if (reference := axis.reference) is not None:
+                size = sizes.get((reference.tensor, reference.axis), 0)
+                sizes[spec.id, axis.id] = int(size * reference.scale + reference.offset)
+    return [tuple(sizes[spec.id, axis.id] for axis in spec.axes) for spec in manifest.inputs]
+
+
+def _other_size(axis: Axis, size: int) -> int:
+    if axis.type == BATCH or axis.step == 0 or axis.reference is not None:
+        return size
+    change = -(-_MORE_PIXELS // axis.step) * axis.step
+    return size - change if size - change >= axis.min else size + change

@@ -1,0 +1,103 @@
+"""A package with a PyTorch state dict alone, from its import to the result that a client gets.
+
+With the environment for conversions, which `./bioengine test --all` builds.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.mirror import Mirror
+from tests.packages import architectures
+from tests.stack.harness import ENVIRONMENTS, ROOT, RUNNER, Stack, bioengine, python
+
+pytestmark = pytest.mark.extended
+
+
+@pytest.fixture(scope="module")
+def state_dicts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with packages; `timely-toad` imports torchvision and timm, and is made where they are."""
+    assert (ENVIRONMENTS / "convert").exists(), "not built yet: ./bioengine environments add convert"
+    folder = tmp_path_factory.mktemp("state dicts")
+    subprocess.run([python("runner"), "-m", "tests.packages.state_dicts", str(folder)], cwd=ROOT, check=True)
+    (folder / "toad.py").write_text(architectures.TORCHVISION_AND_TIMM)
+    program = "from bioengine_runner.conversion import torchvision_operators as it; it.define(); " + (
+        f"import sys; sys.argv[1:] = [{str(folder)!r}, 'timely-toad', 'toad.py', 'toad.py']; "
+        "from tests.packages.state_dicts import main; main()"
+    )
+    subprocess.run([python("convert"), "-c", program], cwd=ROOT, check=True)
+    return folder
+
+
+def torchs_own(package: Path, image: np.ndarray, folder: Path) -> np.ndarray:
+    """What torch makes of an image with the code of a package, without any of this project's."""
+    np.save(folder / "image.npy", image)
+    program = (
+        "import numpy as np, torch, sys; sys.path.insert(0, sys.argv[1]); from architecture import Network; "
+        "model = Network(); model.load_state_dict(torch.load(sys.argv[1] + '/weights.pt', weights_only=True)); "
+        "result = model.eval()(torch.from_numpy(np.load(sys.argv[2] + '/image.npy'))); "
+        "np.save(sys.argv[2] + '/result.npy', result.detach().numpy())"
+    )
+    subprocess.run([python("runner"), "-c", program, str(package), str(folder)], check=True)
+    result: np.ndarray = np.load(folder / "result.npy")
+    return result
+
+
+def test_from_import_to_result(stack: Stack, state_dicts: Path, tmp_path: Path) -> None:
+    home = str(stack.home)
+    imported = bioengine("models", "import", str(state_dicts / "residual-rook"), "--home", home)
+    assert imported.returncode == 0, imported.stderr
+    assert "Converted residual-rook 1.0.0 from pytorch_state_dict to onnx" in imported.stdout
+    assert "Weights: onnx (converted from pytorch_state_dict)" in imported.stdout
+    try:
+        image = np.random.default_rng().random((2, 1, 40, 56), np.float32)
+        with stack.client() as client:
+            result = client.run("residual-rook", [image])
+            by_name = client.run("residual-rook", [image], weight_format="onnx")
+            refused = client.run("residual-rook", [image], weight_format="pytorch_state_dict")
+        assert result["success"] and result["weight_format"] == "onnx (converted from pytorch_state_dict)", result
+        expected = torchs_own(state_dicts / "residual-rook", image, tmp_path)
+        np.testing.assert_allclose(result["outputs"][0], expected, atol=1e-5)
+        np.testing.assert_allclose(by_name["outputs"][0], expected, atol=1e-5)
+        assert refused["code"] == "package_not_trusted"
+        shown = bioengine("models", "show", "residual-rook", "--home", home).stdout
+        assert "weights: onnx (converted from pytorch_state_dict)" in shown and "outputs differ by at most" in shown
+        tested = bioengine("models", "test", "residual-rook", "--home", home)
+        assert tested.returncode == 0 and "passed" in tested.stdout, tested.stdout
+    finally:
+        bioengine("models", "remove", "residual-rook", "--home", home)
+
+
+def test_what_architectures_of_the_collection_import_is_there(state_dicts: Path, tmp_path: Path) -> None:
+    home = str(tmp_path / "home")
+    imported = bioengine("models", "import", str(state_dicts / "timely-toad"), "--home", home)
+    assert imported.returncode == 0 and "Converted timely-toad" in imported.stdout, imported.stdout + imported.stderr
+    about = json.loads((tmp_path / "home" / "models" / "timely-toad" / "1.0.0" / "converted.json").read_text())
+    assert {"torchvision", "timm"} <= set(about["versions"])
+    refused = bioengine("models", "import", str(state_dicts / "missing-mole"), "--home", home)
+    assert refused.returncode == 0 and "needs the Python module lightsheet_tools" in refused.stdout
+    assert "It is not run unless you trust it" in refused.stdout
+    again = bioengine("models", "convert", "--all", "--home", home)
+    assert again.returncode == 1 and "lightsheet_tools" in again.stdout
+
+
+def test_a_first_request_downloads_and_converts(state_dicts: Path, packages: Path, tmp_path: Path) -> None:
+    home, told = tmp_path / "home", list[str]()
+    with Mirror(state_dicts) as mirror, Stack(home, **{**mirror.environment, "BIOENGINE_OFFLINE": "0"}) as stack:
+        image = np.load(state_dicts / "spatial-snail" / "test_input.npy")
+        with stack.client() as client:
+            answer = client.triton.execute(
+                inputs=[{"model_id": "spatial-snail", "inputs": [image]}],
+                model_name=RUNNER,
+                serialization="imjoy",
+                progress=lambda event: told.append(event["state"]),
+            )
+        result = answer["result"]
+        assert result["success"], result
+        np.testing.assert_allclose(result["outputs"][0], np.load(state_dicts / "spatial-snail" / "test_output.npy"), atol=1e-5)
+        assert "converting" in told and told.index("converting") < told.index("running")
