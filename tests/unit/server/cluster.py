@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+from bioengine_contract.manifest import Axis, Tensor, Weights
 from bioengine_contract.shared_tensors import SharedTensors
 from bioengine_server.access.errors import TokenOfClient
 from bioengine_server.dispatch.dispatcher import Dispatcher
@@ -26,6 +28,9 @@ from bioengine_server.workers.links import Links
 from bioengine_server.workers.protocol import Join
 from bioengine_server.workers.worker import Worker
 from starlette.applications import Starlette
+
+from tests.unit.contract.packages import manifest
+from tests.unit.server.test_dispatcher import store
 
 SECRET = "f3c9a1d07be24586a1c2e3d4f5061728"
 
@@ -89,3 +94,25 @@ def a_join(**changes: Any) -> Join:
 
     given = {"version": VERSION, "start": uuid.uuid4().hex, "host": "box", "time": time.time(), **changes}
     return Join.model_validate(given)
+
+
+def home_of_hub(folder: Path) -> Path:
+    """Of a server with two models, whose files workers copy."""
+    axes = tuple(Axis(id, type, 1, 1) for id, type in (("batch", "batch"), ("y", "space"), ("x", "space")))
+    tensor = Tensor("image", "float32", axes)
+    store(folder, "shark", "otter")
+    for id in ("shark", "otter"):
+        files = {"a.onnx": b"weights of " + id.encode() * 1000, "docs/read me.md": b"how to"}
+        package = folder / "models" / id / "1"
+        for name, content in files.items():
+            (package / name).parent.mkdir(exist_ok=True)
+            (package / name).write_bytes(content)
+        weights = {"onnx": Weights("a.onnx", "0")}
+        written = manifest(tensor, id=id, version="1", outputs=(tensor,), weights=weights)
+        hashes = {name: sha256(content) for name, content in files.items()}
+        (package / "model.json").write_text(written.model_copy(update={"files": hashes}).model_dump_json())
+    return folder
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -145,7 +145,7 @@ async def test_who_waits_for_a_download_is_answered_at_once(make: Make, monkeypa
     dispatcher, _ = make()
     told: list[dict[str, Any]] = []
 
-    async def fetch(id: str, caller: Any, progress: Any) -> None:
+    async def fetch(id: str, caller: Any, progress: Any, *_: object) -> None:
         for done in range(1000):
             progress("weights.onnx", done, 1000)
         progress("weights.onnx", 1000, 1000)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import aiohttp
 import numpy as np
 import pytest
 from bioengine_contract.errors import RequestError
-from bioengine_contract.manifest import Axis, Manifest, Tensor, Weights
+from bioengine_contract.manifest import Manifest, Weights
 from bioengine_contract.operations import ModelProcess
 from bioengine_contract.weights import CONVERTED
 from bioengine_server.triton.errors import TritonUnavailable
@@ -24,37 +22,15 @@ from bioengine_server.workers import link as link_module
 from bioengine_server.workers.protocol import INSTANCE
 from bioengine_server.workers.worker import ModelGone
 
-from tests.unit.contract.packages import manifest
-from tests.unit.server.cluster import SECRET, Hub, a_join
-from tests.unit.server.test_dispatcher import IMAGE, FakeWorker, call, run, store
+from tests.unit.server.cluster import SECRET, Hub, a_join, home_of_hub, sha256
+from tests.unit.server.test_dispatcher import IMAGE, FakeWorker, call, run
 
 BIG = np.random.default_rng(0).random((1, 1024, 1500)).astype(np.float32)
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """Of a server with two models, whose files workers copy."""
-    axes = tuple(Axis(id, type, 1, 1) for id, type in (("batch", "batch"), ("y", "space"), ("x", "space")))
-    tensor = Tensor("image", "float32", axes)
-    folder = tmp_path / "hub"
-    store(folder, "shark", "otter")
-    for id in ("shark", "otter"):
-        files = {"a.onnx": b"weights of " + id.encode() * 1000, "docs/read me.md": b"how to"}
-        package = folder / "models" / id / "1"
-        for name, content in files.items():
-            (package / name).parent.mkdir(exist_ok=True)
-            (package / name).write_bytes(content)
-        weights = {"onnx": Weights("a.onnx", "0")}
-        written = manifest(tensor, id=id, version="1", outputs=(tensor,), weights=weights)
-        hashes = {name: _sha256(content) for name, content in files.items()}
-        (package / "model.json").write_text(written.model_copy(update={"files": hashes}).model_dump_json())
-    return folder
-
-
-def _sha256(content: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(content).hexdigest()
+    return home_of_hub(tmp_path / "hub")
 
 
 async def test_a_request_runs_on_a_worker_that_copies_the_model(home: Path, tmp_path: Path) -> None:
@@ -81,7 +57,7 @@ def _request(id: str, image: np.ndarray) -> Any:
 
 async def test_a_copy_goes_on_where_it_was_interrupted_and_a_new_import_replaces_it(home: Path, tmp_path: Path) -> None:
     box, original = tmp_path / "box" / "models", home / "models" / "shark" / "1"
-    fingerprint = _sha256((original / "model.json").read_bytes())[:32]
+    fingerprint = sha256((original / "model.json").read_bytes())[:32]
     part = box / ".copies" / fingerprint / "a.onnx.part"
     part.parent.mkdir(parents=True)
     part.write_bytes((original / "a.onnx").read_bytes()[:100])
@@ -90,7 +66,7 @@ async def test_a_copy_goes_on_where_it_was_interrupted_and_a_new_import_replaces
         assert (box / "shark" / "1" / "a.onnx").read_bytes() == (original / "a.onnx").read_bytes()
         (original / "a.onnx").write_bytes(b"other weights")
         written = Manifest.model_validate_json((original / "model.json").read_text())
-        files = {**written.files, "a.onnx": _sha256(b"other weights")}
+        files = {**written.files, "a.onnx": sha256(b"other weights")}
         (original / "model.json").write_text(written.model_copy(update={"files": files}).model_dump_json())
         assert (await run(hub.dispatcher))["success"]
         assert (box / "shark" / "1" / "a.onnx").read_bytes() == b"other weights"
@@ -101,7 +77,7 @@ async def test_converted_weights_are_copied_too_and_results_name_them(home: Path
     original = home / "models" / "shark" / "1"
     (original / CONVERTED).write_bytes(b"made of a.onnx")
     written = Manifest.model_validate_json((original / "model.json").read_text())
-    made = Weights(CONVERTED, _sha256(b"made of a.onnx"), converted_from="pytorch_state_dict")
+    made = Weights(CONVERTED, sha256(b"made of a.onnx"), converted_from="pytorch_state_dict")
     (original / "model.json").write_text(written.model_copy(update={"weights": {"onnx": made}}).model_dump_json())
     async with Hub(home).running() as hub, hub.joined("box", FakeWorker(), tmp_path / "box"):
         result = await run(hub.dispatcher)
@@ -314,57 +290,6 @@ async def test_a_server_that_stops_keeps_no_worker_waiting(home: Path, tmp_path:
         async with asyncio.timeout(5):
             while not hub.links.all():  # it has not waited for its beat, or for something to do
                 await asyncio.sleep(0.02)
-
-
-async def test_nonsense_of_a_worker_is_refused_and_the_next_request_works(home: Path, tmp_path: Path) -> None:
-    async with Hub(home).running() as hub, hub.joined("box", FakeWorker(), tmp_path / "box"):
-        (link,) = hub.links.all()
-        headers = {"Authorization": f"Bearer {SECRET}", INSTANCE: link.instance}
-        async with aiohttp.ClientSession(headers=headers) as session:
-            answer = f"{hub.url}/workers/box/answer/{'0' * 32}"
-            for body in (b"", b"\0\0\0\2{}", b"\xff\xff\xff\xff", _parcel([{"dtype": "|O", "shape": [1]}]), _parcel([], 1 << 40)):
-                async with session.post(answer, data=body) as response:
-                    assert response.status == 400, body[:40]
-            for body in (b"{", b"[]", b'{"tiles": {"a": 1}}', json.dumps({"not_ready": "x" * 1000}).encode()):
-                async with session.post(f"{hub.url}/workers/box/beat", data=body) as response:
-                    assert response.status == 400, body[:40]
-            async with session.post(f"{hub.url}/workers/box/beat", headers={INSTANCE: "old"}, data=b"{}") as response:
-                assert response.status == 410
-        assert (await run(hub.dispatcher))["success"]
-
-
-def _parcel(arrays: list[Any], body: int = 0) -> bytes:
-    head = json.dumps({"header": {}, "arrays": arrays, "body": body}).encode()
-    return len(head).to_bytes(4, "big") + head
-
-
-async def test_a_worker_gives_the_outputs_that_are_asked_for(home: Path, tmp_path: Path) -> None:
-    file = home / "models" / "shark" / "1" / "model.json"
-    written = Manifest.model_validate_json(file.read_text())
-    (image,) = written.outputs
-    file.write_text(written.model_copy(update={"outputs": (image, replace(image, id="mask"))}).model_dump_json())
-    async with Hub(home).running() as hub, hub.joined("box", FakeWorker(), tmp_path / "box"):
-        result = await run(hub.dispatcher, outputs=["mask"])
-        assert result["success"] and np.array_equal(result["outputs"], [IMAGE + 1])
-        assert (await run(hub.dispatcher))["code"] == "workers_lost", "of this fake, which gives one output, and not two"
-
-
-async def test_three_wrong_answers_and_it_is_drained(home: Path, tmp_path: Path) -> None:
-    class Wrong(FakeWorker):
-        """A fake that answers with something else than was asked."""
-
-        async def infer(self, *arguments: Any, **_: Any) -> list[np.ndarray]:
-            return [np.zeros((2, 2), np.int64)]
-
-    async with Hub(home).running() as hub, hub.joined("wrong", Wrong(), tmp_path / "wrong"):
-        (link,) = hub.links.all()
-        assert (await run(hub.dispatcher))["code"] == "workers_lost" and not link.drained, "tried twice"
-        waiting = asyncio.create_task(run(hub.dispatcher))
-        async with asyncio.timeout(10):
-            while not link.drained:
-                await asyncio.sleep(0.02)
-        async with hub.joined("right", FakeWorker(), tmp_path / "right"):
-            assert (await waiting)["success"] and (await run(hub.dispatcher))["success"]
 
 
 async def test_a_job_that_did_not_reach_the_worker_runs_elsewhere(

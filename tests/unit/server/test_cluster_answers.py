@@ -1,0 +1,74 @@
+"""Answers of workers that are wrong, and requests of theirs that are none; fakes in place of their Tritons."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import pytest
+from bioengine_contract.manifest import Manifest
+from bioengine_server.workers.protocol import INSTANCE
+
+from tests.unit.server.cluster import SECRET, Hub, home_of_hub
+from tests.unit.server.test_dispatcher import IMAGE, FakeWorker, run
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return home_of_hub(tmp_path / "hub")
+
+
+async def test_nonsense_of_a_worker_is_refused_and_the_next_request_works(home: Path, tmp_path: Path) -> None:
+    async with Hub(home).running() as hub, hub.joined("box", FakeWorker(), tmp_path / "box"):
+        (link,) = hub.links.all()
+        headers = {"Authorization": f"Bearer {SECRET}", INSTANCE: link.instance}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            answer = f"{hub.url}/workers/box/answer/{'0' * 32}"
+            for body in (b"", b"\0\0\0\2{}", b"\xff\xff\xff\xff", _parcel([{"dtype": "|O", "shape": [1]}]), _parcel([], 1 << 40)):
+                async with session.post(answer, data=body) as response:
+                    assert response.status == 400, body[:40]
+            for body in (b"{", b"[]", b'{"tiles": {"a": 1}}', json.dumps({"not_ready": "x" * 1000}).encode()):
+                async with session.post(f"{hub.url}/workers/box/beat", data=body) as response:
+                    assert response.status == 400, body[:40]
+            async with session.post(f"{hub.url}/workers/box/beat", headers={INSTANCE: "old"}, data=b"{}") as response:
+                assert response.status == 410
+        assert (await run(hub.dispatcher))["success"]
+
+
+def _parcel(arrays: list[Any], body: int = 0) -> bytes:
+    head = json.dumps({"header": {}, "arrays": arrays, "body": body}).encode()
+    return len(head).to_bytes(4, "big") + head
+
+
+async def test_a_worker_gives_the_outputs_that_are_asked_for(home: Path, tmp_path: Path) -> None:
+    file = home / "models" / "shark" / "1" / "model.json"
+    written = Manifest.model_validate_json(file.read_text())
+    (image,) = written.outputs
+    file.write_text(written.model_copy(update={"outputs": (image, replace(image, id="mask"))}).model_dump_json())
+    async with Hub(home).running() as hub, hub.joined("box", FakeWorker(), tmp_path / "box"):
+        result = await run(hub.dispatcher, outputs=["mask"])
+        assert result["success"] and np.array_equal(result["outputs"], [IMAGE + 1])
+        assert (await run(hub.dispatcher))["code"] == "workers_lost", "of this fake, which gives one output, and not two"
+
+
+async def test_three_wrong_answers_and_it_is_drained(home: Path, tmp_path: Path) -> None:
+    class Wrong(FakeWorker):
+        """A fake that answers with something else than was asked."""
+
+        async def infer(self, *arguments: Any, **_: Any) -> list[np.ndarray]:
+            return [np.zeros((2, 2), np.int64)]
+
+    async with Hub(home).running() as hub, hub.joined("wrong", Wrong(), tmp_path / "wrong"):
+        (link,) = hub.links.all()
+        assert (await run(hub.dispatcher))["code"] == "workers_lost" and not link.drained, "tried twice"
+        waiting = asyncio.create_task(run(hub.dispatcher))
+        async with asyncio.timeout(10):
+            while not link.drained:
+                await asyncio.sleep(0.02)
+        async with hub.joined("right", FakeWorker(), tmp_path / "right"):
+            assert (await waiting)["success"] and (await run(hub.dispatcher))["success"]
