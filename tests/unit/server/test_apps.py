@@ -21,12 +21,10 @@ from bioengine_server.apps.errors import (
 )
 from bioengine_server.apps.install import check_installable, install, installed, uninstall
 from bioengine_server.apps.weights import AppWeights, weights_of_files, weights_of_model
-from bioengine_server.cli import app
 from bioengine_server.settings import Settings
 from bioengine_server.store.model_store import StoredModel
-from typer.testing import CliRunner
 
-from tests.stack.harness import ENVIRONMENTS, ROOT, python
+from tests.stack.harness import ENVIRONMENTS, ROOT, command, python
 from tests.unit.contract.packages import manifest
 
 BESTFITTING, CELLPOSE, STARDIST = (APPS[name] for name in ("bestfitting", "cellpose", "stardist"))
@@ -168,14 +166,14 @@ def test_weights_of_stored_models(tmp_path: Path) -> None:
 
 def test_the_licence_is_told_and_has_to_be_agreed_to(settings: Settings, classifier: Path) -> None:
     arguments = ["apps", "install", "bestfitting", "--weights", str(classifier), "--home", str(settings.home)]
-    refused = CliRunner().invoke(app, arguments)
+    refused = command(*arguments)
     assert refused.exit_code == 1 and "Weights have a licence of their own" in refused.output
     assert "If you agree, add --accept-licence" in refused.output and not settings.triton_models.exists()
-    environment = {"BIOENGINE_ENVIRONMENTS": str(ENVIRONMENTS), "COLUMNS": "200"}
-    accepted = CliRunner().invoke(app, [*arguments, "--accept-licence"], env=environment)
+    environment = {"BIOENGINE_ENVIRONMENTS": str(ENVIRONMENTS)}
+    accepted = command(*arguments, "--accept-licence", **environment)
     assert accepted.exit_code == 0, accepted.output
     assert "model_name='bestfitting-inceptionv3-single-cell'" in accepted.output
-    listed = CliRunner().invoke(app, ["apps", "list", "--home", str(settings.home)], env=environment).output.splitlines()
+    listed = command("apps", "list", "--home", str(settings.home), **environment).output.splitlines()
     assert [line.split()[:3] for line in listed[1:]] == [
         ["cellpose", "cellpose-python", "no"],
         ["stardist", "stardist", "no"],
