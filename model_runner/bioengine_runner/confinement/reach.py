@@ -129,6 +129,8 @@ def of_model(boot: Boot, package: Path) -> Iterator[Access]:
     yield from of_python()
     yield from _packages_on_path()
     yield from (Access(folder, READ) for folder in (package, boot.model_repository, boot.working_directory))
+    if boot.labels is not None:
+        yield Access(boot.labels, READ | EXECUTE)
     writable = (boot.processes, boot.home, boot.temporary, boot.cache, SHARED_MEMORY, boot.shared_tensors)
     yield from (Access(folder, CHANGE) for folder in writable if folder is not None)
 

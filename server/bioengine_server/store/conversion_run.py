@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import psutil
 from pydantic import BaseModel, ValidationError
 
 from bioengine_server.store.errors import StoreError
@@ -126,11 +125,15 @@ def _array(stream: BinaryIO) -> np.ndarray:
 
 def _memory() -> int:
     """The bytes that a step may have: what models need, but not what the machine has not."""
+    import psutil  # here, because Triton's image has none: its commands only tell of conversions
+
     return max(_MIN_MEMORY, min(_MAX_MEMORY, psutil.virtual_memory().available * 3 // 4))
 
 
 def _watch(id: str, pid: int, output: Path, memory: int) -> None:
     """What the kernel does not limit. Raises NotConverted."""
+    import psutil
+
     try:
         process = psutil.Process(pid)
         held, threads = process.memory_info().rss, process.num_threads()
