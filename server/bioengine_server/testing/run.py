@@ -1,4 +1,4 @@
-"""Run the steps of `bioengine test`, two at a time, and Slurm's beside: most tests wait for a stack and not for a processor.
+"""Run the steps of `bioengine test`, three at a time, and Slurm's beside: most tests wait for a stack and not for a processor.
 
 What a step printed is shown when it has ended.
 """
@@ -31,7 +31,7 @@ from bioengine_server.testing.steps import (
     unit_tests,
 )
 
-_AT_ONCE = 2
+_AT_ONCE = 3
 _NOTHING_COLLECTED = 5  # pytest's exit status
 _LAST_FAILED = ("--lf", "--last-failed")
 

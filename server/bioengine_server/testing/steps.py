@@ -16,9 +16,9 @@ SERVER_TESTS = "tests/unit/server"
 _OF_RUNNER = ("contract/bioengine_contract", "model_runner/bioengine_runner", "model_runner/training")
 _OF_SERVER = ("contract/bioengine_contract", "server/bioengine_server", "deploy")
 
-# The tests of the stack are the longest: in parts, so that neither of two rows waits for the other at the end. Each part starts
+# The tests of the stack are the longest: in parts, so that no row waits for another at the end. Each part starts
 # stacks of its own.
-_PARTS_OF_STACK = 2
+_PARTS_OF_STACK = 3
 
 _CACHE = ".pytest_cache"
 
