@@ -81,8 +81,11 @@ LOCKS = (
     Lock(SERVER / "requirements-triton.lock", (SERVER / "requirements-triton.txt",), with_dependencies=False),
     *_runner("cpu"),
     *_runner("cuda"),
-    # All that is not in the runner's environment, by name: with their dependencies, it would contain another torch.
-    Lock(RUNNER / "requirements-convert.lock", (RUNNER / "requirements-convert.txt",), with_dependencies=False),
+    # All that is not in the runner's environment, by name: with their dependencies, they would bring a torch or TensorFlow more.
+    *(
+        Lock(RUNNER / f"requirements-{name}.lock", (RUNNER / f"requirements-{name}.txt",), with_dependencies=False)
+        for name in ("convert", "tensorflow")
+    ),
     *(Lock(source.with_suffix(".lock"), (source,)) for source in sorted(CLIENTS.glob("requirements-*.txt"))),
 )
 

@@ -11,7 +11,10 @@ from pathlib import Path
 
 from bioengine_server.project import PROJECT
 
-OPTIONAL = {"convert": "converts PyTorch models (state dicts) to ONNX when they are stored"}
+OPTIONAL = {
+    "convert": "converts PyTorch models (state dicts) to ONNX when they are stored",
+    "tensorflow": "converts TensorFlow and Keras models to ONNX when they are stored (1.2 GB; can be removed afterwards)",
+}
 """Environments that are built only when the admin adds them (`./bioengine environments add NAME`), and what each is for."""
 
 _PROGRAM = PROJECT / "deploy" / "environments.py"
