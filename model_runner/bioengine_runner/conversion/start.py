@@ -25,7 +25,7 @@ _MAX_THREADS = 1024  # of this user; the kernel does not apply it to root
 _MAPPED = 48 << 30  # bytes
 _NICE = 10  # the server and models that run come first
 # Keras 2, as published models need it; sums in the usual order; no remarks on the processor in place of a reason. An optimizer
-# of tf2onnx 1.17 that fails ends the conversion: to go on after it, tf2onnx copies the whole graph for each of its many steps, and
+# of tf2onnx 1.17 that fails ends the conversion: to go on after it, tf2onnx copies the graph for each of its many steps, and
 # a network with 31 million weights then needs more than 10 GB.
 _OF_TENSORFLOW = {
     "TF_USE_LEGACY_KERAS": "1",
