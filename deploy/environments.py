@@ -170,6 +170,8 @@ def catalogue(accelerator: str = "cpu", folder: Path | None = None) -> dict[str,
     triton_lock = server / "requirements-triton.lock"
     # An installed server already has its own environment, except what pip cannot install beside the rest, and has no tests.
     server_locks, of_server = (["no-deps"], ()) if IS_INSTALLED else (["test", "no-deps"], (server, contract))
+    # Beside their own packages, those for conversions use the packages of the model runner's environment.
+    of_conversion = (runner, contract, (folder or Path(usual_environments())) / "runner" / _PACKAGES)
     of_tests = "" if IS_INSTALLED else "-test"
     environments = (
         environment(
@@ -199,9 +201,15 @@ def catalogue(accelerator: str = "cpu", folder: Path | None = None) -> dict[str,
             "convert",
             "environment for the conversion of PyTorch models",
             runner / "requirements-convert.lock",
-            # Beside its own packages, it uses those of the model runner's environment.
-            sources=(runner, contract, (folder or Path(usual_environments())) / "runner" / _PACKAGES),
+            sources=of_conversion,
             imports="onnx, bioengine_runner.conversion.torchvision_operators as it; it.define(); import torchvision, timm",
+        ),
+        environment(
+            "tensorflow",
+            "environment for the conversion of TensorFlow and Keras models",
+            runner / "requirements-tensorflow.lock",
+            sources=of_conversion,
+            imports="tensorflow, tf_keras, tf2onnx.convert, bioengine_runner.conversion.samples",
         ),
         Environment("triton", "Triton Inference Server", (triton_lock,), triton_installation(triton_lock)),
         *(

@@ -81,10 +81,10 @@ LOCKS = (
     Lock(SERVER / "requirements-triton.lock", (SERVER / "requirements-triton.txt",), with_dependencies=False),
     *_runner("cpu"),
     *_runner("cuda"),
-    # All that is not in the runner's environment, by name: with their dependencies, it would contain another torch.
+    # All that is not in the runner's environment, by name: with their dependencies, they would bring a torch or TensorFlow more.
     *(
         Lock(RUNNER / f"requirements-{name}.lock", (RUNNER / f"requirements-{name}.txt",), with_dependencies=False)
-        for name in ("convert", "labels")
+        for name in ("convert", "labels", "tensorflow")
     ),
     *(Lock(source.with_suffix(".lock"), (source,)) for source in sorted(CLIENTS.glob("requirements-*.txt"))),
 )

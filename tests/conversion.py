@@ -1,22 +1,42 @@
-"""What tests of the conversion share: settings with an environment for it."""
+"""What tests of the conversion share: settings with environments for it, and packages of TensorFlow."""
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
+import pytest
 from bioengine_server.settings import Settings
 
-from tests.stack.harness import ENVIRONMENTS
+from tests.stack.harness import ENVIRONMENTS, ROOT, python
+
+needs_tensorflow = pytest.mark.skipif(
+    not (ENVIRONMENTS / "tensorflow").exists(),
+    reason="TensorFlow has 1.2 GB, and is not there: ./bioengine environments add tensorflow",
+)
 
 
 def converting_settings(folder: Path) -> Settings:
     """Settings with a home in `folder`.
 
-    In place of the environment for conversions, there is the model runner's for tests. It has onnx, too, which is all that
+    In place of the environment for PyTorch models, there is the model runner's for tests. It has onnx, too, which is all that
     networks without libraries of their own need.
     """
     environments = folder / "environments"
     environments.mkdir()
-    for name in ("runner", "convert"):
-        (environments / name).symlink_to((ENVIRONMENTS / "runner").resolve())
+    for name, found in (("runner", "runner"), ("convert", "runner"), ("tensorflow", "tensorflow")):
+        if (ENVIRONMENTS / found).exists():
+            (environments / name).symlink_to((ENVIRONMENTS / found).resolve())
     return Settings(home=folder / "home", environments=environments)
+
+
+def build_tensorflow_packages(folder: Path) -> Path:
+    """Write all packages of `tests.packages.tensorflow_models` to a folder, one folder for each id."""
+    run_with_tensorflow("-m", "tests.packages.tensorflow_models", str(folder))
+    return folder
+
+
+def run_with_tensorflow(*arguments: str) -> None:
+    variables = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    subprocess.run([python("tensorflow"), *arguments], cwd=ROOT, env=variables, check=True)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from bioengine_contract.axes import BATCH
+from bioengine_contract.weights import CONVERTIBLE, RUN_CODE, RUNNABLE
 
 FILE_NAME = "model.json"
 RDF = "rdf.yaml"
@@ -138,7 +139,7 @@ class Manifest(BaseModel):
     halo: MeasuredHalo | None = None
     """None if the description declares a halo, if sizes are free, and for packages of an earlier version."""
     weights: dict[str, Weights]
-    """The weights that can be run (some only if the admin trusts the package), in the order of the description."""
+    """The weights that can be run (some only if the admin trusts the package) or converted, in the order of the description."""
     unsupported_weights: tuple[str, ...]
     code: tuple[str, ...]
     """Python code in the package that would run with weights of any format; empty for most packages."""
@@ -157,6 +158,14 @@ class Manifest(BaseModel):
         """The SHA-256 of each file of the package, and of weights that were converted from it."""
         made = [weights for weights in self.weights.values() if weights.converted_from is not None]
         return self.files | {weights.source: weights.sha256 for weights in made}
+
+    @property
+    def convertible(self) -> str | None:
+        """The format of the package's weights from which ONNX weights are to be made; None if it has others, or none of these."""
+        own = {name for name, weights in self.weights.items() if weights.converted_from is None}
+        if own & set(RUNNABLE) - set(RUN_CODE):
+            return None
+        return next((name for name in CONVERTIBLE if name in own), None)
 
     def named_weights(self, weight_format: str) -> str:
         """A format of the package's weights for people: `onnx`, or `onnx (converted from pytorch_state_dict)`."""

@@ -64,7 +64,9 @@ def unusable_weights(manifest: Manifest, trusted: frozenset[str]) -> dict[str, s
     """The other formats of the package's weights, and why each cannot be run."""
     reasons = {}
     for name in (*manifest.weights, *manifest.unsupported_weights):
-        if name not in RUNNABLE:
+        if name == manifest.convertible and name not in RUNNABLE and "onnx" not in manifest.weights:
+            reasons[name] = f"has to be converted to onnx first (`./bioengine models convert {manifest.id}`)"
+        elif name not in RUNNABLE:
             reasons[name] = "not supported by this server yet"
         elif name not in manifest.weights:
             reasons[name] = "not stored on this server; the admin has to import the whole package"

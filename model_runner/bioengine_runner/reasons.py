@@ -1,7 +1,7 @@
 """Turn an exception from a model's framework into a short phrase for an error message: the useful lines, without paths.
 
 ONNX Runtime says in its first line that something does not fit, and in the next ones what; TorchScript gives the reason last,
-after a listing of its code.
+after a listing of its code; so does TensorFlow for a graph, after the operation.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ _SOURCE = re.compile(
     r"\S*/\S+\.(?:cc|cpp|h|hpp|cu|cuh|py)\b(?::\d+)?(?: .*?\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with [^\]]*\])?)?\s*"
 )
 _PATH = re.compile(r"(?<![\w.])/(?:[\w.+-]+/)+[\w.+-]*")
+# TensorFlow's names of its own parts: "{{function_node ...}}", "[[{{node ReadFile}}]]", "[Op:Reshape]".
+_TENSORFLOW = re.compile(r"\s*(?:\{\{[^}]*\}\}|\[Op:[^\]]*\])\s*")
 _NO_NEWS = ("Please fix either the inputs/outputs or the model.",)
 
 
@@ -47,6 +49,8 @@ def in_short(error: BaseException) -> str:
     last = next((line for line in reversed(lines) if re.match(r"(?:[\w.]*Error|[\w.]*Exception): ", line)), None)
     if last is not None and "TorchScript" in lines[0]:
         lines = [last.partition(": ")[2]]
+    elif lines[0] == "Graph execution error:":
+        lines = [line for line in lines if not line.startswith("[[")][-1:]
     elif re.match(r"\d+ validation errors? for ", lines[0]):
         lines = [_invalid_value(lines)]
     elif _ONNX.match(lines[0]):
@@ -54,6 +58,7 @@ def in_short(error: BaseException) -> str:
         lines = [f"ONNX Runtime: {_ONNX.sub('', lines[0])}", *lines[1:]]
     else:
         lines = lines[:1]
+    lines[0] = _TENSORFLOW.sub("", lines[0])
     text = _PATH.sub("…", _SOURCE.sub("", ": ".join([lines[0], *filter(None, ["; ".join(lines[1:])])])))
     return text[: _LIMIT - 1] + "…" if len(text) > _LIMIT else text.rstrip(".")
 

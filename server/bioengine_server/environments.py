@@ -14,6 +14,7 @@ from bioengine_server.project import PROJECT
 OPTIONAL = {
     "convert": "converts PyTorch models (state dicts) to ONNX when they are stored",
     "labels": "finds objects with StarDist and Cellpose, and runs the apps",
+    "tensorflow": "converts TensorFlow and Keras models to ONNX when they are stored (1.2 GB; can be removed afterwards)",
 }
 """Environments that are built only when the admin adds them (`./bioengine environments add NAME`), and what each is for."""
 

@@ -7,18 +7,20 @@ STEP is the format of the package's own weights, or `onnx` to run those that wer
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import traceback
 from pathlib import Path
 
 from bioengine_runner.confinement.alone import be_alone
+from bioengine_runner.conversion.libraries import import_step
 from bioengine_runner.conversion.report import REFUSED_CALL, Outcome, Refusal, Report
 
 # The module of each step; its `run(package, given, output)` returns the Report, or raises Refusal or whatever a package raises.
 _STEPS = {
     "pytorch_state_dict": "bioengine_runner.conversion.pytorch",
+    "tensorflow_saved_model_bundle": "bioengine_runner.conversion.saved_model",
+    "keras_hdf5": "bioengine_runner.conversion.keras",
     "onnx": "bioengine_runner.conversion.onnx_outputs",
 }
 
@@ -28,7 +30,7 @@ def main() -> None:
     # Before anything else is imported.
     be_alone(os.open(output / REFUSED_CALL, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        report = importlib.import_module(_STEPS[step]).run(package, given, output)
+        report = import_step(_STEPS[step]).run(package, given, output)
     except BaseException as error:  # a package may raise anything, and end the process
         traceback.print_exc()
         report = _failure(error)

@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from bioengine_contract.axes import BATCH
-from bioengine_contract.manifest import Axis, Tensor
 from bioengine_contract.package import Package, read_package
 from bioengine_contract.weights import CONVERTED, CONVERTED_OPSET
 from bioimageio.core.backends.pytorch_backend import load_torch_model
@@ -25,6 +23,7 @@ from bioimageio.core.backends.pytorch_backend import load_torch_model
 from bioengine_runner.conversion import torchvision_operators
 from bioengine_runner.conversion.report import Outcome, Refusal, Report
 from bioengine_runner.conversion.samples import Arrays, read_samples, write_outputs
+from bioengine_runner.conversion.sizes import free_axes
 from bioengine_runner.description import Description, open_description
 from bioengine_runner.tiling.exhausted import is_about_memory
 from bioengine_runner.verify import verify_package, verify_weights
@@ -77,15 +76,6 @@ def export(model: torch.nn.Module, inputs: Sequence[torch.Tensor], package: Pack
         output_names=[spec.id for spec in package.manifest.outputs],
         dynamic_axes={spec.id: free for spec in tensors if (free := free_axes(spec))},
     )
-
-
-def free_axes(spec: Tensor) -> dict[int, str]:
-    """The axes of a tensor whose size is not fixed, by their numbers, with names for ONNX."""
-    return {number: f"{spec.id}_{axis.id}" for number, axis in enumerate(spec.axes) if _is_free(axis)}
-
-
-def _is_free(axis: Axis) -> bool:
-    return axis.step > 0 or axis.reference is not None or (axis.type == BATCH and axis.step > 0)
 
 
 def _model(description: Description) -> torch.nn.Module:

@@ -4,7 +4,7 @@ Sample 0 is the package's test image, prepared as the description says. The serv
 folder. Each step of a conversion reads them in the same way, and writes what comes out.
 
     sample-<s>-<i>.npy                          input number i of sample s, from 1 on; float32
-    <eager | trace | onnx>-<s>-<o>.npy          output number o, as the network has given it
+    <eager | trace | onnx>-<s>-<o>.npy          output number o, as the network has given it; a trace is of PyTorch alone
 """
 
 from __future__ import annotations

@@ -24,6 +24,15 @@ _MAX_THREADS = 1024  # of this user; the kernel does not apply it to root
 # Libraries, those of CUDA among them, are mapped, and count here without taking memory.
 _MAPPED = 48 << 30  # bytes
 _NICE = 10  # the server and models that run come first
+# Keras 2, as published models need it; sums in the usual order; no remarks on the processor in place of a reason. An optimizer
+# of tf2onnx 1.17 that fails ends the conversion: to go on after it, tf2onnx copies the graph for each of its many steps, and
+# a network with 31 million weights then needs more than 10 GB.
+_OF_TENSORFLOW = {
+    "TF_USE_LEGACY_KERAS": "1",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "TF2ONNX_CATCH_ERRORS": "FALSE",
+}
 _INHERITED = ("LANG", "LD_LIBRARY_PATH", "TZ")
 
 
@@ -70,6 +79,7 @@ def _variables(output: str) -> dict[str, str]:
         "USER": "bioengine",
         "BIOIMAGEIO_CACHE_PATH": str(Path(output) / "cache"),
         "CUDA_VISIBLE_DEVICES": "",
+        **_OF_TENSORFLOW,
     }
 
 

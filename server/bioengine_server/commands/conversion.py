@@ -21,7 +21,8 @@ def convert_models(
 ) -> None:
     """Convert the weights of stored models to ONNX, in a sandbox. The exit status is 1 if one cannot be converted.
 
-    Models with a PyTorch state dict alone bring code of their own. Converted, they are served without that code.
+    Models with a PyTorch state dict alone bring code of their own. Converted, they are served without that code. Models of
+    TensorFlow and Keras are served only when they are converted.
     """
     from bioengine_server.store import conversion
     from bioengine_server.store.model_store import ModelStore

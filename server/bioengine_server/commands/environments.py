@@ -32,8 +32,7 @@ def add(name: NameArgument) -> None:
     if not build_environments("runner", name, renew=True):
         raise typer.Exit(1)
     console.print(f"The environment {name} is there: it {OPTIONAL[name]}.")
-    if name == "convert":
-        console.print("Models that are already stored are converted by: ./bioengine models convert ID, or --all")
+    console.print("Models that are already stored are converted by: ./bioengine models convert ID, or --all")
 
 
 @app.command()

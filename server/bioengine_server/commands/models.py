@@ -296,6 +296,8 @@ def _tell(manifest: Manifest, what: str, trusted: frozenset[str]) -> None:
         console.print(f"  It contains Python code of its own: {shown('; '.join(code), 500)}.", style="yellow", markup=False)
         advice = f"./bioengine models show {manifest.id}/{manifest.version}"
         console.print(f"  It is not run unless you trust it: {advice} shows how.", style="yellow")
+    elif manifest.convertible is not None:
+        console.print(f"  It is not run before its {manifest.convertible} weights are converted to onnx.", style="yellow")
     else:
         console.print(f"  It cannot be run: it has only {', '.join(manifest.unsupported_weights)} weights.", style="yellow")
 
@@ -328,7 +330,9 @@ def _tell_found(manifest: Manifest) -> None:
 def _weights(manifest: Manifest, trusted: frozenset[str]) -> str:
     if usable := usable_weights(manifest, trusted):
         return ", ".join(map(manifest.named_weights, usable))
-    return "not run (contains code, not trusted)" if code_of(manifest) else "not run (no onnx or torchscript)"
+    if code_of(manifest):
+        return "not run (contains code, not trusted)"
+    return f"not run ({'not converted' if manifest.convertible else 'no onnx or torchscript'})"
 
 
 def _in_words(tensor: Tensor) -> str:

@@ -13,7 +13,7 @@ from bioengine_server.doctor.setup import Setup
 from bioengine_server.environments import can_build
 from bioengine_server.other_users import other_users
 from bioengine_server.private_folder import others_may
-from bioengine_server.store.conversion import has_environment, is_wanted
+from bioengine_server.store.conversion import environment_for, has_environment, is_wanted
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.triton.orphans import processes_of
 
@@ -60,19 +60,20 @@ def confinement(setup: Setup) -> Iterator[Finding]:
 
 
 def conversion(setup: Setup) -> Iterator[Finding]:
-    """Whether PyTorch models can be converted, if there are any that need it, and in which sandbox."""
+    """Whether models can be converted, if there are any that need it, and in which sandbox."""
     settings, subject = setup.settings, "conversion"
     waiting = [model.manifest for model in ModelStore(settings.store).models() if is_wanted(model.manifest)]
     untold = [manifest for manifest in waiting if not has_environment(settings, manifest)]
     if untold and can_build():
-        found = f"{len(untold)} stored models have PyTorch weights alone, which are not converted to ONNX yet"
-        yield Finding(subject, "note", found, "`./bioengine environments add convert`, then `./bioengine models convert --all`")
+        found = f"{len(untold)} stored models have weights that are not converted to ONNX yet"
+        needed = sorted({environment_for(manifest.convertible) for manifest in untold if manifest.convertible})
+        adding = ", ".join(f"`./bioengine environments add {name}`" for name in needed)
+        yield Finding(subject, "note", found, f"{adding}, then `./bioengine models convert --all`")
     elif untold:
-        yield Finding(
-            subject, "note", f"{len(untold)} stored models have PyTorch weights alone", 'docs/containers.md, "Add models"'
-        )
+        found = f"{len(untold)} stored models have weights that have to be converted to ONNX elsewhere"
+        yield Finding(subject, "note", found, 'docs/containers.md, "Add models"')
     elif waiting:
-        found = f"{len(waiting)} stored models have PyTorch weights alone, and were not converted to ONNX"
+        found = f"{len(waiting)} stored models have weights that were not converted to ONNX"
         yield Finding(subject, "note", found, f"`./bioengine models show {waiting[0].id}` says why, or how to try it.")
     else:
         yield Finding(subject, "ok", "no stored model needs it; code of packages would run in a sandbox of its own (SECURITY.md)")

@@ -1,10 +1,10 @@
 """Convert the weights of a stored package to ONNX, so that code of the package never runs in a process that serves models.
 
-    package -> random inputs, chosen here -> original and trace in a sandbox -> ONNX Runtime in another -> compared here
+    package -> random inputs, chosen here -> the original in a sandbox -> ONNX Runtime in another -> compared here
             -> the package's own test with the ONNX weights -> the store
 
-Weights are accepted only if the original model, its trace and the ONNX weights give the same for every sample. The package does
-not know the samples before its code gets them, so that a trace that is right for the test image alone is found out.
+Weights are accepted only if the original model, its trace (of PyTorch) and the ONNX weights give the same for every sample. The
+package does not know the samples before its code gets them, so that a trace that is right for the test image alone is found out.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from bioengine_contract.manifest import FILE_NAME, Manifest
@@ -36,8 +37,26 @@ from bioengine_server.store.package import REPORTS
 from bioengine_server.store.package_test import test_variables
 from bioengine_server.store.package_test_run import run_test
 
-ENVIRONMENTS = {"pytorch_state_dict": "convert"}
-"""The formats of weights that can be converted, and the environment that each needs."""
+
+@dataclass(frozen=True)
+class _Way:
+    """How weights of one format are converted.
+
+    `environment`: which it needs. `tolerance`: the largest difference of an output, as a part of its largest absolute value.
+    `is_traced`: whether the ONNX weights are made from a trace of the original, which has to agree as well.
+    """
+
+    environment: str
+    tolerance: float
+    is_traced: bool
+
+
+# float32, and sums in another order. TensorFlow's convolutions differ less from those of ONNX Runtime than torch's do.
+_WAYS = {
+    "pytorch_state_dict": _Way("convert", tolerance=1e-4, is_traced=True),
+    "tensorflow_saved_model_bundle": _Way("tensorflow", tolerance=1e-5, is_traced=False),
+    "keras_hdf5": _Way("tensorflow", tolerance=1e-5, is_traced=False),
+}
 
 _REFUSAL = "conversion.json"
 
@@ -58,7 +77,7 @@ class NoConversionHere(StoreError):
     code = "no_conversion_here"
 
     def __init__(self, id: str, converted_from: str, is_image: bool) -> None:
-        name = ENVIRONMENTS[converted_from]
+        name = environment_for(converted_from)
         remedy = (
             "Import the package on a machine without containers, and take the result of "
             f"`./bioengine models export {id} --converted` here (docs/containers.md)."
@@ -70,17 +89,14 @@ class NoConversionHere(StoreError):
         )
 
 
-def convertible(manifest: Manifest) -> str | None:
-    """The format of a package's weights from which ONNX weights are to be made; None if it has others, or none of these."""
-    own = {name for name, weights in manifest.weights.items() if weights.converted_from is None}
-    if own & {"onnx", "torchscript"}:
-        return None
-    return next((name for name in ENVIRONMENTS if name in own), None)
+def environment_for(converted_from: str) -> str:
+    """The environment that the conversion of weights of this format needs."""
+    return _WAYS[converted_from].environment
 
 
 def is_wanted(manifest: Manifest) -> bool:
     """Whether a package is to be converted as soon as it is stored."""
-    return convertible(manifest) is not None and "onnx" not in manifest.weights
+    return manifest.convertible is not None and "onnx" not in manifest.weights
 
 
 def refusal(model: StoredModel) -> str | None:
@@ -92,7 +108,7 @@ def refusal(model: StoredModel) -> str | None:
 
 def has_environment(settings: Settings, manifest: Manifest) -> bool:
     """Whether what the conversion of a package needs is installed here."""
-    needed = {"runner", ENVIRONMENTS.get(convertible(manifest) or "", "runner")}
+    needed = {"runner", *([environment_for(manifest.convertible)] if manifest.convertible else [])}
     return all((settings.environments / name / "bin" / "python").exists() for name in needed)
 
 
@@ -101,7 +117,7 @@ def convert(model: StoredModel, store: ModelStore, settings: Settings, tell: Tol
 
     Raises NotConverted, NoConversionHere, StoreNotWritable, StoreBusy.
     """
-    id, converted_from = model.manifest.id, convertible(model.manifest)
+    id, converted_from = model.manifest.id, model.manifest.convertible
     if converted_from is None:
         raise NotConverted(id, "it has no weights that need it")
     if model.manifest.code:
@@ -150,6 +166,7 @@ class _Conversion:
         self._folder = folder
         self._settings = settings
         self._from = converted_from
+        self._way = _WAYS[converted_from]
         if CONVERTED in manifest.files:
             raise NotConverted(self._id, f"the package has a file {CONVERTED} of its own; import it again, which renames that")
 
@@ -161,9 +178,10 @@ class _Conversion:
         self._count = 1 + len(samples)
         for number, arrays in enumerate(samples, start=1):
             write_arrays(given, number, arrays)
-        tell("running and tracing the original model")
-        made = run_step(self._id, self._from, self._python(ENVIRONMENTS[self._from]), self._package, given, original)
-        self._compare(original, original, "trace", "its trace", made.remarks)
+        tell("running and exporting the original model")
+        made = run_step(self._id, self._from, self._python(self._way.environment), self._package, given, original)
+        if self._way.is_traced:
+            self._compare(original, original, "trace", "its trace", made.remarks)
         self._take(original / CONVERTED, given / CONVERTED)
         tell("running the converted weights")
         ran = run_step(self._id, "onnx", self._python("runner"), self._package, given, onnx)
@@ -219,7 +237,7 @@ class _Conversion:
                 if found.shape != expected.shape:
                     raise NotConverted(self._id, f"on {on}, {what} has the shape {found.shape} instead of {expected.shape}")
                 differs = difference(expected, found)
-                if not is_same(expected, differs):
+                if not is_same(expected, differs, self._way.tolerance):
                     why = ", because its code depends on the values or the size of an image" if hints else ""
                     raise NotConverted(self._id, f"on {on}, {what} differs by {differs:.2g} from the original{why}")
                 differences[-1] = max(differences[-1], differs)

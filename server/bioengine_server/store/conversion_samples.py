@@ -10,8 +10,6 @@ from bioengine_contract.manifest import Axis, Manifest
 
 from bioengine_server.store.conversion_run import NotConverted
 
-# The largest difference of an output, as a part of its largest absolute value: float32, and sums in another order.
-_TOLERANCE = 1e-4
 _MORE_PIXELS = 16  # by which another size differs at least from that of the test image
 
 Shape = tuple[int, ...]
@@ -46,9 +44,9 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.where(np.isnan(differences), np.inf, differences).max(initial=0))
 
 
-def is_same(original: np.ndarray, differs: float) -> bool:
-    """Whether a difference from an output of the original is one of rounding."""
-    return differs <= _TOLERANCE * max(1.0, _largest(original))
+def is_same(original: np.ndarray, differs: float, tolerance: float) -> bool:
+    """Whether a difference from an output of the original is one of rounding: at most this part of its largest value."""
+    return differs <= tolerance * max(1.0, _largest(original))
 
 
 def _largest(array: np.ndarray) -> float:

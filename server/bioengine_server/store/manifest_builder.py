@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from bioengine_contract.axes import BATCH, IMAGE_AXES, id_of, type_of
 from bioengine_contract.manifest import Axis, Manifest, SizeReference, Tensor, Weights
-from bioengine_contract.weights import RUNNABLE
+from bioengine_contract.weights import USED
 from bioimageio.spec.model import v0_4, v0_5
 
 from bioengine_server.store.legacy_rdf import legacy_rdf
@@ -61,7 +61,7 @@ def build_manifest(
     weights = {
         name: Weights(source=_path(entry.source), sha256=files[_path(entry.source)], external_data=_external_data(entry))
         for name, entry in entries.items()
-        if name in RUNNABLE and _path(entry.source) in files
+        if name in USED and _path(entry.source) in files
     }
     return Manifest(
         id=id,

@@ -55,8 +55,10 @@ def test_package(model: StoredModel, settings: Settings) -> list[PackageTest]:
         raise NotServedHere(manifest.id)
     formats = usable_weights(manifest, trusted)
     if not formats:
-        reasons = [f"not trusted: {each}" for each in code_of(manifest)] or [f"only {', '.join(manifest.unsupported_weights)}"]
-        return [PackageTest("", "not run", "; ".join(reasons))]
+        reasons = [f"not trusted: {each}" for each in code_of(manifest)]
+        if not reasons and manifest.convertible is not None:
+            reasons = [f"{manifest.convertible} weights that are not converted to onnx"]
+        return [PackageTest("", "not run", "; ".join(reasons or [f"only {', '.join(manifest.unsupported_weights)}"]))]
     if not is_read_only(model.folder):
         _reports_folder(model)  # check that the report can be written before a test that may take long
     results = run_test(manifest.id, model.folder, python, formats, test_variables(settings))

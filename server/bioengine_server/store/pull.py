@@ -2,8 +2,8 @@
 
     description -> the files it names -> downloaded and verified -> the store
 
-Only the files that are needed to run, test and show a model are downloaded: of its weights, those that the runner can run. Code
-of a package is downloaded as data; the runner runs it only if the admin trusts the package.
+Only the files that are needed to run, test and show a model are downloaded: of its weights, those that the runner can run, or
+from which such weights are made. Code of a package is downloaded as data; it is run only if the admin trusts the package.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from bioengine_contract.weights import RUN_CODE, RUNNABLE
+from bioengine_contract.weights import CONVERTIBLE, RUN_CODE, RUNNABLE
 
 from bioengine_server.store import layout
 from bioengine_server.store.collection import Collection, Description
@@ -150,13 +150,14 @@ async def _names(collection: Collection, description: Description) -> tuple[list
 def _wanted(raw: dict[str, Any]) -> Iterator[tuple[NamedFile, bool]]:
     """Which of the files that a description names to download, each with whether it is required.
 
-    Of the weights, those that the runner can run. Weights that need code of the package, and that code, only if there are no
-    others.
+    Of the weights, those that the runner can run without code of the package. Only if there are none, those from which such
+    weights can be made, with code that they need.
     """
     weights = raw.get("weights")
     entries = {name: entry for name, entry in weights.items() if isinstance(entry, dict)} if isinstance(weights, dict) else {}
-    runnable = [name for name in RUNNABLE if isinstance(entries.get(name, {}).get("source"), str)]
-    chosen = [name for name in runnable if name not in RUN_CODE] or runnable
+    named = {name for name, entry in entries.items() if isinstance(entry.get("source"), str)}
+    chosen = [name for name in RUNNABLE if name in named and name not in RUN_CODE]
+    chosen = chosen or [name for name in CONVERTIBLE if name in named][:1]
     for name in chosen:
         yield from ((file, True) for file in weights_files(name, entries[name]) if file.computes or file.role is Role.ATTACHMENT)
     for file in named_files(raw):

@@ -118,6 +118,14 @@ def test_the_lines_that_help_of_torchscript(tmp_path: Path) -> None:
         (ValueError("x is 5\nmore"), "x is 5"),
         (OSError("/home/ada/models/a.npy is not there"), "… is not there"),
         (RuntimeError("x" * 1000), "x" * 299 + "…"),
+        (  # as TensorFlow 2.17 gives them
+            OSError(
+                'Graph execution error:\n\nDetected at node ReadFile defined at (most recent call last):\n  File "a.py"\n\n'
+                "/home/ada/secret; Permission denied\n\t [[{{node ReadFile}}]] [Op:__inference_pruned_30]"
+            ),
+            "…; Permission denied",
+        ),
+        (ValueError("{{function_node __wrapped__Reshape}} Input has 2 values, not 3 [Op:Reshape]"), "Input has 2 values, not 3"),
         (
             RuntimeError(
                 "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running Concat node. Name:'c' "

@@ -156,6 +156,12 @@ def test_when_none_can_be_opened_each_has_its_reason(folder: Path, tmp_path: Pat
     assert str(folder) not in text
 
 
+def test_weights_that_have_to_be_converted_first(folder: Path) -> None:
+    keras = {"keras_hdf5": Weights("weights.h5", "0")}
+    with pytest.raises(NoWeightsWork, match=r"keras_hdf5: has to be converted to onnx first .*models convert conscientious"):
+        triton_model(seashell(folder, weights=keras))
+
+
 def test_state_dicts_and_code_need_trust(folder: Path) -> None:
     package = stork(folder)
     trusted = frozenset({trust_entry(package.manifest)})

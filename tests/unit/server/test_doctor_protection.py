@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import pwd
+import shutil
 from pathlib import Path
 
 import bioengine_server.other_users as other_users_of
 import psutil
 import pytest
+import yaml
 from bioengine_server.doctor import protection
 from bioengine_server.doctor.setup import Setup
 from bioengine_server.store.model_store import ModelStore
@@ -78,8 +81,24 @@ def test_models_that_wait_for_their_conversion(tmp_path: Path, packages: Path) -
     ModelStore(home / "models").import_package(packages / "state-dict-stork")
     missing = only(protection.conversion(setup(tmp_path, environments=tmp_path / "nowhere")))
     assert missing.verdict == "note" and "./bioengine environments add convert" in missing.advice
+    keras = with_keras_alone(packages / "conscientious-seashell", tmp_path / "keras")
+    ModelStore(home / "models").import_package(keras, id="keras-kiwi")
+    both = only(protection.conversion(setup(tmp_path, environments=tmp_path / "nowhere")))
+    assert "2 stored models" in both.found and "`./bioengine environments add tensorflow`, then" in both.advice
+    ModelStore(home / "models").remove("keras-kiwi")
     there = only(protection.conversion(converting(tmp_path)))
     assert there.verdict == "note" and "./bioengine models show state-dict-stork" in there.advice
+
+
+def with_keras_alone(package: Path, folder: Path) -> Path:
+    """A copy of a package, with a file that is said to be of Keras in place of its weights."""
+    shutil.copytree(package, folder)
+    rdf = yaml.safe_load((folder / "rdf.yaml").read_text())
+    (folder / "weights.h5").write_bytes(b"not opened here")
+    sha256 = hashlib.sha256(b"not opened here").hexdigest()
+    rdf["weights"] = {"keras_hdf5": {"source": "weights.h5", "sha256": sha256, "tensorflow_version": "2.10"}}
+    (folder / "rdf.yaml").write_text(yaml.safe_dump(rdf))
+    return folder
 
 
 def converting(folder: Path) -> Setup:

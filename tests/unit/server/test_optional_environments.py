@@ -28,4 +28,5 @@ def test_an_optional_environment_is_built_when_it_is_added_and_kept_up_to_date(s
 def test_the_environment_for_conversions_uses_the_packages_of_the_runners(deploy: SimpleNamespace, tmp_path: Path) -> None:
     known = deploy.environments.catalogue("cpu", tmp_path)
     assert set(deploy.environments.OPTIONAL) <= set(known)
-    assert known["convert"].project[-1] == tmp_path / "runner" / "lib" / f"python{deploy.steps.PYTHON_VERSION}" / "site-packages"
+    for name in ("convert", "tensorflow"):
+        assert known[name].project[-1] == tmp_path / "runner" / "lib" / f"python{deploy.steps.PYTHON_VERSION}" / "site-packages"

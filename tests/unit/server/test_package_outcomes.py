@@ -68,6 +68,7 @@ def test_each_of_the_weights_has_its_outcome_in_a_line(tmp_path: Path) -> None:
     [
         ({"weights": WEIGHTS, "code": ("custom preprocessing of 'image'",)}, "not trusted: custom preprocessing of 'image'"),
         ({"unsupported_weights": ("keras_hdf5", "tensorflow_js")}, "only keras_hdf5, tensorflow_js"),
+        ({"weights": {"keras_hdf5": Weights("weights.h5", "0")}}, "keras_hdf5 weights that are not converted to onnx"),
     ],
 )
 def test_nothing_is_run_of_what_is_not_trusted_or_not_supported(tmp_path: Path, about: dict[str, Any], detail: str) -> None:

@@ -95,6 +95,35 @@ async def test_code_is_downloaded_as_data_where_nothing_runs_without_it(
     assert code_of(pulled.manifest) and not usable_weights(pulled.manifest, frozenset())
 
 
+@pytest.mark.parametrize(
+    ("formats", "fetched"),
+    [
+        (["keras_hdf5"], "keras_hdf5"),
+        (["keras_hdf5", "tensorflow_saved_model_bundle"], "tensorflow_saved_model_bundle"),
+        (["keras_hdf5", "pytorch_state_dict"], "pytorch_state_dict"),
+    ],
+)
+async def test_weights_to_convert_are_downloaded_where_there_are_no_others(
+    mirror: Mirror, tmp_path: Path, formats: list[str], fetched: str
+) -> None:
+    id = "state-dict-stork"
+    sha256 = hashlib.sha256(b"not opened here").hexdigest()
+
+    def change(rdf: dict[str, Any]) -> None:
+        entries = {name: {"source": f"{name}.h5", "sha256": sha256, "tensorflow_version": "2.10"} for name in formats}
+        rdf["weights"] = {name: rdf["weights"].get(name, entry) for name, entry in entries.items()}
+
+    for name in formats:
+        (mirror.packages / id / f"{name}.h5").write_bytes(b"not opened here")
+    edit_rdf(mirror, change, id)
+    config = mirror.settings(tmp_path / "home", environments=tmp_path / "none")
+    await StoreService(config).fetch(id, ANONYMOUS)
+    manifest = ModelStore(config.store).find(id).manifest
+    assert list(manifest.weights) == [fetched] == [manifest.convertible]
+    assert set(manifest.unsupported_weights) == set(formats) - {fetched}
+    assert not usable_weights(manifest, frozenset())
+
+
 async def test_an_architecture_of_format_0_4_is_downloaded(mirror: Mirror, tmp_path: Path) -> None:
     stork = yaml.safe_load((mirror.packages / "state-dict-stork" / "rdf.yaml").read_text())["weights"]["pytorch_state_dict"]
     for name in ("network.py", "weights.pt"):
