@@ -160,6 +160,8 @@ def is_agreed(options: Options, before: str, found: str) -> bool:
 def catalogue(accelerator: str = "cpu", folder: Path | None = None) -> dict[str, Environment]:
     """Every environment by name. The test environments are built by `bioengine test` only. `folder`: of the environments."""
     contract, server, runner, tests = ROOT / "contract", ROOT / "server", ROOT / "model_runner", ROOT / "tests"
+    # Without links, so that an environment is the same one by whichever path its folder is reached.
+    packages_of_runner = (folder or Path(usual_environments())).resolve() / "runner" / _PACKAGES
 
     def environment(
         name: str, title: str, *files: Path, sources: tuple[Path, ...] = (), imports: str = "", built_for: str = "cpu"
@@ -192,7 +194,7 @@ def catalogue(accelerator: str = "cpu", folder: Path | None = None) -> dict[str,
             "environment with StarDist and Cellpose",
             runner / "requirements-labels.lock",
             # Beside its own packages, it uses those of the model runner's environment.
-            sources=(runner, contract, (folder or Path(usual_environments())) / "runner" / _PACKAGES),
+            sources=(runner, contract, packages_of_runner),
             imports="stardist, cellpose.models, bioengine_runner",
         ),
         environment(
@@ -200,7 +202,7 @@ def catalogue(accelerator: str = "cpu", folder: Path | None = None) -> dict[str,
             "environment for the conversion of PyTorch models",
             runner / "requirements-convert.lock",
             # Beside its own packages, it uses those of the model runner's environment.
-            sources=(runner, contract, (folder or Path(usual_environments())) / "runner" / _PACKAGES),
+            sources=(runner, contract, packages_of_runner),
             imports="onnx, bioengine_runner.conversion.torchvision_operators as it; it.define(); import torchvision, timm",
         ),
         Environment("triton", "Triton Inference Server", (triton_lock,), triton_installation(triton_lock)),
