@@ -160,6 +160,8 @@ def is_agreed(options: Options, before: str, found: str) -> bool:
 def catalogue(accelerator: str = "cpu", folder: Path | None = None) -> dict[str, Environment]:
     """Every environment by name. The test environments are built by `bioengine test` only. `folder`: of the environments."""
     contract, server, runner, tests = ROOT / "contract", ROOT / "server", ROOT / "model_runner", ROOT / "tests"
+    # Without links, so that an environment is the same one by whichever path its folder is reached.
+    packages_of_runner = (folder or Path(usual_environments())).resolve() / "runner" / _PACKAGES
 
     def environment(
         name: str, title: str, *files: Path, sources: tuple[Path, ...] = (), imports: str = "", built_for: str = "cpu"
@@ -170,8 +172,6 @@ def catalogue(accelerator: str = "cpu", folder: Path | None = None) -> dict[str,
     triton_lock = server / "requirements-triton.lock"
     # An installed server already has its own environment, except what pip cannot install beside the rest, and has no tests.
     server_locks, of_server = (["no-deps"], ()) if IS_INSTALLED else (["test", "no-deps"], (server, contract))
-    # Beside their own packages, those for conversions use the packages of the model runner's environment.
-    of_conversion = (runner, contract, (folder or Path(usual_environments())) / "runner" / _PACKAGES)
     of_tests = "" if IS_INSTALLED else "-test"
     environments = (
         environment(
@@ -194,21 +194,22 @@ def catalogue(accelerator: str = "cpu", folder: Path | None = None) -> dict[str,
             "environment with StarDist and Cellpose",
             runner / "requirements-labels.lock",
             # Beside its own packages, it uses those of the model runner's environment.
-            sources=(runner, contract, (folder or Path(usual_environments())) / "runner" / _PACKAGES),
+            sources=(runner, contract, packages_of_runner),
             imports="stardist, cellpose.models, bioengine_runner",
         ),
         environment(
             "convert",
             "environment for the conversion of PyTorch models",
             runner / "requirements-convert.lock",
-            sources=of_conversion,
+            # Beside its own packages, it uses those of the model runner's environment.
+            sources=(runner, contract, packages_of_runner),
             imports="onnx, bioengine_runner.conversion.torchvision_operators as it; it.define(); import torchvision, timm",
         ),
         environment(
             "tensorflow",
             "environment for the conversion of TensorFlow and Keras models",
             runner / "requirements-tensorflow.lock",
-            sources=of_conversion,
+            sources=(runner, contract, packages_of_runner),
             imports="tensorflow, tf_keras, tf2onnx.convert, bioengine_runner.conversion.samples",
         ),
         Environment("triton", "Triton Inference Server", (triton_lock,), triton_installation(triton_lock)),

@@ -74,7 +74,7 @@ def test_values_that_are_nested_without_end() -> None:
 def test_keys_that_are_not_the_clients_are_refused_by_name(key: Any) -> None:
     with pytest.raises(BadRequest, match="the request has the unknown key") as refused:
         RunRequest.from_client({"model_id": "x", "inputs": [], key: "load"})
-    assert "The known keys are model_id, inputs, weight_format, axes, tile, labels, return_rdf" in str(refused.value)
+    assert "The known keys are model_id, inputs, weight_format, axes, tile, outputs, labels, return_rdf" in str(refused.value)
     assert len(str(refused.value)) < 400
 
 

@@ -74,7 +74,7 @@ async def test_an_image_in_tiles_ends_before_its_next_tile(own_stack: Stack, tri
     before = pids(own_stack)
     run = Run(triton, IN_TILES)
     event = await run.told_of("running", tile=3)
-    assert event["tiles"] == 10 and run.told[0]["task_id"] == event["task_id"]
+    assert event["tiles"] == 19 and run.told[0]["task_id"] == event["task_id"]
     started = time.monotonic()
     assert await triton.cancel(run.task_id) == {"cancelled": run.task_id}
     result = await run.result()

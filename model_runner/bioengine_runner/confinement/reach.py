@@ -144,7 +144,9 @@ def of_package_test(package: Path, working: Path) -> Iterator[Access]:
 
 def _packages_on_path() -> Iterator[Access]:
     """Where this process finds packages: an environment may use those of another one, and Triton's stub names none as its own."""
-    yield from (Access(Path(folder), READ) for folder in sys.path if folder.endswith("-packages"))
+    # Their own paths: a folder whose path Triton cannot take is on the list by a link with another name.
+    folders = [Path(folder).resolve() for folder in sys.path if folder]
+    yield from (Access(folder, READ) for folder in folders if folder.name.endswith("-packages"))
 
 
 def _library_folders() -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
@@ -14,7 +15,7 @@ from bioengine_server.environments import can_build
 from bioengine_server.other_users import other_users
 from bioengine_server.private_folder import others_may
 from bioengine_server.store.conversion import environment_for, has_environment, is_wanted
-from bioengine_server.store.model_store import ModelStore
+from bioengine_server.store.model_store import ModelStore, StoredModel
 from bioengine_server.triton.orphans import processes_of
 
 _PATIENCE = 60.0  # seconds
@@ -62,7 +63,10 @@ def confinement(setup: Setup) -> Iterator[Finding]:
 def conversion(setup: Setup) -> Iterator[Finding]:
     """Whether models can be converted, if there are any that need it, and in which sandbox."""
     settings, subject = setup.settings, "conversion"
-    waiting = [model.manifest for model in ModelStore(settings.store).models() if is_wanted(model.manifest)]
+    models: list[StoredModel] = []
+    with contextlib.suppress(OSError, ValueError):  # a store that cannot be read is a finding of its own
+        models = ModelStore(settings.store).models()
+    waiting = [model.manifest for model in models if is_wanted(model.manifest)]
     untold = [manifest for manifest in waiting if not has_environment(settings, manifest)]
     if untold and can_build():
         found = f"{len(untold)} stored models have weights that are not converted to ONNX yet"
