@@ -86,7 +86,7 @@ def test_models_and_tokens_outlive_an_upgrade_and_move_to_another_machine(
     (tmp_path / "package" / "rdf.yaml").write_text(rdf.replace("old-otter", "my-model"))
     shutil.make_archive(str(tmp_path / "my-model"), "zip", tmp_path / "package")
     shutil.copytree(ROOT / "tests" / "triton_models" / "cellpose-like", tmp_path / "cellpose-like")
-    own_models, own_triton_models = commands("Add models")
+    own_models, _, own_triton_models = commands("Add models")
     assert "passed" in run_as_printed(first, tmp_path, own_models)
     run_as_printed(first, tmp_path, own_triton_models)
     first.wait_until_well()
