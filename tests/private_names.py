@@ -65,11 +65,15 @@ def _defined(tree: ast.AST) -> Iterator[str]:
             yield node.attr
 
 
+# Steps of the conversion, which run in an environment of their own; no class of theirs is derived from a library's.
+_WITH_TENSORFLOW = ("conversion.keras", "conversion.saved_model")
+
+
 def modules(package: str) -> Iterator[ModuleType]:
-    """All modules of a package, imported; without programs, and what stands in `foreign`."""
+    """All modules of a package, imported; without programs, what stands in `foreign`, and what needs TensorFlow."""
     found = importlib.import_module(package)
     for each in pkgutil.walk_packages(found.__path__, f"{package}."):
-        if not each.name.endswith("__main__") and ".foreign" not in each.name:
+        if not each.name.endswith(("__main__", *_WITH_TENSORFLOW)) and ".foreign" not in each.name:
             yield importlib.import_module(each.name)
 
 
