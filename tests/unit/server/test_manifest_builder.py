@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from bioengine_contract.manifest import Axis, Manifest, SizeReference
+from bioengine_contract.trust import usable_weights
 from bioengine_server.store.description import parse
 from bioengine_server.store.legacy_rdf import legacy_rdf
 from bioengine_server.store.manifest_builder import build_manifest
@@ -80,11 +81,14 @@ def test_a_size_that_the_data_decide_is_any(built: Callable[..., Manifest]) -> N
 def test_the_weights_that_run_here_are_told_from_those_that_do_not(built: Callable[..., Manifest]) -> None:
     def change(raw: dict[str, Any]) -> None:
         onnx = raw["weights"]["onnx"]
-        raw["weights"]["keras_hdf5"] = {"source": onnx["source"], "sha256": onnx["sha256"], "tensorflow_version": "2.9.0"}
+        for name in ("keras_hdf5", "tensorflow_js"):
+            raw["weights"][name] = {"source": onnx["source"], "sha256": onnx["sha256"], "tensorflow_version": "2.9.0"}
         raw["weights"]["torchscript"]["source"] = "not-there.pt"
 
     manifest = built("conscientious-seashell", change)
-    assert set(manifest.weights) == {"onnx"} and set(manifest.unsupported_weights) == {"keras_hdf5", "torchscript"}
+    assert set(manifest.weights) == {"onnx", "keras_hdf5"}, "the latter can be converted"
+    assert set(manifest.unsupported_weights) == {"tensorflow_js", "torchscript"}
+    assert usable_weights(manifest, frozenset()) == ["onnx"] and manifest.convertible is None
     assert manifest.weights["onnx"].source == "weights.onnx"
     assert manifest.weights["onnx"].sha256 == manifest.files["weights.onnx"]
     assert manifest.size > 0 and manifest.version == "1.0" and manifest.origin == "here"
