@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +37,7 @@ from bioengine_server.apps.errors import (
 from bioengine_server.apps.weights import AppWeights
 from bioengine_server.environments import build_environments, can_build, environment
 from bioengine_server.settings import Settings
+from bioengine_server.store.hostile_process import TookTooLong, run_hostile
 
 RECORD = "app.json"
 LINK = "environment"
@@ -85,7 +85,7 @@ def install(app: App, weights: AppWeights, settings: Settings) -> Path:
     folder = check_installable(app, settings)
     if app.environment and not build_environments(app.environment):
         raise NoEnvironment(app.name, app.environment, "which could not be built: the reason is above.")
-    with _made_beside(folder) as new:
+    with _made_beside(folder, app) as new:
         shutil.copytree(APP_MODELS / app.triton_model, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
         (new / _WEIGHTS).mkdir()
         for name, file in weights.files.items():
@@ -124,7 +124,7 @@ def installed(settings: Settings) -> Iterator[Installed]:
 
 
 @contextmanager
-def _made_beside(folder: Path) -> Iterator[Path]:
+def _made_beside(folder: Path, app: App) -> Iterator[Path]:
     """A new folder, which becomes `folder` if all goes well, and is removed otherwise. Raises AppExists, AppNotWritten."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def _made_beside(folder: Path) -> Iterator[Path]:
     try:
         yield new
         if os.path.lexists(folder):
-            raise AppExists(folder.name, folder)
+            raise AppExists(app.name, folder)
         new.rename(folder)
     except OSError as error:
         raise AppNotWritten(folder, error.strerror or str(error)) from error
@@ -150,11 +150,11 @@ def _check(app: App, weights: Path, settings: Settings) -> None:
         command = [str(python), "-P", "-m", "bioengine_runner.apps.check", app.name, str(weights), working]
         variables = {**os.environ, "BIOENGINE_CONFINE": settings.confine}
         try:
-            run = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_PATIENCE, env=variables)
-        except subprocess.TimeoutExpired:
+            status, said = run_hostile(command, variables, _PATIENCE)
+        except TookTooLong:
             raise WeightsNotUsable(f"The weights could not be opened within {_PATIENCE} s.") from None
-    if run.returncode != 0:
-        lines = run.stderr.strip().splitlines() or ["Opening the weights ended without a word."]
+    if status != 0:
+        lines = said.strip().splitlines() or ["Opening the weights ended without a word."]
         raise WeightsNotUsable(lines[-1])
 
 
