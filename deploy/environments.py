@@ -168,6 +168,11 @@ def catalogue(accelerator: str = "cpu", folder: Path | None = None) -> dict[str,
     ) -> Environment:
         return Environment(name, title, files, virtual_environment(*files, sources=sources, imports=imports), sources, built_for)
 
+    def beside_runner(name: str, title: str, imports: str) -> Environment:
+        """Beside its own packages, it uses those of the model runner's environment."""
+        sources = (runner, contract, packages_of_runner)
+        return environment(name, title, runner / f"requirements-{name}.lock", sources=sources, imports=imports)
+
     packages = tuple(tests / "clients" / "javascript" / name for name in ("package.json", "package-lock.json"))
     triton_lock = server / "requirements-triton.lock"
     # An installed server already has its own environment, except what pip cannot install beside the rest, and has no tests.
@@ -189,28 +194,16 @@ def catalogue(accelerator: str = "cpu", folder: Path | None = None) -> dict[str,
             imports="bioengine_runner.inference, torch, onnxruntime",
             built_for=accelerator,
         ),
-        environment(
-            "labels",
-            "environment with StarDist and Cellpose",
-            runner / "requirements-labels.lock",
-            # Beside its own packages, it uses those of the model runner's environment.
-            sources=(runner, contract, packages_of_runner),
-            imports="stardist, cellpose.models, bioengine_runner",
-        ),
-        environment(
+        beside_runner("labels", "environment with StarDist and Cellpose", "stardist, cellpose.models, bioengine_runner"),
+        beside_runner(
             "convert",
             "environment for the conversion of PyTorch models",
-            runner / "requirements-convert.lock",
-            # Beside its own packages, it uses those of the model runner's environment.
-            sources=(runner, contract, packages_of_runner),
-            imports="onnx, bioengine_runner.conversion.torchvision_operators as it; it.define(); import torchvision, timm",
+            "onnx, bioengine_runner.conversion.torchvision_operators as it; it.define(); import torchvision, timm",
         ),
-        environment(
+        beside_runner(
             "tensorflow",
             "environment for the conversion of TensorFlow and Keras models",
-            runner / "requirements-tensorflow.lock",
-            sources=(runner, contract, packages_of_runner),
-            imports="tensorflow, tf_keras, tf2onnx.convert, bioengine_runner.conversion.samples",
+            "tensorflow, tf_keras, tf2onnx.convert, bioengine_runner.conversion.samples",
         ),
         Environment("triton", "Triton Inference Server", (triton_lock,), triton_installation(triton_lock)),
         *(

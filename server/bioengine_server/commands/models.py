@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -92,7 +91,7 @@ def import_model(
         model = store.import_package(source, id, replace)
     model = convert_if_wanted(model, store, load_settings(home=home))
     _tell(model.manifest, "Imported", load_settings(home=home).trusted)
-    if further := sorted(store.names(model) - {model.manifest.id, f"{model.manifest.id}/{model.manifest.version}"}):
+    if further := sorted(store.names(model) - {model.manifest.id, model.place}):
         console.print(f"  also called: {', '.join(further)}", markup=False)
     if model.refused:
         refused = ", ".join(shown(name) for name in model.refused)
@@ -139,7 +138,7 @@ def list_models(home: HomeOption = None) -> None:
     for model in models:
         manifest = model.manifest
         version = manifest.version if model.is_default else f"{manifest.version} (older)"
-        used = uses.get(f"{manifest.id}/{manifest.version}")
+        used = uses.get(model.place)
         weights, size = _weights(manifest, trusted), _megabytes(manifest.size)
         table.add_row(manifest.id, version, weights, size, _ago(used) if used else "never", safe(manifest.name))
     console.print(table)
@@ -173,7 +172,7 @@ def show(id: IdArgument, home: HomeOption = None) -> None:
     console.print(f"  also called: {', '.join(names)}", markup=False)
     console.print(f"  from: {shown(manifest.origin, 300)}", markup=False)
     console.print(f"  in: {model.folder} ({_megabytes(manifest.size)})", markup=False)
-    tell_running(load_home_settings(home=home), f"{manifest.id}/{manifest.version}")
+    tell_running(load_home_settings(home=home), model.place)
 
 
 @app.command()
@@ -254,11 +253,10 @@ def prune(
 
 
 def _store(home: Path | None) -> ModelStore:
-    from bioengine_server.store.halo import with_halo
-    from bioengine_server.store.model_store import ModelStore
+    from bioengine_server.store.halo import measuring_store
 
     settings = load_home_settings(home=home)
-    store = ModelStore(settings.store, settings.max_package_size, settings.triton_models, partial(with_halo, settings=settings))
+    store = measuring_store(settings)
     store.renew_manifests()
     return store
 

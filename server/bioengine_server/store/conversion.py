@@ -251,19 +251,11 @@ class _Conversion:
         manifest = with_converted(self._manifest, weights, self._from)
         whole = self._made("package")
         for name in manifest.files:
-            _link(self._package / name, whole / name)
-        _link(weights, whole / CONVERTED)
+            layout.link(self._package / name, whole / name)
+        layout.link(weights, whole / CONVERTED)
         layout.write_json(whole / FILE_NAME, manifest.model_dump(mode="json"))
         variables = test_variables(self._settings)
         outcome = run_test(self._id, whole, self._python("runner"), ["onnx"], variables, _MAX_TEST)["onnx"]
         if outcome.status != "passed":
             raise NotConverted(self._id, f"its own test fails with the converted weights ({'; '.join(outcome.errors)[:300]})")
         return with_halo(manifest, whole, self._settings)
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)

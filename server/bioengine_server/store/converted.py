@@ -13,7 +13,6 @@ import contextlib
 import datetime
 import hashlib
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +120,6 @@ def keep_converted(old_folder: Path, old: Manifest | None, folder: Path, manifes
     if not made or made.keys() & manifest.weights.keys() or not (old_folder / CONVERTED).is_file():
         return manifest
     for name in (CONVERTED, CONVERSION):
-        try:
-            os.link(old_folder / name, folder / name)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(old_folder / name, folder / name)
+        layout.link(old_folder / name, folder / name)
     (weights,) = made.values()
     return with_converted(manifest, folder / CONVERTED, weights.converted_from)

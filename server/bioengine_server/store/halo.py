@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 from pathlib import Path
 
 from bioengine_contract.axes import IMAGE_AXES
@@ -19,6 +20,7 @@ from bioengine_server.environments import environment
 from bioengine_server.settings import Settings
 from bioengine_server.store.errors import StoreError
 from bioengine_server.store.layout import write_json
+from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.package_test_run import run_halo_test
 from bioengine_server.untrusted import shown
 
@@ -56,6 +58,12 @@ def with_halo(manifest: Manifest, folder: Path, settings: Settings) -> Manifest:
     if found.problem is not None:
         return _not_measured(manifest, shown(found.problem, 300))
     return manifest.model_copy(update={"halo": MeasuredHalo(found.pixels, found.difference, formats[0])})
+
+
+def measuring_store(settings: Settings) -> ModelStore:
+    """The store of one home, which has the halos measured of what is imported."""
+    measure = partial(with_halo, settings=settings)
+    return ModelStore(settings.store, settings.max_package_size, settings.triton_models, measure)
 
 
 def in_words(manifest: Manifest) -> str:

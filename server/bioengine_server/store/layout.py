@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -120,6 +121,15 @@ def sweep(store: Path) -> None:
             if try_lock(file):  # otherwise the process that uses it is alive
                 remove(folder)
                 hold.unlink(missing_ok=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """Have a file under a second path; a copy of it on a file system without hard links. Raises OSError."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _hold(store: Path, folder: Path) -> Path:

@@ -50,14 +50,18 @@ _LONG_AGO = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 class StoredModel:
     """A package of the store. `is_default`: whether clients get this version by the id alone.
 
-    `refused`: after an import, the names that the package claims but did not get, because they belong to another package or are
-    not allowed.
+    `refused`: after an import, names that the package claims but did not get: another package has them, or nobody may have them.
     """
 
     manifest: Manifest
     folder: Path
     is_default: bool
     refused: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """`<id>/<version>`, its folder in the store, and one of its names."""
+        return f"{self.manifest.id}/{self.manifest.version}"
 
 
 class ModelStore:
@@ -233,7 +237,7 @@ class ModelStore:
 
     def names(self, model: StoredModel) -> set[str]:
         """All names of a package."""
-        place = _place(model)
+        place = model.place
         return {name for name, named in read_aliases(self.folder).items() if named == place}
 
     def export(self, model: StoredModel, target: Path, with_converted: bool = False) -> None:
@@ -273,9 +277,9 @@ class ModelStore:
         models = self.models()
         size = sum(model.manifest.size for model in models)
         removed: list[str] = []
-        for model in sorted(models, key=lambda model: max(uses.get(_place(model), _LONG_AGO), model.manifest.imported)):
+        for model in sorted(models, key=lambda model: max(uses.get(model.place, _LONG_AGO), model.manifest.imported)):
             if size > keep and model.manifest.id not in shipped:
-                removed += self.remove(_place(model))
+                removed += self.remove(model.place)
                 size -= model.manifest.size
         return removed
 
@@ -379,10 +383,6 @@ class ModelStore:
             if file is not None and not Path(os.fsdecode(file)).is_relative_to(self.folder):
                 raise NotAPackage(source, f"{os.fsdecode(file)} cannot be read ({reason})") from error
             raise StoreNotWritable(self.folder, reason) from error
-
-
-def _place(model: StoredModel) -> str:
-    return f"{model.manifest.id}/{model.manifest.version}"
 
 
 def _read(source: Path | str, folder: Path, id: str | None, must_be_whole: bool) -> tuple[Manifest, dict[str, Any]]:

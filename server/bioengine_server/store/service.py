@@ -32,8 +32,8 @@ from bioengine_server.store.adapt import adapt
 from bioengine_server.store.collection import Collection, Description, Listed
 from bioengine_server.store.download import Downloader, Progress, nobody
 from bioengine_server.store.errors import DownloadFailed, DownloadNotAllowed, Offline, StoreError, StoreNotWritable
-from bioengine_server.store.halo import with_halo
-from bioengine_server.store.model_store import ModelStore, StoredModel
+from bioengine_server.store.halo import measuring_store
+from bioengine_server.store.model_store import StoredModel
 from bioengine_server.store.named_files import beside
 from bioengine_server.store.names import is_doi
 from bioengine_server.store.package import RDF
@@ -70,9 +70,7 @@ class StoreService:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._store = ModelStore(
-            settings.store, settings.max_package_size, settings.triton_models, partial(with_halo, settings=settings)
-        )
+        self._store = measuring_store(settings)
         self._usage = UsageLog(settings.store)
         self._writing: asyncio.Future[None] | None = None
         self._downloads, self._describing = SharedWork(Lane(_DOWNLOADS)), SharedWork(Lane(_DESCRIBING))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from functools import partial
 from pathlib import Path
 
 from bioengine_contract.errors import BioEngineError
@@ -15,7 +14,7 @@ from bioengine_contract.trust import unusable_weights, usable_weights
 from bioengine_server.settings import Settings
 from bioengine_server.store import conversion
 from bioengine_server.store.errors import StoreError
-from bioengine_server.store.halo import with_halo
+from bioengine_server.store.halo import measuring_store
 from bioengine_server.store.model_store import ModelStore, StoredModel
 from bioengine_server.store.package_test import test_package
 from bioengine_server.store.service import StoreService
@@ -32,9 +31,8 @@ def outcome_of(asked: str, package: Path | None, settings: Settings, keep: bool)
         keep: whether a model that was not stored before stays in the store.
     """
     started = time.monotonic()
-    measure = partial(with_halo, settings=settings)
-    store = ModelStore(settings.store, settings.max_package_size, settings.triton_models, measure)
-    stored_before = {_place(model) for model in store.models()}
+    store = measuring_store(settings)
+    stored_before = {model.place for model in store.models()}
     try:
         model = _imported(asked, package, settings, store)
     except BioEngineError as error:
@@ -42,9 +40,9 @@ def outcome_of(asked: str, package: Path | None, settings: Settings, keep: bool)
     try:
         outcome = _tested(asked, model, settings)
     finally:
-        if not keep and _place(model) not in stored_before:
+        if not keep and model.place not in stored_before:
             with contextlib.suppress(StoreError):
-                store.remove(_place(model))
+                store.remove(model.place)
     return outcome.model_copy(update={"seconds": time.monotonic() - started})
 
 
@@ -89,7 +87,3 @@ def _tested(asked: str, model: StoredModel, settings: Settings) -> Outcome:
             "reason": "; ".join(f"{result.weights}: {result.detail}" for result in failed),
         }
     )
-
-
-def _place(model: StoredModel) -> str:
-    return f"{model.manifest.id}/{model.manifest.version}"
