@@ -15,8 +15,7 @@ from pathlib import Path
 from bioengine_contract.errors import BioEngineError
 
 from bioengine_runner.checks import StartError
-from bioengine_runner.confinement.landlock import EXECUTE, READ, Access
-from bioengine_runner.confinement.reach import of_package_test
+from bioengine_runner.confinement.reach import of_package_test, packages_on_path
 from bioengine_runner.confinement.start import confine_as_set
 
 
@@ -26,8 +25,8 @@ def main() -> None:
     os.environ.update(HOME=str(working), TMPDIR=str(working))
     try:
         # This environment uses packages of another one.
-        packages = [Access(Path(entry).resolve(), READ | EXECUTE) for entry in sys.path if Path(entry).name == "site-packages"]
-        confine_as_set(os.environ.get("BIOENGINE_CONFINE", "auto"), "cpu", [*of_package_test(folder, working), *packages])
+        accesses = [*of_package_test(folder, working), *packages_on_path()]
+        confine_as_set(os.environ.get("BIOENGINE_CONFINE", "auto"), "cpu", accesses)
         _check(app, folder)
     except (BioEngineError, StartError) as error:
         print(error, file=sys.stderr)

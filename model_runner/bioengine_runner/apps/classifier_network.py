@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 
 from bioengine_runner.apps.errors import AppWeightsRefused
+from bioengine_runner.apps.onnx_network import open_network
 from bioengine_runner.reasons import in_short
 
 NETWORK = "network.onnx"
@@ -17,11 +18,8 @@ _INPUT, _OUTPUTS = (4, 128, 128), {"classes": 19, "features": 2048}
 def open_classifier(file: Path) -> onnxruntime.InferenceSession:
     """Open a network and run it once. Raises AppWeightsRefused."""
     expected = "the ONNX file of the network of the same name: 4 channels of 128x128 pixels in, 19 classes and 2048 features out"
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the processors to others between runs
     try:
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        session = open_network(file)
         outputs = run_classifier(session, np.zeros(_INPUT, np.float32))
     except Exception as error:
         raise AppWeightsRefused(file, "the classifier", f"it cannot be run ({in_short(error)})", expected) from error

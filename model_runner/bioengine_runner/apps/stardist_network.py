@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from bioengine_runner.apps.errors import AppWeightsRefused
+from bioengine_runner.apps.onnx_network import open_network
 from bioengine_runner.labels.stardist import StarDistOptions
 from bioengine_runner.reasons import in_short
 from bioengine_runner.tiling.spans import Span, spans
@@ -55,11 +55,8 @@ class StarDistNetwork:
 
     def __init__(self, file: Path) -> None:
         """Open a network and run it once. Raises AppWeightsRefused."""
-        options = onnxruntime.SessionOptions()
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the processors to others between runs
-        options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            self._session = open_network(file)
         except Exception as error:
             raise AppWeightsRefused(file, "StarDist", f"ONNX Runtime cannot open it ({in_short(error)})", _EXPECTED) from error
         inputs = self._session.get_inputs()

@@ -88,7 +88,7 @@ def of_conversion(readable: Iterable[Path], output: Path) -> Iterator[Access]:
         output: the folder for what it writes.
     """
     yield from _of_environment()
-    yield from _packages_on_path()
+    yield from packages_on_path()
     yield from (Access(Path(path), READ) for path in (*_LINKER_FILES, *_PROCESSORS, _OWN_PROCESS))
     yield from (Access(Path(path), READ_FILE) for path in _SIZES)
     yield from (Access(Path(path), READ_FILE | WRITE_FILE) for path in _DEVICES)
@@ -127,7 +127,7 @@ def of_triton(
 def of_model(boot: Boot, package: Path) -> Iterator[Access]:
     """The paths that the process of one model may open, of those that Triton may."""
     yield from of_python()
-    yield from _packages_on_path()
+    yield from packages_on_path()
     yield from (Access(folder, READ) for folder in (package, boot.model_repository, boot.working_directory))
     if boot.labels is not None:
         yield Access(boot.labels, READ | EXECUTE)
@@ -142,7 +142,7 @@ def of_package_test(package: Path, working: Path) -> Iterator[Access]:
     yield from (Access(folder, CHANGE) for folder in (working, SHARED_MEMORY))
 
 
-def _packages_on_path() -> Iterator[Access]:
+def packages_on_path() -> Iterator[Access]:
     """Where this process finds packages: an environment may use those of another one, and Triton's stub names none as its own."""
     # Their own paths: a folder whose path Triton cannot take is on the list by a link with another name.
     folders = [Path(folder).resolve() for folder in sys.path if folder]

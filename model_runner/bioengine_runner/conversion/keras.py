@@ -16,8 +16,8 @@ from bioengine_contract.package import Package
 from bioengine_contract.weights import CONVERTED
 
 from bioengine_runner.conversion.report import Outcome, Refusal, Report
-from bioengine_runner.conversion.samples import Arrays
-from bioengine_runner.conversion.saved_model import SIGNATURE, TAG, Exported, export, opened, versions, write_original
+from bioengine_runner.conversion.samples import Arrays, opened
+from bioengine_runner.conversion.saved_model import SIGNATURE, TAG, Exported, export, versions, write_original
 
 FORMAT = "keras_hdf5"
 
@@ -39,7 +39,7 @@ def run(folder: Path, given: Path, output: Path) -> Report:
 
 
 def _run(folder: Path, given: Path, output: Path) -> Report:
-    package, samples = opened(folder, given, FORMAT)
+    package, _, samples = opened(folder, given, FORMAT)
     file = package.folder / package.manifest.weights[FORMAT].source
     model = tf_keras.models.load_model(str(file), compile=False, safe_mode=False)
     for kind, has, specs in (

@@ -11,7 +11,7 @@ from bioengine_contract.package import read_package
 from bioengine_contract.weights import CONVERTED
 
 from bioengine_runner.conversion.report import Outcome, Refusal, Report
-from bioengine_runner.conversion.samples import read_samples, write_outputs
+from bioengine_runner.conversion.samples import read_samples, sizes_of, write_outputs
 from bioengine_runner.description import open_description
 from bioengine_runner.onnx_sessions import CPU
 from bioengine_runner.reasons import in_short
@@ -38,6 +38,5 @@ def _outputs(session: Any, feed: dict[str, np.ndarray], number: int) -> list[np.
     try:
         outputs: list[np.ndarray] = session.run(None, feed)
     except Exception as error:
-        shapes = " and ".join("x".join(map(str, array.shape)) for array in feed.values())
-        raise Refusal(f"the converted weights fail on sample {number}, {shapes} ({in_short(error)})") from None
+        raise Refusal(f"the converted weights fail on sample {number}, {sizes_of(feed.values())} ({in_short(error)})") from None
     return outputs

@@ -16,17 +16,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from bioengine_contract.package import Package, read_package
+from bioengine_contract.package import Package
 from bioengine_contract.weights import CONVERTED, CONVERTED_OPSET
 from bioimageio.core.backends.pytorch_backend import load_torch_model
 
 from bioengine_runner.conversion import torchvision_operators
 from bioengine_runner.conversion.report import Outcome, Refusal, Report
-from bioengine_runner.conversion.samples import Arrays, read_samples, write_outputs
+from bioengine_runner.conversion.samples import Arrays, opened, sizes_of, write_outputs
 from bioengine_runner.conversion.sizes import free_axes
-from bioengine_runner.description import Description, open_description
+from bioengine_runner.description import Description
 from bioengine_runner.tiling.exhausted import is_about_memory
-from bioengine_runner.verify import verify_package, verify_weights
 
 FORMAT = "pytorch_state_dict"
 
@@ -38,11 +37,7 @@ def run(folder: Path, given: Path, output: Path) -> Report:
 
     Raises Refusal, WeightsDamaged, PackageUnreadable, and whatever code of the package raises.
     """
-    package = read_package(folder, is_default=True)
-    verify_package(package, [FORMAT])
-    verify_weights(package, FORMAT)
-    description = open_description(package)
-    samples = read_samples(package, description, given)
+    package, description, samples = opened(folder, given, FORMAT)
     torchvision_operators.define()
     torch.backends.mha.set_fastpath_enabled(False)  # its one operator for a whole layer has no counterpart in ONNX
     with warnings.catch_warnings(record=True) as remarks, torch.no_grad():
@@ -103,7 +98,7 @@ def _original(package: Package, model: Any, arrays: Arrays, number: int) -> list
     except RuntimeError as error:
         if number == 0 or is_about_memory(error):
             raise
-        raise Refusal(f"its own network fails on images of {_sizes(arrays)}, which the description allows") from error
+        raise Refusal(f"its own network fails on images of {sizes_of(arrays)}, which the description allows") from error
 
 
 def _traced(package: Package, trace: Any, arrays: Arrays, number: int) -> list[np.ndarray]:
@@ -112,11 +107,9 @@ def _traced(package: Package, trace: Any, arrays: Arrays, number: int) -> list[n
     except RuntimeError as error:
         if is_about_memory(error):
             raise
-        raise Refusal(f"its trace fails on sample {number}, of {_sizes(arrays)}: the code depends on values or sizes") from error
-
-
-def _sizes(arrays: Arrays) -> str:
-    return " and ".join("x".join(map(str, array.shape)) for array in arrays)
+        raise Refusal(
+            f"its trace fails on sample {number}, of {sizes_of(arrays)}: the code depends on values or sizes"
+        ) from error
 
 
 def _versions() -> dict[str, str]:

@@ -10,21 +10,34 @@ folder. Each step of a conversion reads them in the same way, and writes what co
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bioengine_contract.package import Package
+from bioengine_contract.package import Package, read_package
 from bioimageio.core.digest_spec import get_test_input_sample
 from bioimageio.core.proc_setup import get_pre_and_postprocessing
 
 from bioengine_runner.conversion.report import Refusal
-from bioengine_runner.description import Description
+from bioengine_runner.description import Description, open_description
+from bioengine_runner.verify import verify_package, verify_weights
 
 Arrays = list[np.ndarray]
 
 _INTEGERS = 64  # what 1.0 stands for where a network takes integers
+
+
+def opened(folder: Path, given: Path, format: str) -> tuple[Package, Description, list[Arrays]]:
+    """A package with its weights of this format verified, its description, and its samples.
+
+    Raises Refusal, WeightsDamaged, PackageUnreadable.
+    """
+    package = read_package(folder, is_default=True)
+    verify_package(package, [format])
+    verify_weights(package, format)
+    description = open_description(package)
+    return package, description, read_samples(package, description, given)
 
 
 def read_samples(package: Package, description: Description, given: Path) -> list[Arrays]:
@@ -44,6 +57,11 @@ def read_samples(package: Package, description: Description, given: Path) -> lis
 def write_outputs(folder: Path, kind: str, sample: int, outputs: Sequence[Any]) -> None:
     for number, output in enumerate(outputs):
         np.save(folder / f"{kind}-{sample}-{number}.npy", np.asarray(output))
+
+
+def sizes_of(arrays: Iterable[np.ndarray]) -> str:
+    """The shapes of a sample, for people."""
+    return " and ".join("x".join(map(str, array.shape)) for array in arrays)
 
 
 def _prepared(package: Package, description: Description) -> Arrays:

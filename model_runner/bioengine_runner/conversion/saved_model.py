@@ -17,18 +17,16 @@ import numpy as np
 import onnx
 import tensorflow as tf
 from bioengine_contract.manifest import Tensor
-from bioengine_contract.package import Package, read_package
+from bioengine_contract.package import Package
 from bioengine_contract.weights import CONVERTED, CONVERTED_OPSET
 from tensorflow.python.tools.saved_model_utils import get_saved_model_tag_sets
 from tf2onnx import tf_loader
 from tf2onnx.convert import from_graph_def
 
 from bioengine_runner.conversion.report import Outcome, Refusal, Report
-from bioengine_runner.conversion.samples import Arrays, read_samples, write_outputs
+from bioengine_runner.conversion.samples import Arrays, opened, sizes_of, write_outputs
 from bioengine_runner.conversion.sizes import free_axes
-from bioengine_runner.description import open_description
 from bioengine_runner.tiling.exhausted import is_about_memory
-from bioengine_runner.verify import verify_package, verify_weights
 
 FORMAT = "tensorflow_saved_model_bundle"
 
@@ -55,7 +53,7 @@ def run(folder: Path, given: Path, output: Path) -> Report:
 
     Raises Refusal, WeightsDamaged, PackageUnreadable, and whatever TensorFlow raises.
     """
-    package, samples = opened(folder, given, FORMAT)
+    package, _, samples = opened(folder, given, FORMAT)
     place = _unpacked(package.folder / package.manifest.weights[FORMAT].source, output / "saved_model")
     tags = _tags(place)
     loaded = tf.saved_model.load(str(place), tags=list(tags))
@@ -73,14 +71,6 @@ def run(folder: Path, given: Path, output: Path) -> Report:
     return Report(Outcome.DONE, versions=versions("tensorflow-cpu", "tf2onnx", "onnx"))
 
 
-def opened(folder: Path, given: Path, format: str) -> tuple[Package, list[Arrays]]:
-    """The package, verified, and its samples. Raises Refusal, WeightsDamaged, PackageUnreadable."""
-    package = read_package(folder, is_default=True)
-    verify_package(package, [format])
-    verify_weights(package, format)
-    return package, read_samples(package, open_description(package), given)
-
-
 def write_original(network: Network, samples: Sequence[Arrays], output: Path) -> None:
     """Run the original on all samples, and write what comes out. Raises Refusal."""
     for number, arrays in enumerate(samples):
@@ -89,8 +79,7 @@ def write_original(network: Network, samples: Sequence[Arrays], output: Path) ->
         except (tf.errors.InvalidArgumentError, ValueError) as error:
             if number == 0 or is_about_memory(error):
                 raise
-            sizes = " and ".join("x".join(map(str, array.shape)) for array in arrays)
-            raise Refusal(f"its own network fails on images of {sizes}, which the description allows") from error
+            raise Refusal(f"its own network fails on images of {sizes_of(arrays)}, which the description allows") from error
         write_outputs(output, "eager", number, [np.asarray(result) for result in results])
 
 

@@ -39,7 +39,7 @@ class Parcel:
 
     header: dict[str, Any]
     arrays: Sequence[np.ndarray | SharedArray | None] = ()
-    """None for an optional one that is left out. Those that are sent are in memory."""
+    """None for an optional one that is left out. One in a file is read when the parcel is sent."""
     body: bytes | bytearray = field(default=b"", repr=False)
 
     def in_memory(self) -> list[np.ndarray | None]:
