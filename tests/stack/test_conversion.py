@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.mirror import Mirror
+from tests.conversion import check_first_request
 from tests.packages import architectures
-from tests.stack.harness import ENVIRONMENTS, ROOT, RUNNER, Stack, bioengine, python
+from tests.stack.harness import ENVIRONMENTS, ROOT, Stack, bioengine, python
 
 pytestmark = pytest.mark.extended
 
@@ -86,18 +86,5 @@ def test_what_architectures_of_the_collection_import_is_there(state_dicts: Path,
     assert again.returncode == 1 and "lightsheet_tools" in again.stdout
 
 
-def test_a_first_request_downloads_and_converts(state_dicts: Path, packages: Path, tmp_path: Path) -> None:
-    home, told = tmp_path / "home", list[str]()
-    with Mirror(state_dicts) as mirror, Stack(home, **{**mirror.environment, "BIOENGINE_OFFLINE": "0"}) as stack:
-        image = np.load(state_dicts / "spatial-snail" / "test_input.npy")
-        with stack.client() as client:
-            answer = client.triton.execute(
-                inputs=[{"model_id": "spatial-snail", "inputs": [image]}],
-                model_name=RUNNER,
-                serialization="imjoy",
-                progress=lambda event: told.append(event["state"]),
-            )
-        result = answer["result"]
-        assert result["success"], result
-        np.testing.assert_allclose(result["outputs"][0], np.load(state_dicts / "spatial-snail" / "test_output.npy"), atol=1e-5)
-        assert "converting" in told and told.index("converting") < told.index("running")
+def test_a_first_request_downloads_and_converts(state_dicts: Path, tmp_path: Path) -> None:
+    check_first_request(state_dicts, "spatial-snail", tmp_path / "home")

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conversion import build_tensorflow_packages, needs_tensorflow, run_with_tensorflow
-from tests.mirror import Mirror
-from tests.stack.harness import RUNNER, Stack, bioengine
+from tests.conversion import build_tensorflow_packages, check_first_request, needs_tensorflow, run_with_tensorflow
+from tests.stack.harness import Stack, bioengine
 
 pytestmark = [pytest.mark.extended, needs_tensorflow]
 
@@ -61,20 +60,7 @@ def test_from_import_to_result(stack: Stack, look_alikes: Path, tmp_path: Path, 
 
 
 def test_a_first_request_downloads_and_converts(look_alikes: Path, tmp_path: Path) -> None:
-    home, told = tmp_path / "home", list[str]()
-    with Mirror(look_alikes) as mirror, Stack(home, **{**mirror.environment, "BIOENGINE_OFFLINE": "0"}) as stack:
-        image = np.load(look_alikes / "fixed-finch" / "test_input.npy")
-        with stack.client() as client:
-            answer = client.triton.execute(
-                inputs=[{"model_id": "fixed-finch", "inputs": [image]}],
-                model_name=RUNNER,
-                serialization="imjoy",
-                progress=lambda event: told.append(event["state"]),
-            )
-        result = answer["result"]
-    assert result["success"], result
-    np.testing.assert_allclose(result["outputs"][0], np.load(look_alikes / "fixed-finch" / "test_output.npy"), atol=1e-5)
-    assert "converting" in told and told.index("converting") < told.index("running")
+    check_first_request(look_alikes, "fixed-finch", tmp_path / "home")
 
 
 def test_what_is_not_converted_says_so(look_alikes: Path, tmp_path: Path) -> None:

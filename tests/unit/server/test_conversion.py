@@ -21,9 +21,11 @@ from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.package import CONVERSION
 from bioengine_server.store.package_test import test_package as run_package_test
 
-from tests.conversion import converting_settings
+from tests.conversion import settings, store
 from tests.stack.harness import ROOT, python
 from tests.tiers import cases
+
+__all__ = ["settings", "store"]
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +34,6 @@ def look_alikes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("state dicts")
     subprocess.run([python("runner"), "-m", "tests.packages.state_dicts", str(folder)], cwd=ROOT, check=True)
     return folder
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return converting_settings(tmp_path)
-
-
-@pytest.fixture
-def store(settings: Settings) -> ModelStore:
-    return ModelStore(settings.store)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from bioengine_server.store.conversion_run import NotConverted
 from bioengine_server.store.converted import read_conversion
 from bioengine_server.store.model_store import ModelStore
 
-from tests.conversion import build_tensorflow_packages, converting_settings, needs_tensorflow
+from tests.conversion import build_tensorflow_packages, needs_tensorflow, settings, store
+
+__all__ = ["settings", "store"]
 
 pytestmark = [pytest.mark.extended, needs_tensorflow]
 
@@ -23,16 +25,6 @@ SAVED_MODEL, KERAS = "tensorflow_saved_model_bundle", "keras_hdf5"
 @pytest.fixture(scope="module")
 def look_alikes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tensorflow_packages(tmp_path_factory.mktemp("tensorflow"))
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return converting_settings(tmp_path)
-
-
-@pytest.fixture
-def store(settings: Settings) -> ModelStore:
-    return ModelStore(settings.store)
 
 
 @pytest.mark.parametrize(

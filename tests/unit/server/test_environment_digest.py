@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
+from tests.unit.server.test_environments import deploy
 
-from tests.stack.harness import ROOT
-
-
-@pytest.fixture
-def modules(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The launcher's modules, which are no package."""
-    monkeypatch.setattr(sys, "path", [str(ROOT / "deploy"), *sys.path])
-    import layout  # type: ignore[import-not-found]
-    import recipes  # type: ignore[import-not-found]
-
-    return SimpleNamespace(layout=layout, recipes=recipes)
+__all__ = ["deploy"]
 
 
-def test_a_digest_is_of_what_is_done_and_not_of_the_words_about_it(modules: SimpleNamespace) -> None:
-    done = modules.recipes.what_is_done
-    source = Path(modules.recipes.__file__).read_text()
+def test_a_digest_is_of_what_is_done_and_not_of_the_words_about_it(deploy: SimpleNamespace) -> None:
+    done = deploy.recipes.what_is_done
+    source = Path(deploy.recipes.__file__).read_text()
     assert done(source) == done(source.replace('"""How', '"""So: how').replace("# From wheels", "# So: from wheels"))
     assert done(source) != done(source.replace("--require-hashes", "--no-hashes"))
 
 
-def test_a_lock_names_what_is_installed(modules: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_lock_names_what_is_installed(deploy: SimpleNamespace, tmp_path: Path) -> None:
     lock = tmp_path / "a.lock"
     lock.write_text(
         "# a comment\nNum_Py==2.1 ; python_full_version < '3.12' \\\n    --hash=sha256:1\n"
@@ -40,7 +29,7 @@ def test_a_lock_names_what_is_installed(modules: SimpleNamespace, tmp_path: Path
     def has(*names: str) -> bool:
         for name in names:
             (packages / f"{name}.dist-info").mkdir(parents=True)
-        return bool(modules.layout.has_what_is_named(tmp_path / "env", (lock,)))
+        return bool(deploy.layout.has_what_is_named(tmp_path / "env", (lock,)))
 
     assert not has("torch-2.13.0+cpu")
     assert has("num_py-2.2")
