@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bioengine_server.soak.watch import shared_memory
 from bioengine_server.store.model_store import ModelStore
 
 from tests.stack.harness import Client, Stack, example_input, example_output, wait_for
@@ -49,8 +50,7 @@ class Turns:
 
     def shared(self) -> int:
         """Bytes in /dev/shm."""
-        files = [file for folder in self._stack.shared_memory() for file in (folder, *folder.rglob("*"))]
-        return sum(file.stat().st_size for file in files if file.is_file())
+        return shared_memory(self._stack.settings.shm_prefix)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import statistics
 import subprocess
 import threading
@@ -138,7 +139,7 @@ class Watch:
             triton=_pss(groups["Triton"] + groups["runner"]),
             models=_pss(groups["models"]),
             card=self._card(),
-            shared=_shared(self._stack.settings.shm_prefix),
+            shared=shared_memory(self._stack.settings.shm_prefix),
             descriptors=server.num_fds(),
             threads=server.num_threads(),
         )
@@ -162,11 +163,11 @@ def _pss(pids: Sequence[int]) -> int:
     return pss(processes)
 
 
-def _shared(prefix: str) -> int:
-    """Bytes of files below /dev/shm that have a name of the stack's."""
+def shared_memory(prefix: str) -> int:
+    """Bytes of files below /dev/shm that have a name of the stack's. They may go while it looks, folders too."""
     total = 0
-    for path in _SHARED_MEMORY.glob(f"{prefix}*"):
-        for file in path.rglob("*") if path.is_dir() else [path]:
-            with contextlib.suppress(OSError):
-                total += file.lstat().st_blocks * 512
+    tops = glob.glob(f"{prefix}*", root_dir=_SHARED_MEMORY)
+    for name in {*tops, *glob.glob(f"{prefix}*/**", root_dir=_SHARED_MEMORY, recursive=True)}:
+        with contextlib.suppress(OSError):
+            total += (_SHARED_MEMORY / name).lstat().st_blocks * 512
     return total

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import IO
 
 from bioengine_contract.ids import is_storable_id
+from bioengine_contract.manifest import FILE_NAME
 from bioengine_contract.removal import remove
 from bioengine_contract.store import ALIASES_FILE
 
@@ -108,6 +110,11 @@ def held_folder(store: Path) -> Iterator[Path]:
         finally:
             remove(folder)
             hold.unlink(missing_ok=True)
+
+
+def manifests(store: Path) -> list[Path]:
+    """The manifests of all packages, sorted. Not by `Path.glob`, which fails where a folder goes while it looks."""
+    return [store / file for file in sorted(glob.glob(f"*/*/{FILE_NAME}", root_dir=store))]
 
 
 def sweep(store: Path) -> None:

@@ -180,7 +180,7 @@ class ModelStore:
 
     def renew_manifests(self) -> None:
         """Replace manifests of an earlier format by new ones. If a package cannot be read, its manifest stays as it is."""
-        for file in sorted(self.folder.glob(f"*/*/{FILE_NAME}")):
+        for file in layout.manifests(self.folder):
             with contextlib.suppress(OSError, ValueError, KeyError, StoreError):
                 old = json.loads(file.read_text(encoding="utf-8"))
                 if old["format"] == 1:
@@ -193,9 +193,9 @@ class ModelStore:
         """All stored packages, sorted by id and version."""
         aliases = dict(read_aliases(self.folder))
         models = []
-        for file in sorted(self.folder.glob(f"*/*/{FILE_NAME}")):
+        for file in layout.manifests(self.folder):
             place = file.parent.relative_to(self.folder).as_posix()
-            if not place.startswith(".") and place in aliases:
+            if place in aliases:
                 try:
                     manifest = Manifest.model_validate_json(file.read_text(encoding="utf-8"))
                 except FileNotFoundError:

@@ -16,6 +16,8 @@ import yaml
 from bioengine_server.store.errors import BadId, InvalidPackage, NotAPackage, StoreError, StoreNotWritable
 from bioengine_server.store.model_store import ModelStore
 
+from tests.unit.server.vanishing import goes_when_looked_into
+
 ID = "conscientious-seashell"
 
 
@@ -239,6 +241,15 @@ def test_what_a_cut_off_import_left_is_swept(packages: Path, tmp_path: Path) -> 
     (store.folder / ".incoming-0123" / "weights.onnx").write_bytes(b"half")
     store.import_package(packages / "old-otter")
     assert not list(store.folder.glob(".incoming*"))
+
+
+def test_a_package_that_goes_while_all_are_listed(packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ModelStore(tmp_path / "models")
+    for id in (ID, "old-otter"):
+        store.import_package(packages / id)
+    goes_when_looked_into(monkeypatch, store.folder / "old-otter")
+    assert [model.manifest.id for model in store.models()] == [ID]
+    assert not (store.folder / "old-otter").exists()
 
 
 def test_names(packages: Path, tmp_path: Path) -> None:

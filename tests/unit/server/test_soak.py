@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from bioengine_server.errors import StackError
 from bioengine_server.settings import Settings
-from bioengine_server.soak import run
+from bioengine_server.soak import run, watch
 from bioengine_server.soak.caller import NO_ANSWER, Outcome
 from bioengine_server.soak.kills import KINDS, Kill
 from bioengine_server.soak.plan import BAD, BAD_FOR_TRITON, CALLERS, IMAGES, Action, Plan
@@ -24,6 +24,8 @@ from bioengine_server.soak.report import as_json, bars, kills_table, outcomes_ta
 from bioengine_server.soak.tally import Tally
 from bioengine_server.soak.watch import Sample
 from rich.console import Console
+
+from tests.unit.server.vanishing import goes_when_looked_into
 
 ANSWERS = {image: Path(f"right-{number}.npy") for number, image in enumerate(IMAGES)}
 RUN = Action("run", {"model_id": "bench-echo", "inputs": []}, ("right",))
@@ -148,3 +150,14 @@ def test_without_the_client_libraries_nothing_is_started(monkeypatch: pytest.Mon
     monkeypatch.setattr(run, "build_environments", lambda *names: False)
     with pytest.raises(StackError, match="client libraries"):
         run.run_soak(Settings(), 1, 1, tell=lambda _: None)
+
+
+def test_tensors_that_go_while_they_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_SHARED_MEMORY", tmp_path)
+    for folder in ("one", "two"):
+        (tmp_path / "bioengine-1-tensors" / folder).mkdir(parents=True)
+        (tmp_path / "bioengine-1-tensors" / folder / "inputs").write_bytes(bytes(1 << 16))
+    (tmp_path / "bioengine-1-queue").write_bytes(bytes(1 << 16))
+    goes_when_looked_into(monkeypatch, tmp_path / "bioengine-1-tensors" / "two")
+    assert 2 << 16 <= watch.shared_memory("bioengine-1") < 3 << 16
+    assert not (tmp_path / "bioengine-1-tensors" / "two").exists()
