@@ -164,9 +164,16 @@ def catalogue(accelerator: str = "cpu", folder: Path | None = None) -> dict[str,
     packages_of_runner = (folder or Path(usual_environments())).resolve() / "runner" / _PACKAGES
 
     def environment(
-        name: str, title: str, *files: Path, sources: tuple[Path, ...] = (), imports: str = "", built_for: str = "cpu"
+        name: str,
+        title: str,
+        *files: Path,
+        sources: tuple[Path, ...] = (),
+        imports: str = "",
+        built_for: str = "cpu",
+        if_torch_needs_cuda: Path | None = None,
     ) -> Environment:
-        return Environment(name, title, files, virtual_environment(*files, sources=sources, imports=imports), sources, built_for)
+        recipe = virtual_environment(*files, sources=sources, imports=imports, if_torch_needs_cuda=if_torch_needs_cuda)
+        return Environment(name, title, files, recipe, sources, built_for)
 
     def beside_runner(name: str, title: str, imports: str) -> Environment:
         """Beside its own packages, it uses those of the model runner's environment."""
@@ -193,6 +200,7 @@ def catalogue(accelerator: str = "cpu", folder: Path | None = None) -> dict[str,
             sources=(runner, contract),
             imports="bioengine_runner.inference, torch, onnxruntime",
             built_for=accelerator,
+            if_torch_needs_cuda=runner / "requirements-torch-cuda.lock" if accelerator == "cpu" else None,
         ),
         beside_runner("labels", "environment with StarDist and Cellpose", "stardist, cellpose.models, bioengine_runner"),
         beside_runner(

@@ -48,7 +48,8 @@ class Lock:
     """A lock file.
 
     `sources`: the requirements files that it is made from. `base`: a lock file whose versions it has to use too.
-    `with_dependencies`: whether it contains the dependencies of its packages. `left_out`: packages that another step installs.
+    `with_dependencies`: whether it contains the dependencies of its packages. `left_out`: packages that another step installs;
+    `without`: a lock file whose packages are left out too.
     """
 
     file: Path
@@ -56,6 +57,12 @@ class Lock:
     base: Path | None = None
     with_dependencies: bool = True
     left_out: tuple[str, ...] = ()
+    without: Path | None = None
+
+    def not_in_it(self) -> tuple[str, ...]:
+        """The packages that are left out."""
+        text = "" if self.without is None else self.without.read_text()
+        return (*self.left_out, *dict.fromkeys(re.findall(r"^([\w.-]+)==", text, re.MULTILINE)))
 
 
 def _runner(accelerator: str) -> tuple[Lock, Lock]:
@@ -81,6 +88,14 @@ LOCKS = (
     Lock(SERVER / "requirements-triton.lock", (SERVER / "requirements-triton.txt",), with_dependencies=False),
     *_runner("cpu"),
     *_runner("cuda"),
+    # What torch's build for CUDA cannot be imported without, for machines without GPU whose pip finds no other build.
+    Lock(
+        RUNNER / "requirements-torch-cuda.lock",
+        (RUNNER / "requirements-cuda.txt",),
+        base=RUNNER / "requirements-cuda.lock",
+        left_out=("torch", "onnxruntime-gpu"),
+        without=RUNNER / "requirements-cpu.lock",
+    ),
     # All that is not in the runner's environment, by name: with their dependencies, they would bring a torch or TensorFlow more.
     *(
         Lock(RUNNER / f"requirements-{name}.lock", (RUNNER / f"requirements-{name}.txt",), with_dependencies=False)
@@ -105,7 +120,7 @@ def lock(uv: Path, lock: Lock, upgrade: list[str] | None) -> None:
         command = [
             str(uv), "pip", "compile", "--quiet", "--universal", "--python-version=3.11", "--generate-hashes", "--no-header",
             "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", f"--output-file={output}", *moves,
-            *(f"--no-emit-package={package}" for package in lock.left_out),
+            *(f"--no-emit-package={package}" for package in lock.not_in_it()),
             *(["--constraints=base.txt"] if lock.base is not None else []),
             *([] if lock.with_dependencies else ["--no-deps"]),
             *map(str, lock.sources),

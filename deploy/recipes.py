@@ -17,15 +17,29 @@ from pathlib import Path
 
 from steps import PYTHON_VERSION, ROOT, run
 
+_TRYING = (
+    "The packages are installed, but they do not work here: the last line says why. If it names nothing that you can mend, "
+    "report it with all these lines."
+)
+
 Recipe = Callable[[Path], Iterator[str]]
 
 
-def virtual_environment(*requirements: Path, sources: tuple[Path, ...] = (), imports: str = "") -> Recipe:
+# Where torch's CUDA build was installed, it says that it depends on NVIDIA's packages.
+NEEDS_CUDA = (
+    "import importlib.metadata, sys; sys.exit(any('nvidia' in each for each in importlib.metadata.requires('torch') or ()))"
+)
+
+
+def virtual_environment(
+    *requirements: Path, sources: tuple[Path, ...] = (), imports: str = "", if_torch_needs_cuda: Path | None = None
+) -> Recipe:
     """An environment with the packages in these files, installed in this order, and the project's own in the folders `sources`.
 
     Lock files (`deploy/lock.py`) name all packages that are needed, with the hashes of their files; nothing else is installed.
     Other files name packages without a hash, because their files differ between machines. `imports`: modules that are imported
-    at the end, as a test.
+    at the end, as a test. `if_torch_needs_cuda`: a lock file with the libraries that torch's build for CUDA cannot be imported
+    without; they are installed where pip found no other build.
     """
 
     def build(folder: Path) -> Iterator[str]:
@@ -35,12 +49,18 @@ def virtual_environment(*requirements: Path, sources: tuple[Path, ...] = (), imp
         for file in requirements:
             yield f"installing {file.relative_to(ROOT)}"
             run(pip_install([python], file))
+        if if_torch_needs_cuda is not None and subprocess.run([python, "-I", "-c", NEEDS_CUDA]).returncode != 0:
+            yield (
+                "installing the libraries of PyTorch's build for CUDA (2 GB), because pip found no build for the CPU alone; "
+                "docs/admins.md says how to have that one"
+            )
+            run(pip_install([python], if_torch_needs_cuda))
         if sources:
             (packages,) = (folder / "lib").glob("python3.*/site-packages")
             (packages / "bioengine.pth").write_text("".join(f"{source}\n" for source in sources))
         if imports:
             yield "trying it"
-            run([python, "-I", "-c", f"import {imports}"])
+            run([python, "-I", "-c", f"import {imports}"], _TRYING)
 
     return build
 

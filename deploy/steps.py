@@ -20,8 +20,33 @@ def report(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def run(command: list[str]) -> None:
-    """Run one build step. Its last line of output is shown while it runs, its whole output if it fails."""
+_AGAIN = "Then run the same command again."
+_DOWNLOADING = "Check the network (or pip's settings for a proxy), then run the same command again: downloaded files are kept."
+# By what pip or Python print; the first that is found is shown.
+_ADVICE = (
+    ("No space left on device", f"Free some space, or set BIOENGINE_ENVIRONMENTS to a folder on a larger disk. {_AGAIN}"),
+    ("Disk quota exceeded", f"Free some of your quota, or set BIOENGINE_ENVIRONMENTS to a folder elsewhere. {_AGAIN}"),
+    (
+        "DO NOT MATCH THE HASHES",
+        "A downloaded file is not the one that the lock file names, so it was not installed. Remove pip's own copies "
+        f"(`pip cache purge`). {_AGAIN} If it fails again, the package index (PIP_INDEX_URL) has other files than the usual one.",
+    ),
+    (
+        "ensurepip is not available",
+        f"Install Python's venv module (Debian and Ubuntu: sudo apt install python{PYTHON_VERSION}-venv). {_AGAIN}",
+    ),
+    (
+        "cannot open shared object file",
+        f"The packages are installed, but the last line names a library of the system that is missing. Install it. {_AGAIN}",
+    ),
+)
+
+
+def run(command: list[str], advice: str = _DOWNLOADING) -> None:
+    """Run one build step. Its last line of output is shown while it runs, its whole output if it fails.
+
+    `advice`: what to do if it fails for no reason that is known here. Raises BuildFailed.
+    """
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     assert process.stdout is not None
@@ -39,7 +64,6 @@ def run(command: list[str]) -> None:
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
     if process.wait() != 0:
-        raise BuildFailed(
-            f"this step failed:\n  {' '.join(command)}\n{''.join(output[-30:])}\n"
-            "Check the network (or the proxy settings of pip), then run the same command again: downloaded files are kept."
-        )
+        text = "".join(output)
+        known = (found for sign, found in _ADVICE if sign in text)
+        raise BuildFailed(f"this step failed:\n  {' '.join(command)}\n{''.join(output[-30:])}\n{next(known, advice)}")
