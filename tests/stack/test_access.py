@@ -241,6 +241,21 @@ def test_an_input_larger_than_the_limit_is_refused(limited: Stack, who: str) -> 
 
 
 @pytest.mark.extended
+def test_a_tokens_first_clients_may_all_come_at_once(stack: Stack) -> None:
+    """Hypha makes the token's workspace when the first one comes."""
+    tokens = [stack.token(f"new-{number}") for number in range(5)]
+    for token in tokens:
+        together = threading.Barrier(8)
+
+        def come(number: int, token: str = token, together: threading.Barrier = together) -> bool:
+            together.wait(20)
+            with RawClient(stack, ("imjoy-rpc", "hypha-rpc")[number % 2], f"raw-{number}", token=token) as raw:
+                return bool(raw.execute(encoded(IMAGE))["success"])
+
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(come, range(8))) == [True] * 8
+
+
 def test_many_changes_of_tokens_disturb_nobody(limited: Stack) -> None:
     """Requests go on while tokens are made and revoked."""
     stop = threading.Event()

@@ -30,6 +30,7 @@ PARTS = {
     "auth.set_jwt_secret": (hypha.core.auth.set_jwt_secret, "09d6d5c8bd88"),
     "store.create_login_service": (hypha.core.store.create_login_service, "7c66f79aa1e1"),
     "queue.create_queue_service": (hypha.queue.create_queue_service, "95d1513565fd"),
+    "RedisStore.load_or_create_workspace": (RedisStore.load_or_create_workspace, "71b52bf5f181"),
     "RedisStore.get_workspace_interface": (RedisStore.get_workspace_interface, "094fb995552c"),
     "RedisEventBus.is_local_client": (RedisEventBus.is_local_client, "4f6286115373"),
     "RedisEventBus.is_recently_disconnected": (RedisEventBus.is_recently_disconnected, "d846f985ddda"),
@@ -111,6 +112,11 @@ def wrap_manager(name: str, wrap: Callable[[Any], Any]) -> None:
 def wrap_websockets(name: str, wrap: Callable[[Any], Any]) -> None:
     """Replace this method of Hypha's websocket server by `wrap(method)`."""
     _wrap(WebsocketServer, name, wrap)
+
+
+def wrap_store(name: str, wrap: Callable[[Any], Any]) -> None:
+    """Replace this method of Hypha's store by `wrap(method)`."""
+    _wrap(RedisStore, name, wrap)
 
 
 def _wrap(owner: type, name: str, wrap: Callable[[Any], Any]) -> None:

@@ -20,6 +20,7 @@ from bioengine_server.hypha.isolation import confine_clients
 from bioengine_server.hypha.login import replace_login
 from bioengine_server.hypha.rpc_limits import is_own_end, use_limited_rpc
 from bioengine_server.hypha.tokens import check_scopes, use_secret
+from bioengine_server.hypha.workspaces import make_workspaces_once
 from bioengine_server.settings import Settings
 
 # How many messages one client may send per second, and in a burst: an image of 1 GB is 4,000 messages.
@@ -38,6 +39,7 @@ def create_hypha(settings: Settings, access: Access, jwt_secret: str) -> FastAPI
     border.use_rpc(use_limited_rpc(access.size_limit, access.refusals))
     border.know_who_is_there()
     keep_first_client(is_own_end)
+    make_workspaces_once()
     replace_login()
     confine_clients()
     check_scopes()
