@@ -25,6 +25,7 @@ from bioengine_server.testing.steps import (
     Step,
     checks,
     container_tests,
+    fault_tests,
     pytest,
     slurm_tests,
     stack_tests,
@@ -62,8 +63,8 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
     if only_changed:
         return _conclude(_run_all([*checks(pythons), *_changed_steps(pythons)], [*tier, *pytest_arguments]))
     if pytest_arguments and pytest_arguments[0] in _LAST_FAILED:
-        engines = [*container_tests(pythons), *slurm_tests(pythons)] if all_tiers else []
-        steps = [*unit_tests(pythons), *stack_tests(pythons), *engines]
+        of_all_tiers = [*fault_tests(pythons), *container_tests(pythons), *slurm_tests(pythons)] if all_tiers else []
+        steps = [*unit_tests(pythons), *stack_tests(pythons), *of_all_tiers]
         return _conclude(_run_all(steps, [*tier, "--last-failed", "--last-failed-no-failures=none", *pytest_arguments[1:]]))
     if pytest_arguments:
         return _show(pytest("chosen tests", pythons, [*tier, *pytest_arguments]))
@@ -75,8 +76,8 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
         failed = _run_all([*stack_tests(pythons), *recorded_steps, *checks(pythons)], tier)
         failed += waiting.result()
     if all_tiers:
-        # By themselves: they go into a network of their own, and take what processors there are.
-        failed += _run_all(container_tests(pythons), [])
+        for steps in (fault_tests(pythons), container_tests(pythons)):
+            failed += _run_all(steps, [])  # by themselves: the second go into a network of their own, and take all processors
     print(f"\n{table(recorded(ROOT, [ROOT / step.record for step in recorded_steps if step.record]))}", flush=True)
     return _conclude(failed)
 

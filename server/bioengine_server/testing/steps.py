@@ -20,6 +20,9 @@ _OF_SERVER = ("contract/bioengine_contract", "server/bioengine_server", "deploy"
 # stacks of its own.
 _PARTS_OF_STACK = 3
 
+# How fast a server recovers can be told only where nothing else takes the processors.
+_ALONE = "tests/stack/test_faults.py"
+
 _CACHE = ".pytest_cache"
 
 
@@ -76,7 +79,7 @@ def _recorded(step: Step) -> Step:
 
 def stack_tests(pythons: Pythons) -> list[Step]:
     """Those that start stacks, the longest first."""
-    files = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "tests" / "stack").glob("test_*.py"))
+    files = sorted({str(file.relative_to(ROOT)) for file in (ROOT / "tests" / "stack").glob("test_*.py")} - {_ALONE})
     size = -(-len(files) // _PARTS_OF_STACK)
     parts = [files[start : start + size] for start in range(0, len(files), size)]
     return [
@@ -84,6 +87,11 @@ def stack_tests(pythons: Pythons) -> list[Step]:
         pytest("tests of attacks", pythons, ["tests/security"]),
         pytest("tests of clients", pythons, ["tests/clients"]),
     ]
+
+
+def fault_tests(pythons: Pythons) -> list[Step]:
+    """Those of recovery within a time."""
+    return [pytest("tests of faults", pythons, [_ALONE])]
 
 
 def container_tests(pythons: Pythons) -> list[Step]:

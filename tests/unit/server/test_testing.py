@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 from bioengine_server.testing.changed import changed_tests
-from bioengine_server.testing.steps import ROOT, Pythons, checks, container_tests, slurm_tests, stack_tests, unit_tests
+from bioengine_server.testing.steps import (
+    ROOT,
+    Pythons,
+    checks,
+    container_tests,
+    fault_tests,
+    slurm_tests,
+    stack_tests,
+    unit_tests,
+)
 
 PYTHONS = Pythons("server-python", "runner-python", "labels-python")
 
@@ -50,7 +59,7 @@ def test_tests_of_the_stack_are_touched_when_they_change_themselves(checkout: Pa
 
 
 def test_every_file_of_tests_is_in_one_step() -> None:
-    steps = [*unit_tests(PYTHONS), *stack_tests(PYTHONS), *container_tests(PYTHONS), *slurm_tests(PYTHONS)]
+    steps = [*unit_tests(PYTHONS), *stack_tests(PYTHONS), *fault_tests(PYTHONS), *container_tests(PYTHONS), *slurm_tests(PYTHONS)]
     assert len({step.name for step in [*steps, *checks(PYTHONS)]}) == len([*steps, *checks(PYTHONS)])
     for file in (ROOT / "tests").rglob("test_*.py"):
         path = file.relative_to(ROOT).as_posix()
