@@ -14,7 +14,10 @@ _SHIPPED_FILES = (
     *(f"deploy/{name}.py" for name in ("environments", "layout", "machine", "recipes", "steps")),
     "deploy/slurm/worker.sbatch",
     *(f"server/requirements-{name}.lock" for name in ("no-deps", "triton")),
-    *(f"model_runner/requirements-{name}.lock" for name in ("cpu", "cuda", "torch-cuda", "convert", "labels", "tensorflow")),
+    *(
+        f"model_runner/requirements-{name}.lock"
+        for name in ("cpu", "cuda", "torch-cuda", "convert", "careamics", "labels", "tensorflow")
+    ),
     "model_runner/requirements-torch.txt",
     *(f"tests/clients/requirements-{name}.lock" for name in ("hypha", "imjoy")),  # `bioengine bench` uses these client libraries
 )

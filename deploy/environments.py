@@ -175,10 +175,10 @@ def catalogue(accelerator: str = "cpu", folder: Path | None = None) -> dict[str,
         recipe = virtual_environment(*files, sources=sources, imports=imports, if_torch_needs_cuda=if_torch_needs_cuda)
         return Environment(name, title, files, recipe, sources, built_for)
 
-    def beside_runner(name: str, title: str, imports: str) -> Environment:
-        """Beside its own packages, it uses those of the model runner's environment."""
-        sources = (runner, contract, packages_of_runner)
-        return environment(name, title, runner / f"requirements-{name}.lock", sources=sources, imports=imports)
+    def beside_runner(name: str, title: str, imports: str, *others: str) -> Environment:
+        """Beside its own packages, and those of the lock files of `others`, it uses those of the model runner's environment."""
+        locks = (runner / f"requirements-{each}.lock" for each in (*others, name))
+        return environment(name, title, *locks, sources=(runner, contract, packages_of_runner), imports=imports)
 
     packages = tuple(tests / "clients" / "javascript" / name for name in ("package.json", "package-lock.json"))
     triton_lock = server / "requirements-triton.lock"
@@ -207,6 +207,12 @@ def catalogue(accelerator: str = "cpu", folder: Path | None = None) -> dict[str,
             "convert",
             "environment for the conversion of PyTorch models",
             "onnx, bioengine_runner.conversion.torchvision_operators as it; it.define(); import torchvision, timm",
+        ),
+        beside_runner(
+            "careamics",
+            "environment for the conversion of PyTorch models of CAREamics",
+            "bioengine_runner.conversion.torchvision_operators as it; it.define(); import careamics.models.unet, timm",
+            "convert",
         ),
         beside_runner(
             "tensorflow",

@@ -99,7 +99,7 @@ LOCKS = (
     # All that is not in the runner's environment, by name: with their dependencies, they would bring a torch or TensorFlow more.
     *(
         Lock(RUNNER / f"requirements-{name}.lock", (RUNNER / f"requirements-{name}.txt",), with_dependencies=False)
-        for name in ("convert", "labels", "tensorflow")
+        for name in ("convert", "careamics", "labels", "tensorflow")
     ),
     *(Lock(source.with_suffix(".lock"), (source,)) for source in sorted(CLIENTS.glob("requirements-*.txt"))),
 )

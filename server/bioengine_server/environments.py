@@ -13,6 +13,7 @@ from bioengine_server.project import PROJECT
 
 OPTIONAL = {
     "convert": "converts PyTorch models (state dicts) to ONNX when they are stored",
+    "careamics": "converts PyTorch models whose network is of the library CAREamics, beside `convert`",
     "labels": "finds objects with StarDist and Cellpose, and runs the apps",
     "tensorflow": "converts TensorFlow and Keras models to ONNX when they are stored (1.2 GB; can be removed afterwards)",
 }
@@ -45,6 +46,11 @@ def remove_environment(name: str) -> bool:
 def can_build() -> bool:
     """Whether environments can be built here: in a checkout or an installed package, but not in an image."""
     return _PROGRAM.is_file()
+
+
+def is_there(folder: Path, name: str) -> bool:
+    """Whether this environment is in the folder of environments."""
+    return (folder / name / "bin" / "python").exists()
 
 
 def built_for(folder: Path, name: str) -> str:

@@ -145,6 +145,7 @@ ON_VALUES = small(forward="if float(x.mean()) < 0.25:\n    x = x * 2\nelse:\n   
 """Exact on images like the traced one, and wrong on those of the other branch."""
 
 MISSING_MODULE = small("import lightsheet_tools")
+CAREAMICS = small("import careamics.models")
 
 TORCHVISION_AND_TIMM = """
 import torch

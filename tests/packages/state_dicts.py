@@ -36,7 +36,14 @@ def network(source: str) -> torch.nn.Module:
 
 
 def write(
-    folder: Path, id: str, source: str, shape: tuple[int, ...], step: int = 0, is_0_4: bool = False, made_by: str | None = None
+    folder: Path,
+    id: str,
+    source: str,
+    shape: tuple[int, ...],
+    step: int = 0,
+    is_0_4: bool = False,
+    made_by: str | None = None,
+    library: dict[str, Any] | None = None,
 ) -> Path:
     """Write a package.
 
@@ -47,6 +54,7 @@ def write(
         step: by which sizes may grow; 0: they are fixed.
         is_0_4: in format 0.4.
         made_by: the source of a network with the same weights, which is run in place of one that cannot be run here.
+        library: the architecture in place of the file: a network that a library has.
     """
     package = Package(folder, id)
     (package.folder / CODE).write_text(source)
@@ -64,7 +72,7 @@ def write(
         letters = "bcyx" if len(shape) == 4 else "bczyx"
         package.save_0_4([(tensor_0_4("image", given, letters), image)], [(tensor_0_4("out", same, letters), result)])
         return package.folder
-    architecture = {"source": CODE, "sha256": package.sha256(CODE), "callable": "Network", "kwargs": {}}
+    architecture = library or {"source": CODE, "sha256": package.sha256(CODE), "callable": "Network", "kwargs": {}}
     version = torch.__version__.split("+")[0]
     package.rdf["weights"]["pytorch_state_dict"] = {**hashes, "architecture": architecture, "pytorch_version": version}
     letters = "yx" if len(shape) == 4 else "zyx"
@@ -88,7 +96,16 @@ STATE_DICTS: tuple[Callable[[Path], Path], ...] = (
     partial(write, id="numpy-newt", source=architectures.THROUGH_NUMPY, shape=(1, 1, 16, 16)),
     partial(write, id="branching-bee", source=architectures.ON_VALUES, shape=(1, 1, 16, 16)),
     partial(write, id="missing-mole", source=architectures.MISSING_MODULE, shape=(1, 1, 16, 16), made_by=architectures.small()),
+    partial(write, id="careful-carp", source=architectures.CAREAMICS, shape=(1, 1, 16, 16), made_by=architectures.small()),
 )
+
+
+def write_careamics(folder: Path) -> Path:
+    """A package as CAREamics exports them, where CAREamics is."""
+    options = {"architecture": "UNet", "conv_dims": 2, "num_classes": 1, "in_channels": 1, "depth": 2, "num_channels_init": 8}
+    source = f"from careamics.models.unet import UNet\ndef Network():\n    return UNet(**{options})\n"
+    library = {"import_from": "careamics.models.unet", "callable": "UNet", "kwargs": options}
+    return write(folder, "caring-crow", source, (1, 1, 32, 32), step=8, library=library)
 
 
 def main() -> None:

@@ -26,11 +26,15 @@ def state_dicts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("state dicts")
     subprocess.run([python("runner"), "-m", "tests.packages.state_dicts", str(folder)], cwd=ROOT, check=True)
     (folder / "toad.py").write_text(architectures.TORCHVISION_AND_TIMM)
-    program = "from bioengine_runner.conversion import torchvision_operators as it; it.define(); " + (
+    define = "from bioengine_runner.conversion import torchvision_operators as it; it.define(); "
+    program = define + (
         f"import sys; sys.argv[1:] = [{str(folder)!r}, 'timely-toad', 'toad.py', 'toad.py']; "
         "from tests.packages.state_dicts import main; main()"
     )
     subprocess.run([python("convert"), "-c", program], cwd=ROOT, check=True)
+    assert (ENVIRONMENTS / "careamics").exists(), "not built yet: ./bioengine environments add careamics"
+    program = define + "import sys, pathlib, tests.packages.state_dicts as made; made.write_careamics(pathlib.Path(sys.argv[1]))"
+    subprocess.run([python("careamics"), "-c", program, str(folder)], cwd=ROOT, check=True)
     return folder
 
 
@@ -84,6 +88,14 @@ def test_what_architectures_of_the_collection_import_is_there(state_dicts: Path,
     assert "It is not run unless you trust it" in refused.stdout
     again = bioengine("models", "convert", "--all", "--home", home)
     assert again.returncode == 1 and "lightsheet_tools" in again.stdout
+
+
+def test_a_network_of_careamics_has_an_environment_of_its_own(state_dicts: Path, tmp_path: Path) -> None:
+    home = str(tmp_path / "home")
+    imported = bioengine("models", "import", str(state_dicts / "caring-crow"), "--home", home)
+    assert imported.returncode == 0 and "Converted caring-crow" in imported.stdout, imported.stdout + imported.stderr
+    about = json.loads((tmp_path / "home" / "models" / "caring-crow" / "1.0.0" / "converted.json").read_text())
+    assert "careamics" in about["versions"] and max(about["differences"]) < 1e-5
 
 
 def test_a_first_request_downloads_and_converts(state_dicts: Path, tmp_path: Path) -> None:

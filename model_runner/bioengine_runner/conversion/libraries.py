@@ -16,8 +16,10 @@ _LOOKS = ("subprocess.Popen", "socket.__new__")
 def import_step(name: str) -> ModuleType:
     """Import a module with its libraries, before any code of the package runs.
 
-    NumPy (`lscpu`), Python's own `platform` (`uname`) and urllib3 (a socket for IPv6), which TensorFlow imports, try a
-    program or a socket, and go on without if there is an error. They get one. Afterwards, the same ends the process.
+    NumPy's tests (`lscpu`), which SciPy imports, and Python's own `platform` (`uname`) and urllib3 (a socket for IPv6), which
+    TensorFlow and CAREamics import, try a program or a socket, and go on without if there is an error. They get one.
+    Afterwards, the same ends the process. Libraries that only code of the package would import are imported here by the
+    module's `import_libraries`, if it has one.
     """
     importing = True
 
@@ -27,6 +29,9 @@ def import_step(name: str) -> ModuleType:
 
     sys.addaudithook(refuse)
     try:
-        return importlib.import_module(name)
+        importlib.import_module("numpy.testing")
+        step = importlib.import_module(name)
+        getattr(step, "import_libraries", lambda: None)()
+        return step
     finally:
         importing = False

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,14 @@ from bioengine_runner.tiling.exhausted import is_about_memory
 
 FORMAT = "pytorch_state_dict"
 
-_LIBRARIES = ("torch", "torchvision", "timm", "onnx")
+_LIBRARIES = ("torch", "torchvision", "timm", "careamics", "onnx")
+
+
+def import_libraries() -> None:
+    """Import what only code of packages does, where it is installed and tries programs at its import."""
+    torchvision_operators.define()
+    if find_spec("careamics") is not None:
+        import_module("careamics.models.unet")
 
 
 def run(folder: Path, given: Path, output: Path) -> Report:
@@ -38,7 +47,6 @@ def run(folder: Path, given: Path, output: Path) -> Report:
     Raises Refusal, WeightsDamaged, PackageUnreadable, and whatever code of the package raises.
     """
     package, description, samples = opened(folder, given, FORMAT)
-    torchvision_operators.define()
     torch.backends.mha.set_fastpath_enabled(False)  # its one operator for a whole layer has no counterpart in ONNX
     with warnings.catch_warnings(record=True) as remarks, torch.no_grad():
         warnings.simplefilter("always", torch.jit.TracerWarning)

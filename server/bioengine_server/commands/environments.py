@@ -8,7 +8,7 @@ import typer
 from rich.table import Column, Table
 
 from bioengine_server.commands.shared import console, fail, load_settings
-from bioengine_server.environments import OPTIONAL, build_environments, can_build, remove_environment
+from bioengine_server.environments import OPTIONAL, build_environments, can_build, is_there, remove_environment
 
 app = typer.Typer(help="Add and remove optional environments.", no_args_is_help=True)
 
@@ -21,7 +21,7 @@ def list_environments() -> None:
     folder = load_settings().environments
     table = Table(Column("name", no_wrap=True), "here", "what for", box=None, pad_edge=False)
     for name, purpose in OPTIONAL.items():
-        table.add_row(name, "yes" if (folder / name / "bin" / "python").exists() else "no", purpose)
+        table.add_row(name, "yes" if is_there(folder, name) else "no", purpose)
     console.print(table)
 
 

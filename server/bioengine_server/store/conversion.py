@@ -23,10 +23,10 @@ from bioengine_contract.manifest import FILE_NAME, Manifest
 from bioengine_contract.weights import CONVERTED
 from pydantic import BaseModel
 
-from bioengine_server.environments import can_build, environment
+from bioengine_server.environments import can_build, environment, is_there
 from bioengine_server.settings import Settings
 from bioengine_server.store import layout, reader
-from bioengine_server.store.conversion_run import NotConverted, read_array, run_step, write_arrays
+from bioengine_server.store.conversion_run import NeedsModule, NotConverted, StepReport, read_array, run_step, write_arrays
 from bioengine_server.store.conversion_samples import choose_samples, difference, is_same
 from bioengine_server.store.converted import Conversion, put_converted, with_converted, without_converted
 from bioengine_server.store.errors import StoreError, StoreNotWritable
@@ -57,6 +57,9 @@ _WAYS = {
     "tensorflow_saved_model_bundle": _Way("tensorflow", tolerance=1e-5, is_traced=False),
     "keras_hdf5": _Way("tensorflow", tolerance=1e-5, is_traced=False),
 }
+
+# Environments that have what `convert` has, and a library of networks besides.
+_LIBRARIES = {"careamics": "careamics"}
 
 _REFUSAL = "conversion.json"
 
@@ -109,7 +112,7 @@ def refusal(model: StoredModel) -> str | None:
 def has_environment(settings: Settings, manifest: Manifest) -> bool:
     """Whether what the conversion of a package needs is installed here."""
     needed = {"runner", *([environment_for(manifest.convertible)] if manifest.convertible else [])}
-    return all((settings.environments / name / "bin" / "python").exists() for name in needed)
+    return all(is_there(settings.environments, name) for name in needed)
 
 
 def convert(model: StoredModel, store: ModelStore, settings: Settings, tell: Told = lambda text: None) -> StoredModel:
@@ -173,13 +176,13 @@ class _Conversion:
     def run(self, tell: Told) -> tuple[Manifest, Path, Conversion]:
         """The manifest with the converted weights, their file, and how they were made. Raises NotConverted, StoreError."""
         started = time.monotonic()
-        given, original, onnx = (self._made(name) for name in ("given", "original", "onnx"))
+        given, onnx = self._made("given"), self._made("onnx")
         samples = choose_samples(self._manifest, self._package)
         self._count = 1 + len(samples)
         for number, arrays in enumerate(samples, start=1):
             write_arrays(given, number, arrays)
         tell("running and exporting the original model")
-        made = run_step(self._id, self._from, self._python(self._way.environment), self._package, given, original)
+        made, original = self._run_original(given)
         if self._way.is_traced:
             self._compare(original, original, "trace", "its trace", made.remarks)
         self._take(original / CONVERTED, given / CONVERTED)
@@ -197,6 +200,24 @@ class _Conversion:
             seconds=round(time.monotonic() - started, 1),
         )
         return manifest, given / CONVERTED, about
+
+    def _run_original(self, given: Path) -> tuple[StepReport, Path]:
+        """Have the original model run and exported; what it says, and the folder with what it has left. Raises NotConverted."""
+
+        def run(name: str) -> tuple[StepReport, Path]:
+            output = self._made(f"original, {name}")
+            return run_step(self._id, self._from, self._python(name), self._package, given, output), output
+
+        try:
+            return run(self._way.environment)
+        except NeedsModule as error:
+            name = _LIBRARIES.get(error.module.partition(".")[0])
+            if name is None or self._from != "pytorch_state_dict":
+                raise
+            if not is_there(self._settings.environments, name):
+                remedy = f"run `./bioengine environments add {name}`, then `./bioengine models convert {self._id}`"
+                raise NotConverted(self._id, f"its code needs the Python module {error.module}: {remedy}") from None
+            return run(name)
 
     def _made(self, name: str) -> Path:
         folder = self._folder / name

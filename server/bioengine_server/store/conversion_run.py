@@ -42,6 +42,14 @@ class NotConverted(StoreError):
         self.reason = reason
 
 
+class NeedsModule(NotConverted):
+    """Code of the package, or its library, needs the Python module `module`, which the environment does not contain."""
+
+    def __init__(self, id: str, module: str) -> None:
+        super().__init__(id, f"its code needs the Python module {module}, which the environment for conversions does not contain")
+        self.module = module
+
+
 class _Outcome(StrEnum):
     """As in `bioengine_runner.conversion.report`."""
 
@@ -89,6 +97,8 @@ def run_step(id: str, step: str, python: Path, package: Path, given: Path, outpu
     if call := _refused_call(output / _REFUSED_CALL):
         raise NotConverted(id, f"its code made the system call {call}, which the sandbox refuses")
     report = _report(id, output / _REPORT, status, said)
+    if report.outcome == _Outcome.NEEDS_MODULE:
+        raise NeedsModule(id, shown(report.detail, 500))
     if reason := _reason(report, memory):
         raise NotConverted(id, reason)
     return report
@@ -185,8 +195,6 @@ def _reason(report: StepReport, memory: int) -> str:
     match report.outcome:
         case _Outcome.DONE:
             return ""
-        case _Outcome.NEEDS_MODULE:
-            return f"its code needs the Python module {detail}, which the environment for conversions does not contain"
         case _Outcome.TOO_LITTLE_MEMORY:
             return _too_much(memory)
         case _Outcome.NO_SANDBOX:
@@ -194,5 +202,5 @@ def _reason(report: StepReport, memory: int) -> str:
                 f"this machine's kernel has {detail or 'nothing'}, but the sandbox for code of packages needs Landlock "
                 "(Linux 5.13) and seccomp on x86-64"
             )
-        case _Outcome.FAILED:
+        case _:
             return detail or "it failed without a reason"

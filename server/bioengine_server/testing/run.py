@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from bioengine_server.environments import build_environments
+from bioengine_server.environments import OPTIONAL, build_environments
 from bioengine_server.settings import Settings
 from bioengine_server.testing.changed import changed_tests
 from bioengine_server.testing.covered import recorded, table
@@ -55,8 +55,8 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
         only_changed: the checks, and the tests that the changes since the last commit touch.
         pytest_arguments: handed on to pytest. With any but `--lf`, pytest alone is run, on what they name.
     """
-    # Of the core tier, tests need `labels` alone. Tests with TensorFlow run where its environment is already: it has 1.2 GB.
-    if not build_environments("clients", "labels", *(["convert"] if all_tiers else []), renew=True):
+    # Of the core tier, tests need `labels` alone.
+    if not build_environments("clients", *(OPTIONAL if all_tiers else ["labels"]), renew=True):
         return 1
     pythons = _pythons(settings)
     tier = [] if all_tiers else ["-m", "not extended"]

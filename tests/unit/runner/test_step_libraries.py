@@ -8,19 +8,25 @@ from pathlib import Path
 
 LIBRARY = """
 import socket, subprocess
-seen = []
-for attempt in (lambda: subprocess.run(["true"]), lambda: socket.socket(socket.AF_INET6)):
-    try:
-        attempt()
-    except PermissionError:
-        seen.append("refused")
+def look(seen):
+    for attempt in (lambda: subprocess.run(["true"]), lambda: socket.socket(socket.AF_INET6)):
+        try:
+            attempt()
+        except PermissionError:
+            seen.append("refused")
+seen, of_packages = [], []
+look(seen)
+def import_libraries():
+    look(of_packages)
 """
 
 PROGRAM = """
 import subprocess, sys
 sys.path.insert(0, sys.argv[1])
 from bioengine_runner.conversion.libraries import import_step
-assert import_step("library").seen == ["refused"] * 2
+step = import_step("library")
+assert step.seen == ["refused"] * 2 and "numpy.testing" in sys.modules
+assert step.of_packages == ["refused"] * 2
 assert subprocess.run(["true"]).returncode == 0, "afterwards, the filter decides"
 try:
     import_step("missing_library")

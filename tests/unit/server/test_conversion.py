@@ -97,6 +97,8 @@ REASONS = {
     "numpy-newt": TRACE,
     "branching-bee": TRACE,
     "missing-mole": "needs the Python module lightsheet_tools, which the environment for conversions does not contain",
+    "careful-carp": "needs the Python module careamics: run `./bioengine environments add careamics`, then "
+    "`./bioengine models convert careful-carp`",
 }
 
 
@@ -108,6 +110,17 @@ def test_what_cannot_be_converted_honestly_is_refused(look_alikes: Path, setting
     assert refusal(model) == raised.value.reason
     assert store.find(id).manifest == model.manifest and not (model.folder / CONVERTED).exists()
     assert not [*settings.store.glob(".incoming-*")], "nothing is left"
+
+
+@pytest.mark.extended
+def test_a_library_of_networks_is_looked_for_in_its_own_environment(
+    look_alikes: Path, settings: Settings, store: ModelStore
+) -> None:
+    """The model runner's environment, which lacks it, stands for that one here: so it was asked."""
+    (settings.environments / "careamics").symlink_to(settings.environments / "runner")
+    model = store.import_package(look_alikes / "careful-carp")
+    with pytest.raises(NotConverted, match="needs the Python module careamics, which the environment for conversions does not"):
+        convert(model, store, settings)
 
 
 def test_a_package_with_other_weights_is_left_alone(packages: Path, settings: Settings, store: ModelStore) -> None:
