@@ -17,7 +17,7 @@ _OF_RUNNER = ("contract/bioengine_contract", "model_runner/bioengine_runner", "m
 _OF_SERVER = ("contract/bioengine_contract", "server/bioengine_server", "deploy")
 
 # The tests of the stack are the longest: in parts, so that no row waits for another at the end. Each part starts
-# stacks of its own.
+# stacks of its own. Each takes every third file, because files of one subject, with names alike, take alike.
 _PARTS_OF_STACK = 3
 
 # How fast a server recovers can be told only where nothing else takes the processors.
@@ -80,8 +80,7 @@ def _recorded(step: Step) -> Step:
 def stack_tests(pythons: Pythons) -> list[Step]:
     """Those that start stacks, the longest first."""
     files = sorted({str(file.relative_to(ROOT)) for file in (ROOT / "tests" / "stack").glob("test_*.py")} - {_ALONE})
-    size = -(-len(files) // _PARTS_OF_STACK)
-    parts = [files[start : start + size] for start in range(0, len(files), size)]
+    parts = [files[first::_PARTS_OF_STACK] for first in range(_PARTS_OF_STACK)]
     return [
         *(pytest(f"tests of the stack, part {number}", pythons, part) for number, part in enumerate(parts, 1)),
         pytest("tests of attacks", pythons, ["tests/security"]),
