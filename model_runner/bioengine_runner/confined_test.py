@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from bioengine_runner.checks import StartError
+from bioengine_runner.confinement.kernel import die_with_parent
 from bioengine_runner.confinement.reach import of_package_test
 from bioengine_runner.confinement.start import confine_as_set, inherited_variables
 from bioengine_runner.rundir import ACCELERATOR, PRECISION, TRUSTED_MODELS
@@ -21,6 +22,7 @@ REPORT = "report.json"
 
 def main() -> None:
     package, working, *formats = sys.argv[1:]
+    die_with_parent()
     os.umask(0o077)
     accelerator = os.environ.get(ACCELERATOR, "auto")
     variables = {

@@ -8,9 +8,7 @@ environment (`bioengine_runner.settings`).
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import stat
 import sys
 import time
@@ -26,6 +24,7 @@ from bioengine_contract.trust import parse_trusted
 from pydantic import ValidationError
 
 from bioengine_runner.checks import SecretMissing, StartError, check_numpy
+from bioengine_runner.confinement.kernel import die_with_parent
 from bioengine_runner.confinement.reach import of_triton
 from bioengine_runner.confinement.start import confine_as_set, inherited_variables
 from bioengine_runner.loading.records import INSTANCES, MODELS
@@ -178,12 +177,6 @@ def read_secret(settings: Settings) -> str:
             if len(secret) < 32:
                 raise SecretMissing(f"{file} has less than 32 characters")
             return secret
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, for whatever reason."""
-    PR_SET_PDEATHSIG = 1
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def own_links(folder: Path | None) -> tuple[Path, ...]:

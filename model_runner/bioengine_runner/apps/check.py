@@ -15,12 +15,14 @@ from pathlib import Path
 from bioengine_contract.errors import BioEngineError
 
 from bioengine_runner.checks import StartError
+from bioengine_runner.confinement.kernel import die_with_parent
 from bioengine_runner.confinement.reach import of_package_test, packages_on_path
 from bioengine_runner.confinement.start import confine_as_set
 
 
 def main() -> None:
     app, folder, working = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    die_with_parent()
     os.umask(0o077)
     os.environ.update(HOME=str(working), TMPDIR=str(working))
     try:

@@ -20,6 +20,7 @@ import struct
 from typing import Any
 
 from bioengine_runner.confinement import seccomp
+from bioengine_runner.confinement.kernel import SET_SIGNAL_AT_END_OF_PARENT
 from bioengine_runner.confinement.seccomp import NEVER_NEEDED, Check, Rule
 
 PROGRAMS = {"execve": 59, "execveat": 322}
@@ -43,6 +44,11 @@ _REFUSED = {
 
 _CLONE, _CLONE_THREAD = 56, 0x00010000
 _TGKILL = 234
+# Shared memory without a file, too, is counted nowhere once it was unmapped in part (MADV_DONTNEED): the kernel keeps it.
+_MMAP, _SHARED_AND_ANONYMOUS = 9, 0x21
+# It must not outlive the server, which gives up the process's time and memory only while it runs itself.
+_PRCTL = 157
+_SET_AFFINITY = 203
 
 _WITH_INFO = 0x4  # SA_SIGINFO
 
@@ -77,13 +83,15 @@ def be_alone(report: int) -> None:
     if ctypes.CDLL(None, use_errno=True).sigaction(signal.SIGSYS, ctypes.byref(action), None) < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
+    # Libraries try this for their own threads, and go on without.
+    seccomp.install((Rule(_SET_AFFINITY, errno.EPERM, (Check(0, (0,)),)),), for_all_threads=True)
     seccomp.install(_rules(), is_trapped=True, for_all_threads=True)
 
 
 def _handler(report: int) -> int:
     """The address of a signal handler, which writes the name of the call that its argument `siginfo_t` names, and exits."""
     names = ctypes.create_string_buffer(_NAME * _NAMES)
-    for name, number in {**_REFUSED, "clone": _CLONE, "tgkill": _TGKILL}.items():
+    for name, number in {**_REFUSED, "clone": _CLONE, "tgkill": _TGKILL, "mmap": _MMAP, "prctl": _PRCTL}.items():
         ctypes.memmove(ctypes.addressof(names) + _NAME * number, name.encode(), len(name))
     code = b"".join((
         b"\x8b\x46\x18",  # mov eax, [rsi + 24]      si_syscall
@@ -108,6 +116,8 @@ def _rules() -> tuple[Rule, ...]:
     return (
         *(Rule(number, errno.EPERM) for number in _REFUSED.values()),
         *threads_and_itself_only(),
+        Rule(_MMAP, errno.EPERM, (Check(3, (_SHARED_AND_ANONYMOUS,), _SHARED_AND_ANONYMOUS, is_one=False),)),
+        Rule(_PRCTL, errno.EPERM, (Check(0, (SET_SIGNAL_AT_END_OF_PARENT,), is_one=False),)),
     )
 
 

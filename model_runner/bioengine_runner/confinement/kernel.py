@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 
 SET_NO_NEW_PRIVILEGES, GET_NO_NEW_PRIVILEGES = 38, 39  # PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS
 DROP_FROM_BOUNDING_SET = 24  # PR_CAPBSET_DROP
+SET_SIGNAL_AT_END_OF_PARENT = 1  # PR_SET_PDEATHSIG
 
 _LIBRARY = ctypes.CDLL(None, use_errno=True)
 
@@ -28,3 +30,8 @@ def process_control(option: int, value: int) -> int:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
     return result
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that has started it ends, for whatever reason. Raises OSError."""
+    process_control(SET_SIGNAL_AT_END_OF_PARENT, signal.SIGKILL)

@@ -46,7 +46,8 @@ _MACHINE = ("/sys/devices", "/sys/bus", "/sys/class", "/sys/module", "/sys/fs/cg
 # /proc: a process's own entries, and what `bioengine_contract.processes` reads about others. Landlock itself denies memory,
 # environment and open files of processes outside; everybody can read their command lines. Listing and writing are not allowed.
 _PROCESSES = "/proc"
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_NOWHERE = "/dev/null"
+_DEVICES = (_NOWHERE, "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 # A process by itself gets less: of the system's files what the dynamic linker and the time zone need, of the machine its
 # processors and its limits, and of /proc its own entries and the sizes of the machine.
 _LINKER_FILES = ("/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/alternatives", "/etc/localtime")
@@ -91,7 +92,9 @@ def of_conversion(readable: Iterable[Path], output: Path) -> Iterator[Access]:
     yield from packages_on_path()
     yield from (Access(Path(path), READ) for path in (*_LINKER_FILES, *_PROCESSORS, _OWN_PROCESS))
     yield from (Access(Path(path), READ_FILE) for path in _SIZES)
-    yield from (Access(Path(path), READ_FILE | WRITE_FILE) for path in _DEVICES)
+    # Not written: /dev/zero, mapped to be shared, is memory that no limit of a process counts.
+    yield from (Access(Path(path), READ_FILE) for path in _DEVICES)
+    yield Access(Path(_NOWHERE), READ_FILE | WRITE_FILE)
     yield from (Access(path, READ) for path in readable)
     yield Access(output, READ | WRITE_FILE | TRUNCATE | MAKE_REG | MAKE_DIR | REMOVE_FILE | REMOVE_DIR | REFER)
 

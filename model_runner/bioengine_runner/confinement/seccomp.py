@@ -73,13 +73,19 @@ _CONNECT = {"connect": 42}
 
 # Changing a mode does nothing and reports success: otherwise Python's shutil would fail, and Boost in
 # Triton's Python backend would open its shared memory to others (it makes it 0644 whatever the umask is).
-_WITHOUT_EFFECT = {"chmod": 90, "fchmod": 91, "fchmodat": 268, "fchmodat2": 452}
+# The times of a file that it may not open must stay as well; of an open one, they are set by its descriptor (futimens).
+_WITHOUT_EFFECT = {
+    "chmod": 90, "fchmod": 91, "fchmodat": 268, "fchmodat2": 452, "utime": 132, "utimes": 235, "futimesat": 261,
+}  # fmt: skip
 # A filter cannot inspect the structures that these calls take; callers use the older call where these are missing.
 _NOT_THERE = {"clone3": 435, "openat2": 437, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
 
 _NEW_NAMESPACES = 0x7E020000  # all CLONE_NEW... flags of clone
 _TYPE_OF_SOCKET = 0xF
 _TYPE_INTO_TERMINAL = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
+# A file can be told which process gets which signal when it is ready: that is a way to send any signal to any process.
+_OWNERS_OF_FILES = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX of fcntl
+_OWNERS_OF_SOCKETS = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP of ioctl
 _TCP = (0, 6)  # the protocol TCP, by default or by number; not MPTCP, to which Landlock's rules for ports do not apply
 _FAST_OPEN = 0x20000000  # MSG_FASTOPEN: connects without a connect
 
@@ -167,7 +173,9 @@ def rules(with_tcp: bool) -> tuple[Rule, ...]:
         Rule(141, errno.EPERM, (Check(0, (os.PRIO_PROCESS,)), Check(1, (0,)))),  # setpriority
         *(Rule(number, errno.EPERM, (Check(0, (0,)),)) for number in (142, 144, 314)),  # sched_setparam, -scheduler, -attr
         Rule(251, errno.EPERM),  # ioprio_set
-        Rule(16, errno.EPERM, (Check(1, _TYPE_INTO_TERMINAL, is_one=False),)),  # ioctl
+        Rule(16, errno.EPERM, (Check(1, (*_TYPE_INTO_TERMINAL, *_OWNERS_OF_SOCKETS), is_one=False),)),  # ioctl
+        Rule(72, errno.EPERM, (Check(1, _OWNERS_OF_FILES, is_one=False),)),  # fcntl
+        Rule(280, 0, (Check(1, (0,)), Check(1, (0,), is_upper_half=True))),  # utimensat: only without a path
         Rule(2, errno.EPERM, (Check(1, no_truncation, os.O_ACCMODE | os.O_TRUNC, is_one=False),)),  # open
         Rule(257, errno.EPERM, (Check(2, no_truncation, os.O_ACCMODE | os.O_TRUNC, is_one=False),)),  # openat
     )

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from bioengine_runner.confinement import available, confine
+from bioengine_runner.confinement.kernel import die_with_parent
 from bioengine_runner.confinement.reach import of_conversion
 from bioengine_runner.conversion.report import Outcome, Report
 
@@ -42,6 +43,7 @@ def main() -> None:
     if not protection.landlock or not protection.seccomp:
         Report(Outcome.NO_SANDBOX, str(protection)).write(Path(output))
         sys.exit(1)
+    die_with_parent()
     os.umask(0o077)
     os.nice(_NICE)
     os.chdir(output)

@@ -10,7 +10,7 @@ from typing import Any
 
 # Run as `python -c PROGRAM FOLDER RUNS_CODE`; prints what came of each try, "done" or the name of an error.
 PROGRAM = """
-import errno, json, os, socket, subprocess, sys, threading
+import errno, fcntl, json, os, socket, subprocess, sys, threading
 from pathlib import Path
 from bioengine_runner.confinement import confine
 from bioengine_runner.confinement.one_model import confine_model
@@ -76,6 +76,11 @@ outcomes = {
     "temporary file": attempt((boot.temporary / "file").write_text, "y"),
     "does it live": attempt(os.kill, sibling.pid, 0),
     "end it": attempt(os.kill, sibling.pid, 15),
+    "have it told of a pipe": attempt(fcntl.fcntl, os.pipe()[0], fcntl.F_SETOWN, sibling.pid),
+    "have it killed by a pipe": attempt(fcntl.fcntl, os.pipe()[0], 10, 9),
+    "change a time": attempt(os.utime, store / "other" / "weights", (1, 1)),
+    "change a time of its own": attempt(os.utime, os.open(boot.temporary / "file", os.O_RDWR), (1, 1)),
+    "times": str((os.stat(store / "other" / "weights").st_mtime == 1, os.stat(boot.temporary / "file").st_mtime == 1)),
     "processors": attempt(os.sched_setaffinity, 0, os.sched_getaffinity(0)),
     "start a thread": attempt(in_thread),
     "start a program": attempt(subprocess.run, ["/bin/true"]),
@@ -105,7 +110,8 @@ def test_a_model_reaches_its_own_package_and_starts_nothing(tmp_path: Path) -> N
     found = outcomes(tmp_path, runs_code=False)
     assert {name: found[name] for name in ALLOWED} == dict.fromkeys(ALLOWED, "done")
     assert {name: found[name] for name in FILES} == dict.fromkeys(FILES, "EACCES")
-    started = ("end it", "start a program", "open a socket", "start a program from an earlier thread")
+    assert found["times"] == "(False, True)", "of a file that it may not open, the time stays"
+    started = ("end it", "have it told of a pipe", "have it killed by a pipe", "start a program", "open a socket", "start a program from an earlier thread")
     assert {name: found[name] for name in started} == dict.fromkeys(started, "EPERM")
 
 
