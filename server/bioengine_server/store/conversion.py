@@ -29,7 +29,7 @@ from bioengine_server.store import layout, reader
 from bioengine_server.store.conversion_run import NeedsModule, NotConverted, StepReport, read_array, run_step, write_arrays
 from bioengine_server.store.conversion_samples import choose_samples, difference, is_same
 from bioengine_server.store.converted import Conversion, put_converted, with_converted, without_converted
-from bioengine_server.store.errors import StoreError, StoreNotWritable
+from bioengine_server.store.errors import NotAPackage, StoreError, StoreNotWritable
 from bioengine_server.store.halo import with_halo
 from bioengine_server.store.hostile_process import NotAFile, open_left_file
 from bioengine_server.store.model_store import ModelStore, StoredModel
@@ -236,8 +236,12 @@ class _Conversion:
                 shutil.copyfileobj(source, copy)
         except (FileNotFoundError, NotAFile):
             raise NotConverted(self._id, "its code has not left the converted weights as a file") from None
-        if reader.external_paths(target, target):
-            raise NotConverted(self._id, "the converted weights refer to other files")
+        try:
+            is_alone = reader.is_alone_onnx(target, target)
+        except NotAPackage:
+            is_alone = False
+        if not is_alone:
+            raise NotConverted(self._id, "the converted weights refer to other files, or are no ONNX file")
 
     def _compare(self, original: Path, folder: Path, kind: str, name: str, hints: list[str]) -> list[float]:
         """For each sample, the largest difference of an output from that of the original model. Raises NotConverted.

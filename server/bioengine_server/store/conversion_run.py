@@ -18,13 +18,12 @@ from pydantic import BaseModel, ValidationError
 
 from bioengine_server.store.errors import StoreError
 from bioengine_server.store.hostile_process import NotAFile, TookTooLong, open_left_file, run_hostile
+from bioengine_server.store.written import Written, WroteTooMuch
 from bioengine_server.untrusted import shown
 
 _SECONDS = 600  # that a step may take, and compute on each processor
 _MAX_MEMORY = 8 << 30  # bytes
 _MIN_MEMORY = 1 << 30
-_MAX_WRITTEN = 8 << 30  # bytes of all files in the output folder
-_MAX_FILES = 2000
 _MAX_THREADS = 1024
 _MAX_REPORT = 100_000  # bytes
 _CPU_LIMIT, _BAD_CALL = -signal.SIGXCPU, -signal.SIGSYS
@@ -79,14 +78,17 @@ def run_step(id: str, step: str, python: Path, package: Path, given: Path, outpu
         package, given: the folders that it reads.
         output: the empty folder that it writes.
     """
-    memory = _memory()
+    memory, written = _memory(), Written(output)
     command = [
         *(str(python), "-I", "-m", "bioengine_runner.conversion.start"),
         *(step, str(package), str(given), str(output), str(memory), str(_SECONDS)),
     ]
     variables = {name: os.environ[name] for name in ("LANG", "LD_LIBRARY_PATH", "PATH", "TZ") if name in os.environ}
     try:
-        status, said = run_hostile(command, variables, _SECONDS, lambda pid: _watch(id, pid, output, memory))
+        status, said = run_hostile(command, variables, _SECONDS, lambda pid: _watch(id, pid, written, memory))
+        written.check()
+    except WroteTooMuch as error:
+        raise NotConverted(id, str(error)) from None
     except TookTooLong:
         raise NotConverted(id, f"it took more than {_SECONDS} s") from None
     if status == _CPU_LIMIT:
@@ -105,13 +107,15 @@ def run_step(id: str, step: str, python: Path, package: Path, given: Path, outpu
 
 
 def read_array(id: str, file: Path) -> np.ndarray:
-    """An array that a step has written. Raises NotConverted."""
+    """An array of numbers that a step has written. It is mapped, not read: its size is whatever the step has chosen, and no
+    process of the step is there any more that could change it. Raises NotConverted.
+    """
     try:
         with open_left_file(file) as stream:
             return _array(stream)
     except FileNotFoundError:
         raise NotConverted(id, f"its code has not written the output {file.name}") from None
-    except (NotAFile, OSError, ValueError, MemoryError, TypeError, SyntaxError):
+    except Exception:  # NumPy's reader of headers raises what Python's parser does
         raise NotConverted(id, f"its code has written something else than the output {file.name}") from None
 
 
@@ -128,9 +132,11 @@ def _array(stream: BinaryIO) -> np.ndarray:
     shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     count = math.prod(shape)
     # Nothing is allocated for a size that the file does not have.
-    if is_fortran or dtype.hasobject or stream.tell() + count * dtype.itemsize != os.fstat(stream.fileno()).st_size:
+    if is_fortran or dtype.kind not in "biuf" or stream.tell() + count * dtype.itemsize != os.fstat(stream.fileno()).st_size:
         raise ValueError("the size is not that of its header")
-    return np.frombuffer(stream.read(), dtype, count).reshape(shape)
+    if not count:
+        return np.zeros(shape, dtype)
+    return np.memmap(stream, dtype, "r", stream.tell(), shape)
 
 
 def _memory() -> int:
@@ -140,9 +146,11 @@ def _memory() -> int:
     return max(_MIN_MEMORY, min(_MAX_MEMORY, psutil.virtual_memory().available * 3 // 4))
 
 
-def _watch(id: str, pid: int, output: Path, memory: int) -> None:
-    """What the kernel does not limit. Raises NotConverted."""
+def _watch(id: str, pid: int, written: Written, memory: int) -> None:
+    """What the kernel does not limit. Raises NotConverted, WroteTooMuch."""
     import psutil
+
+    written.check()
 
     try:
         process = psutil.Process(pid)
@@ -153,16 +161,6 @@ def _watch(id: str, pid: int, output: Path, memory: int) -> None:
         raise NotConverted(id, _too_much(memory))
     if threads > _MAX_THREADS:
         raise NotConverted(id, f"its code started more than {_MAX_THREADS} threads")
-    count = written = 0
-    for folder, _, names in os.walk(output):
-        count += 1 + len(names)
-        for name in names:
-            try:
-                written += os.lstat(os.path.join(folder, name)).st_size
-            except OSError:
-                continue  # removed meanwhile
-        if count > _MAX_FILES or written > _MAX_WRITTEN:
-            raise NotConverted(id, f"its code wrote more than {_MAX_FILES} files, or {_MAX_WRITTEN / 1e9:.0f} GB")
 
 
 def _too_much(memory: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ from bioengine_contract.manifest import Axis, Manifest
 from bioengine_server.store.conversion_run import NotConverted
 
 _MORE_PIXELS = 16  # by which another size differs at least from that of the test image
+_MAX_VALUES = 1 << 26  # of all inputs of a sample; a description may allow any size
+_PART = 1 << 20  # values that are compared at once
 
 Shape = tuple[int, ...]
 
@@ -26,22 +30,26 @@ def choose_samples(manifest: Manifest, package: Path) -> list[list[np.ndarray]]:
     """
     random = np.random.default_rng()
     shapes = _test_shapes(manifest, package)
+    if not _is_possible(shapes):
+        raise NotConverted(manifest.id, f"its test image has more than {_MAX_VALUES / 1e6:.0f} million values")
     samples = [
         [random.standard_normal(shape, np.float32) for shape in _with_batch(manifest, shapes)],
         [random.random(shape, np.float32) for shape in shapes],
     ]
-    if (other := _other_sizes(manifest, shapes)) != shapes:
+    if (other := _other_sizes(manifest, shapes)) != shapes and _is_possible(other):
         samples.append([random.standard_normal(shape, np.float32) for shape in other])
     return samples
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
     """The largest absolute difference of two arrays of one shape; NaN equals NaN. Infinite where only one of them is finite."""
-    one, other = one.astype(np.float64), other.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        differ = (one != other) & ~(np.isnan(one) & np.isnan(other))
-        differences = np.abs(one[differ] - other[differ])
-    return float(np.where(np.isnan(differences), np.inf, differences).max(initial=0))
+    largest = 0.0
+    for some, others in zip(_parts(one), _parts(other)):
+        with np.errstate(invalid="ignore"):
+            differ = (some != others) & ~(np.isnan(some) & np.isnan(others))
+            differences = np.abs(some[differ] - others[differ])
+        largest = max(largest, float(np.where(np.isnan(differences), np.inf, differences).max(initial=0)))
+    return largest
 
 
 def is_same(original: np.ndarray, differs: float, tolerance: float) -> bool:
@@ -50,8 +58,13 @@ def is_same(original: np.ndarray, differs: float, tolerance: float) -> bool:
 
 
 def _largest(array: np.ndarray) -> float:
-    finite = array[np.isfinite(array)]
-    return float(np.abs(finite.astype(np.float64)).max(initial=0))
+    return max((float(np.abs(part[np.isfinite(part)]).max(initial=0)) for part in _parts(array)), default=0.0)
+
+
+def _parts(array: np.ndarray) -> Iterator[np.ndarray]:
+    """An array as float64 in parts, because as a whole it may be larger than the memory."""
+    flat = array.reshape(-1)
+    yield from (flat[start : start + _PART].astype(np.float64) for start in range(0, flat.size, _PART))
 
 
 def _test_shapes(manifest: Manifest, package: Path) -> list[Shape]:
@@ -59,7 +72,7 @@ def _test_shapes(manifest: Manifest, package: Path) -> list[Shape]:
     for name, spec in zip(manifest.test_inputs, manifest.inputs):
         try:
             shape = np.load(package / name, mmap_mode="r", allow_pickle=False).shape
-        except (OSError, ValueError):
+        except Exception:  # NumPy's reader of headers raises what Python's parser does; of a .npz, there is no shape
             raise NotConverted(manifest.id, f"its test input {name} cannot be read") from None
         if len(shape) != len(spec.axes):
             raise NotConverted(manifest.id, f"its test input {name} does not have the axes of its description")
@@ -77,7 +90,12 @@ def _with_batch(manifest: Manifest, shapes: list[Shape]) -> list[Shape]:
         if place is None or spec.axes[place].step == 0:
             return shapes
         larger.append((*shape[:place], shape[place] + 1, *shape[place + 1 :]))
-    return larger
+    return larger if _is_possible(larger) else shapes
+
+
+def _is_possible(shapes: list[Shape]) -> bool:
+    """Whether there can be an image of these shapes, here."""
+    return all(size > 0 for shape in shapes for size in shape) and sum(map(math.prod, shapes)) <= _MAX_VALUES
 
 
 def _other_sizes(manifest: Manifest, shapes: list[Shape]) -> list[Shape]:

@@ -55,6 +55,14 @@ def paths_of(file: Path) -> list[str]:
         return []
 
 
+def is_alone(file: Path) -> bool:
+    """Whether a file is ONNX that reads no other file, by no path whatever."""
+    try:
+        return not external_tensors(file)
+    except NotOnnx:
+        return False
+
+
 def _file_of(onnx: str, tensor: External, declared: set[str], files: dict[str, str], folder: Path) -> str:
     """The file of the package that contains a tensor. Raises BadWeights."""
     what = f"{shown(onnx)} keeps tensors in {shown(tensor.location)!r}"

@@ -74,6 +74,16 @@ def external_paths(source: Path | str, file: Path) -> list[str]:
     return paths
 
 
+def is_alone_onnx(source: Path | str, file: Path) -> bool:
+    """Whether `file` is ONNX that reads its tensors from no other file, by no path whatever. Raises NotAPackage.
+
+    Args:
+        source: where it came from, for messages.
+    """
+    alone: bool = _ask(source, "is_alone_onnx", b"", file=str(file))
+    return alone
+
+
 def search_listing(url: str, content: bytes, words: list[str]) -> list[dict[str, str]]:
     """The models in a collection's listing that contain all `words`: id, name, description. Raises NotAPackage."""
     listed: list[dict[str, str]] = _ask(url, "search_listing", content, words=words)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bioengine_server.store.description import Invalid, TooNew, Unreadable, build, parse
-from bioengine_server.store.external_data import BadWeights, paths_of
+from bioengine_server.store.external_data import BadWeights, is_alone, paths_of
 
 _MEMORY = 1 << 30  # bytes that a fork may have; at its start it has about 80 MB
 _MAX_ANSWER = 16_000_000  # bytes
@@ -38,6 +38,10 @@ def read_package(content: bytes, folder: str, id: str, files: dict[str, str], or
 
 def external_paths(content: bytes, file: str) -> list[str]:
     return paths_of(Path(file))
+
+
+def is_alone_onnx(content: bytes, file: str) -> bool:
+    return is_alone(Path(file))
 
 
 def search_listing(content: bytes, words: list[str]) -> list[dict[str, str]]:
@@ -73,6 +77,7 @@ _OPERATIONS: dict[str, tuple[Callable[..., Any], int]] = {
     "read_raw": (read_raw, 3),
     "read_package": (read_package, 12),
     "external_paths": (external_paths, 12),
+    "is_alone_onnx": (is_alone_onnx, 12),
     "search_listing": (search_listing, 12),
     "look_up": (look_up, 12),
 }
