@@ -27,6 +27,7 @@ ENVIRONMENT = "labels"
 
 _STARDIST = {"prob": "prob_thresh", "nms": "nms_thresh"}
 _CELLPOSE = ("cellprob_threshold", "flow_threshold", "min_size")
+_LARGEST = 1e9  # of a number in a description
 _CELLPOSE_CHANNELS = 3
 _GRIDS = (1, 2, 4, 8)
 
@@ -119,4 +120,5 @@ def _channels(manifest: Manifest) -> int | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is one, and not NaN or beyond what any method takes."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from bioengine_runner.apps.app import App, as_json, as_mask
+from bioengine_runner.apps.cellpose_size import MAX_STEPS, checked_steps
 from bioengine_runner.apps.errors import AppInputRefused, AppParameterRefused
 from bioengine_runner.apps.parameters import Check, flag, name, number, whole
 from bioengine_runner.rundir import Boot
@@ -39,7 +40,7 @@ class CellposeApp(App):
         "cellprob_threshold": number(-1e3, 1e3),
         "min_size": whole(-1, 10**9),
         "max_size_fraction": number(0, 1),
-        "niter": whole(0, 10**4),
+        "niter": whole(0, MAX_STEPS),
         "normalize": flag,
         "invert": flag,
         "resample": flag,
@@ -63,6 +64,7 @@ class CellposeApp(App):
         for ignored in ("net_avg", "tile"):
             parameters.pop(ignored, None)
         diameter = parameters.pop("diameter", None) or float(model.diam_labels)
+        parameters["niter"] = checked_steps(image.shape, diameter, float(model.diam_mean), parameters)
         labels, _, _ = model.eval(image, diameter=diameter, **{"channels": _CHANNELS, **parameters})
         info = {"model_type": model_type, "diameter": diameter, "objects": int(labels.max(initial=0))}
         return {"mask": as_mask(labels)[np.newaxis], "info": as_json(info)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,7 +28,7 @@ def read_parameters(text: str | bytes, known: Mapping[str, Check]) -> dict[str, 
         if name not in known:
             raise AppParameterRefused.unknown(name, known)
         if value is not None and (expected := known[name](value)) is not None:
-            raise AppParameterRefused(f"{name!r} is {str(value)[:60]!r}. Expected {expected}.")
+            raise AppParameterRefused(f"{name!r} is {_in_short(value)}. Expected {expected}.")
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -37,7 +36,8 @@ def number(low: float, high: float) -> Check:
     """A number between two others, both included."""
 
     def check(value: Any) -> str | None:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        # NaN is in no range. Numbers are compared, not converted: whole ones may be too large for it.
         return None if is_number and low <= value <= high else f"a number from {low:g} to {high:g}"
 
     return check
@@ -59,3 +59,10 @@ def flag(value: Any) -> str | None:
 
 def name(value: Any) -> str | None:
     return None if isinstance(value, str) and len(value) <= 100 else "a short text"
+
+
+def _in_short(value: Any) -> str:
+    try:
+        return repr(str(value)[:60])
+    except (RecursionError, ValueError):  # very deep, or with very many digits
+        return f"a {type(value).__name__}"

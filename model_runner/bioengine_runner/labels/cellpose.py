@@ -34,7 +34,8 @@ def cellpose_labels(prediction: np.ndarray, options: CellposeOptions) -> np.ndar
 
     labels = resize_and_compute_masks(
         np.ascontiguousarray(np.moveaxis(prediction[..., :2], -1, 0)),
-        np.ascontiguousarray(prediction[..., 2]),
+        # Where a flow is NaN or infinite, there is no way to an object.
+        np.where(np.isfinite(prediction).all(axis=-1), prediction[..., 2], -np.inf),
         cellprob_threshold=options.cellprob_threshold,
         flow_threshold=options.flow_threshold,
         min_size=options.min_size,

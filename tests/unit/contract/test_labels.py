@@ -41,6 +41,7 @@ def stardist(**options: Any) -> LabelMethod:
         ({"config": {"stardist": WRONG}}, 33, stardist()),
         ({"config": {"stardist": {"thresholds": [1], "config": 5}}}, 33, stardist()),
         ({"config": {"cellpose": {"flow_threshold": 0, "other": 1}}}, 3, LabelMethod("cellpose", {"flow_threshold": 0})),
+        ({"config": {"cellpose": {"flow_threshold": float("nan"), "min_size": -(10**400)}}}, 3, LabelMethod("cellpose")),
         ({"tags": ["nuclei", "Cellpose"]}, 3, LabelMethod("cellpose")),
         ({"tags": ["cellpose"]}, 2, None),
         ({"config": {"stardist": "yes"}, "tags": "cellpose"}, 3, None),

@@ -10,8 +10,9 @@ import onnxruntime
 import pytest
 from bioengine_contract.labels import LabelMethod, LabelsNotInstalled, NoLabels, labels_of_output, method_for
 from bioengine_contract.manifest import Manifest
+from bioengine_runner.labels.cellpose import CellposeOptions, cellpose_labels
 from bioengine_runner.labels.run import use_packages, with_labels
-from bioengine_runner.labels.stardist import StarDistOptions, stardist_labels
+from bioengine_runner.labels.stardist import StarDistOptions, TooManyCandidates, stardist_labels
 
 from tests.packages.discs import RADIUS, agreement, discs, hills
 from tests.unit.runner.stored import stored
@@ -86,3 +87,30 @@ def test_without_the_environment_the_error_says_what_the_admin_can_do(tmp_path: 
     for folder in (None, tmp_path):
         with pytest.raises(LabelsNotInstalled, match="environments add labels"):
             use_packages(folder)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_no_object(value: float) -> None:
+    prediction = np.zeros((40, 60, 33), np.float32)
+    prediction[..., 1:] = RADIUS
+    prediction[20, 20, 0] = prediction[20, 40, 0] = 0.9
+    prediction[20, 40, 5] = value
+    labels = stardist_labels(prediction, (40, 60), StarDistOptions())
+    assert labels.max() == 1 and labels[20, 20] and not labels[20, 45]
+    flows = np.ones((40, 60, 3), np.float32)
+    flows[..., 0] = value
+    assert not cellpose_labels(flows, CellposeOptions()).any()
+
+
+def test_distances_beyond_the_image_take_no_time() -> None:
+    prediction = np.full((16, 16, 33), 1e30, np.float32)
+    prediction[..., 0] = 0.9
+    assert (stardist_labels(prediction, (16, 16), StarDistOptions()) == 1).all()
+
+
+def test_candidates_that_would_all_stay_are_refused() -> None:
+    prediction = np.full((128, 128, 33), 60, np.float32)
+    prediction[..., 0] = 0.1
+    with pytest.raises(TooManyCandidates, match=r"With prob_thresh 0, 16384 positions .* nms_thresh 1 most"):
+        stardist_labels(prediction, (128, 128), StarDistOptions(prob_thresh=0, nms_thresh=1))
+    assert stardist_labels(prediction, (128, 128), StarDistOptions(prob_thresh=0)).max() > 0
