@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,9 @@ from bioengine_server.apps.errors import (
 from bioengine_server.apps.weights import AppWeights
 from bioengine_server.environments import build_environments, can_build, environment
 from bioengine_server.settings import Settings
+from bioengine_server.store.external_data import is_alone
 from bioengine_server.store.hostile_process import TookTooLong, run_hostile
+from bioengine_server.untrusted import shown
 
 RECORD = "app.json"
 LINK = "environment"
@@ -95,6 +98,9 @@ def install(app: App, weights: AppWeights, settings: Settings) -> Path:
         if app.environment:
             (new / LINK).symlink_to(settings.environments.resolve() / app.environment)
         _check(app, new / _WEIGHTS, settings)
+        for name, file in weights.files.items():
+            if name.endswith(".onnx") and not is_alone(new / _WEIGHTS / name):
+                raise WeightsNotUsable(f"{shown(file, 300)} keeps tensors in other files. Export the network in one file.")
         (new / RECORD).write_text(json.dumps(_record(app, weights, new / _WEIGHTS), indent=2) + "\n")
     return folder
 
@@ -128,19 +134,45 @@ def _made_beside(folder: Path, app: App) -> Iterator[Path]:
     """A new folder, which becomes `folder` if all goes well, and is removed otherwise. Raises AppExists, AppNotWritten."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
         new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))  # Triton does not look at hidden folders
     except OSError as error:
         raise AppNotWritten(folder.parent, error.strerror or str(error)) from error
     try:
-        yield new
-        if os.path.lexists(folder):
-            raise AppExists(app.name, folder)
-        new.rename(folder)
+        with _held(new):
+            yield new
+            if os.path.lexists(folder):
+                raise AppExists(app.name, folder)
+            new.rename(folder)
     except OSError as error:
         raise AppNotWritten(folder, error.strerror or str(error)) from error
     finally:
         if new.exists():
             remove(new)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder, while there is this process."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what installations of this app have left that were killed."""
+    for left in folder.parent.glob(f".{folder.name}-*"):
+        with suppress(OSError):
+            descriptor = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where another one is at work
+                remove(left)
+            finally:
+                os.close(descriptor)
 
 
 def _check(app: App, weights: Path, settings: Settings) -> None:

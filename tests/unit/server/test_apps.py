@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -179,3 +181,27 @@ def test_the_licence_is_told_and_has_to_be_agreed_to(settings: Settings, classif
         ["stardist", "stardist", "no"],
         ["bestfitting", "bestfitting-inceptionv3-single-cell", "yes"],
     ]
+
+
+def test_what_a_killed_installation_has_left_is_removed(settings: Settings, classifier: Path) -> None:
+    left, held = (settings.triton_models / f".{BESTFITTING.triton_model}-{name}" for name in ("left", "held"))
+    for folder in (left, held):
+        (folder / "1").mkdir(parents=True)
+    descriptor = os.open(held, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        install(BESTFITTING, AppWeights({"network.onnx": classifier}, "here"), settings)
+    finally:
+        os.close(descriptor)
+    assert not left.exists() and held.is_dir(), "another one that is at work is left alone"
+
+
+def test_a_network_with_tensors_elsewhere_is_refused(
+    settings: Settings, classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bioengine_server.apps.install._check", lambda *arguments: None)
+    outside = classifier.read_bytes() + bytes.fromhex("3a0c 2a0a 6a08 0a01") + b"l" + bytes.fromhex("1203") + b"/it"
+    (tmp_path / "outside.onnx").write_bytes(outside)
+    with pytest.raises(WeightsNotUsable, match=r"outside\.onnx keeps tensors in other files"):
+        install(BESTFITTING, AppWeights({"network.onnx": tmp_path / "outside.onnx"}, "here"), settings)
+    assert not any(settings.triton_models.iterdir())
