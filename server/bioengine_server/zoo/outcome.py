@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from bioengine_contract.errors import BioEngineError
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 Status = Literal["runs", "fails its test", "does not run", "not imported"]
 
@@ -28,9 +28,9 @@ class Outcome(BaseModel):
     """What the package's own test said, for each format that runs here."""
     tiles: str = ""
     """How far tiles differ from the whole image, or why that cannot be said."""
-    seconds: float = 0.0
+    seconds: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     """For all of it: the download, the import with a conversion, the tests."""
-    memory: int | None = None
+    memory: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
     """The peak of the test's process, in bytes."""
     reason: str = ""
     """Why it does not run, or fails."""

@@ -21,7 +21,8 @@ def test_the_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_outcomes(file) == {}
     file.write_bytes(as_json({"shark": SHARK, "a.zip": STATE}))
     assert read_outcomes(file) == {"shark": SHARK, "a.zip": STATE}
-    for other in ("{}", "[1]", "not JSON"):
+    huge, endless = '[{"asked": "a", "memory": ' + "9" * 400 + "}]", '[{"asked": "a", "seconds": Infinity}]'
+    for other in ("{}", "[1]", "not JSON", huge, endless):
         file.write_text(other)
         with pytest.raises(NotAReport, match="--output"):
             read_outcomes(file)
