@@ -111,7 +111,10 @@ def test_a_model_reaches_its_own_package_and_starts_nothing(tmp_path: Path) -> N
     assert {name: found[name] for name in ALLOWED} == dict.fromkeys(ALLOWED, "done")
     assert {name: found[name] for name in FILES} == dict.fromkeys(FILES, "EACCES")
     assert found["times"] == "(False, True)", "of a file that it may not open, the time stays"
-    started = ("end it", "have it told of a pipe", "have it killed by a pipe", "start a program", "open a socket", "start a program from an earlier thread")
+    started = (
+        "end it", "have it told of a pipe", "have it killed by a pipe", "start a program", "open a socket",
+        "start a program from an earlier thread",
+    )  # fmt: skip
     assert {name: found[name] for name in started} == dict.fromkeys(started, "EPERM")
 
 
