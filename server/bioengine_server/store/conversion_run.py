@@ -44,6 +44,8 @@ class NotConverted(StoreError):
 class NeedsModule(NotConverted):
     """Code of the package, or its library, needs the Python module `module`, which the environment does not contain."""
 
+    code = "conversion_needs_module"
+
     def __init__(self, id: str, module: str) -> None:
         super().__init__(id, f"its code needs the Python module {module}, which the environment for conversions does not contain")
         self.module = module
