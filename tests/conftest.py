@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 os.environ["BIOENGINE_SETTINGS"] = ""  # the settings of this machine's own BioEngine are not the tests'
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # nor does ONNX Runtime report from them to its maker
 
 _ALLOWED = {
     line for line in (Path(__file__).parent / "allowed-skips.txt").read_text().splitlines() if line and not line.startswith("#")

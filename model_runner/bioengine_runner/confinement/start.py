@@ -55,4 +55,5 @@ def inherited_variables() -> dict[str, str]:
     """The environment of a confined process. It is not passed on as a whole, because a user's environment may contain secrets."""
     inherited = {key: value for key, value in os.environ.items() if key in _INHERITED or key.startswith(_INHERITED_PREFIXES)}
     # Text is UTF-8 for models, whatever locale the server was started with.
-    return {"LC_ALL": "C.UTF-8", **inherited, "PYTHONUTF8": "1"}
+    # ONNX Runtime reports to its maker otherwise (see `bioengine_runner`); an admin's own model imports it without this package.
+    return {"LC_ALL": "C.UTF-8", **inherited, "PYTHONUTF8": "1", "ORT_DISABLE_TELEMETRY": "1"}

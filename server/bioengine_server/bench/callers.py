@@ -101,6 +101,7 @@ def core(store: str) -> Run:
 
     Images are run whole with the ONNX weights, without padding or cropping; on the GPU if the runner's environment is for one.
     """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
     from bioimageio.core import Sample, Tensor, create_prediction_pipeline
     from bioimageio.core.axis import AxisInfo

@@ -25,7 +25,7 @@ from bioengine_server.store.model_store import ModelStore
 _SERVER = ("hypha", "hypha-rpc", "imjoy-rpc", "tritonclient", "bioimageio.spec", "numpy")
 _RUNNER = ("bioimageio.core", "bioimageio.spec", "numpy", "onnxruntime", "onnxruntime-gpu", "torch")
 _ASK = f"""
-import json, platform
+import json, os, platform
 from importlib.metadata import PackageNotFoundError, version
 found = {{"Python": platform.python_version()}}
 for name in {_RUNNER!r}:
@@ -33,6 +33,7 @@ for name in {_RUNNER!r}:
         found[name] = version(name)
     except PackageNotFoundError:
         pass
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime, torch
 found["gpu"] = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and torch.cuda.is_available()
 print(json.dumps(found))
