@@ -69,6 +69,12 @@ def run_dir_of(settings: Settings) -> Path:
     return Path(user.run_dir) if user and user.run_dir and user.machine == socket.gethostname() else settings.node_folder
 
 
+def url_of_home(settings: Settings) -> str | None:
+    """The URL of the server on this machine that uses the home, whatever port it was started with; None if there is none."""
+    user = _user_of(settings.home)
+    return user.url if user is not None and _name_at(user.url) == user.name else None
+
+
 def _user_of(home: Path) -> Announcement | None:
     try:
         return Announcement(**json.loads((home / _FILE).read_text(encoding="utf-8")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +16,7 @@ from bioengine_server.demo import session, show
 from bioengine_server.demo.nuclei import dice, draw
 from bioengine_server.demo.session import running_server
 from bioengine_server.demo.show import PICTURES, displayed, outline, segment_drawing
+from bioengine_server.home_in_use import HEADER, announced
 from bioengine_server.images.client import Answer
 from bioengine_server.images.errors import NotABioEngine
 from bioengine_server.images.files import read_image
@@ -97,13 +98,15 @@ def test_the_pictures_show_what_the_model_found(tmp_path: Path, monkeypatch: pyt
 
 
 @contextmanager
-def bioengine_that_is(status: int, **about: Any) -> Iterator[str]:
-    """The URL of a server whose readiness route answers so."""
+def bioengine_that_is(status: int, names: Sequence[str] = (), **about: Any) -> Iterator[str]:
+    """The URL of a server whose readiness route answers so. `names`: its name, once it has one."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             ready = self.path == "/health/readiness"
             self.send_response(status if ready else 200)
+            for name in names:
+                self.send_header(HEADER, name)
             self.end_headers()
             self.wfile.write(json.dumps(about if ready else {}).encode())
 
@@ -130,6 +133,16 @@ def test_the_usual_server_is_used_where_it_runs(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(session, "own_server", None)  # nothing is started
     with bioengine_that_is(200) as url, running_server(Settings(port=int(url.rpartition(":")[2]))) as used:
         assert used == url
+
+
+def test_the_server_of_the_home_is_used_whatever_its_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "own_server", None)  # nothing is started
+    (unused,) = free_ports(1)
+    names: list[str] = []
+    with bioengine_that_is(200, names) as url, announced(Settings(home=tmp_path, port=int(url.rpartition(":")[2]))) as name:
+        names.append(name)
+        with running_server(Settings(home=tmp_path, port=unused)) as used:
+            assert used == url
 
 
 def test_a_server_of_its_own_is_open_to_this_machine_alone(monkeypatch: pytest.MonkeyPatch) -> None:
