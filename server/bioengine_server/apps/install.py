@@ -43,6 +43,7 @@ from bioengine_server.store.hostile_process import TookTooLong, run_hostile
 from bioengine_server.untrusted import shown
 
 RECORD = "app.json"
+_MADE = ".bioengine-app-"  # folders that are being made have such names, and no folder of the admin's has
 LINK = "environment"
 _WEIGHTS = Path("1") / "weights"
 
@@ -97,7 +98,7 @@ def install(app: App, weights: AppWeights, settings: Settings) -> Path:
             (new / _WEIGHTS / "stardist.json").write_text(json.dumps(weights.options) + "\n")
         if app.environment:
             (new / LINK).symlink_to(settings.environments.resolve() / app.environment)
-        _check(app, new / _WEIGHTS, settings)
+        _check(app, weights, new / _WEIGHTS, settings)
         for name, file in weights.files.items():
             if name.endswith(".onnx") and not is_alone(new / _WEIGHTS / name):
                 raise WeightsNotUsable(f"{shown(file, 300)} keeps tensors in other files. Export the network in one file.")
@@ -135,7 +136,7 @@ def _made_beside(folder: Path, app: App) -> Iterator[Path]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
-        new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))  # Triton does not look at hidden folders
+        new = Path(tempfile.mkdtemp(prefix=f"{_MADE}{folder.name}-", dir=folder.parent))  # Triton does not look at hidden folders
     except OSError as error:
         raise AppNotWritten(folder.parent, error.strerror or str(error)) from error
     try:
@@ -165,7 +166,7 @@ def _held(folder: Path) -> Iterator[None]:
 
 def _sweep(folder: Path) -> None:
     """Remove what installations of this app have left that were killed."""
-    for left in folder.parent.glob(f".{folder.name}-*"):
+    for left in folder.parent.glob(f"{_MADE}{folder.name}-*"):
         with suppress(OSError):
             descriptor = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
@@ -175,11 +176,11 @@ def _sweep(folder: Path) -> None:
                 os.close(descriptor)
 
 
-def _check(app: App, weights: Path, settings: Settings) -> None:
-    """Have the weights opened as the app will do it, in its environment, confined. Raises WeightsNotUsable."""
+def _check(app: App, weights: AppWeights, folder: Path, settings: Settings) -> None:
+    """Have the copies in `folder` opened as the app will do it, in its environment, confined. Raises WeightsNotUsable."""
     python = environment(settings.environments, app.environment or "runner") / "bin" / "python"
     with tempfile.TemporaryDirectory() as working:
-        command = [str(python), "-P", "-m", "bioengine_runner.apps.check", app.name, str(weights), working]
+        command = [str(python), "-P", "-m", "bioengine_runner.apps.check", app.name, str(folder), working]
         variables = {**os.environ, "BIOENGINE_CONFINE": settings.confine}
         try:
             status, said = run_hostile(command, variables, _PATIENCE)
@@ -187,7 +188,15 @@ def _check(app: App, weights: Path, settings: Settings) -> None:
             raise WeightsNotUsable(f"The weights could not be opened within {_PATIENCE} s.") from None
     if status != 0:
         lines = said.strip().splitlines() or ["Opening the weights ended without a word."]
-        raise WeightsNotUsable(lines[-1])
+        raise WeightsNotUsable(_of_the_user(lines[-1], weights))
+
+
+def _of_the_user(said: str, weights: AppWeights) -> str:
+    """What was said of a copy, with the name of the file that the user gave."""
+    for name, file in weights.files.items():
+        if said.startswith(f"{name} "):
+            return f"{shown(file, 500)}{said.removeprefix(name)}"
+    return said
 
 
 def _record(app: App, weights: AppWeights, folder: Path) -> dict[str, object]:

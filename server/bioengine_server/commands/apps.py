@@ -76,7 +76,9 @@ def list_apps(home: HomeOption = None) -> None:
     from bioengine_server.apps.install import installed
 
     found = {each.app.name: each for each in installed(load_settings(home=home))}
-    table = Table(Column("app", no_wrap=True), "model_name", "installed", "weights", "what", box=None, pad_edge=False)
+    table = Table(Column("app", no_wrap=True), Column("model_name", overflow="fold"), box=None, pad_edge=False)
+    for column in ("installed", "weights", "what"):
+        table.add_column(column)
     for each in APPS.values():
         here = found.get(each.name)
         state = "no" if here is None else "yes" if here.works else f"without the environment {each.environment}"

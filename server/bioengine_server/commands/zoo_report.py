@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from bioengine_server.commands.shared import HomeOption, console, fail, keep_files_private, load_settings, safe, told
+from bioengine_server.untrusted import shown
 
 if TYPE_CHECKING:
     from bioengine_server.settings import Settings
@@ -75,6 +76,8 @@ def _wanted(ids: list[str], all: bool, packages: Path | None, settings: Settings
         wanted |= dict.fromkeys(_listed(settings))
     if packages is not None:
         wanted |= {each.name: each for each in sorted(packages.iterdir()) if each.is_dir() or each.suffix.lower() == ".zip"}
+    if not wanted and packages is not None:
+        fail(f"{shown(packages, 500)} contains no packages. Expected a folder with packages in it, each a folder or a .zip.")
     if not wanted:
         fail("Name models, or a folder with --packages, or take all that the collection lists with --all.")
     return wanted

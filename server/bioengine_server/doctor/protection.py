@@ -69,15 +69,15 @@ def conversion(setup: Setup) -> Iterator[Finding]:
     waiting = [model.manifest for model in models if is_wanted(model.manifest)]
     untold = [manifest for manifest in waiting if not has_environment(settings, manifest)]
     if untold and can_build():
-        found = f"{len(untold)} stored models have weights that are not converted to ONNX yet"
+        found = f"stored models whose weights are not converted to ONNX yet: {len(untold)}"
         needed = sorted({environment_for(manifest.convertible) for manifest in untold if manifest.convertible})
         adding = ", ".join(f"`./bioengine environments add {name}`" for name in needed)
         yield Finding(subject, "note", found, f"{adding}, then `./bioengine models convert --all`")
     elif untold:
-        found = f"{len(untold)} stored models have weights that have to be converted to ONNX elsewhere"
+        found = f"stored models whose weights have to be converted to ONNX elsewhere: {len(untold)}"
         yield Finding(subject, "note", found, 'docs/containers.md, "Add models"')
     elif waiting:
-        found = f"{len(waiting)} stored models have weights that were not converted to ONNX"
+        found = f"stored models whose weights were not converted to ONNX: {len(waiting)}"
         yield Finding(subject, "note", found, f"`./bioengine models show {waiting[0].id}` says why, or how to try it.")
     else:
         yield Finding(subject, "ok", "no stored model needs it; code of packages would run in a sandbox of its own (SECURITY.md)")

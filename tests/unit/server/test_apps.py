@@ -77,7 +77,7 @@ def test_an_app_is_installed_listed_and_removed(settings: Settings, classifier: 
 
 def test_weights_that_cannot_be_used_leave_nothing_behind(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "wrong.onnx").write_bytes(b"nothing")
-    with pytest.raises(WeightsNotUsable, match=r"Nothing was installed.*network\.onnx cannot be used.*Expected the ONNX file"):
+    with pytest.raises(WeightsNotUsable, match=r"Nothing was installed.*wrong\.onnx cannot be used.*Expected the ONNX file"):
         install(BESTFITTING, AppWeights({"network.onnx": tmp_path / "wrong.onnx"}, "here"), settings)
     assert not any(settings.triton_models.iterdir())
 

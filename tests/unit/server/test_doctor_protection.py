@@ -84,7 +84,7 @@ def test_models_that_wait_for_their_conversion(tmp_path: Path, packages: Path) -
     keras = with_keras_alone(packages / "conscientious-seashell", tmp_path / "keras")
     ModelStore(home / "models").import_package(keras, id="keras-kiwi")
     both = only(protection.conversion(setup(tmp_path, environments=tmp_path / "nowhere")))
-    assert "2 stored models" in both.found and "`./bioengine environments add tensorflow`, then" in both.advice
+    assert both.found.endswith("yet: 2") and "`./bioengine environments add tensorflow`, then" in both.advice
     ModelStore(home / "models").remove("keras-kiwi")
     there = only(protection.conversion(converting(tmp_path)))
     assert there.verdict == "note" and "./bioengine models show state-dict-stork" in there.advice

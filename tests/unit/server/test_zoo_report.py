@@ -12,6 +12,8 @@ from bioengine_server.zoo.outcome import NotAReport, Outcome, as_json, read_outc
 from bioengine_server.zoo.run import outcome_of
 from bioengine_server.zoo.table import as_markdown
 
+from tests.stack.harness import command
+
 SHARK = Outcome(asked="shark", id="affable-shark", version="1", formats=("onnx",), way="onnx", status="runs", memory=412_000_000)
 STATE = Outcome(asked="a.zip", formats=("pytorch_state_dict",), status="does not run", reason="runs code of the package")
 
@@ -55,3 +57,8 @@ def test_what_cannot_be_had_or_tested_is_told(tmp_path: Path, keep: bool) -> Non
     assert (imported.id, imported.way, imported.status) == ("drawn-nuclei", "onnx", "fails its test")
     assert imported.formats == ("onnx", "torchscript") and imported.reason and imported.seconds > 0
     assert ModelStore(settings.store).contains("drawn-nuclei") == keep
+
+
+def test_a_folder_without_packages_is_named(tmp_path: Path) -> None:
+    said = command("zoo-report", "--packages", str(tmp_path), "--home", str(tmp_path / "home"))
+    assert said.exit_code == 1 and f"{tmp_path} contains no packages" in said.stderr
