@@ -184,8 +184,9 @@ def test_the_licence_is_told_and_has_to_be_agreed_to(settings: Settings, classif
 
 
 def test_what_a_killed_installation_has_left_is_removed(settings: Settings, classifier: Path) -> None:
-    left, held = (settings.triton_models / f".{BESTFITTING.triton_model}-{name}" for name in ("left", "held"))
-    for folder in (left, held):
+    left, held = (settings.triton_models / f".bioengine-app-{BESTFITTING.triton_model}-{name}" for name in ("left", "held"))
+    of_the_admin = settings.triton_models / f".{BESTFITTING.triton_model}-old"
+    for folder in (left, held, of_the_admin):
         (folder / "1").mkdir(parents=True)
     descriptor = os.open(held, os.O_RDONLY)
     try:
@@ -193,7 +194,8 @@ def test_what_a_killed_installation_has_left_is_removed(settings: Settings, clas
         install(BESTFITTING, AppWeights({"network.onnx": classifier}, "here"), settings)
     finally:
         os.close(descriptor)
-    assert not left.exists() and held.is_dir(), "another one that is at work is left alone"
+    assert not left.exists() and of_the_admin.is_dir()
+    assert held.is_dir(), "another one that is at work is left alone"
 
 
 def test_a_network_with_tensors_elsewhere_is_refused(
