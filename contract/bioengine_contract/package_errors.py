@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from bioengine_contract.errors import RequestError, shorten
+from bioengine_contract.nearest import did_you_mean
 
 
 class ModelNotFound(RequestError):
@@ -15,7 +16,7 @@ class ModelNotFound(RequestError):
         self.model_id = model_id
         have = f"It has: {', '.join(known)}." if known else "Its store is empty."
         super().__init__(
-            f"No model {shorten(model_id)} on this server. {have} "
+            f"No model {shorten(model_id)} on this server.{did_you_mean(model_id, known)} {have} "
             "Check the spelling, or ask the server's admin to import it with `./bioengine models import`."
         )
 
