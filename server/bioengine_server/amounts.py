@@ -12,7 +12,8 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.IGNORECASE)
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(-?\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.IGNORECASE)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.IGNORECASE)
+_NO_END = "-1"
 
 
 def parse_size(value: object) -> int:
@@ -31,14 +32,17 @@ def parse_size(value: object) -> int:
 
 
 def parse_duration(value: object) -> float:
-    """Seconds; below 0 stands for no end. Raises ValueError.
+    """Seconds; -1 stands for no end. Raises ValueError.
 
     Args:
         value: a number of seconds, or a text such as "90", "30m", "1.5h", "-1".
     """
-    found = _DURATION.fullmatch(str(value).strip())
+    text = str(value).strip()
+    if text in (_NO_END, f"{_NO_END}.0"):
+        return -1.0
+    found = _DURATION.fullmatch(text)
     if found is None:
-        raise ValueError(f"{str(value)[:40]!r} is not a duration; expected seconds, or such as 90s, 30m or 2h")
+        raise ValueError(f"{text[:40]!r} is not a duration; expected seconds, such as 90s, 30m or 2h, or -1 for no end")
     return float(found[1]) * _SECONDS[(found[2] or "s").lower()]
 
 

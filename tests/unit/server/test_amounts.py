@@ -26,14 +26,17 @@ def test_what_is_no_size(text: str) -> None:
         parse_size(text)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("1.5h", 5400), ("2 d", 172800), (-1, -1)])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("30m", 1800), ("1.5h", 5400), ("2 d", 172800), (-1, -1), (-1.0, -1), ("-1", -1)],
+)
 def test_durations(text: object, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "30 minutes", "m"])
+@pytest.mark.parametrize("text", ["", "soon", "30 minutes", "m", "-5", "-1m"])
 def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match="expected seconds, or such as"):
+    with pytest.raises(ValueError, match=r"expected seconds, such as .*, or -1 for no end"):
         parse_duration(text)
 
 
