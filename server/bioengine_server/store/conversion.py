@@ -28,7 +28,7 @@ from bioengine_server.settings import Settings
 from bioengine_server.store import layout, reader
 from bioengine_server.store.conversion_run import NeedsModule, NotConverted, StepReport, read_array, run_step, write_arrays
 from bioengine_server.store.conversion_samples import choose_samples, difference, is_same
-from bioengine_server.store.converted import Conversion, put_converted, with_converted, without_converted
+from bioengine_server.store.converted import Conversion, is_still_there, put_converted, with_converted, without_converted
 from bioengine_server.store.errors import NotAPackage, StoreError, StoreNotWritable
 from bioengine_server.store.halo import with_halo
 from bioengine_server.store.hostile_process import NotAFile, open_left_file
@@ -133,7 +133,7 @@ def convert(model: StoredModel, store: ModelStore, settings: Settings, tell: Tol
             try:
                 manifest, file, about = _Conversion(package, model.folder, folder, settings, converted_from).run(tell)
             except NotConverted as error:
-                _write_refusal(model, error.reason)
+                _write_refusal(store, model, error.reason)
                 raise
             if not put_converted(store.folder, manifest, file, about):
                 raise NotConverted(id, "it was imported again or removed meanwhile")
@@ -143,10 +143,12 @@ def convert(model: StoredModel, store: ModelStore, settings: Settings, tell: Tol
     return store.find(f"{id}/{manifest.version}")
 
 
-def _write_refusal(model: StoredModel, reason: str) -> None:
-    reports = model.folder / REPORTS
-    reports.mkdir(exist_ok=True)
-    layout.write_json(reports / _REFUSAL, _Refusal(reason=reason).model_dump())
+def _write_refusal(store: ModelStore, model: StoredModel, reason: str) -> None:
+    with layout.lock(store.folder):
+        if is_still_there(model.folder, model.manifest):  # it may have been imported again or removed meanwhile
+            reports = model.folder / REPORTS
+            reports.mkdir(exist_ok=True)
+            layout.write_json(reports / _REFUSAL, _Refusal(reason=reason).model_dump())
 
 
 @contextlib.contextmanager

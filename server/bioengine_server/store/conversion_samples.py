@@ -14,6 +14,7 @@ from bioengine_server.store.conversion_run import NotConverted
 
 _MORE_PIXELS = 16  # by which another size differs at least from that of the test image
 _MAX_VALUES = 1 << 26  # of all inputs of a sample; a description may allow any size
+_SMALLEST = 1e-3  # largest value of an output; one that is zero everywhere has rounding errors as well
 _PART = 1 << 20  # values that are compared at once
 
 Shape = tuple[int, ...]
@@ -54,7 +55,7 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
 
 def is_same(original: np.ndarray, differs: float, tolerance: float) -> bool:
     """Whether a difference from an output of the original is one of rounding: at most this part of its largest value."""
-    return differs <= tolerance * max(1.0, _largest(original))
+    return differs <= tolerance * max(_SMALLEST, _largest(original))
 
 
 def _largest(array: np.ndarray) -> float:

@@ -70,18 +70,25 @@ def put_converted(store: Path, manifest: Manifest, file: Path, conversion: Conve
     """
     folder = store / manifest.id / manifest.version
     with layout.lock(store):
-        try:
-            now = Manifest.model_validate_json((folder / FILE_NAME).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        if not is_still_there(folder, manifest):
             return False
-        if now.files != manifest.files:
-            return False
+        now = Manifest.model_validate_json((folder / FILE_NAME).read_text(encoding="utf-8"))
+        # If this is cut off, the package is not converted: never weights that are not those of the manifest.
+        layout.write_json(folder / FILE_NAME, without_converted(now, folder).model_dump(mode="json"))
         os.replace(file, folder / CONVERTED)
         layout.write_json(folder / CONVERSION, conversion.model_dump(mode="json"))
         content = {**manifest.model_dump(mode="json"), "imported": now.model_dump(mode="json")["imported"]}
         layout.write_json(folder / FILE_NAME, content)
         layout.write_aliases(store, dict(read_aliases(store)))  # a running server notices the change by this file
     return True
+
+
+def is_still_there(folder: Path, manifest: Manifest) -> bool:
+    """Whether a package in the store has still the files of this manifest."""
+    try:
+        return Manifest.model_validate_json((folder / FILE_NAME).read_text(encoding="utf-8")).files == manifest.files
+    except (OSError, ValueError):
+        return False
 
 
 def declare_converted(raw: dict[str, Any], manifest: Manifest) -> dict[str, str]:

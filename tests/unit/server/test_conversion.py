@@ -181,6 +181,9 @@ def test_agreement_is_relative_to_what_comes_out() -> None:
     original = np.array([0.0, 1000.0, np.nan], np.float32)
     assert is_same(original, difference(original, original + 0.01), 1e-4)
     assert not is_same(original, difference(original, original + 1), 1e-4)
+    small = np.array([0.0, 0.01], np.float32)
+    assert is_same(small, 5e-7, 1e-4) and not is_same(small, 5e-6, 1e-4)
+    assert is_same(np.zeros(2, np.float32), 5e-8, 1e-4)
     assert difference(original, np.array([0.0, 1000.0, 0.0], np.float32)) == np.inf
     assert difference(original, np.array([0.0, np.inf, np.nan], np.float32)) == np.inf
 
