@@ -31,7 +31,9 @@ logger = logging.getLogger(__name__)
 # How long a request waits for Triton or its model runner to come back before it fails.
 RECOVERY = 20.0  # seconds
 
-_REPLACE_TIMEOUT = 6.0  # seconds; 1 to 2 are usual
+# How long a replacement may take: 1 to 2 s are usual. On a machine that is busy all the time it takes longer, and another Triton
+# would not be faster: after each that was not done in time, the next one may take twice as long.
+_REPLACE_TIMEOUT, _LONGEST_REPLACE_TIMEOUT = 6.0, 60.0  # seconds
 
 # Repairs that requests may cause within some seconds: each instance may die at once, one after the other.
 _REPAIRS, _REPAIRS_WITHIN = 20, 60.0
@@ -66,6 +68,7 @@ class Runner:
         self._watcher = watcher
         self._repair = asyncio.Lock()
         self._repairs = 0
+        self._replace_timeout = _REPLACE_TIMEOUT
         self._caused: deque[float] = deque(maxlen=_REPAIRS)
 
     async def ask(self, operation: dict[str, Any]) -> dict[str, Any]:
@@ -145,11 +148,13 @@ class Runner:
             logger.warning("Replacing the model runner's instances")
             self._watcher.on_repair(True)
             try:
-                async with asyncio.timeout(_REPLACE_TIMEOUT):
+                async with asyncio.timeout(self._replace_timeout):
                     await self.api.replace_runner()
+                self._replace_timeout = _REPLACE_TIMEOUT
             except TimeoutError:
                 # Triton waits for ever for an instance that dies while it starts, and answers nobody meanwhile.
-                logger.error("The model runner could not be replaced within %.0f s", _REPLACE_TIMEOUT)
+                logger.error("The model runner could not be replaced within %.0f s", self._replace_timeout)
+                self._replace_timeout = min(2 * self._replace_timeout, _LONGEST_REPLACE_TIMEOUT)
                 self._watcher.on_stuck()
                 raise TritonUnavailable("the model runner could not be replaced") from None
             except TritonError as error:

@@ -23,6 +23,7 @@ class Api:
         self.asked: list[dict[str, Any]] = []
         self.replaced = 0
         self.has_runner = self.lives = True
+        self.replacing_takes = 0.0
 
     async def infer(self, _: str, inputs: list[tuple[str, np.ndarray]], *__: Any) -> Any:
         ((_, data),) = inputs
@@ -45,6 +46,7 @@ class Api:
 
     async def replace_runner(self) -> None:
         self.replaced += 1
+        await asyncio.sleep(self.replacing_takes)
 
 
 REPORT = {"boot": "1", "dead_instances": [], "models": {}}
@@ -116,3 +118,20 @@ async def test_instances_that_all_hang_are_replaced(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(runner_module, "ANSWERS_WITHIN", 0.02)
     api = Api(HANGS)
     assert (await runner(api).check()).boot == "1" and api.replaced == 1
+
+
+async def test_on_a_busy_machine_a_replacement_may_take_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a Triton that is only slow would be ended again and again."""
+    monkeypatch.setattr(runner_module, "_REPLACE_TIMEOUT", 0.05)
+    api, stuck = Api(), list[int]()
+    kept = runner(api)
+    kept._watcher.on_stuck = lambda: stuck.append(api.replaced)  # type: ignore[method-assign]
+    api.replacing_takes = 0.3
+    for _ in range(3):  # 0.05, 0.1, 0.2 s
+        with pytest.raises(TritonUnavailable):
+            await kept.repair()
+    await kept.repair()
+    assert stuck == [1, 2, 3] and api.replaced == 4
+    with pytest.raises(TritonUnavailable):
+        await kept.repair()
+    assert stuck == [1, 2, 3, 5], "from then on as before"
