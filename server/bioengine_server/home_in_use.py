@@ -69,10 +69,12 @@ def run_dir_of(settings: Settings) -> Path:
     return Path(user.run_dir) if user and user.run_dir and user.machine == socket.gethostname() else settings.node_folder
 
 
-def url_of_home(settings: Settings) -> str | None:
-    """The URL of the server on this machine that uses the home, whatever port it was started with; None if there is none."""
+def usual_url(settings: Settings) -> str:
+    """The URL of the settings; if no BioEngine answers there, that of the home's server, whatever port it was started with."""
     user = _user_of(settings.home)
-    return user.url if user is not None and _name_at(user.url) == user.name else None
+    if user is None or user.url == settings.url or _name_at(settings.url) is not None:
+        return settings.url
+    return user.url if _name_at(user.url) == user.name else settings.url
 
 
 def _user_of(home: Path) -> Announcement | None:

@@ -8,6 +8,7 @@ import subprocess
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bioengine_contract.version import VERSION
 
@@ -55,3 +56,10 @@ def test_the_model_runners_environment_has_what_these_commands_need(stack: Stack
 def test_doctor_says_so_too(stack: Stack, tmp_path: Path) -> None:
     done = bioengine("doctor", "--home", str(tmp_path / "home"), "--port", str(stack.port), "--offline")
     assert "is ready, but has another home" in " ".join(done.stdout.split())
+
+
+def test_run_finds_the_server_of_the_home_at_another_port(stack: Stack, tmp_path: Path) -> None:
+    np.save(tmp_path / "image.npy", np.zeros((64, 64), np.float32))
+    arguments = ("run", "drawn-nuclei", str(tmp_path / "image.npy"), "-o", str(tmp_path / "mask.npy"))
+    done = bioengine(*arguments, BIOENGINE_HOME=str(stack.home), BIOENGINE_PORT="9")
+    assert done.returncode == 0 and (tmp_path / "mask.npy").exists(), done.stderr

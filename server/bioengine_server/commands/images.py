@@ -61,6 +61,7 @@ def run(
 
     If some images fail, the others are still run; the failed ones are listed at the end, and the exit status is 1.
     """
+    from bioengine_server.home_in_use import usual_url
     from bioengine_server.images.client import ModelClient
     from bioengine_server.images.plan import check_output_name, plan_runs
     from bioengine_server.images.runs import Options
@@ -70,7 +71,7 @@ def run(
     failed: dict[str, str] = {}
     with told():
         check_output_name(output)
-        with ModelClient(server_url or settings.url, settings.run_timeout) as client:
+        with ModelClient(server_url or usual_url(settings), settings.run_timeout) as client:
             with console.status(f"Asking for {shown(id)} ..."):
                 model = client.describe(id)
             if labels:

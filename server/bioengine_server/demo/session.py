@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bioengine_server.home_in_use import url_of_home
+from bioengine_server.home_in_use import usual_url
 from bioengine_server.images.address import check_address
 from bioengine_server.images.errors import NotABioEngine
 from bioengine_server.network.ports import free_ports
@@ -28,10 +28,10 @@ def running_server(settings: Settings, url: str | None = None) -> Iterator[str]:
             raise NotABioEngine(url, f"it is not ready ({reason})")
         yield url
         return
-    for usual in (settings.url, url_of_home(settings)):
-        if usual is not None and why_not_ready(usual) is None:
-            yield usual
-            return
+    usual = usual_url(settings)
+    if why_not_ready(usual) is None:
+        yield usual
+        return
     (port,) = free_ports(1)
     # Only for this command, which has no token: on loopback, and only as long as the command runs.
     own = settings.model_copy(update={"host": "127.0.0.1", "port": port, "access": "auto"})
