@@ -21,6 +21,7 @@ from bioengine_contract.model_errors import ModelNotOpened
 from bioengine_contract.package import read_package
 from bioengine_contract.trust import check_trust
 
+from bioengine_runner.lean_import import lean_import
 from bioengine_runner.loading.records import Record, Records
 from bioengine_runner.reasons import in_short
 from bioengine_runner.rundir import Boot
@@ -96,7 +97,8 @@ class Opening:
 
     def _open(self) -> tuple[Manifest, Pipeline]:
         # Heavy, and a part of what can fail: it brings torch and bioimageio.
-        from bioengine_runner.inference import Pipeline
+        with lean_import():
+            from bioengine_runner.inference import Pipeline
 
         package = read_package(self._folder, is_default=True)
         # Once more, after who had it loaded: nothing of a package is run that is not trusted, or not what it was at import.
