@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import os
 import platform
 import socket
@@ -103,7 +104,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Rule:
-    """A system call that fails with `error` unless all `checks` hold; without checks, always. 0: it does nothing and succeeds."""
+    """A system call that fails with `error` unless all `checks` hold; without checks, always. 0: it does nothing and succeeds.
+
+    Of several rules for one call, which follow each other, the first whose checks do not hold decides.
+    """
 
     number: int
     error: int
@@ -175,7 +179,10 @@ def rules(with_tcp: bool) -> tuple[Rule, ...]:
         Rule(251, errno.EPERM),  # ioprio_set
         Rule(16, errno.EPERM, (Check(1, (*_TYPE_INTO_TERMINAL, *_OWNERS_OF_SOCKETS), is_one=False),)),  # ioctl
         Rule(72, errno.EPERM, (Check(1, _OWNERS_OF_FILES, is_one=False),)),  # fcntl
-        Rule(280, 0, (Check(1, (0,)), Check(1, (0,), is_upper_half=True))),  # utimensat: only without a path
+        # utimensat: to set the present time fails, so that who makes a file if that fails (Python's `touch`) does; else only
+        # without a path.
+        Rule(280, errno.EPERM, (Check(2, (0,), is_one=False),)),
+        Rule(280, 0, (Check(1, (0,)), Check(1, (0,), is_upper_half=True))),
         Rule(2, errno.EPERM, (Check(1, no_truncation, os.O_ACCMODE | os.O_TRUNC, is_one=False),)),  # open
         Rule(257, errno.EPERM, (Check(2, no_truncation, os.O_ACCMODE | os.O_TRUNC, is_one=False),)),  # openat
     )
@@ -191,14 +198,19 @@ def _program(refused: tuple[Rule, ...], is_trapped: bool) -> bytes:
         (_AT_LEAST, 0, 1, _OTHER_NUMBERS),
         (_RETURN, 0, 0, _ERRNO | errno.ENOSYS),
     ]
-    for rule in refused:
-        body = list(_body(rule, (_RETURN, 0, 0, _TRAP if is_trapped else _ERRNO | rule.error)))
-        instructions += [(_EQUAL, 0, len(body), rule.number), *body]
+    for number, rules_of_call in itertools.groupby(refused, lambda rule: rule.number):
+        body = [
+            instruction
+            for rule in rules_of_call
+            for instruction in _checks(rule, (_RETURN, 0, 0, _TRAP if is_trapped else _ERRNO | rule.error))
+        ]
+        body.append((_RETURN, 0, 0, _ALLOW))
+        instructions += [(_EQUAL, 0, len(body), number), *body]
     instructions.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("HBBI", *instruction) for instruction in instructions)
 
 
-def _body(rule: Rule, refuse: tuple[int, int, int, int]) -> Iterator[tuple[int, int, int, int]]:
+def _checks(rule: Rule, refuse: tuple[int, int, int, int]) -> Iterator[tuple[int, int, int, int]]:
     if not rule.checks:
         yield refuse
         return
@@ -213,4 +225,3 @@ def _body(rule: Rule, refuse: tuple[int, int, int, int]) -> Iterator[tuple[int, 
             for value in check.values:
                 yield (_EQUAL, 0, 1, value)
                 yield refuse
-    yield (_RETURN, 0, 0, _ALLOW)

@@ -10,7 +10,7 @@ from typing import Any
 
 # Run as `python -c PROGRAM FOLDER RUNS_CODE`; prints what came of each try, "done" or the name of an error.
 PROGRAM = """
-import errno, fcntl, json, os, socket, subprocess, sys, threading
+import errno, fcntl, json, os, shutil, socket, subprocess, sys, threading
 from pathlib import Path
 from bioengine_runner.confinement import confine
 from bioengine_runner.confinement.one_model import confine_model
@@ -80,6 +80,10 @@ outcomes = {
     "have it killed by a pipe": attempt(fcntl.fcntl, os.pipe()[0], 10, 9),
     "change a time": attempt(os.utime, store / "other" / "weights", (1, 1)),
     "change a time of its own": attempt(os.utime, os.open(boot.temporary / "file", os.O_RDWR), (1, 1)),
+    "make a file": attempt((boot.temporary / "made").touch),
+    "touch it again": attempt((boot.temporary / "made").touch),
+    "copy a file with its time": attempt(shutil.copy2, boot.temporary / "file", boot.temporary / "copy"),
+    "made": str([(boot.temporary / name).exists() for name in ("made", "copy")]),
     "times": str((os.stat(store / "other" / "weights").st_mtime == 1, os.stat(boot.temporary / "file").st_mtime == 1)),
     "processors": attempt(os.sched_setaffinity, 0, os.sched_getaffinity(0)),
     "start a thread": attempt(in_thread),
@@ -93,7 +97,8 @@ os._exit(0)
 
 ALLOWED = (
     "other package before", "own package", "write a record", "write a tensor", "write to shared memory", "remove it",
-    "temporary file", "does it live", "processors", "start a thread",
+    "temporary file", "does it live", "processors", "start a thread", "make a file", "touch it again",
+    "copy a file with its time",
 )  # fmt: skip
 FILES = ("other package", "list the store", "change own package", "change a program")
 
@@ -110,6 +115,7 @@ def test_a_model_reaches_its_own_package_and_starts_nothing(tmp_path: Path) -> N
     found = outcomes(tmp_path, runs_code=False)
     assert {name: found[name] for name in ALLOWED} == dict.fromkeys(ALLOWED, "done")
     assert {name: found[name] for name in FILES} == dict.fromkeys(FILES, "EACCES")
+    assert found["made"] == "[True, True]"
     assert found["times"] == "(False, True)", "of a file that it may not open, the time stays"
     started = (
         "end it", "have it told of a pipe", "have it killed by a pipe", "start a program", "open a socket",
