@@ -54,7 +54,7 @@ class Callers:
         while True:
             try:
                 if triton is None:
-                    async with asyncio.timeout(5):
+                    async with asyncio.timeout(20):  # a server that has just come back, on a busy machine
                         server = await self._connect({**self._config, "name": f"caller {number}"})
                         triton = await server.get_service("triton-client")
                 async with asyncio.timeout(60):
