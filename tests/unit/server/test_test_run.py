@@ -34,7 +34,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.setattr(run, "build_environments", lambda *names, renew: True)
 
     def replace(**kinds: list[Step]) -> None:
-        for kind in ("checks", "stack_tests", "unit_tests", "container_tests", "slurm_tests"):
+        for kind in ("checks", "stack_tests", "unit_tests", "fault_tests", "container_tests", "slurm_tests"):
             monkeypatch.setattr(run, kind, lambda pythons, kind=kind: kinds.get(kind, []))
 
     return replace
@@ -56,14 +56,15 @@ def test_everything_that_passes_is_said_to(steps: Callable[..., None], capsys: p
 def test_what_failed_is_named_at_the_end(steps: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     steps(
         checks=[PASSES, FAILS],
+        fault_tests=[program("recovers late", "import sys; sys.exit(1)")],
         container_tests=[program("leaks", "import sys; sys.exit(5)")],
         slurm_tests=[program("hangs", "raise SystemExit(1)")],
     )
     assert whole(all_tiers=True) == 1
     out = capsys.readouterr().out
-    assert "not well\n== fails: FAILED" in out and out.endswith("\nFailed: fails, hangs, leaks\n")
-    assert whole() == 1 and not {"leaks", "hangs"} & {*capsys.readouterr().out.split()}, (
-        "containers and Slurm are in no core tier"
+    assert "not well\n== fails: FAILED" in out and out.endswith("\nFailed: fails, hangs, recovers late, leaks\n")
+    assert whole() == 1 and not {"leaks", "hangs", "late"} & {*capsys.readouterr().out.split()}, (
+        "recovery, containers and Slurm are in no core tier"
     )
 
 
