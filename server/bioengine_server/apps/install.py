@@ -36,7 +36,7 @@ from bioengine_server.apps.errors import (
     WeightsNotUsable,
 )
 from bioengine_server.apps.weights import AppWeights
-from bioengine_server.environments import build_environments, can_build, environment
+from bioengine_server.environments import build_environments, can_build, environment, is_there
 from bioengine_server.settings import Settings
 from bioengine_server.store.external_data import is_alone
 from bioengine_server.store.hostile_process import TookTooLong, run_hostile
@@ -127,7 +127,7 @@ def installed(settings: Settings) -> Iterator[Installed]:
             weights, origin = tuple(record["weights"]), str(record["origin"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        yield Installed(app, weights, origin, app.environment is None or (folder / LINK / "bin" / "python").exists())
+        yield Installed(app, weights, origin, app.environment is None or is_there(folder, LINK))
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from bioengine_server.settings import Settings
 from bioengine_server.store import layout, reader
 from bioengine_server.store.conversion_run import NeedsModule, NotConverted, StepReport, read_array, run_step, write_arrays
 from bioengine_server.store.conversion_samples import choose_samples, difference, is_same
-from bioengine_server.store.converted import Conversion, is_still_there, put_converted, with_converted, without_converted
+from bioengine_server.store.converted import Conversion, put_converted, still_there, with_converted, without_converted
 from bioengine_server.store.errors import NotAPackage, StoreError, StoreNotWritable
 from bioengine_server.store.halo import with_halo
 from bioengine_server.store.hostile_process import NotAFile, open_left_file
@@ -145,7 +145,7 @@ def convert(model: StoredModel, store: ModelStore, settings: Settings, tell: Tol
 
 def _write_refusal(store: ModelStore, model: StoredModel, reason: str) -> None:
     with layout.lock(store.folder):
-        if is_still_there(model.folder, model.manifest):  # it may have been imported again or removed meanwhile
+        if still_there(model.folder, model.manifest) is not None:  # it may have been imported again or removed meanwhile
             reports = model.folder / REPORTS
             reports.mkdir(exist_ok=True)
             layout.write_json(reports / _REFUSAL, _Refusal(reason=reason).model_dump())

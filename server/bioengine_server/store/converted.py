@@ -70,9 +70,8 @@ def put_converted(store: Path, manifest: Manifest, file: Path, conversion: Conve
     """
     folder = store / manifest.id / manifest.version
     with layout.lock(store):
-        if not is_still_there(folder, manifest):
+        if (now := still_there(folder, manifest)) is None:
             return False
-        now = Manifest.model_validate_json((folder / FILE_NAME).read_text(encoding="utf-8"))
         # If this is cut off, the package is not converted: never weights that are not those of the manifest.
         layout.write_json(folder / FILE_NAME, without_converted(now, folder).model_dump(mode="json"))
         os.replace(file, folder / CONVERTED)
@@ -83,12 +82,13 @@ def put_converted(store: Path, manifest: Manifest, file: Path, conversion: Conve
     return True
 
 
-def is_still_there(folder: Path, manifest: Manifest) -> bool:
-    """Whether a package in the store has still the files of this manifest."""
+def still_there(folder: Path, manifest: Manifest) -> Manifest | None:
+    """The present manifest of a package in the store, if it has still the files of this one; None otherwise."""
     try:
-        return Manifest.model_validate_json((folder / FILE_NAME).read_text(encoding="utf-8")).files == manifest.files
+        now = Manifest.model_validate_json((folder / FILE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
+        return None
+    return now if now.files == manifest.files else None
 
 
 def declare_converted(raw: dict[str, Any], manifest: Manifest) -> dict[str, str]:
