@@ -21,7 +21,7 @@ from bioengine_contract.model_errors import ModelNotOpened
 from bioengine_contract.package import read_package
 from bioengine_contract.trust import check_trust
 
-from bioengine_runner.lean_import import lean_import
+from bioengine_runner.lean_import import lean_import_of_core
 from bioengine_runner.loading.records import Record, Records
 from bioengine_runner.reasons import in_short
 from bioengine_runner.rundir import Boot
@@ -97,7 +97,7 @@ class Opening:
 
     def _open(self) -> tuple[Manifest, Pipeline]:
         # Heavy, and a part of what can fail: it brings torch and bioimageio.
-        with lean_import():
+        with lean_import_of_core():
             from bioengine_runner.inference import Pipeline
 
         package = read_package(self._folder, is_default=True)

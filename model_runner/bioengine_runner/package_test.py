@@ -24,10 +24,14 @@ from bioengine_contract.package import Package, read_package
 from bioengine_contract.package_errors import PackageUnreadable
 from bioengine_contract.tensors.fit import fit_inputs
 from bioengine_contract.trust import check_trust, parse_trusted
-from bioimageio.core import test_description
-from bioimageio.core.digest_spec import get_test_input_sample
-from bioimageio.spec import InvalidDescr, ValidationContext, build_description, dump_description
-from bioimageio.spec.model import v0_4
+
+from bioengine_runner.lean_import import lean_import_of_core
+
+with lean_import_of_core():
+    from bioimageio.core import test_description
+    from bioimageio.core.digest_spec import get_test_input_sample
+    from bioimageio.spec import InvalidDescr, ValidationContext, build_description, dump_description
+    from bioimageio.spec.model import v0_4
 
 from bioengine_runner.adapted import adapt_steps
 from bioengine_runner.description import stored_description

@@ -2,8 +2,11 @@
 
 import sys
 
+from bioengine_contract.lean_import import lean_import
+
 try:
-    from bioengine_server.cli import app
+    with lean_import():
+        from bioengine_server.cli import app
 except KeyboardInterrupt:  # Ctrl-C during the imports
     sys.exit(130)
 

@@ -9,7 +9,10 @@ import signal
 import sys
 import threading
 
-from bioengine_server.cli import app
+from bioengine_contract.lean_import import lean_import
+
+with lean_import():
+    from bioengine_server.cli import app
 
 
 def _end_with_input() -> None:

@@ -44,7 +44,7 @@ def test_bench(tmp_path: Path) -> None:
     (tmp_path / "temporary").mkdir()
     figures = tmp_path / "figures.json"
     elsewhere = {"BIOENGINE_HOME": str(tmp_path / "unused"), "TMPDIR": str(tmp_path / "temporary")}
-    done = bioengine("bench", "--rounds", "1", "--json", str(figures), timeout=600, **elsewhere)
+    done = bioengine("bench", "--rounds", "1", "--json", str(figures), timeout=1500, **elsewhere)
     assert done.returncode in (0, 1) and "Traceback" not in done.stderr, done.stderr
     measurements = {item["name"]: item for item in json.loads(figures.read_text())["measurements"]}
     assert set(measurements) == LIMITED | UNLIMITED | CROWDS | REFERENCES | MEMORY

@@ -112,6 +112,41 @@ class Others:
         self._thread.join()
 
 
+@pytest.mark.parametrize(
+    "part, id, told, error",
+    [
+        ("rün dir/boot-*/models", "two-inputs", "run dir", "the server's run dir cannot be written"),
+        ("ümgebungen", "label-doubler", "the environment 'runner'", "the model runner's Python environment no longer exists"),
+    ],
+)
+def test_a_part_that_is_gone_is_told_by_readiness_and_by_a_load(
+    trusting: Stack, packages: Path, part: str, id: str, told: str, error: str
+) -> None:
+    """As where something removes what looks old: loaded models go on answering, and no other can be loaded.
+
+    Before the loads that fail: those have the server's own model loaded anew some seconds later, and Triton hangs where a folder
+    goes while it loads from it.
+    """
+    (place,) = trusting.home.parent.glob(part)
+    aside = place.with_name("aside")
+    health = f"{trusting.url}/health/readiness"
+    with trusting.client() as client:
+        assert client.run("old-otter", example_input(packages, "old-otter"))["success"]
+        place.rename(aside)
+        place.touch()  # a folder of this name would be made anew
+        try:
+            wait_for(lambda: get(health)[0] == 503, 30, "not ready")
+            assert told in get(health)[1]["reason"] and str(trusting.home.parent) not in get(health)[1]["reason"]
+            assert client.run("old-otter", example_input(packages, "old-otter"))["success"]
+            text = client.run(id, example_input(packages, id))["error"]
+            assert error in text and str(trusting.home.parent) not in text
+        finally:
+            place.unlink()
+            aside.rename(place)
+        trusting.wait_until_ready()
+        assert client.run(id, example_input(packages, id))["success"]
+
+
 def test_no_package_that_fails_takes_triton_with_it(trusting: Stack, packages: Path, failing: Path) -> None:
     triton = trusting.triton()
     with Others(trusting, packages) as others, trusting.client() as client, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
@@ -141,34 +176,3 @@ def test_files_of_any_name_are_opened(trusting: Stack, failing: Path) -> None:
         result = client.run("umlaut-weights", example_input(failing, "umlaut-weights"))
     assert result["success"], result
     np.testing.assert_allclose(result["outputs"][0], example_output(failing, "umlaut-weights")[0])
-
-
-@pytest.mark.parametrize(
-    "part, id, told, error",
-    [
-        ("rün dir/boot-*/models", "two-inputs", "run dir", "the server's run dir cannot be written"),
-        ("ümgebungen", "label-doubler", "the environment 'runner'", "the model runner's Python environment no longer exists"),
-    ],
-)
-def test_a_part_that_is_gone_is_told_by_readiness_and_by_a_load(
-    trusting: Stack, packages: Path, part: str, id: str, told: str, error: str
-) -> None:
-    """As where something removes what looks old: loaded models go on answering, and no other can be loaded."""
-    (place,) = trusting.home.parent.glob(part)
-    aside = place.with_name("aside")
-    health = f"{trusting.url}/health/readiness"
-    with trusting.client() as client:
-        assert client.run("old-otter", example_input(packages, "old-otter"))["success"]
-        place.rename(aside)
-        place.touch()  # a folder of this name would be made anew
-        try:
-            wait_for(lambda: get(health)[0] == 503, 30, "not ready")
-            assert told in get(health)[1]["reason"] and str(trusting.home.parent) not in get(health)[1]["reason"]
-            assert client.run("old-otter", example_input(packages, "old-otter"))["success"]
-            text = client.run(id, example_input(packages, id))["error"]
-            assert error in text and str(trusting.home.parent) not in text
-        finally:
-            place.unlink()
-            aside.rename(place)
-        trusting.wait_until_ready()
-        assert client.run(id, example_input(packages, id))["success"]

@@ -30,7 +30,10 @@ def import_step(name: str) -> ModuleType:
     sys.addaudithook(refuse)
     try:
         importlib.import_module("numpy.testing")
-        step = importlib.import_module(name)
+        from bioengine_runner.lean_import import lean_import_of_core
+
+        with lean_import_of_core():
+            step = importlib.import_module(name)
         getattr(step, "import_libraries", lambda: None)()
         return step
     finally:

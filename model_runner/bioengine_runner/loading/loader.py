@@ -38,7 +38,10 @@ LOOK_INTERVAL = 0.02  # seconds
 
 _MODEL_FILE = '''"""Made by bioengine_runner.loading.loader; its package and weights are in config.pbtxt."""
 try:
-    from bioengine_runner.model import BioimageioModel as TritonPythonModel
+    from bioengine_contract.lean_import import lean_import
+
+    with lean_import():
+        from bioengine_runner.model import BioimageioModel as TritonPythonModel
 except BaseException:
     # Not for Triton, which may abort where a model cannot be loaded: the loader finds that no process has begun.
     import traceback

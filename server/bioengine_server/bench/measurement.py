@@ -65,11 +65,12 @@ def interleaved(
     Args:
         cases: for each name, a function that measures once.
         rounds: the number of rounds that count.
-        warm_up: the number of rounds before them.
+        warm_up: the number of rounds before them; not more than those that count.
         rest: seconds to wait before each measurement.
     """
     values: dict[str, list[float]] = {name: [] for name in cases}
     names = list(cases)
+    warm_up = min(warm_up, rounds)
     for number in range(warm_up + rounds):
         # In alternating order, so that no case always follows the same other one.
         for name in names if number % 2 else reversed(names):

@@ -41,5 +41,6 @@ def _run(user: Client, stack: BenchStack, side: int, seeds: itertools.count[int]
 
 def _values(cases: list[Callable[[], float]], rounds: int) -> list[tuple[float, ...]]:
     """The values of each case, measured one after the other in each round, without the rounds that warm up."""
-    measured = [[case() for case in cases] for _ in range(_WARM_UP + rounds)][_WARM_UP:]
+    warm_up = min(_WARM_UP, rounds)
+    measured = [[case() for case in cases] for _ in range(warm_up + rounds)][warm_up:]
     return [tuple(values) for values in zip(*measured)]

@@ -9,6 +9,7 @@ import sys
 from typing import Annotated, Any, Optional
 
 import typer
+from bioengine_contract.lean_import import lean_import
 
 from bioengine_server.commands.shared import (
     HomeOption,
@@ -52,9 +53,10 @@ def up(
     triton = "workers" if workers_only else triton
     settings = load_settings(host=host, port=port, home=home, offline=offline, triton=triton, access=access)
     configure_logging(settings)
-    from bioengine_server.access.rules import access_of
-    from bioengine_server.snippet import first_call
-    from bioengine_server.stack import run_stack
+    with lean_import():
+        from bioengine_server.access.rules import access_of
+        from bioengine_server.snippet import first_call
+        from bioengine_server.stack import run_stack
 
     print(f"BioEngine, home {settings.home}", flush=True)
     warn_of_other_users(settings)

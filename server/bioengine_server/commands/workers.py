@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+from bioengine_contract.lean_import import lean_import
 from rich.table import Column, Table
 
 from bioengine_server.commands.server import announce, run
@@ -58,7 +59,8 @@ def worker(
         fail("The URL of the server is missing: ./bioengine worker https://bioengine.lab --token-file worker.token")
     token = _token(settings)
     configure_logging(settings)
-    from bioengine_server.worker_side.run import run_worker
+    with lean_import():
+        from bioengine_server.worker_side.run import run_worker
 
     if run(run_worker(settings, token, _lack_of_card(settings), on_start=announce)):
         print("Restarting.", flush=True)

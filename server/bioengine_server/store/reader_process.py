@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bioengine_contract.lean_import import lean_import
+
 from bioengine_server.store.description import Invalid, TooNew, Unreadable, build, parse
 from bioengine_server.store.external_data import BadWeights, is_alone, paths_of
 
@@ -117,11 +119,13 @@ def _confine(seconds: int) -> None:
 
 
 def main() -> None:
-    # Imported once for all forks.
-    import bioimageio.spec  # noqa: F401
+    # Once for all forks.
+    with lean_import():
+        from bioimageio.spec.model import v0_4, v0_5
 
-    import bioengine_server.store.manifest_builder  # noqa: F401
-
+        import bioengine_server.store.manifest_builder  # noqa: F401
+    for model in (v0_4.ModelDescr, v0_5.ModelDescr):
+        model.model_rebuild()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()
     requests, answers = sys.stdin.buffer, sys.stdout.buffer

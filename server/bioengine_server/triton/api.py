@@ -30,6 +30,9 @@ _TIMEOUT_MARGIN = 600.0  # seconds
 # aiohttp asks for gzip otherwise, and Triton then takes half a second to zip 16 MB.
 _NOT_ZIPPED = {"Accept-Encoding": "identity"}
 
+# What a request raises that Triton does not answer. RuntimeError: the session was closed before, because the server ends.
+_UNANSWERED = (TimeoutError, aiohttp.ClientError, OSError, RuntimeError)
+
 _STREAMED_AT_ONCE = 1 << 20  # bytes
 _MAX_CONFIGS = 1024
 
@@ -68,14 +71,14 @@ class TritonApi:
     async def is_ready(self, model_name: str) -> bool:
         try:
             return bool(await self._client.is_model_ready(model_name))
-        except (TimeoutError, aiohttp.ClientError, OSError):
+        except _UNANSWERED:
             return False
 
     async def is_live(self) -> bool:
         """Whether Triton answers, whatever models it has."""
         try:
             return bool(await self._client.is_server_live())
-        except (TimeoutError, aiohttp.ClientError, OSError):
+        except _UNANSWERED:
             return False
 
     async def model_config(self, model_name: str, model_version: str = "", from_cache: bool = False) -> dict[str, Any]:
@@ -156,7 +159,7 @@ class TritonApi:
             if answer.status < 400:
                 return answer
             raise TritonError(await answer.text(errors="replace"), answer.status)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except _UNANSWERED as error:
             if isinstance(error.__cause__, BioEngineError):
                 raise error.__cause__ from None  # of the body: aiohttp wraps it
             raise TritonUnavailable(type(error).__name__) from error
@@ -183,7 +186,7 @@ class TritonApi:
             # Without its traceback: a frame of the library in it has the error in a variable. This reference cycle would keep the
             # request's tensors in memory until the garbage collector runs.
             raise TritonError(error.message() or "", int(status) if status.isdecimal() else 500) from error.with_traceback(None)
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        except _UNANSWERED as error:
             raise TritonUnavailable(type(error).__name__) from error
 
 

@@ -59,6 +59,9 @@ def test_every_round_has_all_cases() -> None:
     values = interleaved({name: case(name) for name in "abc"}, rounds=2, warm_up=1)
     assert {name: len(measured) for name, measured in values.items()} == {"a": 2, "b": 2, "c": 2}
     assert "".join(calls) == "cba" + "abc" + "cba" and values["a"] == (4.0, 9.0)
+    calls.clear()
+    interleaved({name: case(name) for name in "abc"}, rounds=1, warm_up=2)
+    assert len(calls) == 3 * 2, "as many to warm up as are measured, at most"
 
 
 def test_the_table_has_all_and_names_what_is_exceeded() -> None:
