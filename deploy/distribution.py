@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # What the installed command needs besides its own package: the programs and lock files that build the environments, and the
 # packages that are installed into the model runner's environment.
 _SHIPPED_FILES = (
-    *(f"deploy/{name}.py" for name in ("environments", "layout", "machine", "recipes", "steps")),
+    *(f"deploy/{name}.py" for name in ("building", "environments", "layout", "machine", "recipes", "steps")),
     "deploy/slurm/worker.sbatch",
     *(f"server/requirements-{name}.lock" for name in ("no-deps", "triton")),
     *(

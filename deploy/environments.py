@@ -20,7 +20,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ import recipes  # noqa: E402
 from bioengine_server.environments import OPTIONAL  # noqa: E402
 from bioengine_server.project import IS_INSTALLED, usual_environments  # noqa: E402
 from bioengine_server.settings_files import FileSettings, SettingsFileRefused, read_settings_files  # noqa: E402
+from building import build_all  # noqa: E402
 from recipes import npm_packages, triton_installation, virtual_environment  # noqa: E402
 from steps import PYTHON_VERSION, BuildFailed, report  # noqa: E402
 
@@ -47,7 +47,7 @@ AGAIN = "--again"  # of `setup`: rebuild also what is up to date
 @dataclass(frozen=True)
 class Environment:
     """One environment: what it is built from (for the digest), how, and for which device. `project`: the folders of the project's
-    own packages in it."""
+    own packages in it. `after`: the environments that its build uses, where these are built as well."""
 
     name: str
     title: str
@@ -55,6 +55,7 @@ class Environment:
     build: Callable[[Path], Iterator[str]]
     project: tuple[Path, ...] = ()
     built_for: str = "cpu"
+    after: tuple[str, ...] = ()
 
     def digest(self) -> str:
         digest = hashlib.sha256(f"{PYTHON_VERSION} {os.path.realpath(sys.executable)}".encode())
@@ -171,14 +172,16 @@ def catalogue(accelerator: str = "cpu", folder: Path | None = None) -> dict[str,
         imports: str = "",
         built_for: str = "cpu",
         if_torch_needs_cuda: Path | None = None,
+        after: tuple[str, ...] = (),
     ) -> Environment:
         recipe = virtual_environment(*files, sources=sources, imports=imports, if_torch_needs_cuda=if_torch_needs_cuda)
-        return Environment(name, title, files, recipe, sources, built_for)
+        return Environment(name, title, files, recipe, sources, built_for, after)
 
     def beside_runner(name: str, title: str, imports: str, *others: str) -> Environment:
         """Beside its own packages, and those of the lock files of `others`, it uses those of the model runner's environment."""
         locks = (runner / f"requirements-{each}.lock" for each in (*others, name))
-        return environment(name, title, *locks, sources=(runner, contract, packages_of_runner), imports=imports)
+        sources = (runner, contract, packages_of_runner)
+        return environment(name, title, *locks, sources=sources, imports=imports, after=("runner",))
 
     packages = tuple(tests / "clients" / "javascript" / name for name in ("package.json", "package-lock.json"))
     triton_lock = server / "requirements-triton.lock"
@@ -219,7 +222,7 @@ def catalogue(accelerator: str = "cpu", folder: Path | None = None) -> dict[str,
             "environment for the conversion of TensorFlow and Keras models",
             "tensorflow, tf_keras, tf2onnx.convert, bioengine_runner.conversion.samples",
         ),
-        Environment("triton", "Triton Inference Server", (triton_lock,), triton_installation(triton_lock)),
+        Environment("triton", "Triton Inference Server", (triton_lock,), triton_installation(triton_lock), after=("server",)),
         *(
             environment(f"client-{name}", f"test client environment ({name})", file)
             for file in sorted((tests / "clients").glob("requirements-*.lock"))
@@ -247,8 +250,7 @@ def bring_about(names: list[str], options: Options) -> Path:
             concerned = wanted if options.renew else pending()
             take_over(concerned, folder)
             to_build = pending()
-            for number, environment in enumerate(to_build, start=1):
-                build(environment, folder, f"[{number}/{len(to_build)}]", options.again)
+            build_all(to_build, folder, options.again)
             if remove_unused(concerned, folder) and to_build:
                 report("A running server keeps using the old environments: restart it to use the new ones.")
     elif options.renew and os.access(folder, os.W_OK) and any(needs_upkeep(folder, each.name) for each in wanted):
@@ -289,28 +291,6 @@ def remove_unused(environments: list[Environment], folder: Path) -> list[Path]:
 def needs_upkeep(folder: Path, name: str) -> bool:
     """Whether there is an environment of the first layout, or an earlier build that may be removable."""
     return not (folder / name).is_symlink() or len(layout.builds(folder, name)) > 1
-
-
-def build(environment: Environment, folder: Path, number: str, again: bool) -> None:
-    """Build an environment beside the existing one, and switch to it once it works."""
-    started, digest = time.monotonic(), environment.digest()
-    ready = [place for place in layout.builds(folder, environment.name) if layout.is_of(place, digest)]
-    ready = [place for place in ready if (place / layout.STAMP).is_file()]
-    if ready and not again:
-        layout.use(folder, environment.name, ready[0])
-        if environment.found(folder) is not None:
-            return
-    report(f"{number} {environment.title}")
-    place = layout.new_place(folder, environment.name, digest)
-    try:
-        for step in environment.build(place):
-            report(f"      {step} ...")
-        layout.write_stamp(place, environment.built_for)
-    except BaseException:
-        shutil.rmtree(place, ignore_errors=True)
-        raise
-    layout.use(folder, environment.name, place)
-    report(f"      done in {time.monotonic() - started:.0f} s")
 
 
 def tell_what_is_out_of_date(environments: list[Environment], folder: Path) -> None:

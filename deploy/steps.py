@@ -1,4 +1,7 @@
-"""One step of a build: run a command, report what it does, and stop the build with its output if it fails."""
+"""One step of a build: run a command, report what it does, and stop the build with its output if it fails.
+
+Steps of several builds run at the same time, each in a thread of its own; `stop` ends them all.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,8 +20,35 @@ class BuildFailed(Exception):
     """An environment could not be built. The message says which, why and what to do."""
 
 
+_running: set[subprocess.Popen[str]] = set()
+_stopped = threading.Event()
+
+
+class Stopped(BuildFailed):
+    """It was stopped, because another one failed or the user wants it."""
+
+
 def report(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    clear = "\r\033[K" if sys.stderr.isatty() else ""  # of what a step shows while it runs
+    print(f"{clear}{line}", file=sys.stderr, flush=True)
+
+
+def stop() -> None:
+    """End all steps that are running; no other begins until `resume` is called."""
+    _stopped.set()
+    for process in list(_running):
+        process.kill()
+
+
+def resume() -> None:
+    """Have steps run again."""
+    _stopped.clear()
+
+
+def go_on() -> None:
+    """Raises Stopped after `stop`."""
+    if _stopped.is_set():
+        raise Stopped
 
 
 _AGAIN = "Then run the same command again."
@@ -45,11 +76,15 @@ _ADVICE = (
 def run(command: list[str], advice: str = _DOWNLOADING) -> None:
     """Run one build step. Its last line of output is shown while it runs, its whole output if it fails.
 
-    `advice`: what to do if it fails for no reason that is known here. Raises BuildFailed.
+    `advice`: what to do if it fails for no reason that is known here. Raises BuildFailed, Stopped.
     """
+    go_on()
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     assert process.stdout is not None
+    _running.add(process)
+    if _stopped.is_set():
+        process.kill()
     output: list[str] = []
     try:
         for line in process.stdout:
@@ -61,9 +96,12 @@ def run(command: list[str], advice: str = _DOWNLOADING) -> None:
         process.kill()  # otherwise it would keep writing into a folder that is removed
         process.wait()
         raise
+    finally:
+        _running.discard(process)
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
     if process.wait() != 0:
+        go_on()
         text = "".join(output)
         known = (found for sign, found in _ADVICE if sign in text)
         raise BuildFailed(f"this step failed:\n  {' '.join(command)}\n{''.join(output[-30:])}\n{next(known, advice)}")

@@ -23,7 +23,7 @@ ALLOWED = {
     "_replace": "a public method of named tuples, whose underscore keeps it apart from their fields",
 }
 
-_OWN = ("bioengine_", "layout", "recipes", "lock", "steps")
+_OWN = ("bioengine_", "building", "layout", "recipes", "lock", "steps")
 
 
 def is_private(name: str) -> bool:
