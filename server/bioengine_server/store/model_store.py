@@ -106,7 +106,7 @@ class ModelStore:
         with self.incoming(source) as folder:
             copy_package(source, folder, self._max_size)
             manifest, raw = _read(source, folder, id, must_be_whole=True)
-            manifest = self._measure(manifest, folder)
+            manifest = self._measure(manifest.model_copy(update={"origin": str(source.absolute())}), folder)
             place = f"{manifest.id}/{manifest.version}"
             with self._writing(source), layout.lock(self.folder):
                 layout.sweep(self.folder)

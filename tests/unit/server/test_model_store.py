@@ -252,6 +252,12 @@ def test_a_package_that_goes_while_all_are_listed(packages: Path, tmp_path: Path
     assert not (store.folder / "old-otter").exists()
 
 
+def test_where_a_package_came_from_is_told_whole(packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(packages)
+    stored = ModelStore(tmp_path / "models").import_package(Path(ID))
+    assert stored.manifest.origin == str(packages / ID)
+
+
 def test_names(packages: Path, tmp_path: Path) -> None:
     """A nickname and a DOI in the description name the package too; not those of another package."""
     package = copied(packages / ID, tmp_path)
