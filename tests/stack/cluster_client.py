@@ -72,7 +72,7 @@ class Callers:
                 self._step()
             else:
                 self._wrong += 1
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.4)
 
 
 async def main() -> None:

@@ -16,6 +16,9 @@ _TABLE_WIDTH = 140
 def soak(
     minutes: Annotated[float, typer.Option(min=0.1, help="How long it lasts.")] = 10,
     seed: Annotated[int, typer.Option(help="What happens follows from it: the same seed, the same requests and kills.")] = 1,
+    pause: Annotated[
+        float, typer.Option(min=0, help="Seconds that each caller waits between two requests, where the machine has other work.")
+    ] = 0,
     json: Annotated[Optional[Path], typer.Option(help="File for all figures, as JSON.")] = None,
     plot: Annotated[Optional[Path], typer.Option(help="File for a picture of memory over time, as SVG.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace these files where they are there already.")] = False,
@@ -32,7 +35,7 @@ def soak(
     with told():
         check_outputs([file for file in (json, plot) if file], overwrite)
     with told(), console.status("") as status:
-        tally = run_soak(load_settings(), minutes, seed, tell=lambda what: status.update(f"{what} ..."))
+        tally = run_soak(load_settings(), minutes, seed, pause, tell=lambda what: status.update(f"{what} ..."))
     wide = Console(width=max(console.width, _TABLE_WIDTH), highlight=False)
     wide.print(outcomes_table(tally), "", kills_table(tally), "", series_table(tally), "", sep="\n")
     wide.print(*summary(tally), sep="\n", markup=False)

@@ -23,13 +23,14 @@ _LOOKS = 300  # at a stack, in a whole soak
 _MIN_INTERVAL = 1.0  # seconds
 
 
-def run_soak(settings: Settings, minutes: float, seed: int, tell: Callable[[str], None]) -> Tally:
+def run_soak(settings: Settings, minutes: float, seed: int, pause: float, tell: Callable[[str], None]) -> Tally:
     """Raises StackError, BenchFailed.
 
     Args:
         settings: of the stack; its home, ports and addresses are the soak's own.
         minutes: that it lasts.
         seed: of all that happens.
+        pause: seconds that each caller waits between two requests.
         tell: told what is done next.
     """
     tell("Looking for the client libraries")
@@ -54,6 +55,7 @@ def run_soak(settings: Settings, minutes: float, seed: int, tell: Callable[[str]
                 if over.is_set():
                     return
                 outcomes.append(one.do(action))
+                over.wait(pause)
 
         watch, killer = Watch(stack), Killer(stack, f"{seed} kills", caller("hypha-rpc"))
         started = time.monotonic()

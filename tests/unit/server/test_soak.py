@@ -149,7 +149,7 @@ def test_an_answer_is_compared_and_an_error_told_by_its_code(tmp_path: Path) -> 
 def test_without_the_client_libraries_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "build_environments", lambda *names: False)
     with pytest.raises(StackError, match="client libraries"):
-        run.run_soak(Settings(), 1, 1, tell=lambda _: None)
+        run.run_soak(Settings(), 1, 1, 0, tell=lambda _: None)
 
 
 def test_tensors_that_go_while_they_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
