@@ -48,17 +48,17 @@ def test_large_images_of_all_clients_at_once_come_back_as_they_are(stack: Stack,
 
 
 @pytest.mark.extended
-def test_a_run_of_minutes_with_the_clients_default_timeout(stack: Stack, tmp_path: Path) -> None:
+def test_a_run_beyond_the_clients_default_timeout(stack: Stack, tmp_path: Path) -> None:
     """Both libraries give up a call after 30 s of silence; the server's heartbeats keep them waiting."""
 
     def one(library: str, mode: str) -> None:
         folder = tmp_path / library
         folder.mkdir()
-        np.save(folder / "image.npy", snail(45))
+        np.save(folder / "image.npy", snail(34))
         request = {"model_id": "slow-snail", "inputs": [str(folder / "image.npy")], "method_timeout": None}
         report = call(library, mode, stack, folder, request, timeout=200)
         assert report.get("success") is True, report
-        assert report["execution_time"] >= 45, "longer than the libraries' own limit"
+        assert report["execution_time"] >= 34, "longer than the libraries' own limit"
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(one, ("imjoy", "hypha"), ("async", "sync")))

@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.stack.harness import Stack, get, wait_for
 from tests.stack.raw import GENERATIONS, RawClient
 
-FRAMES = int(os.environ.get("FUZZ_FRAMES", "20000"))
+FRAMES = int(os.environ.get("FUZZ_FRAMES", "8000"))
 AT_ONCE = 200  # frames between two looks at the victim
 
 NAMES = [

@@ -21,7 +21,7 @@ def test_a_soak(tmp_path: Path) -> None:
     figures, picture = tmp_path / "figures.json", tmp_path / "picture.svg"
     elsewhere = {"BIOENGINE_HOME": str(tmp_path / "unused"), "TMPDIR": str(tmp_path / "temporary")}
     files = ["--json", str(figures), "--plot", str(picture)]
-    done = bioengine("soak", "--minutes", str(MINUTES), "--seed", "1", "--pause", "0.3", *files, timeout=900, **elsewhere)
+    done = bioengine("soak", "--minutes", str(MINUTES), "--seed", "1", "--pause", "0.5", *files, timeout=900, **elsewhere)
     print(done.stdout)
     assert "Traceback" not in done.stderr, done.stderr
     told = json.loads(figures.read_text())
