@@ -62,10 +62,11 @@ def _mypy(what: str, pythons: Pythons, *arguments: str) -> Step:
 
 
 def unit_tests(pythons: Pythons) -> list[Step]:
+    """Those that start no stack, the longest first."""
     return [
+        _recorded(pytest("tests of the server", pythons, [CONTRACT_TESTS, SERVER_TESTS])),
         _recorded(pytest("tests of the model runner", pythons, [CONTRACT_TESTS, RUNNER_TESTS])),
         _recorded(pytest("tests of labels and apps", pythons, [LABELS_TESTS])),
-        _recorded(pytest("tests of the server", pythons, [CONTRACT_TESTS, SERVER_TESTS])),
     ]
 
 
