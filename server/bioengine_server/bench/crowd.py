@@ -26,7 +26,7 @@ def crowd(stack: BenchStack, rounds: int) -> list[Measurement]:
         users = [parts.enter_context(stack.user(_LIBRARY)) for _ in range(_CALLERS)]
         runs = _Runs(stack)
         cases = {"one": lambda: runs.by(users[:1]), "many": lambda: runs.by(users)}
-        values = interleaved(cases, max(1, rounds // 3), warm_up=1)
+        values = interleaved(cases, max(1, rounds // 3), warm_up=min(1, rounds // 3))
     reference = Measurement("256x256, answers to 1 caller", "ms", values["one"])
     limit = _LIMIT_ON_CARD if stack.has_card() else _LIMIT
     name = f"256x256, answers to {_CALLERS} callers"
