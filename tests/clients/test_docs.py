@@ -93,7 +93,7 @@ def runs(
         (folder / "program.py").write_text(block.code.replace(address, url))
         variables = {**os.environ, "BIOENGINE_TOKEN": docs_token if with_token else ""}
         command = [python(environment_of(block.code)), "program.py"]
-        return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=300)
 
     with ahead(run, selected(request, "test_program", "block")) as outcome:
         yield outcome
@@ -127,7 +127,7 @@ def test_what_goes_wrong_is_printed_and_is_no_error_of_the_program(stack: Stack,
         command = [python(environment_of(code)), str(file)]
         running.append((code, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)))
     for code, process in running:
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=300)
         assert "The model" in said and "KeyError" not in said and "Traceback" not in said, f"{code}\n{said}"
 
 
@@ -178,7 +178,7 @@ def published(
         folder = tmp_path_factory.mktemp("published")
         (folder / "program.py").write_text(source.replace(USUAL_URL, stack.url))
         command = [python(f"client-{library}"), "program.py"]
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
     with ahead(run, selected(request, "test_the_published_example_gives_a_mask", "library", "mode")) as outcome:
         yield outcome

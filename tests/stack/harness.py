@@ -42,7 +42,7 @@ def build_packages(folder: Path, *options: str) -> None:
     subprocess.run([python("runner"), "-m", "tests.packages.build", str(folder), *options], cwd=ROOT, check=True)
 
 
-def bioengine(*arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+def bioengine(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the executable to its end."""
     return subprocess.run(
         [str(ROOT / "bioengine"), *arguments],
