@@ -34,18 +34,20 @@ def build_all(environments: Sequence[Environment], folder: Path, again: bool) ->
             steps.stop()
             raise
 
-    steps.resume()
-    for group in ([each for each in environments if each not in later], later):
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            builds = [pool.submit(build_one, each) for each in group]
-            try:
-                wait(builds)
-            except BaseException:  # Ctrl-C
-                steps.stop()
-                raise
-        errors = [error for each in builds if (error := each.exception()) is not None]
-        if errors:
-            raise min(errors, key=lambda error: isinstance(error, steps.Stopped))
+    try:
+        for group in ([each for each in environments if each not in later], later):
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                builds = [pool.submit(build_one, each) for each in group]
+                try:
+                    wait(builds)
+                except BaseException:  # Ctrl-C
+                    steps.stop()
+                    raise
+            errors = [error for each in builds if (error := each.exception()) is not None]
+            if errors:
+                raise min(errors, key=lambda error: isinstance(error, steps.Stopped))
+    finally:
+        steps.resume()
 
 
 def build(environment: Environment, folder: Path, label: str, again: bool) -> None:

@@ -8,8 +8,6 @@ import os
 import pty
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,13 +23,12 @@ ROOT = Path(__file__).resolve().parents[3]
 def deploy(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The launcher's modules, which are no package."""
     monkeypatch.setattr(sys, "path", [str(ROOT / "deploy"), *sys.path])
-    import building  # type: ignore[import-not-found]
     import environments  # type: ignore[import-not-found]
     import layout  # type: ignore[import-not-found]
     import recipes  # type: ignore[import-not-found]
     import steps  # type: ignore[import-not-found]
 
-    return SimpleNamespace(building=building, environments=environments, layout=layout, recipes=recipes, steps=steps)
+    return SimpleNamespace(environments=environments, layout=layout, recipes=recipes, steps=steps)
 
 
 class Setup:
@@ -220,55 +217,6 @@ def test_an_interrupted_step_ends_its_command(deploy: SimpleNamespace, tmp_path:
     with pytest.raises(KeyboardInterrupt):
         deploy.steps.run(["sh", "-c", f"echo $$ > {tmp_path}/process; echo begun; exec sleep 60"])
     assert not Path(f"/proc/{(tmp_path / 'process').read_text().strip()}").exists()
-
-
-def builds(deploy: SimpleNamespace, **recipes: Callable[[Path], Iterator[str]]) -> list[Any]:
-    """Environments by their recipes; `last` comes after `one`."""
-    new = deploy.environments.Environment
-    return [new(name, name, (), recipe, after=("one",) if name == "last" else ()) for name, recipe in recipes.items()]
-
-
-def test_two_are_built_at_a_time_and_what_another_needs_before_it(deploy: SimpleNamespace, tmp_path: Path) -> None:
-    both = threading.Barrier(2, timeout=30)
-
-    def beside(place: Path) -> Iterator[str]:
-        yield "waiting for the other"
-        both.wait()
-        place.mkdir()
-
-    def after(place: Path) -> Iterator[str]:
-        yield "using what is there"
-        assert (tmp_path / "one").is_symlink() and (tmp_path / "other").is_symlink()
-        place.mkdir()
-
-    deploy.building.build_all(builds(deploy, last=after, one=beside, other=beside), tmp_path, False)
-    assert (tmp_path / "last").is_symlink()
-
-
-def test_where_one_fails_the_other_ends_too_and_nothing_is_left(
-    deploy: SimpleNamespace, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    begun = tmp_path / "begun"
-
-    def fails(place: Path) -> Iterator[str]:
-        yield "waiting"
-        while not begun.exists():
-            time.sleep(0.01)
-        raise deploy.steps.BuildFailed("cut off")
-
-    def takes_long(place: Path) -> Iterator[str]:
-        yield "installing"
-        place.mkdir()
-        deploy.steps.run(["sh", "-c", f"echo $$ > {begun}.1; mv {begun}.1 {begun}; exec sleep 60"])
-
-    folder = tmp_path / "environments"
-    folder.mkdir()
-    with pytest.raises(deploy.steps.BuildFailed, match="cut off"):
-        deploy.building.build_all(builds(deploy, one=takes_long, other=fails, third=fails), folder, False)
-    assert not Path(f"/proc/{begun.read_text().strip()}").exists()
-    assert list(folder.iterdir()) == []
-    told = capfd.readouterr().err
-    assert "[1/3] one: installing ..." in told and "[2/3] other: waiting ..." in told and "third" not in told
 
 
 def test_all_is_built_again_where_that_is_asked_for(setup: Setup, user: Any) -> None:
