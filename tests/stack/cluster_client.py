@@ -4,9 +4,10 @@
 
 Each line of stdin asks for what has happened since the last one, on stdout:
 
-    {"right": number, "wrong": number, "failures": [text, ...], "gap": seconds}
+    {"right": number, "wrong": number, "failures": [text, ...], "gap": seconds, "connected": number}
 
-`gap` is the longest time without a right answer. A caller who loses the server connects again. They end with stdin.
+`gap` is the longest time without a right answer, `connected` how many callers have had one since they connected. Who loses
+the server connects again. They end with stdin.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Callers:
             from hypha_rpc import connect_to_server
         self._connect = connect_to_server
         self._config = {"server_url": url, "method_timeout": 120}
+        self._connected: set[int] = set()
         self._cases = [(id, cases[f"{id}-input"], cases[f"{id}-output"]) for id in str(cases["ids"]).split()]
         self.begin()
 
@@ -39,7 +41,13 @@ class Callers:
 
     def told(self) -> str:
         self._step()
-        said = {"right": self._right, "wrong": self._wrong, "failures": self._failures, "gap": self._gap}
+        said = {
+            "right": self._right,
+            "wrong": self._wrong,
+            "failures": self._failures,
+            "gap": self._gap,
+            "connected": len(self._connected),
+        }
         self.begin()
         return json.dumps(said)
 
@@ -62,6 +70,7 @@ class Callers:
             except Exception as error:
                 self._failures.append(f"{type(error).__name__}: {str(error)[:300]}")
                 triton = None
+                self._connected.discard(number)
                 await asyncio.sleep(0.5)
                 continue
             result = answer["result"]
@@ -69,6 +78,7 @@ class Callers:
                 self._failures.append(result["error"])
             elif np.allclose(result["outputs"][0], expected, atol=1e-3):
                 self._right += 1
+                self._connected.add(number)
                 self._step()
             else:
                 self._wrong += 1

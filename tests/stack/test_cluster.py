@@ -114,6 +114,8 @@ class Load:
             for library in ("imjoy", "hypha")
         ]
         self.right = 0
+        self.connected = 0
+        self._callers = of_each * len(self._programs)
 
     def __enter__(self) -> Load:
         return self
@@ -127,15 +129,22 @@ class Load:
         """The failures since the last time, and the longest time without a right answer, in seconds. No answer is wrong."""
         failures: list[str] = []
         gap = 0.0
+        self.connected = 0
         for program in self._programs:
             assert program.stdin and program.stdout
             print("", file=program.stdin, flush=True)
             said = json.loads(program.stdout.readline())
             assert said["wrong"] == 0
             self.right += said["right"]
+            self.connected += said["connected"]
             failures += said["failures"]
             gap = max(gap, said["gap"])
         return failures, gap
+
+    def has_all_callers(self) -> bool:
+        """Whether each has had a right answer since it connected."""
+        self.told()
+        return self.connected == self._callers
 
     def survives(self, what: str, event: Callable[[], object], seconds: float = 6, most: float = PATIENCE) -> None:
         """No answer is lost when something happens, and right ones go on coming, with gaps of `most` seconds at most."""
@@ -154,7 +163,7 @@ def test_nothing_is_lost_under_sixteen_clients(cluster: Cluster, packages: Path)
         cluster.add(name)
     print(f"two workers, from their commands to ready: {cluster.wait_for_workers(2):.1f} s")
     with Load(cluster, packages) as load:
-        wait_for(lambda: load.told() and load.right > 50, 60, "answers")
+        wait_for(load.has_all_callers, 90, "answers to all")
         load.survives("load alone", lambda: None)
         load.survives("a worker joins", lambda: cluster.add("three"), 15)
         assert cluster.wait_for_workers(3)
@@ -231,8 +240,7 @@ def _restart_server(cluster: Cluster, load: Load) -> None:
     failures, gap = load.told()
     print(f"server stopped in {stopped:.1f} s, ready after {back:.1f} s more, workers {workers:.1f} s later")
     print(f"{len(failures)} requests failed, such as: {failures[:2]}; {gap:.1f} s without answers")
-    right = load.right
-    wait_for(lambda: load.told() and load.right > right, 60, "answers again, once all clients have connected anew")
+    wait_for(load.has_all_callers, 90, "answers to all clients, once they have connected anew")
     load.survives("after the restart", lambda: None, 3)
 
 
