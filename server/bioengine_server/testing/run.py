@@ -1,4 +1,4 @@
-"""Run the steps of `bioengine test`, two or three at a time, and Slurm's beside: many tests wait for a stack.
+"""Run the steps of `bioengine test`, three at a time, and Slurm's beside: many tests wait for a stack.
 
 What a step printed is shown when it has ended.
 """
@@ -69,18 +69,14 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
     if pytest_arguments:
         return _show(pytest("chosen tests", pythons, [*tier, *pytest_arguments]))
     recorded_steps = unit_tests(pythons)
-    # The longest first, so that the short ones fill what is left at the end.
-    long, short = [*stack_tests(pythons), *recorded_steps[:1]], [*recorded_steps[1:], *checks(pythons)]
-    if not all_tiers:
-        failed = _run_all([*long, *short], tier)
-    else:
-        with ThreadPoolExecutor(1) as beside:
-            # Beside all others: they wait for Slurm's own clocks, and take a tenth of a processor.
-            waiting = beside.submit(_run_all, slurm_tests(pythons), [])
-            failed = _run_all(long, [])
-            failed += waiting.result()
-        # Half of the containers' time is that of their images, which take one processor.
-        failed += _run_all([*container_tests(pythons), *short], [], at_once=2)
+    with ThreadPoolExecutor(1) as beside:
+        # Beside all others: they wait for Slurm's own clocks, and take a tenth of a processor.
+        waiting = beside.submit(_run_all, slurm_tests(pythons) if all_tiers else [], [])
+        # The longest first, so that the short ones fill what is left at the end.
+        containers = container_tests(pythons) if all_tiers else []
+        failed = _run_all([*stack_tests(pythons), *containers, *recorded_steps, *checks(pythons)], tier)
+        failed += waiting.result()
+    if all_tiers:
         failed += _run_all(fault_tests(pythons), [])  # by themselves
     print(f"\n{table(recorded(ROOT, [ROOT / step.record for step in recorded_steps if step.record]))}", flush=True)
     return _conclude(failed)
@@ -103,9 +99,9 @@ def _test_files(paths: Sequence[str]) -> list[str]:
     return [path for path in paths if path.rpartition("/")[2].startswith("test_")]
 
 
-def _run_all(steps: Sequence[Step], pytest_arguments: Sequence[str], at_once: int = _AT_ONCE) -> list[str]:
+def _run_all(steps: Sequence[Step], pytest_arguments: Sequence[str]) -> list[str]:
     """Run steps; the names of those that failed."""
-    with ThreadPoolExecutor(at_once) as pool:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         outcomes = list(pool.map(lambda step: _run(step, pytest_arguments), steps))
     return [step.name for step, passed in zip(steps, outcomes) if not passed]
 

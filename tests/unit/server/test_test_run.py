@@ -62,7 +62,7 @@ def test_what_failed_is_named_at_the_end(steps: Callable[..., None], capsys: pyt
     )
     assert whole(all_tiers=True) == 1
     out = capsys.readouterr().out
-    assert "not well\n== fails: FAILED" in out and out.endswith("\nFailed: hangs, leaks, fails, recovers late\n")
+    assert "not well\n== fails: FAILED" in out and out.endswith("\nFailed: leaks, fails, hangs, recovers late\n")
     assert whole() == 1 and not {"leaks", "hangs", "late"} & {*capsys.readouterr().out.split()}, (
         "recovery, containers and Slurm are in no core tier"
     )
