@@ -82,7 +82,7 @@ class Callers:
                 self._step()
             else:
                 self._wrong += 1
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.02)
 
 
 async def main() -> None:

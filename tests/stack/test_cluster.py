@@ -23,7 +23,6 @@ from tests.stack.harness import ROOT, Stack, bioengine, example_input, get, pyth
 from tests.stack.wire import HERE, TUN, two_hosts
 
 MODELS = ("old-otter", "conscientious-seashell")
-PATIENCE = 20.0  # seconds; by itself all of it heals within 10, but other tests take the processors meanwhile
 
 
 class WorkerBox(Stack):
@@ -146,7 +145,7 @@ class Load:
         self.told()
         return self.connected == self._callers
 
-    def survives(self, what: str, event: Callable[[], object], seconds: float = 6, most: float = PATIENCE) -> None:
+    def survives(self, what: str, event: Callable[[], object], seconds: float = 6, most: float = 10) -> None:
         """No answer is lost when something happens, and right ones go on coming, with gaps of `most` seconds at most."""
         before = self.right
         event()
@@ -163,7 +162,7 @@ def test_nothing_is_lost_under_sixteen_clients(cluster: Cluster, packages: Path)
         cluster.add(name)
     print(f"two workers, from their commands to ready: {cluster.wait_for_workers(2):.1f} s")
     with Load(cluster, packages) as load:
-        wait_for(load.has_all_callers, 90, "answers to all")
+        wait_for(lambda: load.has_all_callers() and load.right > 50, 60, "answers")
         load.survives("load alone", lambda: None)
         load.survives("a worker joins", lambda: cluster.add("three"), 15)
         assert cluster.wait_for_workers(3)
@@ -171,7 +170,7 @@ def test_nothing_is_lost_under_sixteen_clients(cluster: Cluster, packages: Path)
         box = cluster.boxes[busy]
         load.survives(f"SIGKILL of a model's process on {busy}", box.models()[0].kill)
         load.survives(f"SIGKILL of the Triton of {busy}", lambda: box.triton().kill(), 12)
-        assert cluster.wait_for_workers(3, PATIENCE)
+        assert cluster.wait_for_workers(3, 20) < 20
         busy = max(cluster.workers().values(), key=lambda each: len(each["models"]))["name"]
         box = cluster.boxes.pop(busy)
         assert box.process is not None
@@ -183,7 +182,7 @@ def test_nothing_is_lost_under_sixteen_clients(cluster: Cluster, packages: Path)
         pid = stopped.process.pid
         load.survives(f"SIGSTOP of {name} for 20 s", lambda: os.kill(pid, signal.SIGSTOP), 20)
         load.survives(f"SIGCONT of {name}", lambda: os.kill(pid, signal.SIGCONT), 5)
-        assert cluster.wait_for_workers(2, PATIENCE)
+        assert cluster.wait_for_workers(2, 10) < 10
         gone = cluster.boxes.pop(name)
         load.survives(f"SIGTERM of {name}", lambda: print(f"{name} has ended after {gone.stop():.1f} s"), 3)
         assert gone.process is not None and gone.process.returncode == 0 and gone.leftovers() == []
@@ -219,7 +218,7 @@ def test_a_worker_behind_a_poor_network_that_is_cut_for_a_while(own_home: Path, 
                 wire.is_cut = True
                 time.sleep(30)
                 wire.is_cut = False
-                back = cluster.wait_for_workers(1, PATIENCE)
+                back = cluster.wait_for_workers(1, 10)
                 time.sleep(5)
                 failures, gap = load.told()
                 print(f"cut for 30 s: {gap:.1f} s without answers, the worker back after {back:.1f} s")
@@ -235,13 +234,14 @@ def _restart_server(cluster: Cluster, load: Load) -> None:
     started = time.monotonic()
     cluster.server.start()
     back = time.monotonic() - started
-    workers = cluster.wait_for_workers(2, PATIENCE)
+    workers = cluster.wait_for_workers(2, 10)
     time.sleep(8)
     failures, gap = load.told()
     print(f"server stopped in {stopped:.1f} s, ready after {back:.1f} s more, workers {workers:.1f} s later")
     print(f"{len(failures)} requests failed, such as: {failures[:2]}; {gap:.1f} s without answers")
     wait_for(load.has_all_callers, 90, "answers to all clients, once they have connected anew")
     load.survives("after the restart", lambda: None, 3)
+    assert workers < 5
 
 
 def _kill(box: WorkerBox) -> None:

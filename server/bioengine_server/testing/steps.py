@@ -20,8 +20,8 @@ _OF_SERVER = ("contract/bioengine_contract", "server/bioengine_server", "deploy"
 # stacks of its own. Each takes every third file, because files of one subject, with names alike, take alike.
 _PARTS_OF_STACK = 3
 
-# How fast a server recovers can be told only where nothing else takes the processors.
-_ALONE = "tests/stack/test_faults.py"
+# How fast a server or a cluster recovers can be told only where nothing else takes the processors.
+_ALONE = ("tests/stack/test_cluster.py", "tests/stack/test_faults.py")
 
 _CACHE = ".pytest_cache"
 
@@ -80,7 +80,7 @@ def _recorded(step: Step) -> Step:
 
 def stack_tests(pythons: Pythons) -> list[Step]:
     """Those that start stacks, the longest first."""
-    files = sorted({str(file.relative_to(ROOT)) for file in (ROOT / "tests" / "stack").glob("test_*.py")} - {_ALONE})
+    files = sorted({str(file.relative_to(ROOT)) for file in (ROOT / "tests" / "stack").glob("test_*.py")} - set(_ALONE))
     parts = [files[first::_PARTS_OF_STACK] for first in range(_PARTS_OF_STACK)]
     return [
         *(pytest(f"tests of the stack, part {number}", pythons, part) for number, part in enumerate(parts, 1)),
@@ -91,7 +91,7 @@ def stack_tests(pythons: Pythons) -> list[Step]:
 
 def fault_tests(pythons: Pythons) -> list[Step]:
     """Those of recovery within a time."""
-    return [pytest("tests of faults", pythons, [_ALONE])]
+    return [pytest("tests of faults", pythons, _ALONE)]
 
 
 def container_tests(pythons: Pythons) -> list[Step]:
