@@ -4,10 +4,10 @@
 
 Each line of stdin asks for what has happened since the last one, on stdout:
 
-    {"right": number, "wrong": number, "failures": [text, ...], "gap": seconds, "connected": number}
+    {"right": number, "wrong": number, "failures": [text, ...], "gap": seconds, "answered": [caller, ...]}
 
-`gap` is the longest time without a right answer, `connected` how many callers have had one since they connected. Who loses
-the server connects again. They end with stdin.
+`gap` is the longest time without a right answer, `answered` names the callers who had one. A caller who loses the server connects
+again. They end with stdin.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Callers:
             from hypha_rpc import connect_to_server
         self._connect = connect_to_server
         self._config = {"server_url": url, "method_timeout": 120}
-        self._connected: set[int] = set()
         self._cases = [(id, cases[f"{id}-input"], cases[f"{id}-output"]) for id in str(cases["ids"]).split()]
         self.begin()
 
     def begin(self) -> None:
         self._right = self._wrong = 0
+        self._answered: set[int] = set()
         self._failures: list[str] = []
         self._last, self._gap = time.monotonic(), 0.0
 
@@ -46,7 +46,7 @@ class Callers:
             "wrong": self._wrong,
             "failures": self._failures,
             "gap": self._gap,
-            "connected": len(self._connected),
+            "answered": sorted(self._answered),
         }
         self.begin()
         return json.dumps(said)
@@ -70,7 +70,6 @@ class Callers:
             except Exception as error:
                 self._failures.append(f"{type(error).__name__}: {str(error)[:300]}")
                 triton = None
-                self._connected.discard(number)
                 await asyncio.sleep(0.5)
                 continue
             result = answer["result"]
@@ -78,7 +77,7 @@ class Callers:
                 self._failures.append(result["error"])
             elif np.allclose(result["outputs"][0], expected, atol=1e-3):
                 self._right += 1
-                self._connected.add(number)
+                self._answered.add(number)
                 self._step()
             else:
                 self._wrong += 1

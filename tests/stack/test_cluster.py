@@ -113,7 +113,7 @@ class Load:
             for library in ("imjoy", "hypha")
         ]
         self.right = 0
-        self.connected = 0
+        self.answered: set[tuple[int, int]] = set()
         self._callers = of_each * len(self._programs)
 
     def __enter__(self) -> Load:
@@ -128,22 +128,21 @@ class Load:
         """The failures since the last time, and the longest time without a right answer, in seconds. No answer is wrong."""
         failures: list[str] = []
         gap = 0.0
-        self.connected = 0
-        for program in self._programs:
+        for number, program in enumerate(self._programs):
             assert program.stdin and program.stdout
             print("", file=program.stdin, flush=True)
             said = json.loads(program.stdout.readline())
             assert said["wrong"] == 0
             self.right += said["right"]
-            self.connected += said["connected"]
+            self.answered |= {(number, caller) for caller in said["answered"]}
             failures += said["failures"]
             gap = max(gap, said["gap"])
         return failures, gap
 
     def has_all_callers(self) -> bool:
-        """Whether each has had a right answer since it connected."""
+        """Whether each has had a right answer since `answered` was cleared."""
         self.told()
-        return self.connected == self._callers
+        return len(self.answered) == self._callers
 
     def survives(self, what: str, event: Callable[[], object], seconds: float = 6, most: float = 10) -> None:
         """No answer is lost when something happens, and right ones go on coming, with gaps of `most` seconds at most."""
@@ -239,6 +238,7 @@ def _restart_server(cluster: Cluster, load: Load) -> None:
     failures, gap = load.told()
     print(f"server stopped in {stopped:.1f} s, ready after {back:.1f} s more, workers {workers:.1f} s later")
     print(f"{len(failures)} requests failed, such as: {failures[:2]}; {gap:.1f} s without answers")
+    load.answered.clear()
     wait_for(load.has_all_callers, 90, "answers to all clients, once they have connected anew")
     load.survives("after the restart", lambda: None, 3)
     assert workers < 5
