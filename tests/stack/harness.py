@@ -101,6 +101,13 @@ def wait_for(condition: Any, seconds: float, what: str) -> float:
     return time.monotonic() - started
 
 
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Stack:
     """`./bioengine up` with a home, as a user starts it."""
 
@@ -187,6 +194,14 @@ class Stack:
     def stubs(self, model: str) -> list[psutil.Process]:
         """The Python processes of a Triton model, one for each instance."""
         return processes_of_model(self.settings.shm_prefix, model)
+
+    def kill(self, model: str) -> None:
+        """End the processes of a Triton model, and see them dead."""
+        processes = self.stubs(model)
+        for process in processes:
+            process.kill()
+        # One that is ending has no command line any more; Triton does not collect its dead children.
+        wait_for(lambda: not any(map(_runs, processes)), 10, "the processes are dead")
 
     def models(self) -> list[psutil.Process]:
         """The processes of bioimage.io models, but for the server's own probe."""

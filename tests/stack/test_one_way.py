@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from bioengine_server.store.model_store import ModelStore
 
-from tests.stack.harness import RUNNER, Client, Stack, example_input, example_output, fill_home, snail, wait_for
+from tests.stack.harness import RUNNER, Client, Stack, example_input, example_output, fill_home, snail
 
 RUNS = 40
 LIMIT = 10  # seconds that a run may take, and the opening of a package
@@ -69,9 +69,7 @@ def test_what_does_not_fit_is_told_as_ever(client: Client, packages: Path) -> No
 
 def test_a_model_process_that_has_died_is_started_again(own_stack: Stack, client: Client, packages: Path) -> None:
     right(client, packages)
-    for process in own_stack.stubs("old-otter"):
-        process.kill()
-    wait_for(lambda: not any(process.is_running() for process in own_stack.stubs("old-otter")), 10, "the process is gone")
+    own_stack.kill("old-otter")
     right(client, packages)
 
 

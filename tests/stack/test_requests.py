@@ -18,7 +18,7 @@ import tritonclient.http as triton_http
 from bioengine_contract import message
 from bioengine_server.store.model_store import ModelStore
 
-from tests.stack.harness import RUNNER, Client, Stack, example_input, example_output, python, wait_for
+from tests.stack.harness import RUNNER, Client, Stack, example_input, example_output, python
 
 LARGE = (1, 1, 400, 400)  # of float32, passed by reference
 
@@ -349,8 +349,6 @@ def test_loading_is_told_when_a_model_loads(client: Client, stack: Stack, packag
 
     states()
     assert states() == ["running"]
-    for process in stack.stubs("old-otter"):
-        process.kill()
-    wait_for(lambda: not any(process.is_running() for process in stack.stubs("old-otter")), 10, "the process is gone")
+    stack.kill("old-otter")
     assert states() == ["loading", "running"], "its process has died"
     assert states() == ["running"]

@@ -11,12 +11,11 @@ from typing import Any
 
 import msgpack
 import numpy as np
-import psutil
 import pytest
 import requests
 
 from tests.mirror import Mirror
-from tests.stack.harness import RUNNER, Stack, example_input, wait_for
+from tests.stack.harness import RUNNER, Stack, example_input
 from tests.tiers import cases
 
 MODEL = "/triton/v2/models/conscientious-seashell"
@@ -352,9 +351,7 @@ def test_the_configuration_is_that_of_the_description_whether_loaded_or_not(pack
             assert [ask(stack, "GET", path + end) for end in ("/config", "", "/ready")] == before
             mirror.asked.clear()
 
-            for stub in stack.stubs(model):
-                stub.kill()
-                wait_for(lambda: not stub.is_running() or stub.status() == psutil.STATUS_ZOMBIE, 10, "its end")  # noqa: B023
+            stack.kill(model)
             assert infer(stack, path, header, data)[0] == 200
             assert [ask(stack, "GET", path + end) for end in ("/config", "", "/ready")] == before
         assert not mirror.count(".onnx")

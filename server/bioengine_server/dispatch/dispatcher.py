@@ -51,8 +51,6 @@ _NOTICES_WITHIN = 3.0  # seconds
 
 _DOWNLOAD_TOLD_EVERY = 0.5  # seconds
 
-WAITING_FOR_WORKER = "waiting for a worker"
-
 
 @dataclass(frozen=True)
 class Call:
@@ -258,8 +256,6 @@ class Dispatcher:
     async def _run(self, prepared: Run, request: RunRequest, job: Job) -> dict[str, Any]:
         started = time.perf_counter()
         prepared = await self._current(prepared, request, job)
-        if not self.pool.is_loaded(prepared.model):
-            job.tell("loading")
 
         async def infer(loaded: Loaded) -> dict[str, Any]:
             job.tell("running")
@@ -273,7 +269,7 @@ class Dispatcher:
         return await self._on_worker(prepared.model, infer, job)
 
     async def _on_worker(self, model: TritonModel, work: Work[T], job: Job) -> T:
-        return await self.pool.run(model, work, job.raise_if_stopped, lambda: job.tell(WAITING_FOR_WORKER))
+        return await self.pool.run(model, work, job.raise_if_stopped, job.tell)
 
     def _learn_seconds(self, key: str, seconds: float) -> None:
         """A mean of a model's runs in which the last ones count most."""

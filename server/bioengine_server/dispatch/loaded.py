@@ -165,7 +165,9 @@ class LoadedModels:
             if state.opened is not None
         ]
 
-    async def run(self, model: TritonModel, work: Work[T], check: Callable[[], None]) -> T:
+    async def run(
+        self, model: TritonModel, work: Work[T], check: Callable[[], None], tell: Callable[[str], None] = lambda state: None
+    ) -> T:
         """`await work(loaded)` with the model loaded; where its process dies meanwhile, it is loaded and run once more.
 
         A request may thus be worked on twice; inference changes nothing, so the answer is the same. The second time it runs with
@@ -175,6 +177,7 @@ class LoadedModels:
             model: the model.
             work: with the model.
             check: raises where the result is not wanted any more.
+            tell: is told "loading" where the request waits until the model is loaded, each time that it does.
 
         Raises RequestError: why it cannot be loaded, ModelProcessDied, RunTookTooLong, and what `work` and `check` raise;
         TritonUnavailable where the worker is away.
@@ -187,7 +190,9 @@ class LoadedModels:
             try:
                 async with state.gate.alone() if deaths else state.gate.beside_others():
                     check()
-                    await self._ensure(model)
+                    if not self._is_loaded(model):
+                        tell("loading")
+                        await self._ensure(model)
                     check()
                     generation, opened = state.generation, state.opened
                     assert opened is not None

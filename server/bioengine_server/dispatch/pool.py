@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 LOCAL = ""
 """The name of the server's own worker."""
 
+WAITING_FOR_WORKER = "waiting for a worker"
+
 _LOAD_SECONDS = 5.0  # guessed for a model of which it is not known how long loading takes
 _LOOK_INTERVAL = 0.5  # seconds between two looks whether a request that waits for a worker is still wanted
 
@@ -110,7 +112,7 @@ class Pool:
         return len([member for member in self._members if member.is_ready])
 
     async def run(
-        self, model: TritonModel, work: Work[T], check: Callable[[], None], on_wait: Callable[[], None] = lambda: None
+        self, model: TritonModel, work: Work[T], check: Callable[[], None], tell: Callable[[str], None] = lambda state: None
     ) -> T:
         """`await work(loaded)` with the model loaded on a worker; on another one where that goes away.
 
@@ -118,17 +120,17 @@ class Pool:
             model: the model.
             work: with the model.
             check: raises where the result is not wanted any more.
-            on_wait: called where no worker is there.
+            tell: is told what the request waits for: WAITING_FOR_WORKER where none is there, "loading" for the model.
 
         Raises what `LoadedModels.run` raises; NoWorker, TwoWorkersLost.
         """
         lost: list[Member] = []
         times_begun = absences = 0
         while True:
-            member = await self._member(model, lost, check, on_wait)
+            member = await self._member(model, lost, check, tell)
             try:
                 with member.carrying():
-                    return await member.models.run(model, work, check)
+                    return await member.models.run(model, work, check, tell)
             except WorkerLost as error:
                 logger.info("%s: the worker %s is gone", model.name, member.name)
                 lost.append(member)
@@ -187,7 +189,7 @@ class Pool:
         return any(other.is_ready for other in self._members if other is not member)
 
     async def _member(
-        self, model: TritonModel, lost: Sequence[Member], check: Callable[[], None], on_wait: Callable[[], None]
+        self, model: TritonModel, lost: Sequence[Member], check: Callable[[], None], tell: Callable[[str], None]
     ) -> Member:
         """The worker that runs a request. Raises NoWorker, TritonUnavailable, and what `check` raises."""
         deadline = time.monotonic() + (0.0 if model.name in self.kept.own else self._settings.worker_wait)
@@ -200,7 +202,7 @@ class Pool:
                 continue
             if time.monotonic() >= deadline:
                 raise NoWorker(self._settings.worker_wait)
-            on_wait()
+            tell(WAITING_FOR_WORKER)
             self.waiting += 1
             try:
                 await self._change(deadline, check)

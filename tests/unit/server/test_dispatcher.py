@@ -177,15 +177,22 @@ async def test_a_process_that_dies_is_loaded_again_and_nobody_notices(make: Make
     assert all(result["success"] for result in results) and worker.loads == ["shark", "shark"]
 
 
-async def test_a_process_that_is_seen_to_be_dead_is_loaded_before_the_run(make: Make) -> None:
+@pytest.mark.parametrize(
+    "seen, states", [(True, ["loading", "running"]), (False, ["running", "loading", "running"])], ids=["before", "at the run"]
+)
+async def test_each_load_that_a_request_waits_for_is_told(make: Make, seen: bool, states: list[str]) -> None:
+    """Whether its process is seen to be dead before the run, or only then."""
     dispatcher, worker = make()
     await run(dispatcher)
-    worker.living = False
+    if seen:
+        worker.living = False
+    else:
+        worker.failures = [ModelGone("its process was killed")]
     told: list[str] = []
     by = call(progress=lambda event: told.append(event["state"]))
     async with by.progress:
         assert (await run(dispatcher, by=by))["success"]
-    assert told == ["queued", "loading", "running"] and worker.loads == ["shark", "shark"]
+    assert told == ["queued", *states] and worker.loads == ["shark", "shark"]
 
 
 async def test_all_who_meet_a_dead_process_wait_for_one_load(make: Make) -> None:
