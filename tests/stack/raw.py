@@ -15,6 +15,9 @@ from tests.stack.harness import Stack
 
 GENERATIONS = ["imjoy-rpc", "hypha-rpc"]
 
+# A connection whose answers nobody reads is seen to be closed only where any number of them may wait.
+OPTIONS: dict[str, Any] = {"compression": None, "max_size": None, "max_queue": None}
+
 
 class RawClient:
     """A connection; `call` as the libraries do it, `send` for anything else."""
@@ -44,13 +47,13 @@ class RawClient:
         address = f"ws://127.0.0.1:{stack.port}/ws"
         if generation == "imjoy-rpc":
             address = f"{address}?{query or f'client_id={client_id}' + (f'&token={token}' if token else '')}"
-            self.socket = self._open.enter_context(connect(address, compression=None, max_size=None, additional_headers=headers))
+            self.socket = self._open.enter_context(connect(address, additional_headers=headers, **OPTIONS))
             self.own_id, self.end, self.manager = client_id, "workspace-manager", ""
             if find:
                 service = self.call("services.default.get_service", "triton-client")
                 self.service = "services." + service["id"].split(":")[-1]
         else:
-            self.socket = self._open.enter_context(connect(address, compression=None, max_size=None, additional_headers=headers))
+            self.socket = self._open.enter_context(connect(address, additional_headers=headers, **OPTIONS))
             self.socket.send(json.dumps({"client_id": client_id, "token": token or None}))
             info = json.loads(self.socket.recv(10))
             self.own_id, self.manager = f"{info['workspace']}/{client_id}", f"*/{info['manager_id']}"
