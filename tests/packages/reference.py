@@ -13,6 +13,7 @@ import functools
 import json
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,9 @@ def opened(folder: Path, weights: str) -> tuple[Any, Any]:
     return description, create_model_adapter(description, devices=[device], weight_format_priority_order=[weights])
 
 
-def predict(folder: Path, weights: str, arrays: list[np.ndarray]) -> list[np.ndarray]:
+def predict(packages: Path, model: str, weights: str, arrays: list[np.ndarray]) -> list[np.ndarray]:
     """The outputs for whole images, without padding and cropping. No prediction knows of an earlier one."""
-    description, adapter = opened(folder, weights)
+    description, adapter = opened(packages / model, weights)
     pipeline = create_prediction_pipeline(description, model_adapter=adapter)
     members = {
         get_member_id(spec): Tensor(array, dims=[AxisInfo.create(axis).id for axis in spec.axes])
@@ -46,9 +47,14 @@ def predict(folder: Path, weights: str, arrays: list[np.ndarray]) -> list[np.nda
     return [np.asarray(result.members[get_member_id(spec)].data) for spec in description.outputs]
 
 
-def answer(packages: Path, out: Path, number: int, request: dict[str, Any]) -> dict[str, Any]:
+Predict = Callable[[Path, str, str, list[np.ndarray]], list[np.ndarray]]
+"""The outputs, of a folder, a model in it, a format of weights, and inputs."""
+
+
+def answer(predict: Predict, folder: Path, out: Path, number: int, request: dict[str, Any]) -> dict[str, Any]:
+    arrays = [np.load(file) for file in request["inputs"]]
     try:
-        outputs = predict(packages / request["model"], request["weights"], [np.load(file) for file in request["inputs"]])
+        outputs = predict(folder, request["model"], request["weights"], arrays)
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
     names = [f"{number}_{output}.npy" for output in range(len(outputs))]
@@ -57,14 +63,15 @@ def answer(packages: Path, out: Path, number: int, request: dict[str, Any]) -> d
     return {"outputs": names}
 
 
-def main() -> None:
-    packages, requests, out = map(Path, sys.argv[1:])
+def main(predict: Predict) -> None:
+    """Answer the requests that the command line names."""
+    folder, requests, out = map(Path, sys.argv[1:])
     warnings.simplefilter("ignore")
     logger.disable("bioimageio")
     out.mkdir(exist_ok=True)
-    results = [answer(packages, out, number, request) for number, request in enumerate(json.loads(requests.read_text()))]
-    (out / "results.json").write_text(json.dumps(results))
+    answers = [answer(predict, folder, out, number, request) for number, request in enumerate(json.loads(requests.read_text()))]
+    (out / "results.json").write_text(json.dumps(answers))
 
 
 if __name__ == "__main__":
-    main()
+    main(predict)

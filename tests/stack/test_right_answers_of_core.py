@@ -1,8 +1,14 @@
-"""Every kind of model gives through the stack what bioimageio.core gives for the same images, whole and in one go."""
+"""Every kind of model gives what bioimageio.core gives for the same images, whole and in one go.
+
+Each sort of them gives it through the stack. The others, which differ in their steps and axes alone, go through the same code of
+server and model runner in one process: a model's own process takes seconds to start.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +18,7 @@ from bioengine_contract.manifest import Axis, Manifest
 from bioengine_server.store.model_store import ModelStore
 
 from tests.stack.harness import ZOO, Client, Stack, example_output
-from tests.stack.reference import Run, core_outputs
+from tests.stack.reference import Outputs, Run, core_outputs, outputs_in_process
 
 BOTH = ("onnx", "torchscript")
 REAL = {"nuclei-broad": BOTH, "multi-tensor": ("torchscript",), "legacy-v04-onnx": ("onnx",)}
@@ -39,8 +45,8 @@ KINDS = {
     **dict.fromkeys([*SIZES.split(), *AXES.split(), *OLD.split()], BOTH),
     **dict.fromkeys(["every-dtype", "declared-uint8", "old-dtypes", *STEPS.split()], ("onnx",)),
 }
-CASES = [(id, weights) for models in (USUAL, REAL, KINDS) for id, formats in models.items() for weights in formats]
-# The core tier: one of each sort, and a step whose statistics must not stay.
+MODELS = [(id, weights) for models in (USUAL, REAL, KINDS) for id, formats in models.items() for weights in formats]
+# Through the stack, and in the core tier: one of each sort, and a step whose statistics must not stay.
 CORE = {
     "conv-2d",
     "conv-3d",
@@ -81,37 +87,51 @@ def other_inputs(manifest: Manifest, seed: int) -> list[np.ndarray]:
     return arrays
 
 
-class Answers:
-    """What bioimageio.core gives, for the test tensors of packages and for other images."""
+def through_stack(id: str, weights: str) -> bool:
+    return id not in KINDS or id == NOT_BY_CORE or (id in CORE and weights == "onnx")
 
-    def __init__(self, home: Path, parents: list[Path], cases: list[tuple[str, str]], folder: Path) -> None:
+
+@dataclass(frozen=True)
+class Case:
+    """A run, what bioimageio.core gives for it, and what we give in one process, if it does not go through the stack."""
+
+    run: Run
+    expected: Outputs
+    own: Outputs | None
+
+
+class Cases:
+    """Of the test tensors of packages, and of other images."""
+
+    def __init__(self, home: Path, parents: list[Path], models: list[tuple[str, str]], folder: Path) -> None:
         manifests = {model.manifest.id: model.manifest for model in ModelStore(home / "models").models()}
-        self._runs: list[Run] = []
-        for id, weights in cases:
+        runs: list[Run] = []
+        for id, weights in models:
             package = next((parent / id for parent in parents if (parent / id).is_dir()), None)
             if package is None:
                 continue
             tests = [np.load(package / name) for name in manifests[id].test_inputs]
             others = [other_inputs(manifests[id], seed) for seed in (1, 2)]
-            self._runs += [Run(package, weights, inputs) for inputs in (tests, *others)]
-        self._outputs = core_outputs(self._runs, folder)
+            runs += [Run(package, weights, inputs) for inputs in (tests, *others)]
+        by_core = core_outputs(runs, folder / "core")
+        in_process = [not through_stack(run.package.name, run.weights) for run in runs]
+        own = iter(outputs_in_process(list(compress(runs, in_process)), folder / "own", home / "models"))
+        self._all = [Case(run, outputs, next(own) if is_own else None) for run, outputs, is_own in zip(runs, by_core, in_process)]
 
-    def of(self, id: str, weights: str) -> list[tuple[Run, list[np.ndarray] | str]]:
+    def of(self, id: str, weights: str) -> list[Case]:
         """Of the test tensors first."""
-        return [
-            (run, outputs) for run, outputs in zip(self._runs, self._outputs) if run.package.name == id and run.weights == weights
-        ]
+        return [case for case in self._all if (case.run.package.name, case.run.weights) == (id, weights)]
 
 
 @pytest.fixture(scope="module")
-def answers(
+def cases(
     request: pytest.FixtureRequest, kinds_home: Path, packages: Path, all_kinds: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Answers:
-    """For the cases that are run this time."""
+) -> Cases:
+    """Those that are run this time."""
     items = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
-    cases = [(item.callspec.params["id"], item.callspec.params["weights"]) for item in items]
-    folder = tmp_path_factory.mktemp("answers") / "core"
-    return Answers(kinds_home, [packages, all_kinds, ZOO], [*cases, (NOT_BY_CORE, "onnx")], folder)
+    models = [(item.callspec.params["id"], item.callspec.params["weights"]) for item in items]
+    parents = [packages, all_kinds, ZOO]
+    return Cases(kinds_home, parents, [*models, (NOT_BY_CORE, "onnx")], tmp_path_factory.mktemp("cases"))
 
 
 @pytest.fixture
@@ -129,27 +149,30 @@ def assert_close(got: Sequence[np.ndarray], wanted: Sequence[np.ndarray], what: 
         np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-5, err_msg=what)
 
 
-def case(id: str, weights: str) -> Any:
+def model(id: str, weights: str) -> Any:
     return pytest.param(id, weights, marks=[] if id in CORE and weights == "onnx" else pytest.mark.extended)
 
 
 @pytest.mark.usefixtures("ended_models")
-@pytest.mark.parametrize(("id", "weights"), [case(*names) for names in CASES])
-def test_gives_what_bioimageio_core_gives(kinds_client: Client, answers: Answers, all_kinds: Path, id: str, weights: str) -> None:
+@pytest.mark.parametrize(("id", "weights"), [model(*names) for names in MODELS])
+def test_gives_what_bioimageio_core_gives(kinds_client: Client, cases: Cases, all_kinds: Path, id: str, weights: str) -> None:
     if id in REAL and not ZOO.is_dir():
         pytest.skip("the real packages of ../shared/zoo are not here")
-    cases = answers.of(id, weights)
-    assert len(cases) == 3
-    for run, expected in cases:
-        assert not isinstance(expected, str), expected
-        result = kinds_client.run(id, list(run.inputs), weight_format=weights)
-        shapes = [array.shape for array in run.inputs]
-        assert result["success"] is True, (shapes, result)
-        assert_close(result["outputs"], expected, str(shapes))
+    found = cases.of(id, weights)
+    assert len(found) == 3
+    for case in found:
+        assert not isinstance(case.expected, str), case.expected
+        shapes, outputs = [array.shape for array in case.run.inputs], case.own
+        if outputs is None:
+            result = kinds_client.run(id, list(case.run.inputs), weight_format=weights)
+            assert result["success"] is True, (shapes, result)
+            outputs = result["outputs"]
+        assert not isinstance(outputs, str), (shapes, outputs)
+        assert_close(outputs, case.expected, str(shapes))
     if id in KINDS:
-        _, expected = cases[0]
-        assert not isinstance(expected, str)
-        assert_close(expected, example_output(all_kinds, id), "bioimageio.core, and the formula that the package was built with")
+        of_test = found[0].expected
+        assert not isinstance(of_test, str)
+        assert_close(of_test, example_output(all_kinds, id), "bioimageio.core, and the formula that the package was built with")
 
 
 def test_no_package_is_left_out(all_kinds: Path) -> None:
@@ -157,8 +180,8 @@ def test_no_package_is_left_out(all_kinds: Path) -> None:
 
 
 @pytest.mark.usefixtures("ended_models")
-def test_what_bioimageio_core_cannot_run_fails_and_says_which_model(kinds_client: Client, answers: Answers) -> None:
-    for run, expected in answers.of(NOT_BY_CORE, "onnx"):
-        assert isinstance(expected, str), "bioimageio.core can run this now: the package belongs among the others"
-        result = kinds_client.run(NOT_BY_CORE, list(run.inputs))
+def test_what_bioimageio_core_cannot_run_fails_and_says_which_model(kinds_client: Client, cases: Cases) -> None:
+    for case in cases.of(NOT_BY_CORE, "onnx"):
+        assert isinstance(case.expected, str), "bioimageio.core can run this now: the package belongs among the others"
+        result = kinds_client.run(NOT_BY_CORE, list(case.run.inputs))
         assert result["success"] is False and NOT_BY_CORE in result["error"], result
