@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -64,16 +66,22 @@ def command(*arguments: str, **environment: str) -> Result:
 
 
 def fill_home(home: Path, *packages: Path) -> None:
-    """Import all small packages of these folders, and the zoo's, through the store's own code; and have the tests' own Triton
-    models there.
-    """
+    """Make a home with all small packages of these folders, and the zoo's, and with the tests' own Triton models."""
+    shutil.copytree(_store_of(*packages), home / "models")
+    shutil.copytree(ROOT / "tests" / "triton_models", home / "triton-models", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+@functools.cache
+def _store_of(*packages: Path) -> Path:
+    """A store with these packages, imported by its own code, and what a server imports at its start: made once, to be copied."""
     from bioengine_server.store.model_store import ModelStore
 
-    store = ModelStore(home / "models")
+    store = ModelStore(Path(tempfile.mkdtemp(prefix="store-", dir=packages[0].parent)) / "models")
     for folder in (folder for parent in (*packages, ZOO) if parent.is_dir() for folder in parent.iterdir()):
         if folder.is_dir() and not folder.name.startswith(("bioengine-probe", "bench-")):
             store.import_package(folder)
-    shutil.copytree(ROOT / "tests" / "triton_models", home / "triton-models", ignore=shutil.ignore_patterns("__pycache__"))
+    store.prepare()
+    return store.folder
 
 
 def free_port() -> int:

@@ -1,82 +1,18 @@
-"""A server without a Triton, and workers, each a process tree of its own: whatever is killed, stopped, started and restarted
-under 16 clients of both generations, no answer is lost.
-"""
+"""Workers of a cluster are killed, stopped, started and restarted under 16 clients of both generations, and no answer is lost."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from bioengine_server.settings import Settings
-from bioengine_server.worker_side.run import JOINED
 
-from tests.stack.harness import ROOT, Stack, bioengine, example_input, get, python, wait_for
-from tests.stack.wire import HERE, TUN, two_hosts
-
-MODELS = ("old-otter", "conscientious-seashell")
-
-
-class WorkerBox(Stack):
-    """`./bioengine worker`, as on a box of its own."""
-
-    def __init__(self, url: str, folder: Path, name: str, token_file: Path, prefix: Sequence[str] = ()) -> None:
-        """`prefix`: what begins the command, on another host."""
-        arguments = (url, "--token-file", str(token_file), "--name", name)
-        program = (*prefix, str(ROOT / "bioengine"))
-        super().__init__(folder / name, *arguments, command="worker", wait=False, program=program)
-        self.name = name
-
-    @property
-    def settings(self) -> Settings:
-        (home,) = (self.home / "workers").iterdir()
-        return Settings(home=home)
-
-    def is_joined(self) -> bool:
-        return (self.home / "workers").is_dir() and (self.settings.node_folder / JOINED).exists()
-
-
-class Cluster:
-    """A server and its workers."""
-
-    def __init__(self, home: Path, folder: Path, *arguments: str) -> None:
-        self.folder = folder
-        self.server = Stack(home, "--workers-only", *arguments)
-        self.token_file = folder / "worker.token"
-        self.token_file.write_text(self.server.token("workers", "--worker"))
-        self.boxes: dict[str, WorkerBox] = {}
-
-    def add(self, name: str) -> WorkerBox:
-        box = self.boxes[name] = WorkerBox(self.server.url, self.folder, name, self.token_file)
-        box.start()
-        return box
-
-    def workers(self) -> dict[str, dict[str, Any]]:
-        """What the server says of each."""
-        found = json.loads(bioengine("workers", "--json", "--home", str(self.server.home)).stdout)
-        return {each["name"]: each for each in found["workers"]}
-
-    def ready(self) -> int:
-        return int(get(f"{self.server.url}/health/readiness")[1].get("workers", 0))
-
-    def wait_for_workers(self, number: int, seconds: float = 60) -> float:
-        return wait_for(lambda: self.ready() == number, seconds, f"{number} workers")
-
-    def stop(self) -> None:
-        for box in self.boxes.values():
-            if box.process is not None and box.process.poll() is None:
-                box.process.send_signal(signal.SIGCONT)
-                box.stop()
-        if self.server.process is not None and self.server.process.poll() is None:
-            self.server.stop()
+from tests.stack.cluster import Cluster, Load, WorkerBox
+from tests.stack.harness import bioengine, get, wait_for
 
 
 @pytest.fixture
@@ -87,71 +23,6 @@ def cluster(own_home: Path, tmp_path: Path) -> Iterator[Cluster]:
         yield made
     finally:
         made.stop()
-
-
-class Load:
-    """Clients of both generations who compare every answer."""
-
-    def __init__(self, cluster: Cluster, packages: Path, of_each: int = 8) -> None:
-        cases: dict[str, Any] = {"ids": " ".join(MODELS)}
-        for id in MODELS:
-            cases[f"{id}-input"], cases[f"{id}-output"] = (
-                example_input(packages, id)[0],
-                np.load(packages / id / "test_output.npy"),
-            )
-        file = cluster.folder / "cases.npz"
-        np.savez(file, **cases)
-        program = str(ROOT / "tests" / "stack" / "cluster_client.py")
-        self._programs = [
-            subprocess.Popen(
-                [python(f"client-{library}"), program, library, cluster.server.url, str(of_each), str(file)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # their libraries tell there how they connect again
-                text=True,
-            )
-            for library in ("imjoy", "hypha")
-        ]
-        self.right = 0
-        self.answered: set[tuple[int, int]] = set()
-        self._callers = of_each * len(self._programs)
-
-    def __enter__(self) -> Load:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for program in self._programs:
-            program.kill()
-            program.wait()
-
-    def told(self) -> tuple[list[str], float]:
-        """The failures since the last time, and the longest time without a right answer, in seconds. No answer is wrong."""
-        failures: list[str] = []
-        gap = 0.0
-        for number, program in enumerate(self._programs):
-            assert program.stdin and program.stdout
-            print("", file=program.stdin, flush=True)
-            said = json.loads(program.stdout.readline())
-            assert said["wrong"] == 0
-            self.right += said["right"]
-            self.answered |= {(number, caller) for caller in said["answered"]}
-            failures += said["failures"]
-            gap = max(gap, said["gap"])
-        return failures, gap
-
-    def has_all_callers(self) -> bool:
-        """Whether each has had a right answer since `answered` was cleared."""
-        self.told()
-        return len(self.answered) == self._callers
-
-    def survives(self, what: str, event: Callable[[], object], seconds: float = 6, most: float = 10) -> None:
-        """No answer is lost when something happens, and right ones go on coming, with gaps of `most` seconds at most."""
-        before = self.right
-        event()
-        time.sleep(seconds)
-        failures, gap = self.told()
-        print(f"{what}: {self.right - before} right answers, longest gap {gap:.1f} s, {len(failures)} failures")
-        assert failures == [] and gap < most and self.right > before, (what, failures[:3], gap)
 
 
 @pytest.mark.extended
@@ -197,34 +68,6 @@ def test_nothing_is_lost_under_sixteen_clients(cluster: Cluster, packages: Path)
     print(f"{load.right} right answers in all")
     box.__exit__()
     assert _swept(box, cluster), "what a killed worker leaves in memory goes with the next start on its machine"
-
-
-@pytest.mark.extended
-@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists(TUN), reason="network namespaces and TUN devices need root")
-def test_a_worker_behind_a_poor_network_that_is_cut_for_a_while(own_home: Path, packages: Path, tmp_path: Path) -> None:
-    with two_hosts(delay=0.02, loss=0.01) as (wire, on_other_host):
-        cluster = Cluster(own_home, tmp_path, "--host", "0.0.0.0", "--access", "open")
-        try:
-            cluster.server.start()
-            url = f"http://{HERE}:{cluster.server.port}"
-            box = cluster.boxes["far"] = WorkerBox(url, tmp_path, "far", cluster.token_file, on_other_host)
-            box.start()
-            print(f"ready after {cluster.wait_for_workers(1):.1f} s")
-            with Load(cluster, packages, of_each=2) as load:
-                wait_for(lambda: load.told() and load.right > 10, 60, "answers")
-                load.survives("20 ms each way, 1 % lost", lambda: None, 10)
-                before = load.right
-                wire.is_cut = True
-                time.sleep(30)
-                wire.is_cut = False
-                back = cluster.wait_for_workers(1, 10)
-                time.sleep(5)
-                failures, gap = load.told()
-                print(f"cut for 30 s: {gap:.1f} s without answers, the worker back after {back:.1f} s")
-                assert failures == [] and load.right > before, failures[:3]
-            print(f"{load.right} right answers, {wire.carried} packets, {wire.lost} lost")
-        finally:
-            cluster.stop()
 
 
 def _restart_server(cluster: Cluster, load: Load) -> None:

@@ -13,7 +13,7 @@ from tests.stack.harness import bioengine
 
 pytestmark = pytest.mark.extended
 
-MINUTES = 5
+MINUTES = 3
 
 
 def test_a_soak(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from bioengine_server.bench.measurement import Measurement, interleaved
 from bioengine_server.bench.stack import LIBRARIES, BenchStack
 
 _CALLERS = 16
-_RUNS = 48  # of each measurement, shared among its callers
+_RUNS = 48  # of each measurement, shared among its callers; a third of them in a bench of one round
 _MODEL, _SHAPE = "bench-unet", (1, 1, 256, 256)
 _LIBRARY = LIBRARIES[-1]
 
@@ -24,7 +24,7 @@ _LIMIT_ON_CARD, _LIMIT = 1 / 3, 1.1
 def crowd(stack: BenchStack, rounds: int) -> list[Measurement]:
     with ExitStack() as parts:
         users = [parts.enter_context(stack.user(_LIBRARY)) for _ in range(_CALLERS)]
-        runs = _Runs(stack)
+        runs = _Runs(stack, _RUNS if rounds > 1 else _RUNS // 3)
         cases = {"one": lambda: runs.by(users[:1]), "many": lambda: runs.by(users)}
         values = interleaved(cases, max(1, rounds // 3), warm_up=min(1, rounds // 3))
     reference = Measurement("256x256, answers to 1 caller", "ms", values["one"])
@@ -36,13 +36,14 @@ def crowd(stack: BenchStack, rounds: int) -> list[Measurement]:
 class _Runs:
     """Runs of one model by several clients at the same time."""
 
-    def __init__(self, stack: BenchStack) -> None:
+    def __init__(self, stack: BenchStack, count: int) -> None:
         self._folder = stack.folder
+        self._count = count
         self._seeds = itertools.count()
 
     def by(self, users: Sequence[Client]) -> float:
         """The mean time from one answer to the next, in ms. Raises BenchFailed."""
-        each = _RUNS // len(users)
+        each = self._count // len(users)
 
         def run(number: int, user: Client) -> None:
             for _ in range(each):

@@ -24,6 +24,7 @@ from bioengine_server.testing.steps import (
     Pythons,
     Step,
     checks,
+    cluster_tests,
     container_tests,
     fault_tests,
     pytest,
@@ -63,8 +64,9 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
     if only_changed:
         return _conclude(_run_all([*checks(pythons), *_changed_steps(pythons)], [*tier, *pytest_arguments]))
     if pytest_arguments and pytest_arguments[0] in _LAST_FAILED:
-        of_all_tiers = [*fault_tests(pythons), *container_tests(pythons), *slurm_tests(pythons)] if all_tiers else []
-        steps = [*unit_tests(pythons), *stack_tests(pythons), *of_all_tiers]
+        steps = [*unit_tests(pythons), *stack_tests(pythons)]
+        if all_tiers:
+            steps += [step for tests in (container_tests, slurm_tests, cluster_tests, fault_tests) for step in tests(pythons)]
         return _conclude(_run_all(steps, [*tier, "--last-failed", "--last-failed-no-failures=none", *pytest_arguments[1:]]))
     if pytest_arguments:
         return _show(pytest("chosen tests", pythons, [*tier, *pytest_arguments]))
@@ -77,7 +79,8 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
         failed = _run_all([*stack_tests(pythons), *containers, *recorded_steps, *checks(pythons)], tier)
         failed += waiting.result()
     if all_tiers:
-        failed += _run_all(fault_tests(pythons), [])  # by themselves
+        failed += _run_all(cluster_tests(pythons), [])
+        failed += _run_all(fault_tests(pythons), [])
     print(f"\n{table(recorded(ROOT, [ROOT / step.record for step in recorded_steps if step.record]))}", flush=True)
     return _conclude(failed)
 

@@ -20,8 +20,11 @@ _OF_SERVER = ("contract/bioengine_contract", "server/bioengine_server", "deploy"
 # stacks of its own. Each takes every third file, because files of one subject, with names alike, take alike.
 _PARTS_OF_STACK = 3
 
-# How fast a server or a cluster recovers can be told only where nothing else takes the processors.
-_ALONE = ("tests/stack/test_cluster.py", "tests/stack/test_faults.py")
+# How fast a server or a cluster recovers can be told only where little else takes the processors: the first two beside each
+# other, which mostly wait, and the last by itself.
+_CLUSTER = ("tests/stack/test_cluster.py",)
+_WAITING = ("tests/stack/test_poor_network.py", "tests/stack/test_hanging_triton.py")
+_FAULTS = ("tests/stack/test_faults.py",)
 
 _CACHE = ".pytest_cache"
 
@@ -80,7 +83,8 @@ def _recorded(step: Step) -> Step:
 
 def stack_tests(pythons: Pythons) -> list[Step]:
     """Those that start stacks, the longest first."""
-    files = sorted({str(file.relative_to(ROOT)) for file in (ROOT / "tests" / "stack").glob("test_*.py")} - set(_ALONE))
+    files = sorted({str(file.relative_to(ROOT)) for file in (ROOT / "tests" / "stack").glob("test_*.py")})
+    files = [file for file in files if file not in (*_CLUSTER, *_WAITING, *_FAULTS)]
     parts = [files[first::_PARTS_OF_STACK] for first in range(_PARTS_OF_STACK)]
     return [
         *(pytest(f"tests of the stack, part {number}", pythons, part) for number, part in enumerate(parts, 1)),
@@ -89,9 +93,14 @@ def stack_tests(pythons: Pythons) -> list[Step]:
     ]
 
 
+def cluster_tests(pythons: Pythons) -> list[Step]:
+    """Those of recovery within a time that go beside each other, and beside no other."""
+    return [pytest("tests of a cluster", pythons, _CLUSTER), pytest("tests of a poor network", pythons, _WAITING)]
+
+
 def fault_tests(pythons: Pythons) -> list[Step]:
-    """Those of recovery within a time."""
-    return [pytest("tests of faults", pythons, _ALONE)]
+    """Those of recovery within a time that go by themselves."""
+    return [pytest("tests of faults", pythons, _FAULTS)]
 
 
 def container_tests(pythons: Pythons) -> list[Step]:
