@@ -29,16 +29,16 @@ Outputs = list[np.ndarray] | str
 
 def core_outputs(runs: Sequence[Run], folder: Path) -> list[Any]:
     """The outputs of each run by bioimageio.core, whole images in one go. `folder`: a new one, for the arrays."""
-    return _outputs("reference", folder, [(str(run.package), run) for run in runs], folder)
+    return _outputs("tests.packages.reference", folder, [(str(run.package), run) for run in runs], folder)
 
 
 def outputs_in_process(runs: Sequence[Run], folder: Path, store: Path) -> list[Outputs]:
     """The outputs of each run by the server's and the runner's code in one process, of packages in a store."""
-    return _outputs("in_process", store, [(run.package.name, run) for run in runs], folder)
+    return _outputs("tests.unit.runner.in_process", store, [(run.package.name, run) for run in runs], folder)
 
 
 def _outputs(program: str, models: Path, runs: Sequence[tuple[str, Run]], folder: Path) -> list[Outputs]:
-    """By a program of `tests.packages`. One process for all runs, since it takes seconds to start."""
+    """By a program in the runner's environment. One process for all runs, since it takes seconds to start."""
     folder.mkdir()
     requests = []
     for number, (model, run) in enumerate(runs):
@@ -48,7 +48,7 @@ def _outputs(program: str, models: Path, runs: Sequence[tuple[str, Run]], folder
         requests.append({"model": model, "weights": run.weights, "inputs": [str(file) for file in files]})
     (folder / "requests.json").write_text(json.dumps(requests))
     out = folder / "out"
-    command = [python("runner"), "-m", f"tests.packages.{program}", str(models), str(folder / "requests.json"), str(out)]
+    command = [python("runner"), "-m", program, str(models), str(folder / "requests.json"), str(out)]
     subprocess.run(command, cwd=ROOT, check=True)
     results = json.loads((out / "results.json").read_text())
     return [result["error"] if "error" in result else [np.load(out / name) for name in result["outputs"]] for result in results]

@@ -1,6 +1,6 @@
 """What the server and the model runner make of requests, by the same code but for Hypha and Triton: all in this one process.
 
-    <runner environment>/bin/python -m tests.packages.in_process STORE_FOLDER REQUESTS.json OUT_FOLDER
+    <runner environment>/bin/python -m tests.unit.runner.in_process STORE_FOLDER REQUESTS.json OUT_FOLDER
 
 The files are those of `tests.packages.reference`, with ids for models.
 """
