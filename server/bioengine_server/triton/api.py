@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import numpy as np
@@ -23,6 +23,8 @@ from bioengine_server.triton.connection import NO_REDIRECTS, BoundedAnswer, base
 from bioengine_server.triton.errors import TritonError, TritonUnavailable
 from bioengine_server.triton.infer_options import InferOptions
 
+T = TypeVar("T")
+
 # Long enough for the longest run that the runner allows; the runner ends those that take longer.
 _TIMEOUT_MARGIN = 600.0  # seconds
 
@@ -30,8 +32,8 @@ _TIMEOUT_MARGIN = 600.0  # seconds
 # aiohttp asks for gzip otherwise, and Triton then takes half a second to zip 16 MB.
 _NOT_ZIPPED = {"Accept-Encoding": "identity"}
 
-# What a request raises that Triton does not answer. RuntimeError: the session was closed before, because the server ends.
-_UNANSWERED = (TimeoutError, aiohttp.ClientError, OSError, RuntimeError)
+# What a request raises that Triton does not answer.
+_UNANSWERED = (TimeoutError, aiohttp.ClientError, OSError)
 
 _STREAMED_AT_ONCE = 1 << 20  # bytes
 _MAX_CONFIGS = 1024
@@ -59,26 +61,29 @@ class TritonApi:
         self.run_timeout = run_timeout
         self._headers = {SECRET_HEADER: secret}
         self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
         self._configs: dict[tuple[str, str], dict[str, Any]] = {}
         self._timeout = aiohttp.ClientTimeout(total=run_timeout + _TIMEOUT_MARGIN)
         self._client = triton_client(url, run_timeout + _TIMEOUT_MARGIN)
 
     async def close(self) -> None:
+        """Whoever still waits for Triton finds it away."""
+        self._is_closed = True
         await self._client.close()
         if self._session is not None:
             await self._session.close()
 
     async def is_ready(self, model_name: str) -> bool:
         try:
-            return bool(await self._client.is_model_ready(model_name))
-        except _UNANSWERED:
+            return bool(await self._answered(self._client.is_model_ready(model_name)))
+        except TritonUnavailable:
             return False
 
     async def is_live(self) -> bool:
         """Whether Triton answers, whatever models it has."""
         try:
-            return bool(await self._client.is_server_live())
-        except _UNANSWERED:
+            return bool(await self._answered(self._client.is_server_live()))
+        except TritonUnavailable:
             return False
 
     async def model_config(self, model_name: str, model_version: str = "", from_cache: bool = False) -> dict[str, Any]:
@@ -154,15 +159,10 @@ class TritonApi:
                 middlewares=NO_REDIRECTS,
                 response_class=BoundedAnswer,
             )
-        try:
-            answer = await self._session.request(method, base_url(self.url) + path, data=body, headers=headers)
-            if answer.status < 400:
-                return answer
-            raise TritonError(await answer.text(errors="replace"), answer.status)
-        except _UNANSWERED as error:
-            if isinstance(error.__cause__, BioEngineError):
-                raise error.__cause__ from None  # of the body: aiohttp wraps it
-            raise TritonUnavailable(type(error).__name__) from error
+        answer = await self._answered(self._session.request(method, base_url(self.url) + path, data=body, headers=headers))
+        if answer.status < 400:
+            return answer
+        raise TritonError(await self._answered(answer.text(errors="replace")), answer.status)
 
     async def load_runner(self) -> None:
         """Load the model runner where Triton has none. Raises TritonError, TritonUnavailable."""
@@ -178,16 +178,28 @@ class TritonApi:
         config.setdefault("parameters", {})["replaced"] = {"string_value": uuid.uuid4().hex}
         await self._call(self._client.load_model(RUNNER, headers=self._headers, config=json.dumps(config)))
 
-    async def _call(self, call: Any) -> Any:
+    async def _call(self, call: Awaitable[Any]) -> Any:
+        """Raises TritonError, TritonUnavailable."""
         try:
-            return await call
+            return await self._answered(call)
         except InferenceServerException as error:
             status = error.status() or ""
             # Without its traceback: a frame of the library in it has the error in a variable. This reference cycle would keep the
             # request's tensors in memory until the garbage collector runs.
             raise TritonError(error.message() or "", int(status) if status.isdecimal() else 500) from error.with_traceback(None)
+
+    async def _answered(self, call: Awaitable[T]) -> T:
+        """`await call`. Raises TritonUnavailable, and what the body of a request raises."""
+        try:
+            return await call
         except _UNANSWERED as error:
+            if isinstance(error.__cause__, BioEngineError):
+                raise error.__cause__ from None  # of the body: aiohttp wraps it
             raise TritonUnavailable(type(error).__name__) from error
+        except RuntimeError as error:
+            if not self._is_closed:
+                raise
+            raise TritonUnavailable(str(error)) from error
 
 
 def _packed(inputs: Sequence[tuple[str, np.ndarray]]) -> list[triton_http.InferInput]:
