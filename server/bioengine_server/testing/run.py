@@ -74,9 +74,9 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
     with ThreadPoolExecutor(1) as beside:
         # Beside all others: they wait for Slurm's own clocks, and take a tenth of a processor.
         waiting = beside.submit(_run_all, slurm_tests(pythons) if all_tiers else [], [])
-        # The longest first, so that the short ones fill what is left at the end.
+        # The longest first, and of those the containers', which often wait: the short ones fill what is left at the end.
         containers = container_tests(pythons) if all_tiers else []
-        failed = _run_all([*stack_tests(pythons), *containers, *recorded_steps, *checks(pythons)], tier)
+        failed = _run_all([*containers, *stack_tests(pythons), *recorded_steps, *checks(pythons)], tier)
         failed += waiting.result()
     if all_tiers:
         failed += _run_all(cluster_tests(pythons), [])
