@@ -23,7 +23,13 @@ open({file!r}, "w").write(str(os.getpid()))
 import time
 time.sleep(60)
 """
-SERVER = "from bioengine_server.store.hostile_process import run_hostile; import os; run_hostile({command}, os.environ, 60)"
+# Whoever runs the tests under nohup has SIGHUP ignored, by what they start as well.
+SERVER = """
+import os, signal
+from bioengine_server.store.hostile_process import run_hostile
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+run_hostile({command}, os.environ, 60)
+"""
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])

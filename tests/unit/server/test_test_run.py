@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from bioengine_server.settings import Settings
 from bioengine_server.testing import run
+from bioengine_server.testing import steps as project_steps
 from bioengine_server.testing.covered import File, recorded, table
 from bioengine_server.testing.run import run_checks, run_tests
 from bioengine_server.testing.steps import ROOT, Pythons, Step, unit_tests
@@ -28,13 +29,17 @@ TELLS = program(
 )
 
 
+# All functions that make steps of the project's own.
+KINDS = [name for name, made in vars(project_steps).items() if getattr(made, "__annotations__", {}).get("return") == "list[Step]"]
+
+
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Sets what is run in place of the project's own steps, by their kind."""
     monkeypatch.setattr(run, "build_environments", lambda *names, renew: True)
 
     def replace(**kinds: list[Step]) -> None:
-        for kind in ("checks", "stack_tests", "unit_tests", "fault_tests", "container_tests", "slurm_tests"):
+        for kind in KINDS:
             monkeypatch.setattr(run, kind, lambda pythons, kind=kind: kinds.get(kind, []))
 
     return replace
