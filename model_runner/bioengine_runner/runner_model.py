@@ -34,7 +34,7 @@ from bioengine_contract.ids import PackageKey, is_triton_name, triton_name
 from bioengine_contract.machine import machine_memory
 from bioengine_contract.manifest import Manifest
 from bioengine_contract.model_errors import ModelFailed, ModelProcessDied, RunTookTooLong
-from bioengine_contract.operations import Load, Report
+from bioengine_contract.operations import Card, Load, ModelProcess, Report
 from bioengine_contract.request import RunRequest
 from bioengine_contract.run import Run
 from bioengine_contract.store import package_of, resolve
@@ -57,8 +57,9 @@ class RunnerModel:
     def initialize(self, args: dict[str, str]) -> None:
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s runner: %(message)s")
         use_utf8()
-        for model in (Load, Report, Manifest):
-            model.model_rebuild()  # now: it imports more of pydantic, and the environment may be gone later
+        for model in (Load, ModelProcess, Card, Report, Manifest):
+            # `lean_import` leaves this to their first use. It imports more of pydantic, and the environment may be gone by then.
+            model.model_rebuild()
         self._boot = Boot.from_environment()
         self._instances = Records(self._boot, INSTANCES)
         end_replaced(self._instances.begin(args["model_instance_name"]))

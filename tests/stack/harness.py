@@ -73,7 +73,7 @@ def fill_home(home: Path, *packages: Path) -> None:
 
 @functools.cache
 def _store_of(*packages: Path) -> Path:
-    """A store with these packages, imported by its own code, and what a server imports at its start: made once, to be copied."""
+    """A store of these packages as they are now, and of those that a server imports at its start; made once, to be copied."""
     from bioengine_server.store.model_store import ModelStore
 
     store = ModelStore(Path(tempfile.mkdtemp(prefix="store-", dir=packages[0].parent)) / "models")
@@ -206,6 +206,7 @@ class Stack:
     def kill(self, model: str) -> None:
         """End the processes of a Triton model, and see them dead."""
         processes = self.stubs(model)
+        assert processes, f"{model} is not loaded"
         for process in processes:
             process.kill()
         # One that is ending has no command line any more; Triton does not collect its dead children.

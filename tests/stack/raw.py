@@ -15,9 +15,6 @@ from tests.stack.harness import Stack
 
 GENERATIONS = ["imjoy-rpc", "hypha-rpc"]
 
-# A connection whose answers nobody reads is seen to be closed only where any number of them may wait.
-OPTIONS: dict[str, Any] = {"compression": None, "max_size": None, "max_queue": None}
-
 
 class RawClient:
     """A connection; `call` as the libraries do it, `send` for anything else."""
@@ -31,6 +28,7 @@ class RawClient:
         headers: dict[str, str] | None = None,
         query: str = "",
         find: bool = True,
+        reads: bool = True,
     ) -> None:
         """
         Args:
@@ -41,19 +39,21 @@ class RawClient:
             headers: further ones of the connection's request.
             query: of the address, for imjoy-rpc, instead of what follows from the others.
             find: whether the service is looked for, which a server without Triton has not.
+            reads: whether answers are read. If not, any number may wait: or the end of the connection would wait behind them.
         """
         self._sessions = itertools.count()
         self._open = contextlib.ExitStack()
+        options: dict[str, Any] = {"compression": None, "max_size": None, "max_queue": 16 if reads else None}
         address = f"ws://127.0.0.1:{stack.port}/ws"
         if generation == "imjoy-rpc":
             address = f"{address}?{query or f'client_id={client_id}' + (f'&token={token}' if token else '')}"
-            self.socket = self._open.enter_context(connect(address, additional_headers=headers, **OPTIONS))
+            self.socket = self._open.enter_context(connect(address, additional_headers=headers, **options))
             self.own_id, self.end, self.manager = client_id, "workspace-manager", ""
             if find:
                 service = self.call("services.default.get_service", "triton-client")
                 self.service = "services." + service["id"].split(":")[-1]
         else:
-            self.socket = self._open.enter_context(connect(address, additional_headers=headers, **OPTIONS))
+            self.socket = self._open.enter_context(connect(address, additional_headers=headers, **options))
             self.socket.send(json.dumps({"client_id": client_id, "token": token or None}))
             info = json.loads(self.socket.recv(10))
             self.own_id, self.manager = f"{info['workspace']}/{client_id}", f"*/{info['manager_id']}"

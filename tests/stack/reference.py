@@ -39,6 +39,8 @@ def outputs_in_process(runs: Sequence[Run], folder: Path, store: Path) -> list[O
 
 def _outputs(program: str, models: Path, runs: Sequence[tuple[str, Run]], folder: Path) -> list[Outputs]:
     """By a program in the runner's environment. One process for all runs, since it takes seconds to start."""
+    if not runs:
+        return []
     folder.mkdir()
     requests = []
     for number, (model, run) in enumerate(runs):

@@ -1,7 +1,7 @@
 """Every kind of model gives what bioimageio.core gives for the same images, whole and in one go.
 
-Each sort of them gives it through the stack. The others, which differ in their steps and axes alone, go through the same code of
-server and model runner in one process: a model's own process takes seconds to start.
+Each sort of them gives it through the stack. Others like them, which differ in sizes, steps or the format of their weights, go
+through the same code of server and model runner in one process, without Triton: a model's own process takes seconds to start.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ KINDS = {
     **dict.fromkeys(["every-dtype", "declared-uint8", "old-dtypes", *STEPS.split()], ("onnx",)),
 }
 MODELS = [(id, weights) for models in (USUAL, REAL, KINDS) for id, formats in models.items() for weights in formats]
-# Through the stack, and in the core tier: one of each sort, and a step whose statistics must not stay.
+# The core tier: one of each sort, and a step whose statistics must not stay.
 CORE = {
     "conv-2d",
     "conv-3d",
@@ -55,6 +55,11 @@ CORE = {
     "old-fixed-halo",
     "every-dtype",
     "step-zero-mean-unit-variance-dataset",
+}
+# What Triton and the model's process have to do with them differs as well: axes, and dtypes of what goes in and comes out.
+OF_THEIR_OWN = {
+    *("no-batch", "channels-last-no-batch"),
+    *("conv-2d-uint8", "conv-half", "declared-uint8", "old-dtypes", "step-ensure-dtype"),
 }
 
 
@@ -88,7 +93,7 @@ def other_inputs(manifest: Manifest, seed: int) -> list[np.ndarray]:
 
 
 def through_stack(id: str, weights: str) -> bool:
-    return id not in KINDS or id == NOT_BY_CORE or (id in CORE and weights == "onnx")
+    return id not in KINDS or (weights == "onnx" and id in CORE | OF_THEIR_OWN) or (id, weights) == ("conv-3d", "torchscript")
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
     queued -> downloading -> converting -> loading -> running -> done, or an error's code
 
-Each of them is a `Job`, from its admission to its answer. Whoever wants to know of those that have ended, such as the metrics and
-the log of requests, is told at the end. A request that is refused before is a job as well, which ends at once.
+Some are left out. Where a model's process dies, a request is loading once more after it was running; while there is no worker, it
+waits for one. Each request is a `Job`, from its admission to its answer. Whoever wants to know of those that have ended, such as
+the metrics and the log of requests, is told at the end. A request that is refused before is a job as well, which ends at once.
 """
 
 from __future__ import annotations

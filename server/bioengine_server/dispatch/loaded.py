@@ -187,12 +187,12 @@ class LoadedModels:
         while deaths < 2 and restarts < _MAX_RESTARTS:
             model, generation = self._placed(wanted), -1
             state = self._state(model)
+            if deaths:
+                tell("loading")  # now: to be run alone, it waits for others
             try:
                 async with state.gate.alone() if deaths else state.gate.beside_others():
                     check()
-                    if not self._is_loaded(model):
-                        tell("loading")
-                        await self._ensure(model)
+                    await self._ensure(model, tell)
                     check()
                     generation, opened = state.generation, state.opened
                     assert opened is not None
@@ -289,11 +289,12 @@ class LoadedModels:
             elif process.state == "open":
                 known.memory = Memory.of(process)
 
-    async def _ensure(self, model: TritonModel) -> None:
-        """Have a model loaded. Raises RequestError, TritonUnavailable."""
+    async def _ensure(self, model: TritonModel, tell: Callable[[str], None] = lambda state: None) -> None:
+        """Have a model loaded; `tell` is told "loading" where it is not. Raises RequestError, TritonUnavailable."""
         state = self._state(model)
         if self._is_loaded(model):
             return
+        tell("loading")
         async with state.loading:
             if state.is_loaded_from(model):
                 return

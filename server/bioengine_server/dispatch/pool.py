@@ -120,7 +120,7 @@ class Pool:
             model: the model.
             work: with the model.
             check: raises where the result is not wanted any more.
-            tell: is told what the request waits for: WAITING_FOR_WORKER where none is there, "loading" for the model.
+            tell: is told WAITING_FOR_WORKER while there is none, and "loading" while the model is loaded, or its worker recovers.
 
         Raises what `LoadedModels.run` raises; NoWorker, TwoWorkersLost.
         """
@@ -198,6 +198,7 @@ class Pool:
             if ready:
                 return self._chosen(model, [member for member in ready if member not in lost] or ready)
             if recovery := next((member.recovery for member in self._members if member.recovery is not None), None):
+                tell("loading")
                 await asyncio.shield(recovery)
                 continue
             if time.monotonic() >= deadline:

@@ -1,5 +1,7 @@
 """Run the steps of `bioengine test`, three at a time, and Slurm's beside: many tests wait for a stack.
 
+Those that measure how fast a server or a cluster recovers come afterwards.
+
 What a step printed is shown when it has ended.
 """
 
@@ -74,7 +76,7 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
     with ThreadPoolExecutor(1) as beside:
         # Beside all others: they wait for Slurm's own clocks, and take a tenth of a processor.
         waiting = beside.submit(_run_all, slurm_tests(pythons) if all_tiers else [], [])
-        # The longest first, and of those the containers', which often wait: the short ones fill what is left at the end.
+        # The containers' first, because they wait most; then the longest, so that the short ones fill the end.
         containers = container_tests(pythons) if all_tiers else []
         failed = _run_all([*containers, *stack_tests(pythons), *recorded_steps, *checks(pythons)], tier)
         failed += waiting.result()

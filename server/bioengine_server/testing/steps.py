@@ -20,11 +20,10 @@ _OF_SERVER = ("contract/bioengine_contract", "server/bioengine_server", "deploy"
 # stacks of its own. Each takes every third file, because files of one subject, with names alike, take alike.
 _PARTS_OF_STACK = 3
 
-# How fast a server or a cluster recovers can be told only where little else takes the processors: the first two beside each
-# other, which mostly wait, and the last by itself.
+# How fast a server or a cluster recovers can be told only where little else takes the processors.
 _CLUSTER = ("tests/stack/test_cluster.py",)
-_WAITING = ("tests/stack/test_poor_network.py", "tests/stack/test_hanging_triton.py")
-_FAULTS = ("tests/stack/test_faults.py",)
+_POOR_NETWORK = ("tests/stack/test_poor_network.py",)
+_FAULTS = ("tests/stack/test_faults.py", "tests/stack/test_hanging_triton.py")
 
 _CACHE = ".pytest_cache"
 
@@ -84,7 +83,7 @@ def _recorded(step: Step) -> Step:
 def stack_tests(pythons: Pythons) -> list[Step]:
     """Those that start stacks, the longest first."""
     files = sorted({str(file.relative_to(ROOT)) for file in (ROOT / "tests" / "stack").glob("test_*.py")})
-    files = [file for file in files if file not in (*_CLUSTER, *_WAITING, *_FAULTS)]
+    files = [file for file in files if file not in (*_CLUSTER, *_POOR_NETWORK, *_FAULTS)]
     parts = [files[first::_PARTS_OF_STACK] for first in range(_PARTS_OF_STACK)]
     return [
         *(pytest(f"tests of the stack, part {number}", pythons, part) for number, part in enumerate(parts, 1)),
@@ -94,12 +93,12 @@ def stack_tests(pythons: Pythons) -> list[Step]:
 
 
 def cluster_tests(pythons: Pythons) -> list[Step]:
-    """Those of recovery within a time that go beside each other, and beside no other."""
-    return [pytest("tests of a cluster", pythons, _CLUSTER), pytest("tests of a poor network", pythons, _WAITING)]
+    """Those of how a cluster recovers. They run at the same time, and nothing else does then."""
+    return [pytest("tests of a cluster", pythons, _CLUSTER), pytest("tests of a poor network", pythons, _POOR_NETWORK)]
 
 
 def fault_tests(pythons: Pythons) -> list[Step]:
-    """Those of recovery within a time that go by themselves."""
+    """Those of how a server recovers. Nothing else runs then."""
     return [pytest("tests of faults", pythons, _FAULTS)]
 
 

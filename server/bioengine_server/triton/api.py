@@ -196,7 +196,7 @@ class TritonApi:
             if isinstance(error.__cause__, BioEngineError):
                 raise error.__cause__ from None  # of the body: aiohttp wraps it
             raise TritonUnavailable(type(error).__name__) from error
-        except RuntimeError as error:
+        except RuntimeError as error:  # what aiohttp raises for a session that is closed, as the server's are when it ends
             if not self._is_closed:
                 raise
             raise TritonUnavailable(str(error)) from error

@@ -28,7 +28,7 @@ def opened(store: Path, id: str, weights: str) -> tuple[Package, Pipeline]:
 
 
 def predict(store: Path, id: str, weights: str, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """The outputs that a client would get."""
+    """The outputs that a client would get, but for the dtypes, which a model's own process sees to."""
     package, pipeline = opened(store, id, weights)
     request = RunRequest.from_client({"model_id": id, "inputs": arrays, "weight_format": weights})
     run = Run.prepare(package, request, frozenset())

@@ -61,14 +61,15 @@ def test_everything_that_passes_is_said_to(steps: Callable[..., None], capsys: p
 def test_what_failed_is_named_at_the_end(steps: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     steps(
         checks=[PASSES, FAILS],
+        cluster_tests=[program("lags", "import sys; sys.exit(2)")],
         fault_tests=[program("recovers late", "import sys; sys.exit(1)")],
         container_tests=[program("leaks", "import sys; sys.exit(5)")],
         slurm_tests=[program("hangs", "raise SystemExit(1)")],
     )
     assert whole(all_tiers=True) == 1
     out = capsys.readouterr().out
-    assert "not well\n== fails: FAILED" in out and out.endswith("\nFailed: leaks, fails, hangs, recovers late\n")
-    assert whole() == 1 and not {"leaks", "hangs", "late"} & {*capsys.readouterr().out.split()}, (
+    assert "not well\n== fails: FAILED" in out and out.endswith("\nFailed: leaks, fails, hangs, lags, recovers late\n")
+    assert whole() == 1 and not {"leaks", "hangs", "lags", "late"} & {*capsys.readouterr().out.split()}, (
         "recovery, containers and Slurm are in no core tier"
     )
 
