@@ -7,13 +7,11 @@ import time
 from pathlib import Path
 
 import httpx
-import numpy as np
 import psutil
 import pytest
-from bioengine_contract.version import VERSION
 from bioengine_server.settings import Settings
 
-from tests.stack.harness import Stack, bioengine, example_input, get, wait_for
+from tests.stack.harness import Stack, bioengine, example_input, wait_for
 from tests.tiers import cases
 
 
@@ -106,26 +104,6 @@ def test_it_listens_on_loopback_only_and_triton_too(stack: Stack) -> None:
     for process in [psutil.Process(stack.process.pid), stack.triton()]:
         addresses = {connection.laddr.ip for connection in process.net_connections("tcp") if connection.status == "LISTEN"}
         assert addresses == ({"127.0.0.1"} if process.pid == stack.process.pid else set()), "Triton has a Unix socket alone"
-
-
-def test_health_routes_and_recovery_of_triton(own_home: Path, packages: Path) -> None:
-    with Stack(own_home, wait=False) as stack:
-        wait_for(lambda: get(f"{stack.url}/health/liveness") == (200, {"status": "OK", "version": VERSION}), 20, "alive")
-        if not stack.is_ready():
-            status, answer = get(f"{stack.url}/health/readiness")
-            assert status == 503 and answer["reason"]
-        stack.wait_until_ready()
-        triton = stack.triton()
-        triton.kill()
-        wait_for(lambda: get(f"{stack.url}/health/readiness")[0] == 503, 10, "not ready")
-        assert get(f"{stack.url}/health/readiness")[1]["reason"]
-        assert get(f"{stack.url}/health/liveness")[0] == 200
-        seconds = stack.wait_until_ready(10)
-        print(f"Triton was killed; ready again {seconds:.1f} s after readiness had told of it")
-        assert stack.triton().pid != triton.pid
-        with stack.client() as client:
-            result = client.run("old-otter", example_input(packages, "old-otter"))
-            np.testing.assert_allclose(result["outputs"][0], np.load(packages / "old-otter" / "test_output.npy"), atol=1e-3)
 
 
 @pytest.mark.extended

@@ -26,6 +26,7 @@ from bioengine_server.testing.steps import (
     Pythons,
     Step,
     checks,
+    client_tests,
     cluster_tests,
     container_tests,
     fault_tests,
@@ -66,9 +67,9 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
     if only_changed:
         return _conclude(_run_all([*checks(pythons), *_changed_steps(pythons)], [*tier, *pytest_arguments]))
     if pytest_arguments and pytest_arguments[0] in _LAST_FAILED:
-        steps = [*unit_tests(pythons), *stack_tests(pythons)]
-        if all_tiers:
-            steps += [step for tests in (container_tests, slurm_tests, cluster_tests, fault_tests) for step in tests(pythons)]
+        kinds = [unit_tests, stack_tests, client_tests, fault_tests]
+        kinds += [container_tests, slurm_tests, cluster_tests] if all_tiers else []
+        steps = [step for kind in kinds for step in kind(pythons)]
         return _conclude(_run_all(steps, [*tier, "--last-failed", "--last-failed-no-failures=none", *pytest_arguments[1:]]))
     if pytest_arguments:
         return _show(pytest("chosen tests", pythons, [*tier, *pytest_arguments]))
@@ -76,13 +77,14 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
     with ThreadPoolExecutor(1) as beside:
         # Beside all others: they wait for Slurm's own clocks, and take a tenth of a processor.
         waiting = beside.submit(_run_all, slurm_tests(pythons) if all_tiers else [], [])
-        # The containers' first, because they wait most; then the longest, so that the short ones fill the end.
+        # The longest first, so that the short ones fill the end.
         containers = container_tests(pythons) if all_tiers else []
-        failed = _run_all([*containers, *stack_tests(pythons), *recorded_steps, *checks(pythons)], tier)
+        steps = [*stack_tests(pythons), *containers, *client_tests(pythons), *recorded_steps, *checks(pythons)]
+        failed = _run_all(steps, tier)
         failed += waiting.result()
     if all_tiers:
         failed += _run_all(cluster_tests(pythons), [])
-        failed += _run_all(fault_tests(pythons), [])
+    failed += _run_all(fault_tests(pythons), tier)
     print(f"\n{table(recorded(ROOT, [ROOT / step.record for step in recorded_steps if step.record]))}", flush=True)
     return _conclude(failed)
 

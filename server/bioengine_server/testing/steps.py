@@ -23,7 +23,7 @@ _PARTS_OF_STACK = 3
 # How fast a server or a cluster recovers can be told only where little else takes the processors.
 _CLUSTER = ("tests/stack/test_cluster.py",)
 _POOR_NETWORK = ("tests/stack/test_poor_network.py",)
-_FAULTS = ("tests/stack/test_faults.py", "tests/stack/test_hanging_triton.py")
+_FAULTS = ("tests/stack/test_recovery.py", "tests/stack/test_faults.py", "tests/stack/test_hanging_triton.py")
 
 _CACHE = ".pytest_cache"
 
@@ -81,15 +81,16 @@ def _recorded(step: Step) -> Step:
 
 
 def stack_tests(pythons: Pythons) -> list[Step]:
-    """Those that start stacks, the longest first."""
+    """Those of stacks, in parts that take alike."""
     files = sorted({str(file.relative_to(ROOT)) for file in (ROOT / "tests" / "stack").glob("test_*.py")})
     files = [file for file in files if file not in (*_CLUSTER, *_POOR_NETWORK, *_FAULTS)]
     parts = [files[first::_PARTS_OF_STACK] for first in range(_PARTS_OF_STACK)]
-    return [
-        *(pytest(f"tests of the stack, part {number}", pythons, part) for number, part in enumerate(parts, 1)),
-        pytest("tests of attacks", pythons, ["tests/security"]),
-        pytest("tests of clients", pythons, ["tests/clients"]),
-    ]
+    return [pytest(f"tests of the stack, part {number}", pythons, part) for number, part in enumerate(parts, 1)]
+
+
+def client_tests(pythons: Pythons) -> list[Step]:
+    """Those of what clients do, hostile ones first."""
+    return [pytest("tests of attacks", pythons, ["tests/security"]), pytest("tests of clients", pythons, ["tests/clients"])]
 
 
 def cluster_tests(pythons: Pythons) -> list[Step]:

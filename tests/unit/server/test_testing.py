@@ -11,6 +11,7 @@ from bioengine_server.testing.steps import (
     ROOT,
     Pythons,
     checks,
+    client_tests,
     cluster_tests,
     container_tests,
     fault_tests,
@@ -60,7 +61,7 @@ def test_tests_of_the_stack_are_touched_when_they_change_themselves(checkout: Pa
 
 
 def test_every_file_of_tests_is_in_one_step() -> None:
-    kinds = (unit_tests, stack_tests, cluster_tests, fault_tests, container_tests, slurm_tests)
+    kinds = (unit_tests, stack_tests, client_tests, cluster_tests, fault_tests, container_tests, slurm_tests)
     steps = [step for kind in kinds for step in kind(PYTHONS)]
     assert len({step.name for step in [*steps, *checks(PYTHONS)]}) == len([*steps, *checks(PYTHONS)])
     for file in (ROOT / "tests").rglob("test_*.py"):
