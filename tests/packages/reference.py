@@ -27,7 +27,7 @@ from loguru import logger
 
 
 @functools.cache
-def opened(folder: Path, weights: Any) -> tuple[Any, Any]:
+def opened(folder: Path, weights: Any) -> tuple[Any, Any]:  # bioimageio.core names no type of these formats
     """A package's description and its weights, ready to run."""
     description = load_model_description(folder / "rdf.yaml", perform_io_checks=False)
     device = "CPUExecutionProvider" if weights == "onnx" else "cpu"

@@ -180,8 +180,9 @@ def test_no_frame_changes_anything_for_others(world: World, generation: str) -> 
     try:
         for frame in itertools.islice(Frames(f"{SEED} {generation}"), wanted):
             batch.append(frame)
+            before = sent
             sent += send(world, generation, frame)
-            if len(batch) == AT_ONCE:
+            if sent // AT_ONCE != before // AT_ONCE:
                 honest_calls(world, generation)
                 batch.clear()
         honest_calls(world, generation)
@@ -189,7 +190,7 @@ def test_no_frame_changes_anything_for_others(world: World, generation: str) -> 
     except BaseException:
         print(f"The last frames, of which one is to blame: {batch}")
         raise
-    assert sent > 0.9 * wanted, "the others met a connection that the server had ended"
+    assert sent >= wanted
 
 
 def honest_calls(world: World, generation: str) -> None:
