@@ -39,7 +39,7 @@ from bioengine_runner.errors import CannotTile
 from bioengine_runner.gpu import gpus
 from bioengine_runner.inference import Pipeline
 from bioengine_runner.onnx_sessions import opening_sessions
-from bioengine_runner.precision import Precision, set_torch
+from bioengine_runner.precision import Precision, opening_torch
 from bioengine_runner.rundir import ACCELERATOR, PRECISION, TRUSTED_MODELS, Boot
 from bioengine_runner.seams import compare_shifted, measure_halo, share_of_range, without_overlap
 from bioengine_runner.verify import verify_package
@@ -67,9 +67,9 @@ def test_package(package: Package, weights_format: str, boot: Boot) -> dict[str,
     # Relative paths refer to the package; format 0.4 requires a documentation, which this test does not need.
     context = ValidationContext(root=package.folder, file_name=RDF, known_files={_README: None})
     device, _ = by_device([weights_format], boot.accelerator)[0]
-    if device == "cuda" and weights_format != "onnx":
-        set_torch(boot.precision)
-    with context, opening_sessions(package, boot.precision):
+    is_torch_on_card = device == "cuda" and weights_format != "onnx"
+    opening = opening_torch(boot.precision) if is_torch_on_card else opening_sessions(package, boot.precision)
+    with context, opening:
         source: Any = build_description(content, context=context.replace(perform_io_checks=True))
         if not isinstance(source, InvalidDescr):
             adapt_steps(source)

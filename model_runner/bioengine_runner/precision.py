@@ -7,9 +7,14 @@ third of the time.
 
 from __future__ import annotations
 
-from typing import Literal
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Literal
 
 Precision = Literal["exact", "fast"]
+
+# A convolution in a traced graph, and the position of its argument `allow_tf32`.
+_CONVOLUTION, _ALLOW_TF32 = "aten::_convolution", 12
 
 
 def cuda_options(precision: Precision) -> dict[str, str]:
@@ -22,8 +27,37 @@ def cuda_options(precision: Precision) -> dict[str, str]:
     return options if precision == "exact" else {**options, "use_tf32": "1", "prefer_nhwc": "1"}
 
 
-def set_torch(precision: Precision) -> None:
-    """Set the precision of torch for the whole process, from now on."""
+@contextlib.contextmanager
+def opening_torch(precision: Precision) -> Iterator[None]:
+    """Set the precision of torch for the whole process, from now on, and of the TorchScript that is loaded meanwhile."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "fast"
+    load = torch.jit.load
+
+    def loaded(*arguments: Any, **others: Any) -> Any:
+        script = load(*arguments, **others)
+        if precision == "exact":
+            _forbid_tf32(script)
+        return script
+
+    torch.jit.load = loaded
+    try:
+        yield
+    finally:
+        torch.jit.load = load
+
+
+def _forbid_tf32(script: Any) -> None:
+    """Have each convolution of a TorchScript module compute with 32-bit floats.
+
+    A traced one carries whether TensorFloat-32 was allowed when it was traced, usually yes, whatever torch's settings say now.
+    """
+    for module in script.modules():
+        try:
+            graph = module.graph
+        except RuntimeError:  # it only holds others
+            continue
+        for node in graph.findAllNodes(_CONVOLUTION):
+            graph.setInsertPoint(node)
+            node.replaceInput(_ALLOW_TF32, graph.insertConstant(False))

@@ -8,7 +8,6 @@ or if they open but cannot run.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 
@@ -24,7 +23,7 @@ from bioengine_runner.errors import NoGpu, WeightsError, WeightsFail, WeightsNot
 from bioengine_runner.gpu import gpus
 from bioengine_runner.onnx_sessions import CPU, CUDA, opening_sessions
 from bioengine_runner.opened import Opened, active_device
-from bioengine_runner.precision import set_torch
+from bioengine_runner.precision import opening_torch
 from bioengine_runner.reasons import in_short
 from bioengine_runner.rundir import Boot
 from bioengine_runner.signature import Signature
@@ -168,9 +167,8 @@ class _Opening:
             if weight_format != "onnx":
                 if device == "cuda" and not _torch_has_gpu():
                     raise NoGpu(package.id, weight_format, "cpu", problems())
-                set_torch(precision)
             # State dicts are opened with torch.load(weights_only=True): no code comes out of a weight file.
-            with opening_sessions(package, precision) if weight_format == "onnx" else contextlib.nullcontext():
+            with opening_sessions(package, precision) if weight_format == "onnx" else opening_torch(precision):
                 # Named explicitly: the default opens one session for each ONNX Runtime provider.
                 adapter = create_model_adapter(
                     self._description,
