@@ -43,6 +43,8 @@ _REPAIRS, _REPAIRS_WITHIN = 20, 60.0
 _LOOK_TIMEOUT = 10.0  # seconds
 
 
+_NOT_LOADED = "its model runner cannot be loaded"
+
 # How long an operation may take. Each is short: a load only begins here. What takes longer hangs, and with it an instance.
 ANSWERS_WITHIN = 30.0  # seconds
 
@@ -70,6 +72,7 @@ class Runner:
         self._repairs = 0
         self._replace_timeout = _REPLACE_TIMEOUT
         self._caused: deque[float] = deque(maxlen=_REPAIRS)
+        self._not_loaded = ""  # why Triton could not load it, as Triton says; empty if it could
 
     async def ask(self, operation: dict[str, Any]) -> dict[str, Any]:
         """The answer to an operation (`bioengine_contract.operations`), asked once more after a repair where an instance died.
@@ -186,19 +189,25 @@ class Runner:
             await asyncio.sleep(interval)
 
     async def _look(self) -> None:
+        """Raises TritonUnavailable."""
         try:
             async with asyncio.timeout(_LOOK_TIMEOUT):
                 if await self.api.is_ready(RUNNER):
                     return
                 if await self.api.is_live():
                     # One of its instances has failed to start, and Triton then goes on without all of them.
-                    logger.error("Triton has no model runner; it is told to load it")
+                    if not self._not_loaded:
+                        logger.error("Triton has no model runner; it is told to load it")
                     await self.api.load_runner()
+                    self._not_loaded = ""
                     return
         except TimeoutError:
             pass
         except TritonError as error:
-            raise TritonUnavailable("the model runner could not be loaded") from error
+            if error.text != self._not_loaded:
+                logger.error("Triton cannot load the model runner: %.1000s", error.text)
+            self._not_loaded = error.text
+            raise TritonUnavailable(_NOT_LOADED) from error
         self._watcher.on_away()
         raise TritonUnavailable("it does not answer")
 
@@ -209,4 +218,4 @@ class Runner:
                 while not await self.api.is_ready(RUNNER):
                     await asyncio.sleep(0.1)
         except TimeoutError:
-            raise TritonUnavailable(f"it has been down for {RECOVERY:.0f} s") from None
+            raise TritonUnavailable(_NOT_LOADED if self._not_loaded else f"it has been down for {RECOVERY:.0f} s") from None

@@ -106,6 +106,32 @@ async def test_a_triton_that_has_started_without_its_runner_is_told_to_load_it()
     assert not api.has_runner
 
 
+async def test_why_triton_cannot_load_it_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The log has Triton's own words; whoever asks learns that it is not a Triton that is down."""
+    monkeypatch.setattr(runner_module, "RECOVERY", 0.2)
+    text = "load failed for model 'bioengine-model-runner': Internal: unable to get number of CUDA devices"
+    api, fails = Api(TritonUnavailable("it does not answer")), [TritonError(text, 500)] * 3
+    api.has_runner = False
+
+    async def load() -> None:
+        if fails:
+            raise fails.pop()
+        api.has_runner = True
+
+    monkeypatch.setattr(api, "load_runner", load)
+    here = runner(api)
+    for _ in range(3):
+        with pytest.raises(TritonUnavailable, match="its model runner cannot be loaded"):
+            await here.check()
+    with pytest.raises(TritonUnavailable, match="its model runner cannot be loaded"):
+        await here.ask({"operation": "report"})
+    assert caplog.text.count(text) == 1 and caplog.text.count("it is told to load it") == 1
+    await here.check()
+    api.has_runner, api.answers = False, [TritonUnavailable("it does not answer")]
+    with pytest.raises(TritonUnavailable, match="it has been down for"):
+        await here.ask({"operation": "report"})
+
+
 async def test_an_operation_that_hangs_fails_and_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner_module, "ANSWERS_WITHIN", 0.02)
     api = Api(HANGS)
