@@ -14,6 +14,7 @@ _MAX_PROCESSES = 512  # on one card
 _MAX_NAME = 256  # bytes
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 _VIRTUAL = 2  # NVML_GPU_VIRTUALIZATION_MODE_VGPU
+_NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,22 @@ class CudaCard:
 def gpus() -> int:
     """How many GPUs the driver has for this process."""
     return 0 if (driver := _driver()) is None else _count(driver)
+
+
+def start_cuda() -> int:
+    """Start CUDA in this process, for the first card that it sees. The driver then makes sockets and threads.
+
+    Returns 0, also if there is no driver or no card, or CUDA's number of what is wrong.
+    """
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    error = int(driver.cuInit(0))
+    if error == 0 and _count(driver):
+        device, context = ctypes.c_int(), ctypes.c_void_p()
+        error = driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+    return 0 if error == _NO_DEVICE else int(error)
 
 
 def cuda_cards() -> list[CudaCard]:

@@ -28,6 +28,7 @@ from bioengine_contract.triton_model import RUNS_CODE
 from bioengine_runner import process_log
 from bioengine_runner.confinement.one_model import confine_model
 from bioengine_runner.errors import StepFailed
+from bioengine_runner.gpu import start_cuda
 from bioengine_runner.labels.run import use_packages, with_labels
 from bioengine_runner.loading.records import MODELS, Records
 from bioengine_runner.opening import Opening
@@ -63,6 +64,8 @@ class BioimageioModel:
         # First of all, so that a load that hangs can be ended too.
         record = records.begin(name, fingerprint)
         try:
+            if boot.accelerator != "cpu" and (error := start_cuda()):  # it could not once the process is confined
+                logger.warning("CUDA does not start: its error %d", error)
             confine_model(boot, Path(package), RUNS_CODE in parameters)
             self._opening = Opening(name, record, records, Path(package), formats.split(","), boot, card or "")
         except Exception:

@@ -91,7 +91,7 @@ def test_where_triton_listens_on_tcp_it_has_its_ports_and_no_more(tmp_path: Path
         ("auto", None, "Confined by Landlock", "EACCES"),
         ("auto", 0, "Models can still read and write all files of the user", "done"),
         ("off", None, "Not confined: models can do what the user who started the server can", "done"),
-        ("require", 0, "BIOENGINE_CONFINE=require, but with this machine's kernel models can still read", None),
+        ("require", 0, "BIOENGINE_CONFINE=require, but on this machine models can still read", None),
     ],
 )
 def test_the_setting_decides(options: str, version: int | None, said: str, outcome: str | None) -> None:

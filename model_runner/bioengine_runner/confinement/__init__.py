@@ -65,7 +65,7 @@ def available() -> Protection:
     return Protection(landlock.version(), seccomp.is_available())
 
 
-def confine(accesses: Iterable[Access], tcp_ports: Iterable[int] = ()) -> Protection:
+def confine(accesses: Iterable[Access], tcp_ports: Iterable[int] = (), parts: Protection | None = None) -> Protection:
     """Confine this thread for good, with every program that it starts or becomes, as far as the kernel supports it.
 
     Other threads of the process are not confined: call this before there are any, or become another program afterwards.
@@ -73,11 +73,12 @@ def confine(accesses: Iterable[Access], tcp_ports: Iterable[int] = ()) -> Protec
     Args:
         accesses: the paths that may be opened.
         tcp_ports: the ports that it may listen on; if empty, no TCP at all.
+        parts: those of what the kernel supports that are used; all if None.
 
-    Returns what the kernel supports. Raises OSError.
+    Returns what is used. Raises OSError.
     """
     ports = tuple(tcp_ports)
-    protection = available()
+    protection = parts or available()
     process_control(SET_NO_NEW_PRIVILEGES, 1)
     if os.geteuid() == 0:
         for right in range(_RIGHTS):

@@ -46,6 +46,8 @@ _MACHINE = ("/sys/devices", "/sys/bus", "/sys/class", "/sys/module", "/sys/fs/cg
 # /proc: a process's own entries, and what `bioengine_contract.processes` reads about others. Landlock itself denies memory,
 # environment and open files of processes outside; everybody can read their command lines. Listing and writing are not allowed.
 _PROCESSES = "/proc"
+# CUDA's driver (580) gives its threads names, by their files `comm` here, and does not start where it cannot.
+_OWN_THREADS = "/proc/self/task"
 _NOWHERE = "/dev/null"
 _DEVICES = (_NOWHERE, "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 # A process by itself gets less: of the system's files what the dynamic linker and the time zone need, of the machine its
@@ -69,6 +71,12 @@ def of_python() -> Iterator[Access]:
     for pattern in _GPUS:
         for device in Path("/dev").glob(pattern):
             yield Access(device, READ | WRITE_FILE | IOCTL_DEV)
+
+
+def _names_of_threads(folder: str) -> Iterator[Access]:
+    """For CUDA's driver, where there is a card. `folder`: of the threads that may be named."""
+    if any(True for pattern in _GPUS for _ in Path("/dev").glob(pattern)):
+        yield Access(Path(folder), CHANGE)
 
 
 def _of_environment() -> Iterator[Access]:
@@ -116,6 +124,8 @@ def of_triton(
         sockets: the folder of the sockets on which Triton listens.
     """
     yield from of_python()
+    # Those of processes that it will start have no files yet. The process of each model keeps its own ones alone.
+    yield from _names_of_threads(_PROCESSES)
     yield from (Access(folder, READ | EXECUTE) for folder in (*installation, *own_models))
     yield from (Access(folder, READ) for folder in readable)
     yield from (Access(folder, CHANGE) for folder in writable)
@@ -130,6 +140,7 @@ def of_triton(
 def of_model(boot: Boot, package: Path) -> Iterator[Access]:
     """The paths that the process of one model may open, of those that Triton may."""
     yield from of_python()
+    yield from _names_of_threads(_OWN_THREADS)
     yield from packages_on_path()
     yield from (Access(folder, READ) for folder in (package, boot.model_repository, boot.working_directory))
     if boot.labels is not None:
@@ -141,6 +152,7 @@ def of_model(boot: Boot, package: Path) -> Iterator[Access]:
 def of_package_test(package: Path, working: Path) -> Iterator[Access]:
     """The paths that the test of a stored package may open: it can read the package and write its working folder."""
     yield from of_python()
+    yield from _names_of_threads(_OWN_THREADS)
     yield Access(package, READ)
     yield from (Access(folder, CHANGE) for folder in (working, SHARED_MEMORY))
 

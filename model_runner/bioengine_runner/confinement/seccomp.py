@@ -28,7 +28,7 @@ _ALL_THREADS = 1 << 0  # SECCOMP_FILTER_FLAG_TSYNC
 _ARCHITECTURE = 0xC000003E  # AUDIT_ARCH_X86_64
 _OTHER_NUMBERS = 0x40000000  # the x32 ABI's numbers begin here
 _KILL, _TRAP, _ERRNO, _ALLOW = 0x80000000, 0x00030000, 0x00050000, 0x7FFF0000  # SECCOMP_RET_...
-_LOAD, _AND, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06  # BPF's instructions
+_LOAD, _AND, _EQUAL, _AT_LEAST, _JUMP, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x05, 0x06  # BPF's instructions
 _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 
 # Memory, threads and files of other processes.
@@ -106,12 +106,14 @@ class Check:
 class Rule:
     """A system call that fails with `error` unless all `checks` hold; without checks, always. 0: it does nothing and succeeds.
 
-    Of several rules for one call, which follow each other, the first whose checks do not hold decides.
+    Of several rules for one call, which follow each other, the first whose checks do not hold decides. `only_if`: the rule is
+    for those calls only for which this holds, too.
     """
 
     number: int
     error: int
     checks: tuple[Check, ...] = ()
+    only_if: Check | None = None
 
 
 def is_available() -> bool:
@@ -159,6 +161,8 @@ def rules(with_tcp: bool) -> tuple[Rule, ...]:
     tcp = (socket.AF_INET, socket.AF_INET6) if with_tcp else ()
     # A datagram carries its destination, and needs no connection.
     streams = Check(1, (socket.SOCK_STREAM,), _TYPE_OF_SOCKET)
+    # CUDA's driver listens on a Unix socket of packets, and does not start without. On the network, such sockets are SCTP's.
+    streams_or_packets = Check(1, (socket.SOCK_STREAM, socket.SOCK_SEQPACKET), _TYPE_OF_SOCKET)
     no_truncation = (os.O_RDONLY | os.O_TRUNC,)  # Landlock before Linux 6.2 does not refuse it
     no_address = (Check(4, (0,)), Check(4, (0,), is_upper_half=True))
     return (
@@ -167,7 +171,8 @@ def rules(with_tcp: bool) -> tuple[Rule, ...]:
         *(Rule(number, 0) for number in _WITHOUT_EFFECT.values()),
         *(Rule(number, errno.ENOSYS) for number in _NOT_THERE.values()),
         Rule(56, errno.EPERM, (Check(0, (0,), _NEW_NAMESPACES),)),  # clone
-        Rule(41, errno.EACCES, (Check(0, (socket.AF_UNIX, *tcp)), streams, Check(2, _TCP))),  # socket
+        Rule(41, errno.EACCES, (Check(0, (socket.AF_UNIX, *tcp)), streams_or_packets, Check(2, _TCP))),  # socket
+        *([Rule(41, errno.EACCES, (streams,), only_if=Check(0, tcp))] if tcp else []),
         Rule(53, errno.EACCES, (Check(0, (socket.AF_UNIX,)), streams)),  # socketpair
         Rule(44, errno.EACCES, no_address),  # sendto
         Rule(46, errno.EACCES, (Check(2, (0,), _FAST_OPEN),)),  # sendmsg
@@ -211,17 +216,26 @@ def _program(refused: tuple[Rule, ...], is_trapped: bool) -> bytes:
 
 
 def _checks(rule: Rule, refuse: tuple[int, int, int, int]) -> Iterator[tuple[int, int, int, int]]:
-    if not rule.checks:
+    refusals = [instruction for check in rule.checks for instruction in _refusal(check, refuse)] if rule.checks else [refuse]
+    if (condition := rule.only_if) is not None:
+        yield from _loaded(condition)
+        for number, value in enumerate(condition.values):
+            yield (_EQUAL, len(condition.values) - number, 0, value)  # to the refusals
+        yield (_JUMP, 0, 0, len(refusals))
+    yield from refusals
+
+
+def _refusal(check: Check, refuse: tuple[int, int, int, int]) -> Iterator[tuple[int, int, int, int]]:
+    yield from _loaded(check)
+    if check.is_one:
+        for number, value in enumerate(check.values):
+            yield (_EQUAL, len(check.values) - number, 0, value)  # past the refusal
         yield refuse
-        return
-    for check in rule.checks:
-        yield (_LOAD, 0, 0, _ARGUMENTS + 8 * check.argument + 4 * check.is_upper_half)
-        yield (_AND, 0, 0, check.mask)
-        if check.is_one:
-            for number, value in enumerate(check.values):
-                yield (_EQUAL, len(check.values) - number, 0, value)  # past the refusal
+    else:
+        for value in check.values:
+            yield (_EQUAL, 0, 1, value)
             yield refuse
-        else:
-            for value in check.values:
-                yield (_EQUAL, 0, 1, value)
-                yield refuse
+
+
+def _loaded(check: Check) -> tuple[tuple[int, int, int, int], ...]:
+    return (_LOAD, 0, 0, _ARGUMENTS + 8 * check.argument + 4 * check.is_upper_half), (_AND, 0, 0, check.mask)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from bioengine_runner.checks import StartError
-from bioengine_runner.confinement import available, confine
+from bioengine_runner.confinement import Protection, available, confine, on_card
 from bioengine_runner.confinement.landlock import Access
 from bioengine_runner.gpu import gpus
 
@@ -22,11 +22,17 @@ _INHERITED_PREFIXES = (
 
 
 class NotConfined(StartError):
-    def __init__(self, lacks: list[str]) -> None:
+    def __init__(self, lacks: list[str], cuda_error: int = 0) -> None:
+        """`cuda_error`: CUDA's error in a stronger confinement; 0 if it is the kernel that has none."""
+        if cuda_error:
+            reason = f"NVIDIA's driver does not start with more (CUDA's error {cuda_error})"
+            advice = "Have models compute on the CPU (BIOENGINE_ACCELERATOR=cpu)"
+        else:
+            reason = "its kernel has no more"
+            advice = "Use a newer kernel (Linux 6.12), allow Landlock and seccomp where a container's profile forbids them"
         super().__init__(
-            f"BIOENGINE_CONFINE=require, but with this machine's kernel models can still {'; '.join(lacks)}. Use a newer kernel "
-            "(Linux 6.12), allow Landlock and seccomp where a container's profile forbids them, or start with "
-            "BIOENGINE_CONFINE=auto, which starts without what is missing."
+            f"BIOENGINE_CONFINE=require, but on this machine models can still {'; '.join(lacks)}: {reason}. {advice}, "
+            "or start with BIOENGINE_CONFINE=auto, which starts without what is missing."
         )
 
 
@@ -41,14 +47,31 @@ def confine_as_set(wish: str, accelerator: str, accesses: Iterable[Access], tcp_
     if wish == "off":
         print("Not confined: models can do what the user who started the server can (BIOENGINE_CONFINE=off).", flush=True)
         return
-    lacks = available().lacks
-    if wish == "require" and lacks:
-        raise NotConfined(lacks)
-    if accelerator != "cpu":
-        # At its first use after the machine's start, NVIDIA's driver makes its device files, with a set-user-id program.
-        gpus()
-    protection = confine(accesses, tcp_ports)
-    print(f"Confined by {protection}." + (f" Models can still {'; '.join(lacks)}." if lacks else ""), flush=True)
+    uses_card = has_card(accelerator)  # before it is asked which of its device files may be opened
+    allowed, ports = tuple(accesses), tuple(tcp_ports)
+    parts, cuda_error = usable(uses_card, allowed, ports)
+    if wish == "require" and parts.lacks:
+        raise NotConfined(parts.lacks, cuda_error)
+    confine(allowed, ports, parts)
+    print(_told(parts, cuda_error), flush=True)
+
+
+def has_card(accelerator: str) -> bool:
+    """Whether there is a card, and models may use it."""
+    # At its first use after the machine's start, NVIDIA's driver makes its device files, with a set-user-id program.
+    return accelerator != "cpu" and gpus() > 0
+
+
+def usable(uses_card: bool, accesses: Sequence[Access], tcp_ports: Sequence[int]) -> tuple[Protection, int]:
+    """What is used of the confinement that the kernel supports, and why that is not all: CUDA's error in all of it, or 0."""
+    supported = available()
+    return on_card.fitting(supported, accesses, tcp_ports, inherited_variables()) if uses_card else (supported, 0)
+
+
+def _told(parts: Protection, cuda_error: int) -> str:
+    still = f" Models can still {'; '.join(parts.lacks)}." if parts.lacks else ""
+    why = f" NVIDIA's driver does not start with more (CUDA's error {cuda_error})." if cuda_error else ""
+    return f"Confined by {parts}.{still}{why}"
 
 
 def inherited_variables() -> dict[str, str]:

@@ -39,16 +39,22 @@ def confinement(setup: Setup) -> Iterator[Finding]:
     if not python.exists():
         return  # `versions` says so
     asked = subprocess.run(
-        [str(python), "-P", "-m", "bioengine_runner.confinement"], capture_output=True, text=True, timeout=_PATIENCE
+        [str(python), "-P", "-m", "bioengine_runner.confinement", settings.accelerator],
+        capture_output=True,
+        text=True,
+        timeout=_PATIENCE,
     )
-    kernel = json.loads(asked.stdout)
-    if lacks := kernel["lacks"]:
+    used = json.loads(asked.stdout)
+    if lacks := used["lacks"]:
         verdict: Verdict = "problem" if settings.confine == "require" else "note"
-        found = f"the kernel has {kernel['has']}; models can still {'; '.join(lacks)}"
-        yield Finding("confinement", verdict, found, "Linux 6.12 or later supports all of it.")
+        found, advice = f"the kernel has {used['kernel']}", "Linux 6.12 or later supports all of it."
+        if error := used["cuda_error"]:
+            found += f", of which {used['has']} is used: NVIDIA's driver does not start with more (CUDA's error {error})"
+            advice = "Please report this with the version of NVIDIA's driver. BIOENGINE_ACCELERATOR=cpu uses all of it."
+        yield Finding("confinement", verdict, f"{found}; models can still {'; '.join(lacks)}", advice)
     else:
         found = (
-            f"the kernel has {kernel['has']}: Triton and models can access neither the user's files nor the network, and the "
+            f"the kernel has {used['kernel']}: Triton and models can access neither the user's files nor the network, and the "
             "process of each model neither other packages nor programs"
         )
         yield Finding("confinement", "ok", found)

@@ -60,12 +60,17 @@ def test_what_a_kernel_lacks_for_confinement(tmp_path: Path) -> None:
     python = tmp_path / "environments" / "runner" / "bin"
     python.mkdir(parents=True)
     environments = tmp_path / "environments"
-    program(python, "python", """echo '{"has": "seccomp", "lacks": ["read all files"]}'""")
+    answer = """echo '{"kernel": "%s", "has": "%s", "lacks": [%s], "cuda_error": %d}'"""
+    program(python, "python", answer % ("seccomp", "seccomp", '"read all files"', 0))
     for confine, verdict in (("auto", "note"), ("require", "problem")):
         finding = only(protection.confinement(setup(tmp_path, environments=environments, confine=confine)))
         assert finding.verdict == verdict and finding.found == "the kernel has seccomp; models can still read all files"
     assert only(protection.confinement(setup(tmp_path, environments=environments, confine="off"))).verdict == "note"
-    program(python, "python", """echo '{"has": "Landlock 7 and seccomp", "lacks": []}'""")
+    program(python, "python", answer % ("Landlock 7 and seccomp", "seccomp", '"read all files"', 304))
+    finding = only(protection.confinement(setup(tmp_path, environments=environments)))
+    assert finding.verdict == "note" and "of which seccomp is used: NVIDIA's driver does not start with more" in finding.found
+    assert "(CUDA's error 304)" in finding.found and "BIOENGINE_ACCELERATOR=cpu" in finding.advice
+    program(python, "python", answer % ("Landlock 7 and seccomp", "Landlock 7 and seccomp", "", 0))
     assert only(protection.confinement(setup(tmp_path, environments=environments))).verdict == "ok"
 
 
