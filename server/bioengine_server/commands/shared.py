@@ -25,7 +25,10 @@ from bioengine_server.settings_names import PREFIX, TOKEN, remarks
 from bioengine_server.untrusted import shown
 from bioengine_server.vanished import VanishedClients
 
-console = Console(highlight=False)
+# What goes to a file or to another program has no width: each line stays whole, unless the user sets COLUMNS.
+_ANY_WIDTH = 10_000 if not sys.stdout.isatty() and "COLUMNS" not in os.environ else None
+
+console = Console(highlight=False, width=_ANY_WIDTH)
 
 HomeOption = Annotated[Optional[Path], typer.Option(envvar="BIOENGINE_HOME", help="Folder of models and secrets. [~/.bioengine]")]
 OfflineOption = Annotated[Optional[bool], typer.Option("--offline", envvar="BIOENGINE_OFFLINE", help="Never use the internet.")]
