@@ -33,31 +33,39 @@ def outcome_of(asked: str, package: Path | None, settings: Settings, keep: bool)
     started = time.monotonic()
     store = measuring_store(settings)
     stored_before = {model.place for model in store.models()}
+    name = asked
     try:
-        model = _imported(asked, package, settings, store)
-    except BioEngineError as error:
-        return Outcome(asked=asked, status="not imported", reason=str(error), seconds=time.monotonic() - started)
-    try:
-        outcome = _tested(asked, model, settings)
-    finally:
-        if not keep and model.place not in stored_before:
-            with contextlib.suppress(StoreError):
-                store.remove(model.place)
+        try:
+            if package is not None:
+                name = store.import_package(package).place
+            model = _stored(name, settings, store) if package is None else _converted(name, settings, store)
+        except BioEngineError as error:
+            outcome = Outcome(asked=asked, status="not imported", reason=str(error))
+        else:
+            outcome = _tested(asked, model, settings)
+    finally:  # also where the user interrupts it, as in the middle of a conversion
+        if not keep:
+            with contextlib.suppress(BioEngineError):
+                if (place := store.find(name).place) not in stored_before:
+                    store.remove(place)
     return outcome.model_copy(update={"seconds": time.monotonic() - started})
 
 
-def _imported(asked: str, package: Path | None, settings: Settings, store: ModelStore) -> StoredModel:
-    """Raises BioEngineError."""
-    if package is not None:
-        model = store.import_package(package)
-        if conversion.is_wanted(model.manifest):
-            with contextlib.suppress(StoreError):  # the reason is kept beside the package
-                model = conversion.convert(model, store, settings)
-        return model
-    parse_model_id(asked)
-    if not store.contains(asked):
-        asyncio.run(StoreService(settings).fetch(asked, caller=None))
-    return store.find(asked)
+def _stored(id: str, settings: Settings, store: ModelStore) -> StoredModel:
+    """A model of the collection, which is downloaded, and converted, if it is not stored. Raises BioEngineError."""
+    parse_model_id(id)
+    if not store.contains(id):
+        asyncio.run(StoreService(settings).fetch(id, caller=None))
+    return store.find(id)
+
+
+def _converted(place: str, settings: Settings, store: ModelStore) -> StoredModel:
+    """A model that has been imported, converted if it has to be. Raises BioEngineError."""
+    model = store.find(place)
+    if conversion.is_wanted(model.manifest):
+        with contextlib.suppress(StoreError):  # the reason is kept beside the package
+            model = conversion.convert(model, store, settings)
+    return model
 
 
 def _tested(asked: str, model: StoredModel, settings: Settings) -> Outcome:

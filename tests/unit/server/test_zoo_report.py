@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from bioengine_server.settings import Settings
+from bioengine_server.store import conversion
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.names import SHIPPED_PACKAGES
 from bioengine_server.zoo.outcome import NotAReport, Outcome, as_json, read_outcomes
@@ -56,6 +57,21 @@ def test_what_cannot_be_had_or_tested_is_told(tmp_path: Path, keep: bool) -> Non
     imported = outcome_of("nuclei.zip", SHIPPED_PACKAGES / "drawn-nuclei", settings, keep)
     assert (imported.id, imported.way, imported.status) == ("drawn-nuclei", "onnx", "fails its test")
     assert imported.formats == ("onnx", "torchscript") and imported.reason and imported.seconds > 0
+    assert ModelStore(settings.store).contains("drawn-nuclei") == keep
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_an_interrupted_conversion_leaves_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool) -> None:
+    """Ctrl-C comes in the middle of what can take minutes."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(conversion, "is_wanted", lambda _: True)
+    monkeypatch.setattr(conversion, "convert", interrupted)
+    settings = Settings(home=tmp_path, offline=True, environments=tmp_path / "environments")
+    with pytest.raises(KeyboardInterrupt):
+        outcome_of("nuclei.zip", SHIPPED_PACKAGES / "drawn-nuclei", settings, keep)
     assert ModelStore(settings.store).contains("drawn-nuclei") == keep
 
 
