@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bioengine_server.soak.kills import MAX_RECOVERY
 from bioengine_server.soak.tally import Tally
-from bioengine_server.soak.watch import SERIES
+from bioengine_server.soak.watch import JUDGED_FROM, SERIES, is_judged
 
 _MOST_SHOWN = 20  # problems
 _BARS = "▁▂▃▄▅▆▇█"
@@ -59,6 +59,8 @@ def bars(values: Sequence[float]) -> str:
 def summary(tally: Tally) -> Iterator[str]:
     """Lines at the end."""
     yield f"{len(tally.outcomes)} requests, {len(tally.wrong)} wrong answers; the longest wait was {tally.longest_wait:.1f} s."
+    if not is_judged(tally.samples):
+        yield f"It was too short to say whether something grows: that is judged from {JUDGED_FROM / 60:.0f} minutes on."
     if not (problems := tally.problems):
         yield "All as it should be."
         return

@@ -96,8 +96,19 @@ class Growth:
         return f"{self.series.name} grew from {self.series.text(self.start)} to {self.series.text(self.end)}"
 
 
+# In the first minutes, models are still being loaded for the first time.
+JUDGED_FROM = 120.0  # seconds
+
+
+def is_judged(samples: Sequence[Sample]) -> bool:
+    """Whether they are of a time that says something about growth."""
+    return bool(samples) and samples[-1].seconds >= JUDGED_FROM
+
+
 def growths(samples: Sequence[Sample]) -> list[Growth]:
     """What grew by more than it may."""
+    if not is_judged(samples):
+        return []
     found = []
     for series in SERIES:
         values = series.values(samples)

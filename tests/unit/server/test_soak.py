@@ -45,7 +45,7 @@ def samples(**values: list[int]) -> list[Sample]:
     usual |= {"descriptors": 20, "threads": 6}
     length = len(next(iter(values.values()), [0] * 40))
     rows = [{**usual, **{name: each[number] for name, each in values.items()}} for number in range(length)]
-    return [Sample(seconds=float(number), **row) for number, row in enumerate(rows)]  # type: ignore[arg-type]
+    return [Sample(seconds=5.0 * number, **row) for number, row in enumerate(rows)]  # type: ignore[arg-type]
 
 
 def tally(outcomes: list[Outcome], kills: Sequence[Kill] = (), **values: list[int]) -> Tally:
@@ -87,8 +87,20 @@ def test_what_counts_as_a_problem() -> None:
         ({"threads": [6] * 30 + [30] * 10}, ["threads of the server grew from 6 to 30"]),
         ({"card": [3_000_000_000] * 30 + [9_000_000_000] * 10}, ["memory of the cards grew from 3000 MB to 9000 MB"]),
         ({"server": [1, 2, 3, 10**12]}, []),
+        ({"server": [10**8] * 12 + [10**9] * 12}, []),
     ],
-    ids=["flat", "falls", "grows in the first half", "grows", "descriptors", "to and fro", "threads", "card", "too short"],
+    ids=[
+        "flat",
+        "falls",
+        "grows in the first half",
+        "grows",
+        "descriptors",
+        "to and fro",
+        "threads",
+        "card",
+        "too few",
+        "too short",
+    ],
 )
 def test_what_grew_is_named(values: dict[str, list[int]], grown: list[str]) -> None:
     found = list(map(str, tally([], [], **values).grown))
@@ -112,7 +124,9 @@ def test_the_report_and_the_picture(tmp_path: Path) -> None:
     picture = ElementTree.fromstring(plot(whole))
     shapes = Counter(each.tag.rpartition("}")[2] for each in picture.iter())
     assert shapes["polyline"] == 7 and shapes["line"] > 3 * len(kills)
-    assert "All as it should be." in list(summary(tally([outcome("right")])))
+    assert list(summary(tally([outcome("right")], server=[10**8] * 40)))[1:] == ["All as it should be."]
+    short = list(summary(tally([outcome("right")], server=[10**8] * 12)))
+    assert "too short to say whether something grows" in short[1] and short[2] == "All as it should be."
 
 
 def test_bars() -> None:
