@@ -46,7 +46,7 @@ def write_to(file):
     with open(file, "w") as opened:
         opened.write("500")
 
-reach._GPUS = ("null",) if CARD else ()
+reach._CUDA = ("null",) if CARD else ()
 folder = Path(FOLDER)
 boot = Boot(folder / "boot", folder / "store", 60, False)
 package = folder / "store" / "own"

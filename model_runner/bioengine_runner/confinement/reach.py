@@ -56,8 +56,9 @@ _LINKER_FILES = ("/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/alternatives", 
 _PROCESSORS = ("/sys/devices/system", "/sys/fs/cgroup")
 _OWN_PROCESS = "/proc/self"
 _SIZES = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat")
-# Devices of NVIDIA's driver, of WSL's, and of the kernel's own graphics drivers.
-_GPUS = ("nvidia*", "dxg", "dri")
+# Devices of NVIDIA's driver and of WSL's; and of the kernel's own graphics drivers, which every desktop has.
+_CUDA = ("nvidia*", "dxg")
+_GPUS = (*_CUDA, "dri")
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -75,7 +76,7 @@ def of_python() -> Iterator[Access]:
 
 def _names_of_threads(folder: str) -> Iterator[Access]:
     """For CUDA's driver, where there is a card. `folder`: of the threads that may be named."""
-    if any(True for pattern in _GPUS for _ in Path("/dev").glob(pattern)):
+    if any(True for pattern in _CUDA for _ in Path("/dev").glob(pattern)):
         yield Access(Path(folder), CHANGE)
 
 
