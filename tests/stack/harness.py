@@ -40,14 +40,22 @@ def python(environment: str) -> str:
     return str(ENVIRONMENTS / environment / "bin" / "python")
 
 
+EXECUTABLE = (str(ROOT / "bioengine"),)
+# What the executable becomes, once it has seen that the environments are there, which takes as long as a command itself. It is
+# started by the tests that are about it, and those of clusters, of Slurm and of attacks.
+PROGRAM = (str((ENVIRONMENTS / "server").resolve() / "bin" / "python"), "-P", "-m", "bioengine_server")
+
+
 def build_packages(folder: Path, *options: str) -> None:
     subprocess.run([python("runner"), "-m", "tests.packages.build", str(folder), *options], cwd=ROOT, check=True)
 
 
-def bioengine(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the executable to its end."""
+def bioengine(
+    *arguments: str, timeout: float = 300, program: Sequence[str] = PROGRAM, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command, in a process of its own, to its end."""
     return subprocess.run(
-        [str(ROOT / "bioengine"), *arguments],
+        [*program, *arguments],
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -117,7 +125,7 @@ def _runs(process: psutil.Process) -> bool:
 
 
 class Stack:
-    """`./bioengine up` with a home, as a user starts it."""
+    """`bioengine up` with a home, as a user starts it."""
 
     def __init__(
         self,
@@ -126,7 +134,7 @@ class Stack:
         port: int | None = None,
         command: str = "up",
         wait: bool = True,
-        program: Sequence[str] = (str(ROOT / "bioengine"),),
+        program: Sequence[str] = PROGRAM,
         **environment: str,
     ) -> None:
         self.home = home

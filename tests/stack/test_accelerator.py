@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.stack.harness import ENVIRONMENTS, Stack, get, python, wait_for
+from tests.stack.harness import ENVIRONMENTS, PROGRAM, Stack, get, wait_for
 
 pytestmark = pytest.mark.extended
 
@@ -17,8 +17,7 @@ def test_a_server_that_should_use_a_gpu_and_has_none_says_so(tmp_path: Path) -> 
     """It starts, is not ready, and tells the admin why; no model computes on the CPU instead."""
     # Not through the executable, which would build the environments anew, for a GPU.
     settings: Any = {"BIOENGINE_ENVIRONMENTS": str(ENVIRONMENTS), "BIOENGINE_ACCELERATOR": "cuda"}
-    program = (python("server"), "-m", "bioengine_server")
-    with Stack(tmp_path / "home", program=program, wait=False, **settings) as stack:
+    with Stack(tmp_path / "home", program=PROGRAM, wait=False, **settings) as stack:
         wait_for(lambda: "BIOENGINE_ACCELERATOR=cuda" in str(get(f"{stack.url}/health/readiness")), 60, "the reason")
         status, answer = get(f"{stack.url}/health/readiness")
         assert status == 503

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.stack.harness import ENVIRONMENTS, Stack, bioengine
+from tests.stack.harness import ENVIRONMENTS, EXECUTABLE, Stack, bioengine
 
 
 def test_all_is_well(stack: Stack) -> None:
@@ -16,7 +16,7 @@ def test_all_is_well(stack: Stack) -> None:
 def test_a_command_with_another_accelerator_leaves_a_running_server_its_environment(stack: Stack) -> None:
     before = (ENVIRONMENTS / "runner").resolve()
     for command in (["token", "list"], ["models", "list"]):
-        done = bioengine(*command, "--home", str(stack.home), BIOENGINE_ACCELERATOR="cuda")
+        done = bioengine(*command, "--home", str(stack.home), program=EXECUTABLE, BIOENGINE_ACCELERATOR="cuda")
         assert done.returncode == 0 and "but built for cpu. `./bioengine setup` brings it up to date." in done.stderr, done.stderr
     assert (ENVIRONMENTS / "runner").resolve() == before and (before / "built").is_file()
     # By its own path: Triton's processes find the same environment when another one has its name.
