@@ -26,7 +26,7 @@ def main() -> None:
     os.umask(0o077)
     accelerator = os.environ.get(ACCELERATOR, "auto")
     variables = {
-        **inherited_variables(),
+        **inherited_variables(accelerator),
         "PATH": os.environ.get("PATH", ""),
         "HOME": working,
         "TMPDIR": working,
@@ -37,7 +37,8 @@ def main() -> None:
     }
     accesses = of_package_test(Path(package), Path(working))
     try:
-        confine_as_set(os.environ.get("BIOENGINE_CONFINE", "auto"), accelerator, accesses)
+        cuda_with = None if accelerator == "cpu" else variables
+        confine_as_set(os.environ.get("BIOENGINE_CONFINE", "auto"), accesses, cuda_with=cuda_with)
     except StartError as error:
         sys.exit(str(error))
     arguments = [sys.executable, "-P", "-m", "bioengine_runner.package_test", package, str(Path(working) / REPORT), *formats]

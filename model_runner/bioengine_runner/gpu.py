@@ -139,10 +139,12 @@ class _Memory(ctypes.Structure):
 def cards() -> list[Card]:
     """The cards, as the driver's management library (NVML) says; none where it does not say.
 
-    Where CUDA_VISIBLE_DEVICES has numbers, those alone.
+    Where CUDA_VISIBLE_DEVICES has numbers, those alone; none where it is empty, as CUDA understands it.
     """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    chosen = {int(number) for number in visible.split(",") if number.strip().isdecimal()}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible == "":
+        return []
+    chosen = {int(number) for number in (visible or "").split(",") if number.strip().isdecimal()}
     library = _management_library()
     count = ctypes.c_uint()
     if library is None or library.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:

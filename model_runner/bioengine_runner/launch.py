@@ -138,7 +138,7 @@ def own_folders(boot: Boot) -> Iterator[Path]:
 def environment(settings: Settings, boot: Boot) -> dict[str, str]:
     """tritonserver's environment variables. Its Python processes use the packages of the first `python3` on PATH."""
     return {
-        **inherited_variables(),
+        **inherited_variables(settings.accelerator),
         **boot.to_environment(),
         "PATH": f"{settings.python_environment / 'bin'}:{os.environ.get('PATH', '')}",
         "HOME": str(boot.home),
@@ -201,7 +201,7 @@ def confine_triton(settings: Settings, boot: Boot) -> None:
     )
     by_socket = settings.triton_sockets is not None
     ports = () if by_socket else (settings.triton_http_port, settings.triton_metrics_port)
-    confine_as_set(settings.confine, settings.accelerator, accesses, ports)
+    confine_as_set(settings.confine, accesses, ports, cuda_with=environment(settings, boot))
 
 
 def start(settings: Settings) -> NoReturn:

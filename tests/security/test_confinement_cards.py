@@ -5,6 +5,7 @@ There is no card here: another device file stands for its own, and CUDA's answer
 
 from __future__ import annotations
 
+import ast
 import subprocess
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def error(parts, *others):
     return WITH(parts) if WITH else real(parts, *others)
 on_card._error = error
 try:
-    start.confine_as_set(WISH, "auto", reach.of_python())
+    start.confine_as_set(WISH, reach.of_python(), cuda_with=start.inherited_variables("auto"))
 finally:
     print(*asked, sep=", ")
 try:
@@ -116,6 +117,15 @@ try:
 except OSError:
     print("refused")
 """
+
+
+def test_with_the_cpu_no_card_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton itself would start CUDA, and take its memory."""
+    code = "from bioengine_runner.confinement.start import inherited_variables as of; print([of(a) for a in ('cpu', 'auto')])"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    found = subprocess.run([python("runner"), "-c", code], capture_output=True, text=True, check=True)
+    of_cpu, of_auto = ast.literal_eval(found.stdout)
+    assert of_cpu["CUDA_VISIBLE_DEVICES"] == "" and of_auto["CUDA_VISIBLE_DEVICES"] == "1"
 
 
 @pytest.mark.parametrize(

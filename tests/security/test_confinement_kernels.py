@@ -99,7 +99,7 @@ def test_the_setting_decides(options: str, version: int | None, said: str, outco
         TRIES,
         "from bioengine_runner.confinement import landlock, reach, start",
         "" if version is None else f"landlock.version = lambda: {version}",
-        f"start.confine_as_set({options!r}, 'cpu', reach.of_python())",
+        f"start.confine_as_set({options!r}, reach.of_python())",
         "print(tried(lambda: open('/etc/hostname')))",
     ]
     answer = subprocess.run([python("runner"), "-c", "\n".join(code)], capture_output=True, text=True)

@@ -28,7 +28,7 @@ def main() -> None:
     try:
         # This environment uses packages of another one.
         accesses = [*of_package_test(folder, working), *packages_on_path()]
-        confine_as_set(os.environ.get("BIOENGINE_CONFINE", "auto"), "cpu", accesses)
+        confine_as_set(os.environ.get("BIOENGINE_CONFINE", "auto"), accesses)
         _check(app, folder)
     except (BioEngineError, StartError) as error:
         print(error, file=sys.stderr)

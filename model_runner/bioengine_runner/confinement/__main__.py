@@ -13,9 +13,10 @@ import sys
 
 from bioengine_runner.confinement import available
 from bioengine_runner.confinement.reach import of_triton
-from bioengine_runner.confinement.start import has_card, usable
+from bioengine_runner.confinement.start import inherited_variables, usable
+from bioengine_runner.gpu import gpus
 
 (accelerator,) = sys.argv[1:]
-uses_card = has_card(accelerator)
-protection, cuda_error = usable(uses_card, tuple(of_triton((), (), (), (), None)), ())
+cuda_with = inherited_variables(accelerator) if gpus() else None
+protection, cuda_error = usable(tuple(of_triton((), (), (), (), None)), (), cuda_with)
 print(json.dumps({"kernel": str(available()), "has": str(protection), "lacks": protection.lacks, "cuda_error": cuda_error}))

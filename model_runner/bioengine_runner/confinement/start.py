@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from bioengine_runner.checks import StartError
 from bioengine_runner.confinement import Protection, available, confine, on_card
@@ -36,36 +36,37 @@ class NotConfined(StartError):
         )
 
 
-def confine_as_set(wish: str, accelerator: str, accesses: Iterable[Access], tcp_ports: Iterable[int] = ()) -> None:
+def confine_as_set(
+    wish: str, accesses: Iterable[Access], tcp_ports: Iterable[int] = (), cuda_with: Mapping[str, str] | None = None
+) -> None:
     """Confine this thread and every program that it becomes, and print how. Raises NotConfined.
 
     Args:
         wish: the setting BIOENGINE_CONFINE: `auto`, `require` or `off`.
-        accelerator: `cpu`, `cuda` or `auto`.
         accesses, tcp_ports: as for `confine`.
+        cuda_with: the environment variables with which CUDA will start, as it does in Triton itself; None if it does not.
     """
     if wish == "off":
         print("Not confined: models can do what the user who started the server can (BIOENGINE_CONFINE=off).", flush=True)
         return
-    uses_card = has_card(accelerator)  # before it is asked which of its device files may be opened
+    # At its first use after the machine's start, NVIDIA's driver makes its device files, with a set-user-id program: before it is
+    # asked which of them may be opened.
+    has_card = cuda_with is not None and gpus() > 0
     allowed, ports = tuple(accesses), tuple(tcp_ports)
-    parts, cuda_error = usable(uses_card, allowed, ports)
+    parts, cuda_error = usable(allowed, ports, cuda_with if has_card else None)
     if wish == "require" and parts.lacks:
         raise NotConfined(parts.lacks, cuda_error)
     confine(allowed, ports, parts)
     print(_told(parts, cuda_error), flush=True)
 
 
-def has_card(accelerator: str) -> bool:
-    """Whether there is a card, and models may use it."""
-    # At its first use after the machine's start, NVIDIA's driver makes its device files, with a set-user-id program.
-    return accelerator != "cpu" and gpus() > 0
+def usable(accesses: Sequence[Access], tcp_ports: Sequence[int], cuda_with: Mapping[str, str] | None) -> tuple[Protection, int]:
+    """What is used of the confinement that the kernel supports, and why that is not all: CUDA's error in all of it, or 0.
 
-
-def usable(uses_card: bool, accesses: Sequence[Access], tcp_ports: Sequence[int]) -> tuple[Protection, int]:
-    """What is used of the confinement that the kernel supports, and why that is not all: CUDA's error in all of it, or 0."""
+    The arguments are those of `confine_as_set`; there is a card.
+    """
     supported = available()
-    return on_card.fitting(supported, accesses, tcp_ports, inherited_variables()) if uses_card else (supported, 0)
+    return (supported, 0) if cuda_with is None else on_card.fitting(supported, accesses, tcp_ports, cuda_with)
 
 
 def _told(parts: Protection, cuda_error: int) -> str:
@@ -74,9 +75,13 @@ def _told(parts: Protection, cuda_error: int) -> str:
     return f"Confined by {parts}.{still}{why}"
 
 
-def inherited_variables() -> dict[str, str]:
-    """The environment of a confined process. It is not passed on as a whole, because a user's environment may contain secrets."""
+def inherited_variables(accelerator: str) -> dict[str, str]:
+    """The environment of a confined process. It is not passed on as a whole, because a user's environment may contain secrets.
+
+    `accelerator`: `cpu`, `cuda` or `auto`. With `cpu`, no card is seen, so that nothing of it is used: Triton would take 0.6 GB.
+    """
     inherited = {key: value for key, value in os.environ.items() if key in _INHERITED or key.startswith(_INHERITED_PREFIXES)}
     # Text is UTF-8 for models, whatever locale the server was started with.
     # ONNX Runtime reports to its maker otherwise (see `bioengine_runner`); an admin's own model imports it without this package.
-    return {"LC_ALL": "C.UTF-8", **inherited, "PYTHONUTF8": "1", "ORT_DISABLE_TELEMETRY": "1"}
+    always = {"PYTHONUTF8": "1", "ORT_DISABLE_TELEMETRY": "1", **({"CUDA_VISIBLE_DEVICES": ""} if accelerator == "cpu" else {})}
+    return {"LC_ALL": "C.UTF-8", **inherited, **always}

@@ -50,7 +50,7 @@ def confinement(setup: Setup) -> Iterator[Finding]:
         found, advice = f"the kernel has {used['kernel']}", "Linux 6.12 or later supports all of it."
         if error := used["cuda_error"]:
             found += f", of which {used['has']} is used: NVIDIA's driver does not start with more (CUDA's error {error})"
-            advice = "Please report this with the version of NVIDIA's driver. BIOENGINE_ACCELERATOR=cpu uses all of it."
+            advice = "Please report this, with the driver's version; or leave the card alone with BIOENGINE_ACCELERATOR=cpu."
         yield Finding("confinement", verdict, f"{found}; models can still {'; '.join(lacks)}", advice)
     else:
         found = (

@@ -92,6 +92,15 @@ class FakeCard:
     def nvmlDeviceGetHandleByIndex_v2(self, index: int, device: Any) -> int:
         return _set(device, 1)
 
+    def nvmlDeviceGetMemoryInfo(self, device: Any, memory: Any) -> int:
+        memory._obj.total, memory._obj.used = self.card.memory, self.used
+        memory._obj.free = self.card.memory - self.used
+        return 0
+
+    def nvmlDeviceGetName(self, device: Any, name: Any, length: int) -> int:
+        name.value = self.card.name.encode()
+        return 0
+
     def nvmlDeviceGetVirtualizationMode(self, device: Any, mode: Any) -> int:
         return _set(mode, 2 if self.card.is_virtual else 0)
 

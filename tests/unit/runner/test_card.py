@@ -375,6 +375,19 @@ def test_the_driver_is_asked(card: FakeCard) -> None:
     assert gpu.card_memory(0) == (H200.memory - card.used, H200.memory)
 
 
+@pytest.mark.parametrize(("visible", "found"), [(None, [0]), ("0", [0]), ("1", []), ("", [])])
+def test_only_cards_that_cuda_may_see_are_offered(
+    card: FakeCard, monkeypatch: pytest.MonkeyPatch, visible: str | None, found: list[int]
+) -> None:
+    """The management library itself knows nothing of CUDA_VISIBLE_DEVICES."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    offered = gpu.cards()
+    assert [each.index for each in offered] == found
+    assert all(each.name == H200.name and each.free == H200.memory - card.used for each in offered)
+
+
 def test_an_error_says_what_is_known_of_the_card(card: FakeCard, package: Package) -> None:
     card.fails = lambda shape: NO_CUDNN
     with pytest.raises(WeightsFail, match=r"On this machine, .* built for the CPU"):  # as this environment is

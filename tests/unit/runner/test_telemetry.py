@@ -36,4 +36,4 @@ def test_onnx_runtime_keeps_no_record_of_its_use(tmp_path: Path, module: str) ->
 
 def test_models_of_the_admin_do_not_either() -> None:
     """They run in Triton, which has these variables, and import ONNX Runtime by themselves."""
-    assert inherited_variables()["ORT_DISABLE_TELEMETRY"] == "1"
+    assert inherited_variables("auto")["ORT_DISABLE_TELEMETRY"] == "1"
