@@ -24,7 +24,8 @@ from bioengine_runner.rundir import Boot
 def confine_model(boot: Boot, package: Path, runs_code: bool) -> None:
     """Confine this thread and those that it starts, for good, as far as the kernel supports it; not if Triton is not confined.
 
-    Landlock does not apply to the threads that Triton's stub has started before; they run nothing of the package.
+    Landlock does not apply to the threads that Triton's stub and CUDA's driver have started before; they run nothing of the
+    package.
 
     Args:
         boot: this start of Triton.

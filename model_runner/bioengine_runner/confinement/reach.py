@@ -44,9 +44,9 @@ _SYSTEM_FILES = (
 # Properties of the machine: processors, memory, PCI devices, limits of a container.
 _MACHINE = ("/sys/devices", "/sys/bus", "/sys/class", "/sys/module", "/sys/fs/cgroup", "/sys/kernel/mm", "/proc/driver/nvidia")
 # /proc: a process's own entries, and what `bioengine_contract.processes` reads about others. Landlock itself denies memory,
-# environment and open files of processes outside; everybody can read their command lines. Listing and writing are not allowed.
+# environment and open files of processes outside; everybody can read their command lines. Listing and writing are allowed only
+# where there is a card: CUDA's driver (580) gives its threads names, by files in /proc, and does not start where it cannot.
 _PROCESSES = "/proc"
-# CUDA's driver (580) gives its threads names, by their files `comm` here, and does not start where it cannot.
 _OWN_THREADS = "/proc/self/task"
 _NOWHERE = "/dev/null"
 _DEVICES = (_NOWHERE, "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
