@@ -1,8 +1,9 @@
 """Packages with weights of TensorFlow or Keras alone: SavedModels of TensorFlow 1 and 2, and .h5 files of Keras 2.
 
-    <tensorflow environment>/bin/python -m tests.packages.tensorflow_models FOLDER
+    <tensorflow environment>/bin/python -m tests.packages.tensorflow_models FOLDER [ID...]
 
-The environment for conversions makes them, as nothing else here has TensorFlow. Their weights are random, the same each time.
+makes these, or all. The environment for conversions makes them, as nothing else here has TensorFlow. Their weights are random,
+the same each time.
 """
 
 from __future__ import annotations
@@ -34,6 +35,13 @@ def unet(size: int | None = None) -> Any:
     coarse = layers.Dropout(0.5)(layers.LeakyReLU(0.1)(coarse))
     joined = layers.Concatenate()([fine, layers.UpSampling2D()(coarse), layers.Conv2DTranspose(4, 2, strides=2)(coarse)])
     return tf_keras.Model(image, layers.Conv2D(2, 1, activation="softmax", name="out")(joined))
+
+
+def unet_with_edges() -> Any:
+    """With a second output, whose name comes before that of the first one."""
+    network = unet()
+    edges = layers.Conv2D(1, 3, padding="same", name="edges")(network.output)
+    return tf_keras.Model(network.input, [network.output, edges])
 
 
 def stardist_like() -> Any:
@@ -174,10 +182,10 @@ def write_tf1(folder: Path, id: str, graph: Callable[[Any], Any] = tf1_graph, co
     return package.folder
 
 
-MODELS: tuple[Callable[[Path], Path], ...] = (
+MODELS: tuple[partial[Path], ...] = (
     partial(write, id="keras-kiwi", network=unet, save=save_keras, shape=(1, 32, 48, 1), step=4),
     partial(write, id="fixed-finch", network=lambda: unet(32), save=save_keras, shape=(1, 32, 32, 1)),
-    partial(write, id="bundled-bee", network=unet, save=save_tf2, shape=(1, 32, 48, 1), step=4),
+    partial(write, id="bundled-bee", network=unet_with_edges, save=save_tf2, shape=(1, 32, 48, 1), step=4),
     partial(write, id="starry-stork", network=stardist_like, save=save_keras, shape=(1, 32, 32, 1), step=16, scale=0.5),
     partial(write, id="solid-seal", network=unet_3d, save=save_tf2, shape=(1, 4, 16, 16, 1)),
     partial(write, id="lambda-lynx", network=lambda: with_lambda(doubled), save=save_keras, shape=(1, 16, 16, 1)),
@@ -193,8 +201,10 @@ MODELS: tuple[Callable[[Path], Path], ...] = (
 
 
 def main() -> None:
+    folder, *ids = sys.argv[1:]
     for build in MODELS:
-        build(Path(sys.argv[1]))
+        if not ids or build.keywords["id"] in ids:
+            build(Path(folder))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""The step that converts a Keras model in an .h5 file: tf_keras opens it, runs it on all samples, and saves it as a SavedModel,
-which is exported to ONNX.
+"""The step that converts a Keras model in an .h5 file: tf_keras opens it, runs it on all samples, and traces it for the export to
+ONNX.
 
 The file describes layers, and may contain Python code of its own (layers of the kind Lambda). It is therefore opened in the
 sandbox alone.
@@ -12,12 +12,11 @@ from typing import Any
 
 import tensorflow as tf
 import tf_keras
-from bioengine_contract.package import Package
 from bioengine_contract.weights import CONVERTED
 
 from bioengine_runner.conversion.report import Outcome, Refusal, Report
 from bioengine_runner.conversion.samples import Arrays, opened
-from bioengine_runner.conversion.saved_model import SIGNATURE, TAG, Exported, export, versions, write_original
+from bioengine_runner.conversion.saved_model import Traced, export, versions, write_original
 
 FORMAT = "keras_hdf5"
 
@@ -49,7 +48,7 @@ def _run(folder: Path, given: Path, output: Path) -> Report:
         if len(has) != len(specs):
             raise Refusal(f"its network has {len(has)} {kind}, but the description has {len(specs)}")
     write_original(lambda arrays: _outputs(model, arrays), samples, output)
-    export(_saved(model, package, output / "saved_model"), package, output / CONVERTED)
+    export(_traced(model), package, output / CONVERTED)
     return Report(Outcome.DONE, versions=versions("tensorflow-cpu", "tf-keras", "tf2onnx", "onnx"))
 
 
@@ -59,16 +58,10 @@ def _outputs(model: Any, arrays: Arrays | tuple[Any, ...]) -> list[Any]:
     return list(result) if isinstance(result, (list, tuple)) else [result]
 
 
-def _saved(model: Any, package: Package, folder: Path) -> Exported:
-    """Save the network as a SavedModel, with a signature whose names are in the order of the description."""
-    inputs = tuple(f"input_{number:03}" for number in range(len(package.manifest.inputs)))
-    outputs = tuple(f"output_{number:03}" for number in range(len(package.manifest.outputs)))
+def _traced(model: Any) -> Traced:
+    def network(*tensors: Any) -> list[Any]:
+        return _outputs(model, tensors)
 
-    def network(*tensors: Any) -> dict[str, Any]:
-        return dict(zip(outputs, _outputs(model, tensors)))
-
-    specs = [tf.TensorSpec(each.shape, each.dtype, name) for each, name in zip(model.inputs, inputs)]
-    module = tf.Module()
-    module.model, module.network = model, tf.function(network, input_signature=specs)
-    tf.saved_model.save(module, str(folder), signatures={SIGNATURE: module.network})
-    return Exported(folder, (TAG,), SIGNATURE, inputs, outputs)
+    specs = [tf.TensorSpec(each.shape, each.dtype) for each in model.inputs]
+    function = tf.function(network, input_signature=specs).get_concrete_function()
+    return Traced(model, function, tuple(function.inputs[: len(specs)]), tuple(function.outputs))

@@ -31,21 +31,22 @@ from bioengine_runner.tiling.exhausted import is_about_memory
 FORMAT = "tensorflow_saved_model_bundle"
 
 _FILES = ("saved_model.pb", "saved_model.pbtxt")
-TAG, SIGNATURE = "serve", "serving_default"
-"""TensorFlow's names of the graph, and of its function, that are for use."""
+_TAG, _SIGNATURE = "serve", "serving_default"  # TensorFlow's names of the graph, and of its function, that are for use
 
 Network = Callable[[Arrays], Sequence[Any]]
 
 
 @dataclass(frozen=True)
-class Exported:
-    """A function of a SavedModel: where it is, and its names for the inputs and outputs, in the order of the description."""
+class Traced:
+    """A function of TensorFlow as a graph.
 
-    folder: Path
-    tags: tuple[str, ...]
-    signature: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    `holder`: what its weights belong to. `inputs`, `outputs`: its tensors, in the order of the description.
+    """
+
+    holder: Any
+    function: Any
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
 
 
 def run(folder: Path, given: Path, output: Path) -> Report:
@@ -55,10 +56,8 @@ def run(folder: Path, given: Path, output: Path) -> Report:
     """
     package, _, samples = opened(folder, given, FORMAT)
     place = _unpacked(package.folder / package.manifest.weights[FORMAT].source, output / "saved_model")
-    tags = _tags(place)
-    loaded = tf.saved_model.load(str(place), tags=list(tags))
-    signature = _signature(loaded)
-    function = loaded.signatures[signature]
+    loaded = tf.saved_model.load(str(place), tags=_tags(place))
+    function = loaded.signatures[_signature(loaded)]
     inputs = _in_order("inputs", package.manifest.inputs, list(function.structured_input_signature[1]))
     outputs = _in_order("outputs", package.manifest.outputs, list(function.structured_outputs))
 
@@ -67,7 +66,7 @@ def run(folder: Path, given: Path, output: Path) -> Report:
         return [results[name] for name in outputs]
 
     write_original(network, samples, output)
-    export(Exported(place, tags, signature, inputs, outputs), package, output / CONVERTED)
+    export(_traced(loaded, function, inputs, outputs), package, output / CONVERTED)
     return Report(Outcome.DONE, versions=versions("tensorflow-cpu", "tf2onnx", "onnx"))
 
 
@@ -83,15 +82,14 @@ def write_original(network: Network, samples: Sequence[Arrays], output: Path) ->
         write_outputs(output, "eager", number, [np.asarray(result) for result in results])
 
 
-def export(function: Exported, package: Package, file: Path) -> None:
-    """Write a function of a SavedModel as ONNX, with the names of the description's tensors, and free sizes where it has them."""
-    graph, _, _, names = tf_loader.from_saved_model(
-        str(function.folder), None, None, list(function.tags), [function.signature], return_tensors_to_rename=True
-    )
-    # tf2onnx tells by which names of the signature the tensors of the graph go.
-    tensors = {name: tensor for tensor, name in names.items()}
-    into = [tensors[name] for name in function.inputs]
-    out = [tensors[name] for name in function.outputs]
+def export(traced: Traced, package: Package, file: Path) -> None:
+    """Write a function as ONNX, with the names of the description's tensors, and free sizes where it has them.
+
+    The function may not be usable any more afterwards.
+    """
+    into = [tensor.name for tensor in traced.inputs]
+    out = [tensor.name for tensor in traced.outputs]
+    graph, _ = tf_loader.from_trackable(traced.holder, traced.function, into, out, large_model=False)
     specs = (*package.manifest.inputs, *package.manifest.outputs)
     model, _ = from_graph_def(
         graph,
@@ -126,22 +124,22 @@ def _unpacked(file: Path, target: Path) -> Path:
     return places[0]
 
 
-def _tags(folder: Path) -> tuple[str, ...]:
+def _tags(folder: Path) -> list[str]:
     """The tags of the graph for use: the one for serving, or the only one."""
     sets: list[list[str]] = get_saved_model_tag_sets(str(folder))
-    chosen = [[TAG]] if [TAG] in sets else [tags for tags in sets if TAG in tags] or sets
+    chosen = [[_TAG]] if [_TAG] in sets else [tags for tags in sets if _TAG in tags] or sets
     if len(chosen) != 1:
         raise Refusal(f"its SavedModel has {len(chosen)} graphs, of which none is the one for serving")
-    return tuple(chosen[0])
+    return chosen[0]
 
 
 def _signature(loaded: Any) -> str:
     """The name of the function to run: the one for serving, or the only one."""
     names = sorted(loaded.signatures)
-    if SIGNATURE in names:
-        return SIGNATURE
+    if _SIGNATURE in names:
+        return _SIGNATURE
     if len(names) != 1:
-        raise Refusal(f"its SavedModel has {len(names)} signatures ({', '.join(names)}), of which none is {SIGNATURE}")
+        raise Refusal(f"its SavedModel has {len(names)} signatures ({', '.join(names)}), of which none is {_SIGNATURE}")
     return str(names[0])
 
 
@@ -154,6 +152,15 @@ def _in_order(kind: str, specs: Sequence[Tensor], names: list[str]) -> tuple[str
         raise Refusal(f"its network has {len(names)} {kind}, but the description has {len(specs)}")
     ids = [spec.id for spec in specs]
     return tuple(ids if set(ids) == set(names) else names)
+
+
+def _traced(loaded: Any, function: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Traced:
+    """A signature with the tensors that go by these names."""
+    # Inputs that are resources hold the weights. Those and outputs that have names are in the order of the names.
+    own = function.inputs[: len(function.inputs) - len(function.captured_inputs)]
+    into = dict(zip(sorted(function.structured_input_signature[1]), own))
+    out = dict(zip(sorted(function.structured_outputs), function.outputs))
+    return Traced(loaded, function, tuple(into[name] for name in inputs), tuple(out[name] for name in outputs))
 
 
 def _declare(value: Any, spec: Tensor) -> None:
