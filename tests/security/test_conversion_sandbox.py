@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,8 +21,11 @@ from tests.conversion import converting_settings
 from tests.packages import architectures
 from tests.stack.harness import ROOT, python
 
+CODE = "architecture.py"
 CANARY = "of-the-users-environment-and-nobody-elses"
 FORMAT = "pytorch_state_dict"
+
+Stored = Callable[[str, str], StoredModel]
 
 
 @pytest.fixture
@@ -27,28 +33,43 @@ def settings(tmp_path: Path) -> Settings:
     return converting_settings(tmp_path)
 
 
-def package(folder: Path, id: str, code: str) -> Path:
-    """A package with this architecture file, and the weights of a network with one convolution."""
-    (folder / f"{id}.py").write_text(code)
-    (folder / "network.py").write_text(architectures.small())
-    command = [python("runner"), "-m", "tests.packages.state_dicts", str(folder), id, f"{id}.py", "network.py"]
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package of a network with one convolution."""
+    folder = tmp_path_factory.mktemp("network")
+    (folder / "code.py").write_text(architectures.small())
+    command = [python("runner"), "-m", "tests.packages.state_dicts", str(folder), "plain-pike", "code.py", "code.py"]
     subprocess.run(command, cwd=ROOT, check=True)
-    return folder / id
+    return folder / "plain-pike"
 
 
-def stored(settings: Settings, folder: Path, id: str, code: str) -> StoredModel:
-    return ModelStore(settings.store).import_package(package(folder, id, code), replace=True)
+@pytest.fixture
+def stored(network: Path, settings: Settings, tmp_path: Path) -> Stored:
+    """Store a package with this id and architecture file, and the weights of that network."""
+
+    def store(id: str, code: str) -> StoredModel:
+        package = shutil.copytree(network, tmp_path / id)
+        (package / CODE).write_text(code)
+        rdf = (network / "rdf.yaml").read_text().replace("plain-pike", id)
+        old, new = (hashlib.sha256((folder / CODE).read_bytes()).hexdigest() for folder in (network, package))
+        assert rdf.count(old) == 1
+        (package / "rdf.yaml").write_text(rdf.replace(old, new))
+        return ModelStore(settings.store).import_package(package, replace=True)
+
+    return store
 
 
-def test_nothing_that_a_package_tries_succeeds(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_that_a_package_tries_succeeds(
+    settings: Settings, stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CANARY)
     secret = tmp_path / "secret"
     secret.write_text("4711")
     source = (ROOT / "tests" / "security" / "converted_intruder.py").read_text()
-    other = stored(settings, tmp_path, "other-owl", architectures.small()).folder
+    other = stored("other-owl", architectures.small()).folder
     place = settings.store / "intruding-imp" / "1.0.0"
     places = json.dumps([str(secret), str(place), str(other / "weights.pt")])
-    model = stored(settings, tmp_path, "intruding-imp", source.replace('PLACES = "[]"', f"PLACES = {places!r}"))
+    model = stored("intruding-imp", source.replace('PLACES = "[]"', f"PLACES = {places!r}"))
     given, output = tmp_path / "given", tmp_path / "output"
     for folder in (given, output):
         folder.mkdir()
@@ -78,16 +99,16 @@ def test_nothing_that_a_package_tries_succeeds(settings: Settings, tmp_path: Pat
         (architectures.small("import os", forward="os.system('id')"), "its code tried to start a program, or made another"),
     ],
 )
-def test_the_call_that_it_tried_is_the_reason(settings: Settings, tmp_path: Path, code: str, reason: str) -> None:
-    model = stored(settings, tmp_path, "calling-cat", code)
+def test_the_call_that_it_tried_is_the_reason(settings: Settings, stored: Stored, code: str, reason: str) -> None:
+    model = stored("calling-cat", code)
     with pytest.raises(NotConverted, match=reason):
         convert(model, ModelStore(settings.store), settings)
     assert "the sandbox refuses" in str(refusal(model))
     assert not (model.folder / "converted.onnx").exists()
 
 
-def test_a_file_that_it_may_not_open_is_the_reason(settings: Settings, tmp_path: Path) -> None:
-    model = stored(settings, tmp_path, "reading-rat", architectures.small("open('/etc/shadow').read()"))
+def test_a_file_that_it_may_not_open_is_the_reason(settings: Settings, stored: Stored) -> None:
+    model = stored("reading-rat", architectures.small("open('/etc/shadow').read()"))
     with pytest.raises(NotConverted, match="Permission denied"):
         convert(model, ModelStore(settings.store), settings)
 
@@ -104,11 +125,11 @@ def test_a_file_that_it_may_not_open_is_the_reason(settings: Settings, tmp_path:
     ],
 )
 def test_what_never_ends_is_ended(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forward: str, reason: str
+    settings: Settings, stored: Stored, monkeypatch: pytest.MonkeyPatch, forward: str, reason: str
 ) -> None:
     monkeypatch.setattr(conversion_run, "_SECONDS", 5 if reason.startswith("it took") else 60)
     monkeypatch.setattr(conversion_run, "_MAX_MEMORY", 1 << 30)
-    model = stored(settings, tmp_path, "endless-eel", architectures.small(forward=forward))
+    model = stored("endless-eel", architectures.small(forward=forward))
     with pytest.raises(NotConverted, match=reason):
         convert(model, ModelStore(settings.store), settings)
 
@@ -122,8 +143,8 @@ def test_what_never_ends_is_ended(
         ("import atexit\natexit.register(lambda: open('eager-0-0.npy', 'w').write('x'))", "something else than the output eager"),
     ],
 )
-def test_what_it_leaves_in_place_of_the_results_is_refused(settings: Settings, tmp_path: Path, forward: str, reason: str) -> None:
-    model = stored(settings, tmp_path, "forging-fox", architectures.small(forward=forward))
+def test_what_it_leaves_in_place_of_the_results_is_refused(settings: Settings, stored: Stored, forward: str, reason: str) -> None:
+    model = stored("forging-fox", architectures.small(forward=forward))
     with pytest.raises(NotConverted, match=reason):
         convert(model, ModelStore(settings.store), settings)
 

@@ -13,28 +13,31 @@ import numpy as np
 import pytest
 
 from tests.conversion import check_first_request
-from tests.packages import architectures
 from tests.stack.harness import ENVIRONMENTS, ROOT, Stack, bioengine, python
 
 pytestmark = pytest.mark.extended
 
 
+# Where CAREamics is, because that environment has torchvision and timm as well.
+PROGRAM = """
+import pathlib, sys
+from bioengine_runner.conversion import torchvision_operators
+torchvision_operators.define()
+from tests.packages import architectures, state_dicts
+folder = pathlib.Path(sys.argv[1])
+state_dicts.main()
+state_dicts.write(folder, "timely-toad", architectures.TORCHVISION_AND_TIMM, (1, 1, 16, 16))
+state_dicts.write_careamics(folder)
+"""
+
+
 @pytest.fixture(scope="module")
 def state_dicts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with packages; `timely-toad` imports torchvision and timm, and is made where they are."""
-    assert (ENVIRONMENTS / "convert").exists(), "not built yet: ./bioengine environments add convert"
+    """Folder with packages; `timely-toad` imports torchvision and timm, and `caring-crow` is of CAREamics."""
+    for name in ("convert", "careamics"):
+        assert (ENVIRONMENTS / name).exists(), f"not built yet: ./bioengine environments add {name}"
     folder = tmp_path_factory.mktemp("state dicts")
-    subprocess.run([python("runner"), "-m", "tests.packages.state_dicts", str(folder)], cwd=ROOT, check=True)
-    (folder / "toad.py").write_text(architectures.TORCHVISION_AND_TIMM)
-    define = "from bioengine_runner.conversion import torchvision_operators as it; it.define(); "
-    program = define + (
-        f"import sys; sys.argv[1:] = [{str(folder)!r}, 'timely-toad', 'toad.py', 'toad.py']; "
-        "from tests.packages.state_dicts import main; main()"
-    )
-    subprocess.run([python("convert"), "-c", program], cwd=ROOT, check=True)
-    assert (ENVIRONMENTS / "careamics").exists(), "not built yet: ./bioengine environments add careamics"
-    program = define + "import sys, pathlib, tests.packages.state_dicts as made; made.write_careamics(pathlib.Path(sys.argv[1]))"
-    subprocess.run([python("careamics"), "-c", program, str(folder)], cwd=ROOT, check=True)
+    subprocess.run([python("careamics"), "-c", PROGRAM, str(folder)], cwd=ROOT, check=True)
     return folder
 
 

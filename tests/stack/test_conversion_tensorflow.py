@@ -7,50 +7,52 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conversion import build_tensorflow_packages, check_first_request, needs_tensorflow, run_with_tensorflow
+from tests.conversion import check_first_request, needs_tensorflow, run_with_tensorflow
 from tests.stack.harness import Stack, bioengine
 
 pytestmark = [pytest.mark.extended, needs_tensorflow]
 
-# What TensorFlow makes of an image, without any of this project's code.
-OWN_RESULT = """
+SHAPE = (2, 64, 48, 1)
+
+# Makes packages, and what TensorFlow makes of an image with two of them, without any of this project's code.
+PROGRAM = """
 import sys, zipfile, numpy as np, tensorflow as tf, tf_keras
-package, folder = sys.argv[1:]
+from tests.packages import tensorflow_models
+folder = sys.argv[1]
+sys.argv[2:] = ["keras-kiwi", "older-owl", "fixed-finch", "prying-pike"]
+tensorflow_models.main()
 image = np.load(folder + "/image.npy")
-if (tf.io.gfile.exists(package + "/weights.h5")):
-    result = tf_keras.models.load_model(package + "/weights.h5", compile=False).predict(image)
-else:
-    zipfile.ZipFile(package + "/weights.zip").extractall(folder + "/bundle")
-    (found,) = tf.io.gfile.glob(folder + "/bundle/*/saved_model.pb") or tf.io.gfile.glob(folder + "/bundle/saved_model.pb")
-    function = tf.saved_model.load(found.rpartition("/")[0], tags=["serve"]).signatures["serving_default"]
-    (result,) = function(tf.constant(image)).values()
-np.save(folder + "/result.npy", np.asarray(result))
+results = {"keras-kiwi": tf_keras.models.load_model(folder + "/keras-kiwi/weights.h5", compile=False).predict(image)}
+zipfile.ZipFile(folder + "/older-owl/weights.zip").extractall(folder + "/bundle")
+(found,) = tf.io.gfile.glob(folder + "/bundle/*/saved_model.pb") or tf.io.gfile.glob(folder + "/bundle/saved_model.pb")
+function = tf.saved_model.load(found.rpartition("/")[0], tags=["serve"]).signatures["serving_default"]
+(results["older-owl"],) = function(tf.constant(image)).values()
+for id, result in results.items():
+    np.save(folder + "/" + id + ".npy", np.asarray(result))
 """
 
 
 @pytest.fixture(scope="module")
 def look_alikes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tensorflow_packages(tmp_path_factory.mktemp("tensorflow"))
-
-
-def own_result(package: Path, image: np.ndarray, folder: Path) -> np.ndarray:
-    np.save(folder / "image.npy", image)
-    run_with_tensorflow("-c", OWN_RESULT, str(package), str(folder))
-    return np.load(folder / "result.npy")
+    """Folder with packages, a random `image.npy`, and for two of them what it becomes: `<id>.npy`."""
+    folder = tmp_path_factory.mktemp("tensorflow")
+    np.save(folder / "image.npy", np.random.default_rng().random(SHAPE, np.float32))
+    run_with_tensorflow("-c", PROGRAM, str(folder))
+    return folder
 
 
 @pytest.mark.parametrize(("id", "format"), [("keras-kiwi", "keras_hdf5"), ("older-owl", "tensorflow_saved_model_bundle")])
-def test_from_import_to_result(stack: Stack, look_alikes: Path, tmp_path: Path, id: str, format: str) -> None:
+def test_from_import_to_result(stack: Stack, look_alikes: Path, id: str, format: str) -> None:
     home = str(stack.home)
     imported = bioengine("models", "import", str(look_alikes / id), "--home", home)
     assert imported.returncode == 0 and f"Converted {id} 1.0.0 from {format} to onnx" in imported.stdout, imported.stdout
     try:
-        image = np.random.default_rng().random((2, 64, 48, 1), np.float32)
+        image = np.load(look_alikes / "image.npy")
         with stack.client() as client:
             result = client.run(id, [image])
             refused = client.run(id, [image], weight_format=format)
         assert result["success"] and result["weight_format"] == f"onnx (converted from {format})", result
-        np.testing.assert_allclose(result["outputs"][0], own_result(look_alikes / id, image, tmp_path), atol=1e-5)
+        np.testing.assert_allclose(result["outputs"][0], np.load(look_alikes / f"{id}.npy"), atol=1e-5)
         assert refused["code"] == "weights_not_available"
         shown = bioengine("models", "show", id, "--home", home).stdout
         assert f"converted from {format}" in shown and "tf2onnx 1.17" in shown

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
+import shutil
 import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +21,11 @@ from bioengine_server.store.conversion import NoConversionHere, convert, has_env
 from bioengine_server.store.conversion_run import NotConverted, read_array
 from bioengine_server.store.conversion_samples import choose_samples, difference, is_same
 from bioengine_server.store.converted import read_conversion
-from bioengine_server.store.model_store import ModelStore
+from bioengine_server.store.model_store import ModelStore, StoredModel
 from bioengine_server.store.package import CONVERSION
 from bioengine_server.store.package_test import test_package as run_package_test
 
-from tests.conversion import settings, store
+from tests.conversion import converting_settings, settings, store
 from tests.stack.harness import ROOT, python
 from tests.tiers import cases
 
@@ -36,6 +40,30 @@ def look_alikes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Made:
+    """A package that was stored as `model`, and then as `converted`; and what was told meanwhile."""
+
+    settings: Settings
+    model: StoredModel
+    converted: StoredModel
+    told: list[str]
+
+
+@pytest.fixture(scope="module")
+def made(look_alikes: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
+    """Convert a package, once, in a home of its own."""
+
+    @functools.cache
+    def make(id: str) -> Made:
+        settings, told = converting_settings(tmp_path_factory.mktemp(id)), list[str]()
+        store = ModelStore(settings.store)
+        model = store.import_package(look_alikes / id)
+        return Made(settings, model, convert(model, store, settings, told.append), told)
+
+    return make
+
+
 @pytest.mark.parametrize(
     ("id", "samples"),
     cases(
@@ -43,10 +71,9 @@ def look_alikes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         core=[("residual-rook", 4)],
     ),
 )
-def test_a_network_is_converted(look_alikes: Path, settings: Settings, store: ModelStore, id: str, samples: int) -> None:
-    model, told = store.import_package(look_alikes / id), list[str]()
+def test_a_network_is_converted(made: Callable[[str], Made], id: str, samples: int) -> None:
+    model, converted, told = made(id).model, made(id).converted, made(id).told
     assert is_wanted(model.manifest) and usable_weights(model.manifest, frozenset()) == []
-    converted = convert(model, store, settings, told.append)
     manifest = converted.manifest
     assert usable_weights(manifest, frozenset()) == ["onnx"] and not is_wanted(manifest)
     assert manifest.named_weights("onnx") == "onnx (converted from pytorch_state_dict)"
@@ -60,14 +87,16 @@ def test_a_network_is_converted(look_alikes: Path, settings: Settings, store: Mo
     assert about is not None and about.source_sha256 == manifest.weights["pytorch_state_dict"].sha256
     assert len(about.differences) == samples and max(about.differences) < 1e-5
     assert about.versions.keys() >= {"torch", "onnx", "onnxruntime"}
-    (tested,) = run_package_test(converted, settings)
+    (tested,) = run_package_test(converted, made(id).settings)
     assert (tested.weights, tested.status) == ("onnx", "passed")
 
 
 def test_the_same_package_keeps_its_conversion_and_another_does_not(
-    look_alikes: Path, settings: Settings, store: ModelStore, tmp_path: Path
+    look_alikes: Path, made: Callable[[str], Made], settings: Settings, store: ModelStore, tmp_path: Path
 ) -> None:
-    first = convert(store.import_package(look_alikes / "spatial-snail"), store, settings)
+    shutil.copytree(made("spatial-snail").settings.home, settings.home)
+    first = store.find("spatial-snail")
+    assert first.manifest == made("spatial-snail").converted.manifest
     again = store.import_package(look_alikes / "spatial-snail")
     assert again.manifest.weights == first.manifest.weights and again.manifest.size == first.manifest.size
     assert (again.folder / CONVERTED).is_file() and (again.folder / CONVERSION).is_file()
