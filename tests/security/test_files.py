@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bioengine_contract.shared_tensors import MIN_BYTES
 
 from tests.security.conftest import Siege, everything_under
 from tests.stack.harness import Stack, bioengine
@@ -29,8 +30,9 @@ def test_nobody_else_opens_what_a_running_stack_makes(siege: Siege) -> None:
     """After images by all ways: in the message, in files in memory, through Triton's own shared memory."""
     shared = siege.stack.shared_memory()
     with siege.stack.client() as client:
-        for side in (16, 1024):
+        for side, is_shared in ((16, False), (400, True)):
             image = np.random.default_rng(1).random((1, 1, side, side), np.float32)
+            assert (image.nbytes >= MIN_BYTES) is is_shared
             assert client.run("old-otter", [image])["success"]
         config = client.triton.get_config(model_name="old-otter")
         client.triton.execute(inputs=[image], model_name=config["name"])
