@@ -6,6 +6,8 @@ import json
 import shutil
 import subprocess
 import threading
+from collections.abc import Iterable
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -35,30 +37,40 @@ def installed(folder: str) -> tuple[str, str]:
 def run_page(
     html: str, stack: Stack, until: str = "window.report", seconds: float = 60, host: str = "127.0.0.1"
 ) -> dict[str, Any]:
-    """What became of a page, which finds the stack at the server's usual address.
+    """What became of a page (`run_pages`)."""
+    (report,) = run_pages([html], stack, until, seconds, host)
+    return report
+
+
+def run_pages(
+    htmls: Iterable[str], stack: Stack, until: str = "window.report", seconds: float = 60, host: str = "127.0.0.1"
+) -> list[dict[str, Any]]:
+    """What became of pages in one browser, which find the stack at the server's usual address.
 
     Libraries come from `https://cdn.jsdelivr.net/npm/<package>@<version>/<path>`, as in the docs; the files are those that
     npm has installed for the tests. A page that asks for anything else outside of this machine fails.
 
     Args:
-        html: the page.
-        stack: the server that it calls.
-        until: a JavaScript expression that is true once the page has its result, and then is that.
+        htmls: the pages.
+        stack: the server that they call.
+        until: a JavaScript expression that is true once a page has its result, and then is that.
         seconds: to wait for it.
-        host: the name that the page is served under, which the browser finds on this machine.
+        host: the name that the pages are served under, which the browser finds on this machine.
 
-    Returns `{"result", "console": [str], "errors": [str]}`: what was written to the console, and what no code has caught.
+    Returns `{"result", "console": [str], "errors": [str]}` for each: what was written to the console, and what no code caught.
     """
     program = chromium()
-    with _Origin(html.replace(USUAL_URL, stack.url), host) as address:
-        drive = ["node", str(ROOT / "tests" / "clients" / "javascript" / "drive.mjs"), str(_MODULES), program, address]
-        run = subprocess.run([*drive, until, str(seconds)], capture_output=True, text=True, timeout=seconds + 60)
+    with ExitStack() as parts:
+        addresses = [parts.enter_context(_Origin(html.replace(USUAL_URL, stack.url), host)) for html in htmls]
+        drive = ["node", str(ROOT / "tests" / "clients" / "javascript" / "drive.mjs"), str(_MODULES), program]
+        run = subprocess.run([*drive, until, str(seconds), *addresses], capture_output=True, text=True, timeout=seconds + 60)
     assert run.returncode == 0, run.stderr
-    report: dict[str, Any] = json.loads(run.stdout)
-    refused = report.pop("refused")
-    assert not refused, f"the page asks for what is not on this machine: {refused}"
-    assert report["result"] is not None, report
-    return report
+    reports: list[dict[str, Any]] = json.loads(run.stdout)
+    for report in reports:
+        refused = report.pop("refused")
+        assert not refused, f"the page asks for what is not on this machine: {refused}"
+        assert report["result"] is not None, report
+    return reports
 
 
 class _Origin(ThreadingHTTPServer):

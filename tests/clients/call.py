@@ -1,16 +1,18 @@
-"""Run one model through one client library, as a user's program does. Runs in the library's own environment.
+"""Run models through one client library, as a user's program does. Runs in the library's own environment.
 
-    python call.py LIBRARY MODE URL REQUEST.json FOLDER
+    python call.py LIBRARY MODE URL FOLDER ...
 
-LIBRARY is imjoy or hypha, MODE async or sync. REQUEST.json: `{"model_id", "inputs": [file.npy, ...], "weight_format"}`,
-`arguments` for `execute`, `method_timeout`, null for the library's own, and `token`, if any. Writes `FOLDER/output_<n>.npy` and
-`FOLDER/result.json`: the result without its arrays, or `{"raised": str}`.
+LIBRARY is imjoy or hypha, MODE async or sync. In each FOLDER is `request.json`: `{"model_id", "inputs": [file.npy, ...],
+"weight_format"}`, `arguments` for `execute`, `method_timeout`, null for the library's own, and `token`, if any. For each, one
+after the other and by a connection of its own, writes `FOLDER/output_<n>.npy` and `FOLDER/result.json`: the result without its
+arrays, or `{"raised": str}`, with the `seconds` that all of it took.
 """
 
 import asyncio
 import json
 import logging
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ logging.disable(logging.ERROR)
 
 def request_of(path):
     """Arguments of `execute`, and what is said to `connect_to_server` beside the address."""
-    request = json.loads(Path(path).read_text())
+    request = json.loads(path.read_text())
     timeout = request.pop("method_timeout", 3000)
     arguments = request.pop("arguments", {})
     more = {key: request.pop(key) for key in ("token",) if key in request}
@@ -40,19 +42,26 @@ async def call(connect_to_server, url, arguments, more):
         await settled(server.disconnect())
 
 
-def main():
-    library, mode, url, request, folder = sys.argv[1:]
-    connect_to_server, *_ = entry(library, mode)
+def run(connect_to_server, url, folder):
+    started = time.monotonic()
     try:
-        answer = asyncio.run(call(connect_to_server, url, *request_of(request)))
+        answer = asyncio.run(call(connect_to_server, url, *request_of(folder / "request.json")))
     except Exception as error:
         report: dict = {"raised": str(error)}
     else:
         report = dict(answer["result"])
         for number, output in enumerate(report.pop("outputs", [])):
-            np.save(Path(folder) / f"output_{number}.npy", output)
+            np.save(folder / f"output_{number}.npy", output)
         report["info"] = dict(answer["__info__"])
-    (Path(folder) / "result.json").write_text(json.dumps(report, default=str))
+    report["seconds"] = time.monotonic() - started
+    (folder / "result.json").write_text(json.dumps(report, default=str))
+
+
+def main():
+    library, mode, url, *folders = sys.argv[1:]
+    connect_to_server, *_ = entry(library, mode)
+    for folder in folders:
+        run(connect_to_server, url, Path(folder))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import functools
 import json
 import re
 from collections.abc import Callable
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.clients.browser import installed, run_page
+from tests.clients.ahead import selected
+from tests.clients.browser import installed, run_page, run_pages
 from tests.stack.harness import ROOT, USUAL_URL, Stack
 from tests.tiers import cases
 
@@ -32,20 +32,19 @@ PAGE = """<!doctype html>
 """
 
 
-@pytest.fixture(scope="session")
-def reports(stack: Stack, peers: dict[str, dict[str, str]]) -> Callable[[str], dict[str, Any]]:
-    """What a library's page reported: each runs once. `client` is the library with its version."""
+@pytest.fixture(scope="module")
+def reports(request: pytest.FixtureRequest, stack: Stack, peers: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
+    """What each library's page reported; they run side by side. `client` is the library with its version."""
 
-    @functools.cache
-    def report(library: str) -> dict[str, Any]:
-        name, version = installed(library)
+    def page(name: str, version: str) -> str:
         peer = peers["hypha" if name == "imjoy-rpc" else "imjoy"]
         given = json.dumps({"library": name, "url": USUAL_URL, **peer})
-        page = PAGE.format(name=name, version=version, given=given, program=PROGRAM)
-        calls = run_page(page, stack, seconds=400)["result"]
-        return {"client": f"{name} {version}, JavaScript", "calls": calls}
+        return PAGE.format(name=name, version=version, given=given, program=PROGRAM)
 
-    return report
+    libraries = list(dict.fromkeys(library for (library,) in selected(request, "test_call", "library")))
+    told = run_pages([page(*installed(library)) for library in libraries], stack, seconds=400)
+    clients = ["{} {}, JavaScript".format(*installed(library)) for library in libraries]
+    return {library: {"client": client, "calls": report["result"]} for library, client, report in zip(libraries, clients, told)}
 
 
 CELLS = [(library, call) for library in LIBRARIES for call in CALLS if (library, call) not in NOT_THERE]
@@ -53,9 +52,9 @@ CELLS = [(library, call) for library in LIBRARIES for call in CALLS if (library,
 
 @pytest.mark.parametrize(("library", "call"), cases(CELLS, core=[cell for cell in CELLS if cell[0] in CORE]))
 def test_call(
-    reports: Callable[[str], dict[str, Any]], record_property: Callable[[str, object], None], library: str, call: str
+    reports: dict[str, dict[str, Any]], record_property: Callable[[str, object], None], library: str, call: str
 ) -> None:
-    report = reports(library)
+    report = reports[library]
     record_property("client", report["client"])
     record_property("call", call)
     assert report["calls"][call] is None, report["calls"][call]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import shutil
 import subprocess
@@ -18,9 +19,9 @@ import requests
 from hypha_rpc.sync import connect_to_server
 
 from tests.clients.ahead import ahead, selected
-from tests.clients.browser import run_page
-from tests.clients.libraries import CLIENTS, call
-from tests.stack.harness import ROOT, USUAL_URL, Stack, bioengine, get, python, wait_for
+from tests.clients.browser import run_pages
+from tests.clients.libraries import CLIENTS, calls
+from tests.stack.harness import ROOT, USUAL_URL, Stack, bioengine, command, get, python, wait_for
 from tests.tiers import cases
 
 NEEDED = "This server needs a token: ask its admin"
@@ -51,7 +52,7 @@ def tokens(token_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 
 def revoke(stack: Stack, name: str) -> None:
-    assert bioengine("token", "revoke", name, "--home", str(stack.home)).returncode == 0
+    assert command("token", "revoke", name, "--home", str(stack.home)).exit_code == 0
 
 
 def made_by_an_anonymous_client(home: Path, other: Path) -> str:
@@ -73,27 +74,32 @@ ALL_CLIENTS = cases(CLIENTS, CORE)
 @pytest.fixture(scope="module")
 def reports(
     request: pytest.FixtureRequest, token_stack: Stack, tokens: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., dict[str, Any]]]:
-    """What a client came to with a kind of token; `seconds` that it took."""
+) -> Iterator[Callable[..., dict[str, dict[str, Any]]]]:
+    """What a client came to with each kind of token, all in one program; `seconds` with those that it took to start and end."""
+    cases = selected(request, "test_clients", "environment", "library", "mode", "kind")
 
-    def report(environment: str, library: str, mode: str, kind: str) -> dict[str, Any]:
-        folder = tmp_path_factory.mktemp(f"{environment}-{mode}-{kind}")
-        np.save(folder / "image.npy", IMAGE)
-        asked: dict[str, Any] = {"model_id": "conscientious-seashell", "inputs": [str(folder / "image.npy")]}
-        if tokens[kind]:
-            asked["token"] = tokens[kind]
+    def report(*client: str) -> dict[str, dict[str, Any]]:
+        environment, library, mode = client
+        folders = {kind: tmp_path_factory.mktemp(f"{environment}-{mode}-{kind}") for *other, kind in cases if (*other,) == client}
+        asked: dict[Path, dict[str, Any]] = {}
+        for kind, folder in folders.items():
+            np.save(folder / "image.npy", IMAGE)
+            asked[folder] = {"model_id": "conscientious-seashell", "inputs": [str(folder / "image.npy")]}
+            if tokens[kind]:
+                asked[folder]["token"] = tokens[kind]
         started = time.monotonic()
-        told = call(library, mode, token_stack, folder, asked, environment=environment)
-        return {**told, "seconds": time.monotonic() - started}
+        told = calls(library, mode, token_stack, asked, environment=environment)
+        beside = time.monotonic() - started - sum(each["seconds"] for each in told.values())
+        return {kind: {**told[folder], "seconds": told[folder]["seconds"] + beside} for kind, folder in folders.items()}
 
-    with ahead(report, selected(request, "test_clients", "environment", "library", "mode", "kind")) as outcome:
+    with ahead(report, dict.fromkeys((*client,) for *client, _ in cases)) as outcome:
         yield outcome
 
 
 @pytest.mark.parametrize("kind", REASONS)
 @pytest.mark.parametrize(("environment", "library", "mode"), ALL_CLIENTS, ids=lambda value: value.removeprefix("client-"))
-def test_clients(reports: Callable[..., dict[str, Any]], environment: str, library: str, mode: str, kind: str) -> None:
-    report = reports(environment, library, mode, kind)
+def test_clients(reports: Callable[..., dict[str, dict[str, Any]]], environment: str, library: str, mode: str, kind: str) -> None:
+    report = reports(environment, library, mode)[kind]
     if kind == "right":
         assert report["success"] and report["outputs"][0].shape == (1, 1, 16, 16)
     else:
@@ -101,12 +107,24 @@ def test_clients(reports: Callable[..., dict[str, Any]], environment: str, libra
         assert report["seconds"] < 60
 
 
+@pytest.fixture(scope="module")
+def triton_reports(token_stack: Stack, tokens: dict[str, str]) -> Callable[[str], dict[str, dict[str, Any]]]:
+    """What one of Triton's clients came to with each kind of token."""
+
+    @functools.cache
+    def report(library: str) -> dict[str, dict[str, Any]]:
+        script = str(ROOT / "tests" / "clients" / "triton_token.py")
+        program = [python("client-pyotritonclient"), script, library, token_stack.url, *(tokens[kind] for kind in REASONS)]
+        told = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True).stdout
+        return dict(zip(REASONS, map(json.loads, told.splitlines()), strict=True))
+
+    return report
+
+
 @pytest.mark.parametrize("kind", REASONS)
 @pytest.mark.parametrize("library", ["tritonclient", "pyotritonclient"])
-def test_tritons_clients(token_stack: Stack, tokens: dict[str, str], library: str, kind: str) -> None:
-    script = str(ROOT / "tests" / "clients" / "triton_token.py")
-    program = [python("client-pyotritonclient"), script, library, token_stack.url, *filter(None, [tokens[kind]])]
-    report = json.loads(subprocess.run(program, capture_output=True, text=True, timeout=60, check=True).stdout)
+def test_tritons_clients(triton_reports: Callable[[str], dict[str, dict[str, Any]]], library: str, kind: str) -> None:
+    report = triton_reports(library)[kind]
     if kind == "right":
         assert report == {"shape": [1, 1, 16, 16]}
     else:
@@ -166,13 +184,27 @@ PAGE = """<!doctype html>
 """
 
 
+@pytest.fixture(scope="module")
+def pages(request: pytest.FixtureRequest, token_stack: Stack, tokens: dict[str, str]) -> Callable[[str], dict[str, Any]]:
+    """What a library's pages came to, one with each kind of token, in one browser."""
+
+    @functools.cache
+    def report(library: str) -> dict[str, Any]:
+        kinds = [kind for other, kind in selected(request, "test_pages", "library", "kind") if other == library]
+        html = PAGE.replace("LIBRARY", library).replace("URL", USUAL_URL)
+        return dict(
+            zip(kinds, run_pages([html.replace("TOKEN", json.dumps(tokens[kind] or None)) for kind in kinds], token_stack))
+        )
+
+    return report
+
+
 @pytest.mark.parametrize("kind", cases(["none", "wrong", "revoked", "right"], core=["none", "right"]))
 @pytest.mark.parametrize(
     "library", ["imjoy-rpc@0.5.59", pytest.param("imjoy-rpc@0.5.9", marks=pytest.mark.extended), "hypha-rpc@0.21.40"]
 )
-def test_pages(token_stack: Stack, tokens: dict[str, str], library: str, kind: str) -> None:
-    html = PAGE.replace("LIBRARY", library).replace("URL", USUAL_URL)
-    report = run_page(html.replace("TOKEN", json.dumps(tokens[kind] or None)), token_stack)
+def test_pages(pages: Callable[[str], dict[str, Any]], library: str, kind: str) -> None:
+    report = pages(library)[kind]
     assert ("1,1,16,16" if kind == "right" else REASONS[kind]) in report["result"], report
 
 
@@ -216,11 +248,11 @@ def test_what_was_made_of_a_token_dies_with_it(token_stack: Stack) -> None:
 
 
 def test_commands_take_the_token_from_the_environment(token_stack: Stack, tokens: dict[str, str], tmp_path: Path) -> None:
-    command = ["demo", "--server-url", token_stack.url, "-o", str(tmp_path)]
-    refused = bioengine(*command, BIOENGINE_TOKEN="")
+    arguments = ["demo", "--server-url", token_stack.url, "-o", str(tmp_path)]
+    refused = bioengine(*arguments, BIOENGINE_TOKEN="")
     assert refused.returncode == 1 and NEEDED in refused.stderr and "BIOENGINE_TOKEN" in refused.stderr
     assert "Traceback" not in refused.stderr
-    assert bioengine(*command, BIOENGINE_TOKEN=tokens["right"]).returncode == 0
+    assert bioengine(*arguments, BIOENGINE_TOKEN=tokens["right"]).returncode == 0
 
 
 def test_health_and_the_list_of_services_need_none(token_stack: Stack) -> None:

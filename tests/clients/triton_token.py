@@ -1,8 +1,9 @@
-"""Triton's own clients with a token, or without. Runs in the environment that has them.
+"""Triton's own clients with tokens, or without. Runs in the environment that has them.
 
-    python triton_token.py LIBRARY URL [TOKEN]
+    python triton_token.py LIBRARY URL TOKEN ...
 
-LIBRARY is tritonclient or pyotritonclient. Prints the shape of a mask, or `{"raised": str}`.
+LIBRARY is tritonclient or pyotritonclient; a TOKEN may be empty. For each, prints the shape of a mask, or `{"raised": str}`, on a
+line of its own.
 """
 
 import asyncio
@@ -14,42 +15,46 @@ import pyotritonclient
 import pyotritonclient.http
 import tritonclient.http
 
-LIBRARY, URL = sys.argv[1:3]
-HEADERS = {"Authorization": f"Bearer {sys.argv[3]}"} if len(sys.argv) > 3 else {}
+LIBRARY, URL, *TOKENS = sys.argv[1:]
 IMAGE = np.zeros((1, 3, 16, 16), np.float32)
 RUNNER = "bioengine-model-runner"
 
 
-def by_tritonclient():
+def by_tritonclient(headers):
     with tritonclient.http.InferenceServerClient(f"{URL.removeprefix('http://')}/triton") as client:
-        client.get_model_config("conscientious-seashell", headers=HEADERS)
+        client.get_model_config("conscientious-seashell", headers=headers)
         given = tritonclient.http.InferInput("image", list(IMAGE.shape), "FP32")
         given.set_data_from_numpy(IMAGE)
-        return client.infer("conscientious-seashell", [given], headers=HEADERS).as_numpy("mask")
+        return client.infer("conscientious-seashell", [given], headers=headers).as_numpy("mask")
 
 
-async def by_pyotritonclient():
-    if not HEADERS:
+async def by_pyotritonclient(headers):
+    if not headers:
         config = await pyotritonclient.get_config(f"{URL}/triton", RUNNER)
     else:  # its own `execute` asks for the configuration without headers
         with pyotritonclient.http.InferenceServerClient(f"{URL}/triton") as client:
-            config = await client.get_model_config(RUNNER, headers=HEADERS)
+            config = await client.get_model_config(RUNNER, headers=headers)
     answer = await pyotritonclient.execute_model(
         [{"inputs": [IMAGE], "model_id": "conscientious-seashell"}],
         config={**config, "server_url": f"{URL}/triton", "model_name": RUNNER},
         serialization="imjoy",
-        headers=HEADERS,
+        headers=headers,
     )
     return answer["result"]["outputs"][0]
 
 
-def main():
+def run(token):
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        mask = by_tritonclient() if LIBRARY == "tritonclient" else asyncio.run(by_pyotritonclient())
+        mask = by_tritonclient(headers) if LIBRARY == "tritonclient" else asyncio.run(by_pyotritonclient(headers))
     except Exception as error:
-        print(json.dumps({"raised": f"{type(error).__name__}: {error}"}))
-    else:
-        print(json.dumps({"shape": mask.shape}))
+        return {"raised": f"{type(error).__name__}: {error}"}
+    return {"shape": mask.shape}
+
+
+def main():
+    for token in TOKENS:
+        print(json.dumps(run(token)))
 
 
 if __name__ == "__main__":

@@ -274,8 +274,8 @@ class Stack:
 
     def token(self, name: str, *options: str) -> str:
         """A new token, as the admin makes it."""
-        made = bioengine("token", "create", name, *options, "--home", str(self.home))
-        assert made.returncode == 0, made.stderr
+        made = command("token", "create", name, *options, "--home", str(self.home))
+        assert made.exit_code == 0, made.stderr
         return made.stdout.strip()
 
 
