@@ -41,6 +41,6 @@ def _run(user: Client, stack: BenchStack, side: int, seeds: itertools.count[int]
 
 def _values(cases: list[Callable[[], float]], rounds: int) -> list[tuple[float, ...]]:
     """The values of each case, measured one after the other in each round, without the rounds that warm up."""
-    warm_up = min(_WARM_UP, rounds)
+    warm_up = 0 if rounds == 1 else _WARM_UP  # one round is for trying the command
     measured = [[case() for case in cases] for _ in range(warm_up + rounds)][warm_up:]
     return [tuple(values) for values in zip(*measured)]
