@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from bioengine_server.demo.nuclei import draw
@@ -16,7 +16,7 @@ from bioengine_server.images.files import write_image
 from bioengine_server.images.image import Image
 
 from tests.clients.ahead import ahead, selected
-from tests.clients.browser import run_page
+from tests.clients.browser import run_pages
 from tests.stack.harness import ROOT, USUAL_URL, Stack, python
 from tests.tiers import cases
 
@@ -135,10 +135,18 @@ def _words(text: str) -> str:
     return " ".join(text.split())
 
 
-@pytest.mark.parametrize("block", WEB_PAGES, ids=lambda block: f"{block.page}-{block.line}")
-def test_web_page(stack: Stack, block: Block) -> None:
+@pytest.fixture(scope="module")
+def pages(request: pytest.FixtureRequest, stack: Stack) -> dict[Block, dict[str, Any]]:
+    """What became of the docs' web pages, in one browser."""
+    found = [block for (block,) in selected(request, "test_web_page", "block")]
     shown = "document.getElementById('mask').textContent"
-    report = run_page(block.code, stack, until=f"{shown}.startsWith('Waiting') ? null : {shown}")
+    until = f"{shown}.startsWith('Waiting') ? null : {shown}"
+    return dict(zip(found, run_pages([block.code for block in found], stack, until)))
+
+
+@pytest.mark.parametrize("block", WEB_PAGES, ids=lambda block: f"{block.page}-{block.line}")
+def test_web_page(pages: dict[Block, dict[str, Any]], block: Block) -> None:
+    report = pages[block]
     assert report["result"] == f"float32 1,2,256,256, {2 * 256 * 256} values" and not report["errors"], report
 
 
