@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +278,8 @@ class Stack:
 
     def token(self, name: str, *options: str) -> str:
         """A new token, as the admin makes it."""
-        made = command("token", "create", name, *options, "--home", str(self.home))
+        with ThreadPoolExecutor(1) as beside:  # an event loop of the test's own may be running in this thread
+            made = beside.submit(command, "token", "create", name, *options, "--home", str(self.home)).result()
         assert made.exit_code == 0, made.stderr
         return made.stdout.strip()
 
