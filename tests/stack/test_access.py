@@ -15,6 +15,7 @@ import msgpack
 import numpy as np
 import pytest
 import requests
+from bioengine_server.access.registry import TokenRegistry
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -101,7 +102,7 @@ def test_connections_through_a_proxy_need_a_token(stack: Stack, headers: dict[st
 
 
 def test_a_token_lets_in_through_a_proxy(stack: Stack) -> None:
-    token = stack.token("proxied")
+    token = bioengine("token", "create", "proxied", "--home", str(stack.home)).stdout.strip()
     headers = {**PROXIED[0], **bearer(token)}
     assert post(stack, IMAGE, **headers).status_code == infer(stack, IMAGE, **headers).status_code == 200
     for generation in ("imjoy-rpc", "hypha-rpc"):
@@ -149,16 +150,17 @@ def limited(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 class Occupied:
-    """Slow requests under way, for as long as the context lasts or a few seconds more."""
+    """Two requests under way, a slow one and one behind it in the same process, for five seconds or as long as the context."""
 
-    def __init__(self, client: Client, count: int) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
-        self._pool = ThreadPoolExecutor(count)
-        self._count = count
+        self._pool = ThreadPoolExecutor(2)
 
     def __enter__(self) -> Occupied:
-        self.results = [self._pool.submit(self._client.run, "slow-snail", [snail(8)]) for _ in range(self._count)]
-        time.sleep(1)
+        self.results = []
+        for seconds in (5, 0):
+            self.results.append(self._pool.submit(self._client.run, "slow-snail", [snail(seconds)]))
+            time.sleep(0.5)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -175,7 +177,7 @@ def test_one_request_more_than_the_limit_is_refused_at_once(limited: Stack, who:
         else "Clients without a token have, together, 2 requests in progress already"
     )  # fmt: skip
     with limited.client(token) as first, limited.client(token) as second:
-        with Occupied(first, 2):
+        with Occupied(first):
             started = time.monotonic()
             with pytest.raises(Exception, match=reason):
                 second.run("conscientious-seashell", [IMAGE])
@@ -260,10 +262,12 @@ def test_many_changes_of_tokens_disturb_nobody(limited: Stack) -> None:
     """Requests go on while tokens are made and revoked."""
     stop = threading.Event()
 
+    tokens = TokenRegistry(limited.home)
+
     def change() -> None:
-        while not stop.is_set():
-            limited.token("busy")
-            bioengine("token", "revoke", "busy", "--home", str(limited.home))
+        while not stop.wait(0.02):
+            tokens.create("busy", 1)
+            tokens.revoke("busy")
 
     changing = threading.Thread(target=change)
     changing.start()
