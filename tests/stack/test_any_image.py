@@ -23,9 +23,9 @@ WITHIN_HALO = {
     "old-conv": (1, 1, 128, 96),
 }
 
-
-# Each for one parameter, the pair.
-SIZES = [(37, 53), *(pytest.param(size, marks=pytest.mark.extended) for size in [(1, 1), (5, 200), (33, 32), (2, 31)])]
+SIZES = [(37, 53), (1, 1), (5, 200), (33, 32), (2, 31)]
+# More pixels than are run without a look at the memory, and than the largest tile has; each with the size of its tiles.
+LARGE = {"conv-2d": ((1, 1, 2048, 2048), 512), "conv-3d": ((1, 1, 64, 256, 256), 48)}
 
 
 def image(seed: int, *shape: int, dtype: str = "float32") -> np.ndarray:
@@ -43,49 +43,68 @@ def image_for(id: str, seed: int, *shape: int) -> np.ndarray:
     return image(seed, *shape, dtype="uint16" if id.endswith("uint16") else "float32")
 
 
-def test_tiles_give_what_the_whole_gives(kinds_client: Client, all_kinds: Path, tmp_path: Path) -> None:
+def padded(given: np.ndarray) -> np.ndarray:
+    """Mirrored at the end to the next size that `conv-2d` takes."""
+    shape = given.shape[2:]
+    valid = [max(32, -(-size // 4) * 4) for size in shape]
+    return np.pad(given, [(0, 0), (0, 0), *((0, wanted - size) for wanted, size in zip(valid, shape))], mode="reflect")
+
+
+INPUTS: dict[Any, tuple[str, list[np.ndarray]]] = {
+    **{("tiles", id): (id, [image_for(id, 1, *shape)]) for id, shape in WITHIN_HALO.items()},
+    "two": ("two-images", [image(1, 1, 1, 128, 96), image(2, 1, 1, 128, 96)]),
+    "far": ("conv-2d-far", [image(1, 1, 1, 128, 128)]),
+    **{size: ("conv-2d", [image(3, 1, 1, *size)]) for size in SIZES},
+}
+"""The images of the tests, and the models that they are for."""
+
+
+@pytest.fixture(scope="module")
+def wholes(all_kinds: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
+    """What bioimageio.core makes of each of `INPUTS`, whole. One process for all of them, since it takes seconds to start."""
+    runs = [
+        Run(all_kinds / id, "onnx", [padded(array) for array in arrays] if name in SIZES else arrays)
+        for name, (id, arrays) in INPUTS.items()
+    ]
+    return dict(zip(INPUTS, core_outputs(runs, tmp_path_factory.mktemp("any_image") / "core")))
+
+
+def test_tiles_give_what_the_whole_gives(kinds_client: Client, wholes: dict[Any, Any]) -> None:
     """Everywhere, the borders included, and with the statistics of the whole image."""
-    images = {id: image_for(id, 1, *shape) for id, shape in WITHIN_HALO.items()}
-    runs = [Run(all_kinds / id, "onnx", [array]) for id, array in images.items()]
-    for id, whole in zip(images, core_outputs(runs, tmp_path / "core")):
+    for id in WITHIN_HALO:
+        whole = wholes["tiles", id]
         assert not isinstance(whole, str), whole
         for tile in (64, {"x": 64}) if "3d" not in id else (24, {"z": 24}):
-            (tiled,) = outputs(kinds_client, id, images[id], tile=tile)
+            (tiled,) = outputs(kinds_client, id, *INPUTS["tiles", id][1], tile=tile)
             np.testing.assert_allclose(tiled, whole[0], atol=1e-5, rtol=1e-5, err_msg=f"{id}, {tile}")
 
 
 @pytest.mark.extended
-def test_tiles_of_two_inputs_and_outputs(kinds_client: Client, all_kinds: Path, tmp_path: Path) -> None:
+def test_tiles_of_two_inputs_and_outputs(kinds_client: Client, wholes: dict[Any, Any]) -> None:
     """Both images are cut in the same places, and the outputs put together at their own scales."""
-    both = [image(1, 1, 1, 128, 96), image(2, 1, 1, 128, 96)]
-    (whole,) = core_outputs([Run(all_kinds / "two-images", "onnx", both)], tmp_path / "core")
-    tiled = outputs(kinds_client, "two-images", *both, tile=48)
-    for one, other in zip(tiled, whole):
+    id, both = INPUTS["two"]
+    tiled = outputs(kinds_client, id, *both, tile=48)
+    for one, other in zip(tiled, wholes["two"]):
         np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.extended
-def test_beyond_the_halo_the_difference_is_told(kinds_client: Client, all_kinds: Path, tmp_path: Path) -> None:
-    given = image(1, 1, 1, 128, 128)
-    (whole,) = core_outputs([Run(all_kinds / "conv-2d-far", "onnx", [given])], tmp_path / "core")
-    (tiled,) = outputs(kinds_client, "conv-2d-far", given, tile=64)
+def test_beyond_the_halo_the_difference_is_told(kinds_client: Client, wholes: dict[Any, Any]) -> None:
+    (id, (given,)), whole = INPUTS["far"], wholes["far"]
+    (tiled,) = outputs(kinds_client, id, given, tile=64)
     difference = np.abs(tiled - whole[0])
     print(f"conv-2d-far, tiles of 64: differs by at most {difference.max():.2g} of {np.ptp(whole[0]):.2g}")
     assert 1e-5 < difference.max() < np.ptp(whole[0]) and (difference < 1e-5).any()
 
 
-@pytest.mark.parametrize("shape", SIZES)
-def test_sizes_that_the_model_does_not_take(
-    kinds_client: Client, all_kinds: Path, tmp_path: Path, shape: tuple[int, int]
-) -> None:
+# Each for one parameter, the pair.
+@pytest.mark.parametrize("shape", [SIZES[0], *(pytest.param(size, marks=pytest.mark.extended) for size in SIZES[1:])])
+def test_sizes_that_the_model_does_not_take(kinds_client: Client, wholes: dict[Any, Any], shape: tuple[int, int]) -> None:
     """Mirrored at the end to the next size that it takes, and cut back."""
-    given = image(3, 1, 1, *shape)
-    valid = [max(32, -(-size // 4) * 4) for size in shape]
-    padded = np.pad(given, [(0, 0), (0, 0), *((0, wanted - size) for wanted, size in zip(valid, shape))], mode="reflect")
-    (whole,) = core_outputs([Run(all_kinds / "conv-2d", "onnx", [padded])], tmp_path / "core")
-    (got,) = outputs(kinds_client, "conv-2d", given)
+    id, (given,) = INPUTS[shape]
+    (got,) = outputs(kinds_client, id, given)
     assert got.shape == (1, 1, *shape)
-    np.testing.assert_allclose(got, whole[0][..., : shape[0], : shape[1]], atol=1e-5)
+    np.testing.assert_allclose(got, wholes[shape][0][..., : shape[0], : shape[1]], atol=1e-5)
 
 
 @pytest.mark.parametrize("id", ["conv-2d-fixed", "old-fixed-halo"])
@@ -159,11 +178,11 @@ async def test_requests_at_the_same_time_share_forward_passes(kinds_stack: Stack
 
 
 @pytest.mark.extended
-@pytest.mark.parametrize(("id", "shape", "tile"), [("conv-2d", (1, 1, 4096, 4096), 1024), ("conv-3d", (1, 1, 128, 512, 512), 96)])
-def test_large_images(kinds_client: Client, all_kinds: Path, tmp_path: Path, id: str, shape: tuple[int, ...], tile: int) -> None:
+def test_large_images(kinds_client: Client, all_kinds: Path, tmp_path: Path) -> None:
     """As the server decides, and in tiles: both as bioimageio.core has them, whole."""
-    given = image(8, *shape)
-    (whole,) = core_outputs([Run(all_kinds / id, "onnx", [given])], tmp_path / "core")
-    for more in ({}, {"tile": tile}):
-        (got,) = outputs(kinds_client, id, given, **more)
-        np.testing.assert_allclose(got, whole[0], atol=1e-5, rtol=1e-5)
+    images = {id: image(8, *shape) for id, (shape, _) in LARGE.items()}
+    runs = [Run(all_kinds / id, "onnx", [given]) for id, given in images.items()]
+    for id, (whole,) in zip(images, core_outputs(runs, tmp_path / "core")):
+        for more in ({}, {"tile": LARGE[id][1]}):
+            (got,) = outputs(kinds_client, id, images[id], **more)
+            np.testing.assert_allclose(got, whole, atol=1e-5, rtol=1e-5, err_msg=id)
