@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.mirror import Mirror
-from tests.stack.harness import Stack, bioengine, command, copy_package, example_input
+from tests.stack.harness import Client, Stack, bioengine, command, copy_package, example_input
 
 
 def zipped(folder: Path, target: Path, inside: str = "") -> Path:
@@ -68,10 +68,10 @@ def test_pull_show_test_export_and_prune(packages: Path, tmp_path: Path) -> None
         pulled = bioengine("models", "pull", "conscientious-seashell", "old-otter", BIOENGINE_HOME=home, **mirror.environment)
         assert pulled.returncode == 0, pulled.stderr
         assert "Stored conscientious-seashell 1.0.0" in pulled.stdout and "Stored old-otter" in pulled.stdout
-        missing = bioengine("models", "pull", "no-such-animal", BIOENGINE_HOME=home, **mirror.environment)
-        assert missing.returncode == 1 and "There is no model 'no-such-animal' in the collection" in missing.stderr
-        assert "Old otter" in bioengine("models", "search", "otter", **mirror.environment).stdout
-    shown = bioengine("models", "show", "conscientious-seashell", BIOENGINE_HOME=home).stdout
+        missing = command("models", "pull", "no-such-animal", BIOENGINE_HOME=home, **mirror.environment)
+        assert missing.exit_code == 1 and "There is no model 'no-such-animal' in the collection" in missing.stderr
+        assert "Old otter" in command("models", "search", "otter", **mirror.environment).stdout
+    shown = command("models", "show", "conscientious-seashell", BIOENGINE_HOME=home).stdout
     assert "goes in: 'image', float32, with the axes batch (any number), channel (3 channels)" in shown
     assert "comes out: 'mask'" in shown and mirror.url in shown
     tested = bioengine("models", "test", "--all", BIOENGINE_HOME=home)
@@ -79,16 +79,17 @@ def test_pull_show_test_export_and_prune(packages: Path, tmp_path: Path) -> None
     report = tmp_path / "home" / "models" / "conscientious-seashell" / "1.0.0" / "reports" / "test.json"
     assert set(json.loads(report.read_text())) == {"onnx", "torchscript"}
     archive = tmp_path / "seashell.zip"
-    assert bioengine("models", "export", "conscientious-seashell", "-o", str(archive), BIOENGINE_HOME=home).returncode == 0
-    assert "already exists" in bioengine("models", "export", "old-otter", "-o", str(archive), BIOENGINE_HOME=home).stderr
-    assert bioengine("models", "import", str(archive), BIOENGINE_HOME=other).returncode == 0
+    assert command("models", "export", "conscientious-seashell", "-o", str(archive), BIOENGINE_HOME=home).exit_code == 0
+    assert "already exists" in command("models", "export", "old-otter", "-o", str(archive), BIOENGINE_HOME=home).stderr
+    assert command("models", "import", str(archive), BIOENGINE_HOME=other).exit_code == 0
     inputs = example_input(packages, "conscientious-seashell")
     with Stack(tmp_path / "other") as stack, stack.client() as client:
         there = client.run("conscientious-seashell", inputs)
+        assert "because this server is offline" in client.run("two-inputs", inputs)["error"]
     np.testing.assert_allclose(there["outputs"][0], np.load(packages / "conscientious-seashell" / "test_output.npy"), atol=1e-3)
-    pruned = bioengine("models", "prune", "--keep-gb", "0", BIOENGINE_HOME=other)
+    pruned = command("models", "prune", "--keep-gb", "0", BIOENGINE_HOME=other)
     assert "Removed conscientious-seashell/1.0.0." in pruned.stdout
-    assert "drawn-nuclei" in bioengine("models", "list", BIOENGINE_HOME=other).stdout
+    assert "drawn-nuclei" in command("models", "list", BIOENGINE_HOME=other).stdout
 
 
 @pytest.mark.extended
@@ -114,10 +115,10 @@ def test_what_was_downloaded_is_tested_by_its_own_tolerance(packages: Path, tmp_
     rdf |= {"covers": ["away.png"], "attachments": {"files": ["paper.pdf"]}}
     (old / "rdf.yaml").write_text(yaml.safe_dump(rdf))
     with Mirror(collection) as mirror:
-        pulled = bioengine("models", "pull", new.name, old.name, BIOENGINE_HOME=home, **mirror.environment)
-        assert pulled.returncode == 0, pulled.stderr
-    tested = bioengine("models", "test", "--all", BIOENGINE_HOME=home)
-    assert tested.returncode == 0 and tested.stdout.count("passed") == 2, tested.stdout + tested.stderr
+        pulled = command("models", "pull", new.name, old.name, BIOENGINE_HOME=home, **mirror.environment)
+        assert pulled.exit_code == 0, pulled.stderr
+    tested = command("models", "test", "--all", BIOENGINE_HOME=home)
+    assert tested.exit_code == 0 and tested.stdout.count("passed") == 2, tested.stdout + tested.stderr
 
 
 @pytest.mark.extended
@@ -129,9 +130,9 @@ def test_a_failing_model_is_told(packages: Path, tmp_path: Path) -> None:
     rdf = yaml.safe_load((package / "rdf.yaml").read_text())
     rdf["outputs"][0]["test_tensor"] = {"source": "test_output.npy"}
     (package / "rdf.yaml").write_text(yaml.safe_dump(rdf))
-    assert bioengine("models", "import", str(package), BIOENGINE_HOME=home).returncode == 0
-    tested = bioengine("models", "test", "conscientious-seashell", BIOENGINE_HOME=home)
-    assert tested.returncode == 1 and tested.stdout.count("failed") == 2, tested.stdout
+    assert command("models", "import", str(package), BIOENGINE_HOME=home).exit_code == 0
+    tested = command("models", "test", "conscientious-seashell", BIOENGINE_HOME=home)
+    assert tested.exit_code == 1 and tested.stdout.count("failed") == 2, tested.stdout
 
 
 @pytest.mark.extended
@@ -140,9 +141,9 @@ def test_how_far_tiles_are_from_the_whole_is_told(all_kinds: Path, tmp_path: Pat
     home = str(tmp_path / "home")
     told = {}
     for id in ("conv-2d", "conv-2d-far", "conv-2d-fixed"):
-        assert bioengine("models", "import", str(all_kinds / id), BIOENGINE_HOME=home).returncode == 0
-        tested = bioengine("models", "test", id, BIOENGINE_HOME=home)
-        assert tested.returncode == 0, tested.stdout + tested.stderr
+        assert command("models", "import", str(all_kinds / id), BIOENGINE_HOME=home).exit_code == 0
+        tested = command("models", "test", id, BIOENGINE_HOME=home)
+        assert tested.exit_code == 0, tested.stdout + tested.stderr
         report = json.loads((tmp_path / "home" / "models" / id / "1.0.0" / "reports" / "test.json").read_text())
         assert set(report) == {"onnx", "torchscript"}
         told[id] = tested.stdout, {name: outcome["tiles"] for name, outcome in report.items()}
@@ -207,15 +208,18 @@ def test_a_model_is_there_as_soon_as_it_is_imported(stack: Stack, packages: Path
     with stack.client() as client:
         inputs = example_input(packages, "old-otter")
         assert "No model 'new-otter'" in client.run("new-otter", inputs)["error"]
-        bioengine("models", "import", str(packages / "old-otter"), "--id", "new-otter", "--home", str(stack.home))
+        command("models", "import", str(packages / "old-otter"), "--id", "new-otter", "--home", str(stack.home))
         assert client.run("new-otter", inputs)["success"]
-        bioengine("models", "remove", "new-otter", "--home", str(stack.home))
+        command("models", "remove", "new-otter", "--home", str(stack.home))
         assert "No model 'new-otter'" in client.run("new-otter", inputs)["error"]
 
 
 @pytest.mark.extended
 def test_a_model_is_downloaded_when_it_is_asked_for(packages: Path, tmp_path: Path) -> None:
-    """By many clients at once; then the collection goes away. Its configuration and description need no weights."""
+    """By many clients at once; then by those who may; then the collection goes away.
+
+    A model's configuration and description need no weights.
+    """
     inputs = example_input(packages, "conscientious-seashell")
     expected = np.load(packages / "conscientious-seashell" / "test_output.npy")
     with Mirror(packages) as mirror:
@@ -231,26 +235,25 @@ def test_a_model_is_downloaded_when_it_is_asked_for(packages: Path, tmp_path: Pa
             assert mirror.count("weights.onnx") == 1
             error = client.run("no-such-animal", inputs)["error"]
             assert "There is no model 'no-such-animal' in the collection" in error and "It has: " in error
-            listing = bioengine("models", "list", BIOENGINE_HOME=str(stack.home)).stdout
+            listing = command("models", "list", BIOENGINE_HOME=str(stack.home)).stdout
             assert "just now" in listing
-            pulled = bioengine("models", "pull", "old-otter", BIOENGINE_HOME=str(stack.home), **mirror.environment)
-            assert pulled.returncode == 0
-    with Stack(tmp_path / "home") as stack, stack.client() as client:
+            pulled = command("models", "pull", "two-inputs", BIOENGINE_HOME=str(stack.home), **mirror.environment)
+            assert pulled.exit_code == 0
+    mirror = Mirror(packages)
+    settings = {"BIOENGINE_OFFLINE": "0", "BIOENGINE_DOWNLOAD": "token", **mirror.environment}
+    with Stack(tmp_path / "home", **settings) as stack, stack.client() as client:
+        with mirror:
+            who_may_cause_a_download(stack, client, packages, mirror)
         assert client.run("conscientious-seashell", inputs)["success"]
-        assert client.run("old-otter", example_input(packages, "old-otter"))["success"]
-        assert "because this server is offline" in client.run("two-inputs", inputs)["error"]
+        assert client.run("two-inputs", example_input(packages, "two-inputs"))["success"]
 
 
-@pytest.mark.extended
-def test_who_may_cause_a_download(packages: Path, tmp_path: Path) -> None:
-    with Mirror(packages) as mirror:
-        settings = {"BIOENGINE_OFFLINE": "0", "BIOENGINE_DOWNLOAD": "token", **mirror.environment}
-        with Stack(tmp_path / "home", **settings) as stack, stack.client() as client:
-            error = client.run("old-otter", example_input(packages, "old-otter"))["error"]
-            assert "only clients with a token may have models downloaded" in error and "models pull old-otter" in error
-            # What the client makes for itself is none of the admin's tokens.
-            with stack.client(client.server.generate_token()) as same:
-                assert same.run("old-otter", example_input(packages, "old-otter"))["error"] == error
-            assert mirror.count("rdf.yaml") == 0
-            with stack.client(stack.token("ada")) as ada:
-                assert ada.run("old-otter", example_input(packages, "old-otter"))["success"]
+def who_may_cause_a_download(stack: Stack, client: Client, packages: Path, mirror: Mirror) -> None:
+    error = client.run("old-otter", example_input(packages, "old-otter"))["error"]
+    assert "only clients with a token may have models downloaded" in error and "models pull old-otter" in error
+    # What the client makes for itself is none of the admin's tokens.
+    with stack.client(client.server.generate_token()) as same:
+        assert same.run("old-otter", example_input(packages, "old-otter"))["error"] == error
+    assert mirror.count("rdf.yaml") == 0
+    with stack.client(stack.token("ada")) as ada:
+        assert ada.run("old-otter", example_input(packages, "old-otter"))["success"]
