@@ -16,8 +16,8 @@ from hypha_rpc import connect_to_server
 from tests.stack.harness import RUNNER, Stack, fill_home, snail, wait_for
 
 ONE_HOUR = 3600
-IN_TILES = np.full((1, 1, 40, 4), 1.0, np.float32)
-"""Ten tiles of `slow-snail`, of a second each."""
+IN_TILES = np.full((1, 1, 40, 4), 0.5, np.float32)
+"""Nineteen tiles of `slow-snail`, of half a second each."""
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ async def test_a_long_run_is_ended_and_the_one_behind_it_goes_on(own_stack: Stac
 
 
 async def test_what_waits_is_not_run(own_stack: Stack, triton: Any) -> None:
-    running = [Run(triton, snail(4)), Run(triton, snail(4))]
+    running = [Run(triton, snail(2)), Run(triton, snail(2))]
     for run in running:
         await run.told_of("running")
     waiting = Run(triton, snail(ONE_HOUR))
@@ -112,7 +112,7 @@ async def test_what_waits_is_not_run(own_stack: Stack, triton: Any) -> None:
 
 
 async def test_over_http_and_by_nobody_else(own_stack: Stack, triton: Any) -> None:
-    run = Run(triton, snail(6))
+    run = Run(triton, snail(2))
     await run.told_of("running")
     url = f"{own_stack.url}/public/services/triton-client/cancel"
     answer = requests.post(url, json={"task_id": run.task_id})

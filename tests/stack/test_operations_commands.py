@@ -14,7 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import Result
 
+from tests.stack import harness
 from tests.stack.harness import ROOT, Stack, bioengine, fill_home, snail, wait_for
 
 LONG_TASK = 60.0  # seconds; it is cancelled
@@ -48,13 +50,13 @@ def told(manager: socket.socket) -> list[bytes]:
     return messages
 
 
-def command(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return bioengine(*arguments, "--home", str(stack.home))
+def command(stack: Stack, *arguments: str) -> Result:
+    return harness.command(*arguments, "--home", str(stack.home))
 
 
 def asked(stack: Stack, *arguments: str) -> Any:
     done = command(stack, *arguments, "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     return json.loads(done.stdout)
 
 
@@ -92,19 +94,19 @@ def test_what_is_under_way_is_seen_and_cancelled(served: Stack) -> None:
     with running(served, 2, token) as results:
         wait_for(lambda: "running" in [each["state"] for each in asked(served, "ps")], 30, "running")
         status = command(served, "status")
-        assert status.returncode == 0 and "ready" in status.stdout and "now, 1 at work" in status.stdout, status.stdout
+        assert status.exit_code == 0 and "ready" in status.stdout and "now, 1 at work" in status.stdout, status.stdout
         assert "ada" in status.stdout and "1 of at most 16 running, 1 of at most 256 waiting" in status.stdout
         listed = command(served, "ps").stdout
         assert "ada" in listed and "slow-snail" in listed and "1×1×4×4" in listed and "position 1" in listed, listed
         busy = command(served, "unload", "slow-snail")
-        assert busy.returncode == 1 and "is at work" in busy.stderr
+        assert busy.exit_code == 1 and "is at work" in busy.stderr
         for request in asked(served, "ps"):
             assert request["token"] == "ada"
-            assert command(served, "cancel", request["task_id"]).returncode == 0
+            assert command(served, "cancel", request["task_id"]).exit_code == 0
     assert [result["code"] for result in results] == ["cancelled"] * 2 and "the server's admin" in results[0]["error"]
     assert wait_for(lambda: asked(served, "ps") == [], 10, "ended") < 10
     again = command(served, "cancel", "none")
-    assert again.returncode == 1 and "There is no request 'none'" in again.stderr
+    assert again.exit_code == 1 and "There is no request 'none'" in again.stderr
     found = asked(served, "status")
     assert [error["code"] for error in found["errors"]] == ["cancelled"] * 2
     assert [(caller["token"], caller["failed"]) for caller in found["callers"]] == [("ada", 2)]
@@ -125,7 +127,7 @@ def test_a_model_is_unloaded(served: Stack) -> None:
     assert "slow-snail" not in [model["name"] for model in asked(served, "status")["models"]]
     assert not served.stubs("slow-snail")
     again = command(served, "unload", "slow-snail")
-    assert again.returncode == 1 and "is not loaded" in again.stderr
+    assert again.exit_code == 1 and "is not loaded" in again.stderr
     assert "in the running server: not loaded" in shown()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from bioengine_server.store.model_store import ModelStore
 
-from tests.stack.harness import Stack, bioengine, copy_package, example_input
+from tests.stack.harness import Stack, bioengine, command, copy_package, example_input
 
 MARK = Path("/dev/shm/custom-crab-was-here")
 CODED = {"custom-crab": "onnx", "state-dict-stork": "pytorch_state_dict"}
@@ -16,7 +16,7 @@ CODED = {"custom-crab": "onnx", "state-dict-stork": "pytorch_state_dict"}
 
 def shown_entry(home: Path, id: str) -> str:
     """What `models show` prints to be pasted."""
-    shown = bioengine("models", "show", id, "--home", str(home), COLUMNS="60").stdout
+    shown = command("models", "show", id, "--home", str(home), COLUMNS="60").stdout
     assert "contains Python code of its own" in shown and "BIOENGINE_TRUSTED_MODELS" in shown
     return next(line.strip() for line in shown.splitlines() if line.strip().startswith(f"{id}@"))
 
@@ -56,16 +56,16 @@ def test_trusted_code_runs_until_the_package_changes(own_home: Path, packages: P
 def test_the_command_line_tells_what_is_trusted(own_home: Path) -> None:
     home = str(own_home)
     entries = ",".join(shown_entry(own_home, id) for id in CODED)
-    assert bioengine("models", "list", "--home", home).stdout.count("not run (contains code, not trusted)") == 2
-    assert "not run (contains code" not in bioengine("models", "list", "--home", home, BIOENGINE_TRUSTED_MODELS=entries).stdout
-    assert "trusted by you" in bioengine("models", "show", "custom-crab", "--home", home, BIOENGINE_TRUSTED_MODELS=entries).stdout
+    assert command("models", "list", "--home", home).stdout.count("not run (contains code, not trusted)") == 2
+    assert "not run (contains code" not in command("models", "list", "--home", home, BIOENGINE_TRUSTED_MODELS=entries).stdout
+    assert "trusted by you" in command("models", "show", "custom-crab", "--home", home, BIOENGINE_TRUSTED_MODELS=entries).stdout
     for id, weight_format in CODED.items():
         MARK.unlink(missing_ok=True)
-        refused = bioengine("models", "test", id, "--home", home)
-        assert refused.returncode == 0 and "not run" in refused.stdout and "not trusted" in refused.stdout, refused
+        refused = command("models", "test", id, "--home", home)
+        assert refused.exit_code == 0 and "not run" in refused.stdout and "not trusted" in refused.stdout, refused
         assert not MARK.exists()
-        tested = bioengine("models", "test", id, "--home", home, BIOENGINE_TRUSTED_MODELS=entries)
-        assert tested.returncode == 0 and "passed" in tested.stdout and weight_format in tested.stdout, tested
+        tested = command("models", "test", id, "--home", home, BIOENGINE_TRUSTED_MODELS=entries)
+        assert tested.exit_code == 0 and "passed" in tested.stdout and weight_format in tested.stdout, tested
         assert MARK.exists() == (id == "custom-crab")
 
 
