@@ -13,23 +13,25 @@ import numpy as np
 import pytest
 from bioengine_contract import message
 
-from tests.stack.harness import RUNNER, Stack, snail, wait_for
+from tests.stack.harness import RUNNER, Stack, fill_home, snail, wait_for
 from tests.stack.raw import RawClient
 from tests.stack.vanishing import WARM_UP, Footprint, vanish_all
 
 pytestmark = pytest.mark.extended
 
 ONE_HOUR = 3600
-VANISHING = 300
-KEPT = 40e6
+VANISHING = 150
+KEPT = 25e6
 """Bytes that the server may hold more after them: each of them sent 2 MB, and was half a megabyte of objects."""
 BACK_AFTER = 75  # seconds; memory is kept for the next image for up to a minute
 
 
-@pytest.fixture
-def one_at_a_time(own_home: Path) -> Iterator[Stack]:
+@pytest.fixture(scope="module")
+def one_at_a_time(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that runs one request of a model at a time."""
-    with Stack(own_home, BIOENGINE_MODEL_CONCURRENCY="1") as stack:
+    home = tmp_path_factory.mktemp("vanishing") / "home"
+    fill_home(home, packages)
+    with Stack(home, BIOENGINE_MODEL_CONCURRENCY="1") as stack:
         with stack.client() as client:
             assert client.run("slow-snail", [snail(0)])["success"]
         yield stack
@@ -81,15 +83,13 @@ def test_runs_of_vanished_clients_are_not_run(one_at_a_time: Stack) -> None:
     wait_for(lambda: one_at_a_time.log.count("disconnected, and its request was ended") == 4, 5, "each of them is in the log")
 
 
-@pytest.mark.extended
-def test_nothing_is_kept_of_hundreds_that_vanish(own_home: Path) -> None:
+def test_nothing_is_kept_of_hundreds_that_vanish(one_at_a_time: Stack) -> None:
     """`python -m tests.stack.vanishing 5000` does it with more, and shows what there is in between."""
-    with Stack(own_home) as stack:
-        vanish_all(stack, range(WARM_UP))
-        time.sleep(BACK_AFTER)
-        before = Footprint.of(stack)
-        vanish_all(stack, range(WARM_UP, WARM_UP + VANISHING))
-        seconds = wait_for(lambda: Footprint.of(stack).memory < before.memory + KEPT, BACK_AFTER, "memory back")
-        after = Footprint.of(stack)
-        print(f"before: {before}; {seconds:.0f} s after {VANISHING} more: {after}")
-        assert after.descriptors <= before.descriptors + 10 and after.threads <= before.threads + 4
+    vanish_all(one_at_a_time, range(WARM_UP))
+    time.sleep(BACK_AFTER)
+    before = Footprint.of(one_at_a_time)
+    vanish_all(one_at_a_time, range(WARM_UP, WARM_UP + VANISHING))
+    seconds = wait_for(lambda: Footprint.of(one_at_a_time).memory < before.memory + KEPT, BACK_AFTER, "memory back")
+    after = Footprint.of(one_at_a_time)
+    print(f"before: {before}; {seconds:.0f} s after {VANISHING} more: {after}")
+    assert after.descriptors <= before.descriptors + 10 and after.threads <= before.threads + 4
