@@ -150,7 +150,7 @@ def limited(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 class Occupied:
-    """Two requests under way, a slow one and one behind it in the same process, for five seconds or as long as the context."""
+    """Two requests under way, a slow one and one behind it in the same process, for eight seconds or as long as the context."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -158,7 +158,7 @@ class Occupied:
 
     def __enter__(self) -> Occupied:
         self.results = []
-        for seconds in (5, 0):
+        for seconds in (8, 0):
             self.results.append(self._pool.submit(self._client.run, "slow-snail", [snail(seconds)]))
             time.sleep(0.5)
         return self

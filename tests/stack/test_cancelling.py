@@ -100,7 +100,7 @@ async def test_a_long_run_is_ended_and_the_one_behind_it_goes_on(own_stack: Stac
 
 
 async def test_what_waits_is_not_run(own_stack: Stack, triton: Any) -> None:
-    running = [Run(triton, snail(2)), Run(triton, snail(2))]
+    running = [Run(triton, snail(4)), Run(triton, snail(4))]
     for run in running:
         await run.told_of("running")
     waiting = Run(triton, snail(ONE_HOUR))
@@ -112,7 +112,7 @@ async def test_what_waits_is_not_run(own_stack: Stack, triton: Any) -> None:
 
 
 async def test_over_http_and_by_nobody_else(own_stack: Stack, triton: Any) -> None:
-    run = Run(triton, snail(2))
+    run = Run(triton, snail(6))
     await run.told_of("running")
     url = f"{own_stack.url}/public/services/triton-client/cancel"
     answer = requests.post(url, json={"task_id": run.task_id})

@@ -20,8 +20,8 @@ from tests.stack.vanishing import WARM_UP, Footprint, vanish_all
 pytestmark = pytest.mark.extended
 
 ONE_HOUR = 3600
-VANISHING = 150
-KEPT = 25e6
+VANISHING = 300
+KEPT = 40e6
 """Bytes that the server may hold more after them: each of them sent 2 MB, and was half a megabyte of objects."""
 BACK_AFTER = 75  # seconds; memory is kept for the next image for up to a minute
 
