@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn, Optional
 import typer
 from bioengine_contract.errors import BioEngineError
 from pydantic import ValidationError
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.markup import escape
 
 from bioengine_server.log_format import formatter
@@ -25,10 +25,20 @@ from bioengine_server.settings_names import PREFIX, TOKEN, remarks
 from bioengine_server.untrusted import shown
 from bioengine_server.vanished import VanishedClients
 
-# What goes to a file or to another program has no width: each line stays whole, unless the user sets COLUMNS.
-_ANY_WIDTH = 10_000 if not sys.stdout.isatty() and "COLUMNS" not in os.environ else None
+_WHOLE_LINES = 10_000  # columns
 
-console = Console(highlight=False, width=_ANY_WIDTH)
+
+class _Console(Console):
+    """Breaks no line of what goes to a file or to another program, unless the user sets COLUMNS."""
+
+    @property  # type: ignore[misc]  # it can be set as well, which nobody does here
+    def size(self) -> ConsoleDimensions:
+        usual = super().size
+        has_width = self.is_terminal or "COLUMNS" in os.environ
+        return usual if has_width else ConsoleDimensions(_WHOLE_LINES, usual.height)
+
+
+console = _Console(highlight=False)
 
 HomeOption = Annotated[Optional[Path], typer.Option(envvar="BIOENGINE_HOME", help="Folder of models and secrets. [~/.bioengine]")]
 OfflineOption = Annotated[Optional[bool], typer.Option("--offline", envvar="BIOENGINE_OFFLINE", help="Never use the internet.")]
