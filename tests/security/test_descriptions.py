@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from bioengine_server.store import reader
 from bioengine_server.store.errors import InvalidPackage, NotAPackage, StoreError
@@ -105,29 +106,35 @@ async def test_memory_of_reading_is_bounded() -> None:
 
 
 def children_memory() -> int:
-    import psutil
+    held = 0
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            held += child.memory_info().rss
+    return held
 
-    return sum(child.memory_info().rss for child in psutil.Process().children(recursive=True))
+
+def reading_children() -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [child] if "reader_process" in " ".join(child.cmdline()) else []
+    return found
 
 
 async def test_many_at_once_wait_for_each_other(packages: Path) -> None:
-    import psutil
-
     content = (packages / ID / "rdf.yaml").read_bytes()
     answers = await asyncio.gather(*(reader.apart(reader.read_raw, "x", content) for _ in range(100)))
     assert all(answer["id"] == ID for answer in answers)
-    readers = [child for child in psutil.Process().children() if "reader_process" in " ".join(child.cmdline())]
+    readers = reading_children()
     assert 1 <= len(readers) <= 2
     for process in readers:
         assert not {name for name in process.environ() if name.startswith("BIOENGINE_")}, "nor any secret"
 
 
 async def test_a_reader_that_is_killed_is_started_again(packages: Path) -> None:
-    import psutil
-
     content = (packages / ID / "rdf.yaml").read_bytes()
     await reader.apart(reader.read_raw, "x", content)
-    readers = [child for child in psutil.Process().children() if "reader_process" in " ".join(child.cmdline())]
+    readers = reading_children()
     assert readers
     for process in readers:
         process.kill()

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import requests
 from bioengine_server.http.triton_request import BadInference, parse
@@ -77,8 +76,7 @@ def test_triton_takes_no_memory_for_a_large_result_as_json(stack: Stack, paramet
     header = json.dumps({"inputs": [spec], "parameters": parameters}).encode()
     headers = {"Inference-Header-Content-Length": str(len(header))}
     body = header + bytes(side**2)
-    children = psutil.Process(stack.process.pid).children(recursive=True)
-    (triton,) = [child for child in children if child.name() == "tritonserver"]
+    triton = stack.triton()
     before = triton.memory_info().rss
     answer = requests.post(f"{stack.url}/triton/v2/models/label-doubler/infer", body, headers=headers, timeout=120)
     assert answer.status_code == 400 and "request binary_data" in answer.text, answer.text
