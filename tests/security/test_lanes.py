@@ -223,6 +223,7 @@ async def test_a_description_that_does_not_come_holds_nobody_up(
     with Mirror(packages) as mirror:
         mirror.faults["conscientious-seashell/files/rdf.yaml"] = drip
         store, slow = StoreService(mirror.settings(tmp_path)), anonymous("slow")
+        await store.describe("label-doubler", slow)  # the first of all starts the process that reads descriptions
         waiting = [asyncio.create_task(store.describe("conscientious-seashell", slow)) for _ in range(20)]
         await asyncio.sleep(0.2)
         started = time.monotonic()
