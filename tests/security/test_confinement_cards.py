@@ -11,23 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.security.test_confinement_kernels import TRIES
 from tests.stack.harness import free_port, python
 
 # What the driver 580 does: a thread's name is written to a file by another thread, and a socket of packets listens. CARD and
 # FOLDER are filled in.
-DRIVER = """
-import errno, os, socket, threading
+DRIVER = (
+    TRIES
+    + """
+import threading
 from pathlib import Path
 from bioengine_runner.confinement import confine, reach
 from bioengine_runner.confinement.one_model import confine_model
 from bioengine_runner.rundir import Boot
-
-def tried(what):
-    try:
-        what()
-    except OSError as error:
-        return errno.errorcode[error.errno]
-    return "done"
 
 def name_a_thread():
     end = threading.Event()
@@ -53,6 +49,7 @@ boot = Boot(folder / "boot", folder / "store", 60, False)
 package = folder / "store" / "own"
 package.mkdir(parents=True, exist_ok=True)
 """
+)
 
 
 def outcomes(folder: Path, code: str, card: bool) -> list[str]:
