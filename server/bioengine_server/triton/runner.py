@@ -193,6 +193,7 @@ class Runner:
         try:
             async with asyncio.timeout(_LOOK_TIMEOUT):
                 if await self.api.is_ready(RUNNER):
+                    self._not_loaded = ""
                     return
                 if await self.api.is_live():
                     # One of its instances has failed to start, and Triton then goes on without all of them.

@@ -127,9 +127,32 @@ async def test_why_triton_cannot_load_it_is_told_once(monkeypatch: pytest.Monkey
         await here.ask({"operation": "report"})
     assert caplog.text.count(text) == 1 and caplog.text.count("it is told to load it") == 1
     await here.check()
+    await is_told_to_be_down(here, api)
+
+
+async def is_told_to_be_down(here: Runner, api: Api) -> None:
+    """And not that its runner cannot be loaded."""
     api.has_runner, api.answers = False, [TritonUnavailable("it does not answer")]
     with pytest.raises(TritonUnavailable, match="it has been down for"):
         await here.ask({"operation": "report"})
+
+
+async def test_a_triton_that_has_started_again_has_no_old_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has loaded its runner at its start, and nobody has told it to."""
+    monkeypatch.setattr(runner_module, "RECOVERY", 0.2)
+    api = Api()
+    api.has_runner = False
+
+    async def load() -> None:
+        raise TritonError("load failed", 500)
+
+    monkeypatch.setattr(api, "load_runner", load)
+    here = runner(api)
+    with pytest.raises(TritonUnavailable, match="its model runner cannot be loaded"):
+        await here.check()
+    api.has_runner = True
+    await here.check()
+    await is_told_to_be_down(here, api)
 
 
 async def test_an_operation_that_hangs_fails_and_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
