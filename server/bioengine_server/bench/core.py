@@ -12,7 +12,7 @@ import numpy as np
 
 from bioengine_server.bench.client import Client
 from bioengine_server.bench.errors import BenchFailed
-from bioengine_server.bench.measurement import Measurement, interleaved
+from bioengine_server.bench.measurement import Measurement, interleaved, is_trial
 from bioengine_server.bench.stack import LIBRARIES, BenchStack
 
 # After a run, the threads of ONNX Runtime stay busy for some 40 ms, and would slow down the next measurement.
@@ -53,10 +53,10 @@ def core(stack: BenchStack, rounds: int) -> list[Measurement]:
         for image in _IMAGES:
             same = _SameImages(image, stack.folder)
             served = stack.watched(same.run_by(user), user)
-            if rounds == 1:  # only for trying: a small image loads the model as well
+            if is_trial(rounds):  # a small image loads the model as well
                 for client in (alone, user):
                     client.predict(image.model, image.small, 0, stack.folder / "small.npy")
-            warm_up = 0 if rounds == 1 else _WARM_UP
+            warm_up = 0 if is_trial(rounds) else _WARM_UP
             values = interleaved({"alone": same.run_by(alone), "served": served}, rounds, warm_up, _REST)
             reference = Measurement(f"bioimageio.core {image.name}", "ms", values["alone"])
             limits = {"added_limit": image.added_limit, "ratio_limit": image.ratio_limit}

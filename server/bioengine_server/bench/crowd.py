@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from bioengine_server.bench.client import Client
-from bioengine_server.bench.measurement import Measurement, interleaved
+from bioengine_server.bench.measurement import Measurement, interleaved, is_trial
 from bioengine_server.bench.stack import LIBRARIES, BenchStack
 
 _CALLERS = 16
@@ -24,7 +24,7 @@ _LIMIT_ON_CARD, _LIMIT = 1 / 3, 1.1
 def crowd(stack: BenchStack, rounds: int) -> list[Measurement]:
     with ExitStack() as parts:
         users = [parts.enter_context(stack.user(_LIBRARY)) for _ in range(_CALLERS)]
-        runs = _Runs(stack, _CALLERS if rounds == 1 else _RUNS)  # one round shows that all works, and no figures to rely on
+        runs = _Runs(stack, _CALLERS if is_trial(rounds) else _RUNS)
         cases = {"one": lambda: runs.by(users[:1]), "many": lambda: runs.by(users)}
         values = interleaved(cases, max(1, rounds // 3), warm_up=min(1, rounds // 3))
     reference = Measurement("256x256, answers to 1 caller", "ms", values["one"])

@@ -57,6 +57,11 @@ class Measurement:
         return any(figure is not None and limit is not None and figure > limit for figure, limit in judged)
 
 
+def is_trial(rounds: int) -> bool:
+    """Whether a bench is for trying the command: one round shows that all works, and no figures to rely on."""
+    return rounds == 1
+
+
 def interleaved(
     cases: Mapping[str, Callable[[], float]], rounds: int, warm_up: int, rest: float = 0.0
 ) -> dict[str, tuple[float, ...]]:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from bioengine_server.bench.client import Client
-from bioengine_server.bench.measurement import Measurement
+from bioengine_server.bench.measurement import Measurement, is_trial
 from bioengine_server.bench.stack import LIBRARIES, BenchStack
 
 _SIDES = (256, 512, 1024)
@@ -41,6 +41,6 @@ def _run(user: Client, stack: BenchStack, side: int, seeds: itertools.count[int]
 
 def _values(cases: list[Callable[[], float]], rounds: int) -> list[tuple[float, ...]]:
     """The values of each case, measured one after the other in each round, without the rounds that warm up."""
-    warm_up = 0 if rounds == 1 else _WARM_UP  # one round is for trying the command
+    warm_up = 0 if is_trial(rounds) else _WARM_UP
     measured = [[case() for case in cases] for _ in range(warm_up + rounds)][warm_up:]
     return [tuple(values) for values in zip(*measured)]
