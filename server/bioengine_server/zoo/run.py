@@ -33,18 +33,20 @@ def outcome_of(asked: str, package: Path | None, settings: Settings, keep: bool)
     started = time.monotonic()
     store = measuring_store(settings)
     stored_before = {model.place for model in store.models()}
-    name = asked
+    name = asked if package is None else None  # by which what is new can be found
     try:
         try:
-            if package is not None:
+            if package is None:
+                model = _stored(asked, settings, store)
+            else:
                 name = store.import_package(package).place
-            model = _stored(name, settings, store) if package is None else _converted(name, settings, store)
+                model = _converted(name, settings, store)
         except BioEngineError as error:
             outcome = Outcome(asked=asked, status="not imported", reason=str(error))
         else:
             outcome = _tested(asked, model, settings)
     finally:  # also where the user interrupts it, as in the middle of a conversion
-        if not keep:
+        if not keep and name is not None:
             with contextlib.suppress(BioEngineError):
                 if (place := store.find(name).place) not in stored_before:
                     store.remove(place)
