@@ -1,18 +1,16 @@
-"""How much of the code the unit tests run: its lines, by room, of what coverage.py has recorded in both environments.
+"""How much of the code the unit tests run: its lines, by room, of what SlipCover has recorded in each environment.
 
 Tests that start a stack run far more, in processes that are not looked at.
 """
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coverage import Coverage
-
-_CONFIG = "pyproject.toml"
 _LOW = 50  # percent; files below it are named
 _DISTRIBUTIONS = {"contract": "contract", "model_runner": "model runner"}
 
@@ -32,16 +30,17 @@ class File:
         return _DISTRIBUTIONS.get(distribution) or next(iter(folders), "server")
 
 
-def recorded(root: Path, records: Iterable[Path]) -> list[File]:
-    """The files of the project, as these records of coverage.py have them; what one environment has not run, another may have."""
-    together = Coverage(data_file=None, config_file=str(root / _CONFIG))
-    together.combine([str(record) for record in records if record.exists()], keep=True)
-    files = []
-    for path in sorted(file for file in together.get_data().measured_files() if Path(file).is_relative_to(root)):
-        _, lines, _, missed, _ = together.analysis2(path)
-        if lines:
-            files.append(File(Path(path).relative_to(root).as_posix(), len(lines), len(lines) - len(missed)))
-    return files
+def recorded(records: Iterable[Path]) -> list[File]:
+    """The files of the project, as these records of SlipCover have them; what one environment has not run, another may have."""
+    ran: defaultdict[str, set[int]] = defaultdict(set)
+    known: defaultdict[str, set[int]] = defaultdict(set)
+    for record in records:
+        if not record.exists():
+            continue
+        for path, lines in json.loads(record.read_text())["files"].items():
+            ran[path].update(lines["executed_lines"])
+            known[path].update(lines["executed_lines"], lines["missing_lines"])
+    return [File(path, len(lines), len(ran[path])) for path, lines in sorted(known.items()) if lines]
 
 
 def table(files: Iterable[File]) -> str:

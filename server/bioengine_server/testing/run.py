@@ -1,4 +1,4 @@
-"""Run the steps of `bioengine test`, three at a time, and Slurm's beside: many tests wait for a stack.
+"""Run the steps of `bioengine test` side by side, because many tests wait: for a stack, or for a deadline.
 
 Those that measure how fast a server or a cluster recovers come afterwards.
 
@@ -25,18 +25,20 @@ from bioengine_server.testing.steps import (
     RUNNER_TESTS,
     Pythons,
     Step,
+    attack_tests,
     checks,
     client_tests,
     cluster_tests,
     container_tests,
     fault_tests,
+    long_tests,
     pytest,
     slurm_tests,
     stack_tests,
     unit_tests,
 )
 
-_AT_ONCE = 3
+_AT_ONCE = 3  # steps that start stacks
 _NOTHING_COLLECTED = 5  # pytest's exit status
 _LAST_FAILED = ("--lf", "--last-failed")
 
@@ -67,25 +69,30 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
     if only_changed:
         return _conclude(_run_all([*checks(pythons), *_changed_steps(pythons)], [*tier, *pytest_arguments]))
     if pytest_arguments and pytest_arguments[0] in _LAST_FAILED:
-        kinds = [unit_tests, stack_tests, client_tests, fault_tests]
-        kinds += [container_tests, slurm_tests, cluster_tests] if all_tiers else []
+        kinds = [unit_tests, attack_tests, stack_tests, client_tests, fault_tests]
+        kinds += [container_tests, long_tests, slurm_tests, cluster_tests] if all_tiers else []
         steps = [step for kind in kinds for step in kind(pythons)]
         return _conclude(_run_all(steps, [*tier, "--last-failed", "--last-failed-no-failures=none", *pytest_arguments[1:]]))
     if pytest_arguments:
         return _show(pytest("chosen tests", pythons, [*tier, *pytest_arguments]))
     recorded_steps = unit_tests(pythons)
-    with ThreadPoolExecutor(1) as beside:
-        # Beside all others: they wait for Slurm's own clocks, and take a tenth of a processor.
-        waiting = beside.submit(_run_all, slurm_tests(pythons) if all_tiers else [], [])
-        # The longest first, so that the short ones fill the end.
-        containers = container_tests(pythons) if all_tiers else []
-        steps = [*stack_tests(pythons), *containers, *client_tests(pythons), *recorded_steps, *checks(pythons)]
-        failed = _run_all(steps, tier)
-        failed += waiting.result()
+    # The longest of each tier first, so that the short ones fill the end.
+    with_stacks = [*attack_tests(pythons), *stack_tests(pythons), *client_tests(pythons)]
+    if all_tiers:
+        with_stacks = [*container_tests(pythons), *with_stacks, *long_tests(pythons)]
+    with ThreadPoolExecutor() as beside:
+        # Slurm's wait for its clocks. What starts no stack goes from the beginning on, one after the other: left to the end, it
+        # would be alone with processors that it does not fill.
+        others = [
+            beside.submit(_run_all, slurm_tests(pythons) if all_tiers else [], []),
+            beside.submit(_run_all, [*recorded_steps, *checks(pythons)], tier, at_once=1),
+        ]
+        failed = _run_all(with_stacks, tier)
+        failed += [name for each in others for name in each.result()]
     if all_tiers:
         failed += _run_all(cluster_tests(pythons), [])
     failed += _run_all(fault_tests(pythons), tier)
-    print(f"\n{table(recorded(ROOT, [ROOT / step.record for step in recorded_steps if step.record]))}", flush=True)
+    print(f"\n{table(recorded(ROOT / step.record for step in recorded_steps if step.record))}", flush=True)
     return _conclude(failed)
 
 
@@ -106,9 +113,9 @@ def _test_files(paths: Sequence[str]) -> list[str]:
     return [path for path in paths if path.rpartition("/")[2].startswith("test_")]
 
 
-def _run_all(steps: Sequence[Step], pytest_arguments: Sequence[str]) -> list[str]:
-    """Run steps; the names of those that failed."""
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+def _run_all(steps: Sequence[Step], pytest_arguments: Sequence[str], at_once: int = _AT_ONCE) -> list[str]:
+    """Run steps, so many at once; the names of those that failed."""
+    with ThreadPoolExecutor(at_once) as pool:
         outcomes = list(pool.map(lambda step: _run(step, pytest_arguments), steps))
     return [step.name for step, passed in zip(steps, outcomes) if not passed]
 

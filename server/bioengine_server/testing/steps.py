@@ -25,12 +25,15 @@ _CLUSTER = ("tests/stack/test_cluster.py",)
 _POOR_NETWORK = ("tests/stack/test_poor_network.py",)
 _FAULTS = ("tests/stack/test_recovery.py", "tests/stack/test_faults.py", "tests/stack/test_hanging_triton.py")
 
+# Minutes of work of a stack of their own.
+_LONG_RUNS = ("tests/stack/test_bench.py", "tests/stack/test_soak.py")
+
 _CACHE = ".pytest_cache"
 
 
 @dataclass(frozen=True)
 class Step:
-    """A command. `is_pytest`: whether further arguments of pytest can be added. `record`: the file that coverage.py leaves."""
+    """A command. `is_pytest`: whether further arguments of pytest can be added. `record`: the file that SlipCover leaves."""
 
     name: str
     command: tuple[str, ...]
@@ -73,24 +76,34 @@ def unit_tests(pythons: Pythons) -> list[Step]:
 
 
 def _recorded(step: Step) -> Step:
-    """A run of pytest under coverage.py (`bioengine_server.testing.covered`)."""
-    record = f"{_CACHE}/{_file_name(step.name)}.coverage"
+    """A run of pytest under SlipCover (`bioengine_server.testing.covered`), which takes a fifth of coverage.py's time."""
+    record = f"{_CACHE}/{_file_name(step.name)}.coverage.json"
     python, *arguments = step.command
-    command = (python, "-m", "coverage", "run", f"--data-file={record}", *arguments)
+    command = (python, "-m", "slipcover", "--json", "--out", record, *arguments)
     return replace(step, command=command, record=record)
 
 
 def stack_tests(pythons: Pythons) -> list[Step]:
     """Those of stacks, in parts that take alike."""
     files = sorted({str(file.relative_to(ROOT)) for file in (ROOT / "tests" / "stack").glob("test_*.py")})
-    files = [file for file in files if file not in (*_CLUSTER, *_POOR_NETWORK, *_FAULTS)]
+    files = [file for file in files if file not in (*_CLUSTER, *_POOR_NETWORK, *_FAULTS, *_LONG_RUNS)]
     parts = [files[first::_PARTS_OF_STACK] for first in range(_PARTS_OF_STACK)]
     return [pytest(f"tests of the stack, part {number}", pythons, part) for number, part in enumerate(parts, 1)]
 
 
+def long_tests(pythons: Pythons) -> list[Step]:
+    """Those of the bench and of the soak."""
+    return [pytest("tests of bench and soak", pythons, _LONG_RUNS)]
+
+
+def attack_tests(pythons: Pythons) -> list[Step]:
+    """Those of what hostile clients and packages do."""
+    return [pytest("tests of attacks", pythons, ["tests/security"])]
+
+
 def client_tests(pythons: Pythons) -> list[Step]:
-    """Those of what clients do, hostile ones first."""
-    return [pytest("tests of attacks", pythons, ["tests/security"]), pytest("tests of clients", pythons, ["tests/clients"])]
+    """Those of the clients that there are."""
+    return [pytest("tests of clients", pythons, ["tests/clients"])]
 
 
 def cluster_tests(pythons: Pythons) -> list[Step]:

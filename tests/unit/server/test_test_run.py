@@ -68,7 +68,7 @@ def test_what_failed_is_named_at_the_end(steps: Callable[..., None], capsys: pyt
     )
     assert whole(all_tiers=True) == 1
     out = capsys.readouterr().out
-    assert "not well\n== fails: FAILED" in out and out.endswith("\nFailed: leaks, fails, hangs, lags, recovers late\n")
+    assert "not well\n== fails: FAILED" in out and out.endswith("\nFailed: leaks, hangs, fails, lags, recovers late\n")
     assert whole() == 1 and capsys.readouterr().out.endswith("\nFailed: fails, recovers late\n"), (
         "containers, Slurm and clusters are in no core tier"
     )
@@ -168,18 +168,18 @@ def test_rooms_are_told_with_what_little_of_a_file_ran() -> None:
 
 def test_what_either_environment_ran_has_run(tmp_path: Path) -> None:
     """Two runs of a small project, each of another branch; a file that neither imports counts as not run."""
-    (tmp_path / "pyproject.toml").write_text('[tool.coverage.run]\nsource = ["contract"]\n')
+    (tmp_path / "pyproject.toml").write_text('[tool.slipcover]\nsource = ["contract"]\n')
     (tmp_path / "contract").mkdir()
     (tmp_path / "contract" / "branches.py").write_text(
         "import sys\nif sys.argv[1] == 'a':\n    print('a')\nelif sys.argv[1] == 'b':\n    print('b')\nelse:\n    print('c')\n"
     )
     (tmp_path / "contract" / "unused.py").write_text("x = 1\ny = 2\n")
     for argument in "ab":
-        command = [sys.executable, "-m", "coverage", "run", f"--data-file={argument}", "contract/branches.py", argument]
+        command = [sys.executable, "-m", "slipcover", "--json", "--out", argument, "contract/branches.py", argument]
         subprocess.run(command, cwd=tmp_path, check=True)
     records = [tmp_path / name for name in ("a", "b", "of-a-run-that-ended-early")]
-    assert recorded(tmp_path, records[:1]) == [File("contract/branches.py", 6, 3), File("contract/unused.py", 2, 0)]
-    assert recorded(tmp_path, records) == [File("contract/branches.py", 6, 5), File("contract/unused.py", 2, 0)]
+    assert recorded(records[:1]) == [File("contract/branches.py", 6, 3), File("contract/unused.py", 2, 0)]
+    assert recorded(records) == [File("contract/branches.py", 6, 5), File("contract/unused.py", 2, 0)]
 
 
 def test_unit_tests_alone_are_recorded_each_in_a_file_of_its_own() -> None:
@@ -187,6 +187,6 @@ def test_unit_tests_alone_are_recorded_each_in_a_file_of_its_own() -> None:
     records = {step.record for step in steps}
     assert len(records) == 3 and None not in records
     for step in steps:
-        assert step.command[1:5] == ("-m", "coverage", "run", f"--data-file={step.record}")
-        assert step.command[5:7] == ("-m", "pytest") and not Path(str(step.record)).is_absolute()
-    assert (ROOT / "pyproject.toml").read_text().count("[tool.coverage.run]") == 1
+        assert step.command[1:5] == ("-m", "slipcover", "--json", "--out")
+        assert step.command[5] == step.record and step.command[6:8] == ("-m", "pytest") and not Path(str(step.record)).is_absolute()
+    assert (ROOT / "pyproject.toml").read_text().count("[tool.slipcover]") == 1

@@ -10,11 +10,13 @@ from bioengine_server.testing.changed import changed_tests
 from bioengine_server.testing.steps import (
     ROOT,
     Pythons,
+    attack_tests,
     checks,
     client_tests,
     cluster_tests,
     container_tests,
     fault_tests,
+    long_tests,
     slurm_tests,
     stack_tests,
     unit_tests,
@@ -61,8 +63,8 @@ def test_tests_of_the_stack_are_touched_when_they_change_themselves(checkout: Pa
 
 
 def test_every_file_of_tests_is_in_one_step() -> None:
-    kinds = (unit_tests, stack_tests, client_tests, cluster_tests, fault_tests, container_tests, slurm_tests)
-    steps = [step for kind in kinds for step in kind(PYTHONS)]
+    tests_with_stacks = (stack_tests, attack_tests, client_tests, cluster_tests, fault_tests, long_tests)
+    steps = [step for kind in (unit_tests, *tests_with_stacks, container_tests, slurm_tests) for step in kind(PYTHONS)]
     assert len({step.name for step in [*steps, *checks(PYTHONS)]}) == len([*steps, *checks(PYTHONS)])
     for file in (ROOT / "tests").rglob("test_*.py"):
         path = file.relative_to(ROOT).as_posix()
