@@ -188,5 +188,5 @@ def test_unit_tests_alone_are_recorded_each_in_a_file_of_its_own() -> None:
     assert len(records) == 3 and None not in records
     for step in steps:
         assert step.command[1:5] == ("-m", "slipcover", "--json", "--out")
-        assert step.command[5] == step.record and step.command[6:8] == ("-m", "pytest") and not Path(str(step.record)).is_absolute()
+        assert step.command[5:8] == (step.record, "-m", "pytest") and not Path(str(step.record)).is_absolute()
     assert (ROOT / "pyproject.toml").read_text().count("[tool.slipcover]") == 1
