@@ -192,7 +192,7 @@ class Settings(BaseSettings):
     """How long a request waits for a worker where none is there: seconds, or with a unit, such as `2m`."""
 
     places: int = Field(default=4, ge=1, le=256)
-    """Of a worker: requests that run on it at the same time before others go to another worker."""
+    """Of a worker, and of the server's own Triton: requests that run there at once before others go to another worker."""
 
     confine: Literal["auto", "require", "off"] = "auto"
     """Whether Triton and its models are kept from the rest of the machine by Landlock and seccomp. `auto`: as far as the kernel

@@ -32,7 +32,7 @@ _REPLACED = (
 
 TritonOption = Annotated[
     Optional[str],
-    typer.Option(envvar="BIOENGINE_TRITON", help="embedded, workers, none, or the URL of a Triton. [embedded]"),
+    typer.Option(envvar="BIOENGINE_TRITON", help="embedded, workers, or the URL of a Triton. [embedded]"),
 ]
 
 
