@@ -14,6 +14,8 @@ app = typer.Typer(help="Add and remove optional environments.", no_args_is_help=
 
 NameArgument = Annotated[str, typer.Argument(help=f"One of: {', '.join(OPTIONAL)}.")]
 
+_CONVERTING = ("convert", "careamics", "tensorflow")
+
 
 @app.command("list")
 def list_environments() -> None:
@@ -32,7 +34,10 @@ def add(name: NameArgument) -> None:
     if not build_environments("runner", name, renew=True):
         raise typer.Exit(1)
     console.print(f"The environment {name} is there: it {OPTIONAL[name]}.")
-    console.print("Models that are already stored are converted by: ./bioengine models convert ID, or --all")
+    if name in _CONVERTING:
+        console.print("Models that are already stored are converted by: ./bioengine models convert ID, or --all")
+    else:
+        console.print("A running server uses it after its next start.")
 
 
 @app.command()

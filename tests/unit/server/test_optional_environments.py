@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+from bioengine_server.cli import app
+from bioengine_server.commands import environments
+from typer.testing import CliRunner
+
 from tests.unit.server.test_environments import Setup, deploy, setup
 
 __all__ = ["deploy", "setup"]
@@ -30,3 +35,13 @@ def test_the_environment_for_conversions_uses_the_packages_of_the_runners(deploy
     assert set(deploy.environments.OPTIONAL) <= set(known)
     for name in ("convert", "tensorflow"):
         assert known[name].project[-1] == tmp_path / "runner" / "lib" / f"python{deploy.steps.PYTHON_VERSION}" / "site-packages"
+
+
+@pytest.mark.parametrize(
+    ("name", "next_step"), [("convert", "models convert"), ("tensorflow", "models convert"), ("labels", "after its next start")]
+)
+def test_adding_an_environment_says_what_comes_next_for_it(name: str, next_step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "build_environments", lambda *names, renew: True)
+    said = CliRunner().invoke(app, ["environments", "add", name]).output
+    assert next_step in said
+    assert ("models convert" in said) == ("models convert" in next_step)
