@@ -87,8 +87,8 @@ class TokenOfWorker(NoAccess):
 
     def __init__(self) -> None:
         super().__init__(
-            "This token is for workers, which join with it, and opens nothing else. Ask the server's admin for one that is for "
-            "clients (`./bioengine token create NAME`)."
+            "This token is only for workers, which join the server with it. Ask the server's admin for a token for clients "
+            "(`./bioengine token create NAME`)."
         )
 
 

@@ -90,4 +90,4 @@ class AppNotWritten(AppError):
     code = "app_not_written"
 
     def __init__(self, folder: Path, reason: str) -> None:
-        super().__init__(f"{folder} could not be changed: {reason}. Make room there, or access to it.")
+        super().__init__(f"{folder} could not be changed: {reason}. Free space there, or give yourself access to it.")

@@ -10,8 +10,8 @@ class BenchFailed(BioEngineError):
 
     def __init__(self, client: str, reason: str) -> None:
         super().__init__(
-            f"The measurements were stopped, since {client} did not get what it should: {reason}. A server that answers wrongly, "
-            "or not at all, is not measured; `./bioengine up` and the log that it names may show why."
+            f"The measurements were stopped, because {client} did not get the expected answer: {reason}. A server that answers "
+            "wrongly, or not at all, is not measured; `./bioengine up` and the log that it names may show why."
         )
 
 

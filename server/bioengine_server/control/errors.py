@@ -33,7 +33,7 @@ class ServerSilent(BioEngineError):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
-            f"The server did not answer within {seconds:.0f} s. If it goes on, look at `./bioengine logs`, and start it again."
+            f"The server did not answer within {seconds:.0f} s. If this goes on, look at `./bioengine logs`, and restart it."
         )
 
 
@@ -63,6 +63,6 @@ class KeptLoaded(BioEngineError):
 
     def __init__(self, model_id: str) -> None:
         super().__init__(
-            f"Model {model_id[:200]!r} is always kept loaded, as BIOENGINE_PRELOAD says. Take it out there, and start the server "
-            "again."
+            f"Model {model_id[:200]!r} is always kept loaded, because BIOENGINE_PRELOAD names it. Remove it from that setting, "
+            "and restart the server."
         )

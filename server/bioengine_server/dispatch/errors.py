@@ -31,8 +31,8 @@ class NoSuchJob(BioEngineError):
 
     def __init__(self, task_id: object) -> None:
         super().__init__(
-            f"There is no request {str(task_id)[:80]!r} of yours under way: it has ended, or its task_id is another one. "
-            "A progress function is told the task_id of its request."
+            f"You have no request {str(task_id)[:80]!r} in progress: it has ended, or its task_id is another one. "
+            "A progress function gets the task_id of its request."
         )
 
 
@@ -70,7 +70,7 @@ class NoWorker(BioEngineError):
 
     def __init__(self, waited: float) -> None:
         super().__init__(
-            f"No worker has come within {waited:.0f} s, and this server runs models on its workers alone. Nothing is wrong with "
+            f"No worker was ready within {waited:.0f} s, and this server runs models on its workers alone. Nothing is wrong with "
             "the request: send it again later, or ask the server's admin for a worker (`./bioengine workers` lists those that "
             "are joined)."
         )

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bioengine_contract.errors import BioEngineError
+from bioengine_contract.version import VERSION
 
 from bioengine_server.untrusted import shown
 
@@ -145,8 +146,8 @@ class NoWorkersThere(SlurmError):
 
     def __init__(self, url: str) -> None:
         super().__init__(
-            f"{shown(url, 300)} has no route /workers. Expected a BioEngine server of this version: check the URL, and the "
-            "version on its page."
+            f"{shown(url, 300)} has no route /workers. Expected a BioEngine server of version {VERSION}: check the URL, and the "
+            "version that its route /health/liveness gives."
         )
 
 

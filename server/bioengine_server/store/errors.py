@@ -44,7 +44,8 @@ class BadId(StoreError):
     def __init__(self, id: str) -> None:
         super().__init__(
             f"'{shown(id)}' cannot be a model's id. Expected letters, digits, '.', '_' and single '-', beginning with a letter "
-            "or digit, at most 128, and neither the model runner's name nor half a DOI. Choose one with --id ID."
+            "or digit, at most 128, and neither the model runner's name nor the first half of a DOI, such as 10.5281. Choose one "
+            "with --id ID."
         )
 
 
@@ -69,7 +70,8 @@ class StoreNotWritable(StoreError):
     def __init__(self, store: Path, reason: str) -> None:
         super().__init__(
             f"The model store {store} could not be written: {reason}. Nothing was changed. Give yourself access to it, free "
-            "space on its disk (`./bioengine models prune` removes unused models), or choose another home with --home."
+            "space on its disk (`./bioengine models prune --keep-gb 50` removes those that have not been used for longest), or "
+            "choose another home with --home."
         )
 
 

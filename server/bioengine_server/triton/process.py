@@ -80,7 +80,9 @@ class TritonProcess:
         try:
             self._environment()
         except OSError as error:
-            raise StackError(f"{error.filename} cannot be made: {error.strerror}. Make room there, or access to it.") from error
+            raise StackError(
+                f"{error.filename} cannot be made: {error.strerror}. Free space there, or give yourself access to it."
+            ) from error
         self._log.addHandler(LogFile(self.log_file, logging.Formatter("%(message)s")))
         self._log.setLevel(logging.INFO)
         self._task = asyncio.create_task(self._keep_running())

@@ -29,7 +29,7 @@ class WrongAnswer(WorkerLost):
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name)
         self.args = (
-            f"The worker '{name}' answered with something else than was asked of it ({reason}). Nothing is wrong with the "
+            f"The worker '{name}' gave an answer that does not match this request ({reason}). Nothing is wrong with the "
             "request: send it again, and tell the server's admin.",
         )
 

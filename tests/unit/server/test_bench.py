@@ -160,7 +160,7 @@ def test_an_image_that_comes_back_changed_stops_the_measurements(tmp_path: Path)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=answer_changed, args=(listener,), daemon=True).start()
         with (
-            pytest.raises(BenchFailed, match="tcp did not get what it should: what came back differs"),
+            pytest.raises(BenchFailed, match="tcp did not get the expected answer: what came back differs"),
             Client(Path(sys.executable), "tcp", f"127.0.0.1:{listener.getsockname()[1]}", tmp_path) as client,
         ):
             client.echo(side=8)
@@ -170,7 +170,7 @@ def test_a_server_that_is_not_there_stops_the_measurements(tmp_path: Path) -> No
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with (
-        pytest.raises(BenchFailed, match="tcp did not get what it should: ConnectionRefusedError"),
+        pytest.raises(BenchFailed, match="tcp did not get the expected answer: ConnectionRefusedError"),
         Client(Path(sys.executable), "tcp", f"127.0.0.1:{port}", tmp_path) as client,
     ):
         client.echo(side=8)
@@ -181,7 +181,7 @@ def test_results_that_differ_stop_the_measurements() -> None:
     check_same(result, result + np.float32(1e-6), "two")
     changed = result.copy()
     changed[1, 2] += 1e-3
-    with pytest.raises(BenchFailed, match=r"two did not get what it should: two results .* differ by up to 0.001"):
+    with pytest.raises(BenchFailed, match=r"two did not get the expected answer: two results .* differ by up to 0.001"):
         check_same(result, changed, "two")
     with pytest.raises(BenchFailed, match=r"one result of \(3, 4\) pixels and one of \(4, 3\)"):
         check_same(result, result.T, "two")

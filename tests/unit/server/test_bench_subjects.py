@@ -166,7 +166,7 @@ def test_a_huge_image_is_looked_at_in_pieces(stack_with_model: Any) -> None:
     indirect=["stack_with_model"],
 )
 def test_a_huge_image_that_comes_back_wrong_stops_the_measurements(stack_with_model: Any, reason: str) -> None:
-    with pytest.raises(BenchFailed, match=f"/triton did not get what it should: {reason}"):
+    with pytest.raises(BenchFailed, match=f"/triton did not get the expected answer: {reason}"):
         huge(stack_with_model, rounds=1, side=1024)
 
 

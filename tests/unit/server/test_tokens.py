@@ -133,7 +133,7 @@ def test_a_token_for_workers_lets_workers_in_and_nobody_else(registry: TokenRegi
     verifier = Verifier(registry)
     worker, client = sign(registry.create("gpu-2", 1, worker=True)), sign(registry.create("ada", 1))
     verifier.check_worker(worker)
-    with pytest.raises(TokenOfWorker, match="opens nothing else"):
+    with pytest.raises(TokenOfWorker, match="only for workers"):
         verifier.user_of(worker)
     with pytest.raises(TokenOfClient, match="token create NAME --worker"):
         verifier.check_worker(client)
