@@ -30,13 +30,13 @@ def slurm(
     token_file: Annotated[
         Optional[Path], typer.Option(envvar="BIOENGINE_WORKER_TOKEN_FILE", help="The workers' token; nodes see the file too.")
     ] = None,
-    idle: Annotated[str, typer.Option(metavar="DURATION", help="A worker that was not needed for so long is ended.")] = "5m",
+    idle: Annotated[str, typer.Option(metavar="DURATION", help="A worker that was not needed for this long is ended.")] = "5m",
     overlap: Annotated[
-        str, typer.Option(metavar="DURATION", help="So long before its time limit a job gets a successor.")
+        str, typer.Option(metavar="DURATION", help="How long before a job's time limit its successor is submitted.")
     ] = "10m",
-    name: Annotated[Optional[str], typer.Option(help="Of the jobs, by which they are found. [bioengine-SERVER]")] = None,
+    name: Annotated[Optional[str], typer.Option(help="Name of the jobs, by which they are found. [bioengine-SERVER]")] = None,
     script: Annotated[Optional[Path], typer.Option(help="A job script of your own. Its arguments: the worker's command.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Only look whether all is set for it; status 1 if it is not.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only check that everything is set up; status 1 if not.")] = False,
     home: HomeOption = None,
 ) -> None:
     """Run workers as jobs of Slurm: more while requests wait, none while nobody asks. Jobs go on after Ctrl-C."""

@@ -44,7 +44,7 @@ def create(
         ),
     ] = None,
     worker: Annotated[
-        bool, typer.Option("--worker", help="A token for `./bioengine worker`: workers join with it, and it opens nothing else.")
+        bool, typer.Option("--worker", help="A token for `./bioengine worker`: workers join with it. Clients cannot use it.")
     ] = False,
     home: HomeOption = None,
 ) -> None:

@@ -40,7 +40,7 @@ def beyond(seed: int) -> list[tuple[str, Outcome]]:
         "four servers, plain HTTP": replace(base, servers=4, cpu_per_megabyte=_PLAIN_HTTP),
         "one server, models that compute 100 times as long": replace(base, machine=long),
         "one server, 4 workers": replace(base, workers=4),
-        "one server, 4 workers, all models alike popular": replace(base, workers=4, exponent=0.0),
+        "one server, 4 workers, all models equally popular": replace(base, workers=4, exponent=0.0),
         "one server, 4 workers with room for 8 models": replace(base, workers=4, machine=replace(GPU, models=8)),
     }
     return [(name, simulate(scenario)) for name, scenario in scenarios.items()]
