@@ -71,7 +71,7 @@ def pages(setup: Setup) -> Iterator[Finding]:
     """Which web pages may use the server."""
     entries = parse_origins(setup.settings.allow_origins)
     if "*" in entries:
-        advice = "List the origins that should be allowed in BIOENGINE_ALLOW_ORIGINS; docs/access.md has the default."
+        advice = "List the origins that should be allowed in BIOENGINE_ALLOW_ORIGINS; .env.example has the default."
         yield Finding("web pages", "note", "every page in a browser on this network may use the server", advice)
     else:
         yield Finding("web pages", "ok", f"may use it: its own, {', '.join(entries)}" if entries else "only its own may use it")

@@ -68,7 +68,8 @@ class ModelCopies:
             if not self._is_own:
                 raise ModelNotLoaded(
                     id,
-                    f"the worker's store (BIOENGINE_STORE) has not the server's import of {wanted.package}, and is not its own",
+                    f"the worker's store (BIOENGINE_STORE) does not contain the server's import of {wanted.package}, and it must "
+                    "be the server's own store",
                 )
             try:
                 await self._copy(wanted)

@@ -199,14 +199,19 @@ def home_for(settings: Settings) -> Iterator[Settings]:
                 continue
             yield own
             return
-    raise StackError(f"There are {_MOST_ON_ONE_MACHINE} workers on this machine with the home {settings.home} already.")
+    raise StackError(
+        f"There are {_MOST_ON_ONE_MACHINE} workers on this machine with the home {settings.home} already. Stop one of them, or "
+        "give this one another home with --home."
+    )
 
 
 def _problem_of(settings: Settings) -> str:
     """Why a worker with these settings cannot work; empty: it can."""
     store = settings.store
     if store != settings.home / "models":
-        return "" if os.access(store, os.R_OK | os.X_OK) else f"The worker cannot read its store {store} (BIOENGINE_STORE)."
+        can_read = os.access(store, os.R_OK | os.X_OK)
+        advice = "Make the server's store readable there, or unset BIOENGINE_STORE: the worker then copies the models."
+        return "" if can_read else f"The worker cannot read its store {store} (BIOENGINE_STORE). {advice}"
     if is_read_only(store) or not os.access(store, os.W_OK):
         return (
             f"The worker cannot write its store {store}. Give it another home with --home or BIOENGINE_HOME; or, if the folder "

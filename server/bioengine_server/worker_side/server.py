@@ -163,7 +163,9 @@ def reading() -> Iterator[None]:
 
 def _refused(status: int, text: str, code: str) -> Refused:
     if status == 404:
-        return Refused("The server has no workers: it is none of BioEngine's, or an older one.")
+        return Refused(
+            "The server has no routes for workers: it is not a BioEngine server, or an older version. Check its URL and version."
+        )
     return Refused(text, code)
 
 
