@@ -19,7 +19,7 @@ from bioengine_server.home_in_use import announced
 from bioengine_server.parts import check_room
 from bioengine_server.private_folder import make_private
 from bioengine_server.settings import Settings
-from bioengine_server.triton.orphans import sweep
+from bioengine_server.triton.orphans import left_of, sweep
 
 # The time limit for a stop as a whole; a second Ctrl-C ends the process at once.
 STOP_PATIENCE = 9.0  # seconds
@@ -59,11 +59,13 @@ def own_home(settings: Settings) -> Iterator[str]:
 
 def sweep_dead() -> None:
     """End and remove what servers and workers of ours on this machine have left that were killed, whatever their homes are."""
-    for owner in Path(tempfile.gettempdir()).glob("bioengine-*/owner"):
+    owners = {f"{owner.parent.name}-": owner for owner in Path(tempfile.gettempdir()).glob("bioengine-*/owner")}
+    for shm_prefix in left_of(owners):  # of the thousands of homes that there may have been, few have left anything
+        owner = owners[shm_prefix]
         with contextlib.suppress(OSError), open(os.open(owner, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)) as file:
             if os.fstat(file.fileno()).st_uid == os.geteuid():
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # those that live hold it
-                sweep(f"{owner.parent.name}-")
+                sweep(shm_prefix)
 
 
 @contextlib.contextmanager

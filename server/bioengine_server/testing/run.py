@@ -129,7 +129,8 @@ def _conclude(failed: Sequence[str]) -> int:
 def _run(step: Step, pytest_arguments: Sequence[str]) -> bool:
     """Whether it passed."""
     started = time.monotonic()
-    print(f"== {step.name}: begun", flush=True)
+    with _printing:
+        print(f"== {step.name}: begun", flush=True)
     command = [*step.command, *(pytest_arguments if step.is_pytest else ())]
     done = subprocess.run(command, cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     passed = done.returncode in (0, _NOTHING_COLLECTED if step.is_pytest else 0)

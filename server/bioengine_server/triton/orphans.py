@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -19,15 +20,16 @@ _SHARED_MEMORY = Path("/dev/shm")
 
 def processes_of(shm_prefix: str) -> list[psutil.Process]:
     """Our user's Triton servers and Python processes that were started with `shm_prefix`; anybody may start some that look so."""
-    found = []
+    return [process for process in _processes() if any(shm_prefix in argument for argument in process.info["cmdline"])]
+
+
+def _processes() -> Iterator[psutil.Process]:
+    """Our user's Triton servers and Python processes of Triton, whatever their home."""
     for process in psutil.process_iter(["cmdline", "uids"]):
-        command, uids = process.info["cmdline"] or [], process.info["uids"]
-        if uids is None or uids.effective != os.geteuid():
-            continue
-        is_triton = bool(command) and Path(command[0]).name in ("tritonserver", "triton_python_backend_stub")
-        if is_triton and any(shm_prefix in argument for argument in command):
-            found.append(process)
-    return found
+        command, uids = process.info["cmdline"], process.info["uids"]
+        if command and uids is not None and uids.effective == os.geteuid():
+            if Path(command[0]).name in ("tritonserver", "triton_python_backend_stub"):
+                yield process
 
 
 def processes_of_model(shm_prefix: str, model: str) -> list[psutil.Process]:
@@ -37,6 +39,17 @@ def processes_of_model(shm_prefix: str, model: str) -> list[psutil.Process]:
         process
         for process in processes_of(shm_prefix)
         if any(argument.startswith(f"{model}_0_") for argument in process.info["cmdline"])
+    ]
+
+
+def left_of(shm_prefixes: Iterable[str]) -> list[str]:
+    """Those of these prefixes of which there are processes or shared memory, found by looking at either only once."""
+    arguments = [argument for process in _processes() for argument in process.info["cmdline"]]
+    segments = [segment.name for segment in _SHARED_MEMORY.glob("bioengine-*")]
+    return [
+        prefix
+        for prefix in shm_prefixes
+        if any(prefix in argument for argument in arguments) or any(name.startswith(prefix) for name in segments)
     ]
 
 

@@ -6,8 +6,12 @@ import asyncio
 import os
 import signal
 import socket
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from bioengine_server.commands import workers as command
 from bioengine_server.errors import StackError
@@ -115,7 +119,20 @@ def test_the_secret_of_server_and_workers_is_as_good_as_others(tmp_path: Path) -
         worker_secret(Settings(worker_token_file=file))
 
 
-def test_what_a_killed_one_has_left_is_swept_and_what_lives_is_not(tmp_path: Path) -> None:
+def test_what_a_killed_one_has_left_is_swept_and_what_lives_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among many that have left nothing: processes are not looked through for each of them."""
+    looks = Counter[str]()
+    look = psutil.process_iter
+
+    def counted(attributes: list[str]) -> Iterator[psutil.Process]:
+        looks["all"] += 1
+        return look(attributes)
+
+    monkeypatch.setattr(psutil, "process_iter", counted)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    for number in range(50):
+        (tmp_path / "temporary" / f"bioengine-of-another-{number}").mkdir(parents=True)
+        (tmp_path / "temporary" / f"bioengine-of-another-{number}" / "owner").touch()
     dead, alive = Settings(home=tmp_path / "dead"), Settings(home=tmp_path / "alive")
     with own_home(dead):
         pass
@@ -126,6 +143,7 @@ def test_what_a_killed_one_has_left_is_swept_and_what_lives_is_not(tmp_path: Pat
             kept.write_bytes(b"x")
             sweep_dead()
             assert kept.exists() and not left.exists()
+            assert looks["all"] < 10
     finally:
         kept.unlink(missing_ok=True)
         left.unlink(missing_ok=True)
