@@ -129,7 +129,13 @@ class WorkerRoutes:
         finally:
             taking.cancel()
             gone.cancel()
-        return Response(status_code=204) if given is None else _Handover(link, given)
+        if given is None:
+            return Response(status_code=204)
+        try:
+            return _Handover(link, given)
+        except Exception as error:  # such as for want of memory: it cannot be sent, to this worker or to another one
+            given.fail(error)
+            raise
 
     async def _answer(self, request: Request) -> Response:
         link = self._link(request, _ANSWER)

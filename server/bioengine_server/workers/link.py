@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 
+from bioengine_contract.model_errors import Cancelled
 from bioengine_contract.operations import Report
 
 from bioengine_server.workers.errors import WorkerLost
@@ -16,6 +17,8 @@ from bioengine_server.workers.worker import Follower
 
 # A job that was handed over must be in the worker's hands in the beats after that.
 _IN_HAND_AFTER = 3.0  # seconds
+
+_SENDER = "whoever had sent it"
 
 
 class Given:
@@ -33,6 +36,11 @@ class Given:
     @property
     def is_unwanted(self) -> bool:
         return self.answer.done() or (self.follower is not None and self.follower.stopped.is_set())
+
+    def fail(self, error: Exception) -> None:
+        """There is going to be no answer: whoever waits for it holds a place, and is told why."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
 
 
 class Link:
@@ -91,6 +99,7 @@ class Link:
                     if not given.is_unwanted:
                         given.is_taken = True
                         return given
+                    given.fail(Cancelled(_SENDER))
         except TimeoutError:
             pass
         return None
@@ -122,6 +131,8 @@ class Link:
                 given.follower.tile(*tile)
             if given.id in in_hand and given.is_unwanted:
                 stop.append(given.id)
+            if not given.is_taken and given.is_unwanted:
+                given.fail(Cancelled(_SENDER))  # at once: its model's process would be ended for it, and it is not even there
             is_overdue = given.handed_over is not None and self.heard - given.handed_over > _IN_HAND_AFTER
             if is_overdue and given.id not in in_hand:
                 self._lose(given)
@@ -149,5 +160,4 @@ class Link:
                 queue.put_nowait(None)  # a worker that waits there joins again at once
 
     def _lose(self, given: Given) -> None:
-        if not given.answer.done():
-            given.answer.set_exception(WorkerLost(self.name, given.is_taken))
+        given.fail(WorkerLost(self.name, given.is_taken))

@@ -12,6 +12,8 @@ import aiohttp
 import numpy as np
 import pytest
 from bioengine_contract.manifest import Manifest
+from bioengine_server.dispatch import dispatcher as dispatcher_module
+from bioengine_server.workers.parcel import Parcel
 from bioengine_server.workers.protocol import INSTANCE
 
 from tests.unit.server.cluster import SECRET, Hub, home_of_hub
@@ -72,3 +74,42 @@ async def test_three_wrong_answers_and_it_is_drained(home: Path, tmp_path: Path)
                 await asyncio.sleep(0.02)
         async with hub.joined("right", FakeWorker(), tmp_path / "right"):
             assert (await waiting)["success"] and (await run(hub.dispatcher))["success"]
+
+
+async def test_what_was_cancelled_before_the_worker_took_it_holds_no_place_and_ends_nobodys_process(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher_module, "_NOTICES_WITHIN", 2.0)
+    worker = FakeWorker()
+    async with Hub(home).running() as hub, hub.joined("box", worker, tmp_path / "box", places=1):
+        await run(hub.dispatcher)
+        worker.gate = asyncio.Event()
+        first = asyncio.create_task(run(hub.dispatcher))
+        while not worker.at_once:
+            await asyncio.sleep(0.01)
+        second = asyncio.create_task(run(hub.dispatcher))
+        while hub.dispatcher.queue.running < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        hub.dispatcher.jobs.cancel(list(hub.dispatcher.jobs)[1].task_id, "its caller")
+        assert (await second)["code"] == "cancelled"
+        async with asyncio.timeout(5):
+            while hub.dispatcher.queue.running > 1:
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(2.2)
+        worker.gate.set()
+        assert (await first)["success"] and worker.ended == [], "the process is another request's"
+
+
+async def test_a_job_that_cannot_be_sent_fails(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Hub(home).running() as hub, hub.joined("box", FakeWorker(), tmp_path / "box"):
+        await run(hub.dispatcher)
+
+        def parts(self: Parcel, original: Any = Parcel.parts) -> Any:
+            if self.arrays:
+                raise MemoryError
+            return original(self)
+
+        monkeypatch.setattr(Parcel, "parts", parts)
+        async with asyncio.timeout(5):
+            assert (await run(hub.dispatcher))["code"] == "server_failed"
