@@ -288,6 +288,11 @@ class LoadedModels:
                 self._died(known)
             elif process.state == "open":
                 known.memory = Memory.of(process)
+                # It is there although it is not known to be, such as after an answer that has not come: it can make room again.
+                known.is_found = known.opened is None
+        for name, known in self._models.items():
+            if name not in report.models and known.opened is None and not known.loading.locked():
+                known.memory, known.is_found = Memory(), False  # such as of a report that was older than its end
 
     async def _ensure(self, model: TritonModel, tell: Callable[[str], None] = lambda state: None) -> None:
         """Have a model loaded; `tell` is told "loading" where it is not. Raises RequestError, TritonUnavailable."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from bioengine_contract.operations import Report
 from bioengine_contract.version import VERSION
 
 from bioengine_server.dispatch.loaded import LoadedModels
@@ -44,6 +45,7 @@ class Member:
         self.on_change: Callable[[], None] = lambda: None
         """Called when it may have become ready, or is ready no longer."""
         self._was_ready = False
+        self._learnt: Report | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -91,8 +93,11 @@ class Member:
 
     def on_beat(self) -> None:
         """It has said how it is."""
-        if self.link is not None and self.link.report is not None and self.recovery is None:
-            self.models.learn(self.link.report)
+        report = None if self.link is None else self.link.report
+        # Each report once: an old one says of a model that has been loaded or unloaded since what is true no more.
+        if report is not None and report is not self._learnt and self.recovery is None:
+            self._learnt = report
+            self.models.learn(report)
         if self.is_ready != self._was_ready:
             self._was_ready = self.is_ready
             self.on_change()

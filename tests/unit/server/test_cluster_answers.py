@@ -12,6 +12,7 @@ import aiohttp
 import numpy as np
 import pytest
 from bioengine_contract.manifest import Manifest
+from bioengine_contract.operations import ModelProcess
 from bioengine_server.dispatch import dispatcher as dispatcher_module
 from bioengine_server.workers.parcel import Parcel
 from bioengine_server.workers.protocol import INSTANCE
@@ -113,3 +114,27 @@ async def test_a_job_that_cannot_be_sent_fails(home: Path, tmp_path: Path, monke
         monkeypatch.setattr(Parcel, "parts", parts)
         async with asyncio.timeout(5):
             assert (await run(hub.dispatcher))["code"] == "server_failed"
+
+
+async def test_a_report_is_learnt_once_and_memory_of_what_is_gone_is_free(home: Path, tmp_path: Path) -> None:
+    worker = FakeWorker()
+    async with Hub(home).running() as hub, hub.joined("box", worker, tmp_path / "box") as puller:
+        pool = hub.dispatcher.pool
+        await run(hub.dispatcher)
+        worker.processes["shark"] = ModelProcess(state="open", memory=5_000_000_000)
+        puller.report = await worker.report()
+        async with asyncio.timeout(5):
+            while not pool.held.host:
+                await asyncio.sleep(0.05)
+        assert await pool.unload("shark")
+        await asyncio.sleep(1.5)
+        assert not pool.held.host, "the next beat brought no report"
+        puller.report = await worker.report()  # from before it was unloaded, and late
+        async with asyncio.timeout(5):
+            while not pool.held.host:
+                await asyncio.sleep(0.05)
+        worker.processes.clear()
+        puller.report = await worker.report()
+        async with asyncio.timeout(5):
+            while pool.held.host:
+                await asyncio.sleep(0.05)

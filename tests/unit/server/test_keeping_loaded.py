@@ -14,6 +14,7 @@ from bioengine_server.dispatch.dispatcher import Dispatcher
 from bioengine_server.dispatch.probe import PROBE_MODEL
 from bioengine_server.settings import Settings
 from bioengine_server.store.service import StoreService
+from bioengine_server.triton.errors import TritonUnavailable
 
 from tests.unit.server.test_dispatcher import IMAGE, FakeWorker, Make, local, run, store
 
@@ -158,3 +159,17 @@ async def test_a_model_that_cannot_be_loaded_is_tried_again_ever_later(make: Mak
     assert "it is broken" in (await run(dispatcher, IDS[0]))["error"] and len(worker.loads) == 2
     await asyncio.sleep(0.6)
     assert (await run(dispatcher, IDS[0]))["success"] and len(worker.loads) == 3
+
+
+async def test_what_lives_on_without_our_knowing_makes_room_too(make: Make) -> None:
+    """Triton was away for a moment, and the model's process is still there: it holds memory for no request."""
+    dispatcher, worker = make(memory_limit=8 * GB)
+    worker.failures = [TritonUnavailable("it was away for a moment")] * 5
+    assert not (await run(dispatcher, IDS[0]))["success"] and loaded(dispatcher) == []
+    worker.failures = []
+    worker.processes = {IDS[0]: ModelProcess(state="open", memory=8 * GB)}
+    local(dispatcher).learn(await worker.report())
+    assert local(dispatcher).held.host == 8 * GB
+    async with asyncio.timeout(5):
+        assert (await run(dispatcher, IDS[1]))["success"]
+    assert worker.unloaded == [IDS[0]] and local(dispatcher).held.host == GB
