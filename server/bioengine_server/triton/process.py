@@ -118,36 +118,47 @@ class TritonProcess:
         await asyncio.to_thread(self._names.clear)
 
     async def _keep_running(self) -> None:
-        delay = _FIRST_DELAY
+        delay, is_first = _FIRST_DELAY, True
         while not self._stopping:
             started = time.monotonic()
-            self._process = process = subprocess.Popen(
-                [str(self._runner / "bin" / "python"), "-P", "-m", "bioengine_runner.launch"],
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                # Not of our process group: Ctrl-C in the terminal reaches us alone, and we end it in order.
-                start_new_session=True,
-            )
-            remember(self._group_file, process.pid)
-            threading.Thread(target=self._write_log, args=(process,), daemon=True).start()
-            # Polled: what waits for the end of its output waits for its orphaned children as well.
-            while process.poll() is None:
-                await asyncio.sleep(0.1)
-            if self._stopping:
-                return
-            _end_children(process)
-            if time.monotonic() - started > _STABLE_AFTER:
-                delay = _FIRST_DELAY
-            self._on_end("Triton has ended and is started again")
-            logger.error(
-                "Triton ended by itself (%d); its log is %s. Starting it again in %.1f s",
-                process.returncode, self.log_file, delay,
-            )  # fmt: skip
+            try:
+                if not is_first:
+                    await asyncio.to_thread(self._clean)
+                self._process = process = self._begun()
+            except (OSError, StackError) as error:  # such as a disk that is full for a while
+                self._on_end("Triton cannot be started")
+                logger.error("Triton cannot be started: %s. Trying again in %.1f s", error, delay)
+            else:
+                # Polled: what waits for the end of its output waits for its orphaned children as well.
+                while process.poll() is None:
+                    await asyncio.sleep(0.1)
+                if self._stopping:
+                    return
+                _end_children(process)
+                if time.monotonic() - started > _STABLE_AFTER:
+                    delay = _FIRST_DELAY
+                self._on_end("Triton has ended and is started again")
+                logger.error(
+                    "Triton ended by itself (%d); its log is %s. Starting it again in %.1f s",
+                    process.returncode, self.log_file, delay,
+                )  # fmt: skip
             await asyncio.sleep(delay)
-            delay = min(delay * 2, _MAX_DELAY)
-            await asyncio.to_thread(self._clean)
+            delay, is_first = min(delay * 2, _MAX_DELAY), False
+
+    def _begun(self) -> subprocess.Popen[bytes]:
+        """A new Triton. Raises OSError."""
+        process = subprocess.Popen(
+            [str(self._runner / "bin" / "python"), "-P", "-m", "bioengine_runner.launch"],
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # Not of our process group: Ctrl-C in the terminal reaches us alone, and we end it in order.
+            start_new_session=True,
+        )
+        remember(self._group_file, process.pid)
+        threading.Thread(target=self._write_log, args=(process,), daemon=True).start()
+        return process
 
     def _clean(self) -> None:
         """Leave nothing of an earlier Triton, and a folder for shared tensors and one for its sockets."""
