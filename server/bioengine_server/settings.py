@@ -215,7 +215,10 @@ class Settings(BaseSettings):
     @field_validator("home", "store", "run_dir", "shared_tensors", "environments", "triton_secret_file", "worker_token_file")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
-        return path if path in (None, Path()) else Path(os.path.abspath(path.expanduser()))
+        try:
+            return path if path in (None, Path()) else Path(os.path.abspath(path.expanduser()))
+        except RuntimeError:
+            raise ValueError("there is no home folder for ~ here; give the path from / on") from None
 
     @model_validator(mode="after")
     def _with_store(self) -> Self:
@@ -328,7 +331,8 @@ class Settings(BaseSettings):
         return not self.public_url and self.host in EVERY_ADDRESS
 
     def _url_at(self, host: str) -> str:
-        return f"http://{'127.0.0.1' if host in EVERY_ADDRESS else host}:{self.port}"
+        host = "127.0.0.1" if host in EVERY_ADDRESS else host
+        return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.port}"
 
     @property
     def home_digest(self) -> str:

@@ -69,7 +69,12 @@ def read_settings_files(home: Path | str | None = None) -> FileSettings:
     unreadable: list[Path] = []
     machine = _read(Path(location).expanduser().absolute(), unreadable) if location else None
     named = home or os.environ.get("BIOENGINE_HOME") or (machine.values.get("BIOENGINE_HOME") if machine else "") or DEFAULT_HOME
-    folder = Path(os.path.abspath(Path(named).expanduser()))
+    try:
+        folder = Path(os.path.abspath(Path(named).expanduser()))
+    except RuntimeError:  # as in a container with a user who is in no list
+        raise SettingsFileRefused(
+            f"There is no folder {named}: this user has no home folder. Give another one, with --home or BIOENGINE_HOME."
+        ) from None
     own = _read(folder / HOME_FILE, unreadable)
     return FileSettings(folder, tuple(file for file in (own, machine) if file is not None), tuple(unreadable))
 

@@ -240,3 +240,23 @@ def test_all_names_are_known() -> None:
     assert of_example == settings_names.KNOWN - (settings_names.OF_TRITON_ONLY - settings_names.OF_COMPOSE_ONLY)
     of_docs = set(re.findall(r"`(BIOENGINE_\w+)`", (ROOT / "docs" / "settings.md").read_text()))
     assert of_docs == settings_names.KNOWN
+
+
+def test_a_user_without_a_home_folder_is_told_to_name_one(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home(path: Path) -> Path:
+        if str(path).startswith("~"):
+            raise RuntimeError("Could not determine home directory.")
+        return path
+
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    with pytest.raises(SettingsFileRefused, match=r"no home folder.*--home"):
+        read_settings_files()
+    with pytest.raises(ValueError, match="no home folder"):
+        Settings(home=Path("~/x"))
+    read_settings_files(machine.parent / "home")
+
+
+def test_the_url_of_an_address_of_ipv6_has_brackets() -> None:
+    urls = [Settings(host=host, port=9520).url for host in ("::1", "[::1]", "::", "localhost", "10.0.0.1")]
+    hosts = ("[::1]", "[::1]", "127.0.0.1", "localhost", "10.0.0.1")
+    assert urls == [f"http://{host}:9520" for host in hosts]
