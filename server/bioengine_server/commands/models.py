@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,7 +87,7 @@ def import_model(
 ) -> None:
     """Import a bioimage.io package. If its name already means another package or version, --replace is needed."""
     store = _store_to_change(home)
-    with told(), console.status(f"Importing {safe(package)} ..."), _package_file(package, store.folder) as source:
+    with told(), console.status(f"Importing {safe(package)} ..."), _package_file(package, store) as source:
         model = store.import_package(source, id, replace)
     model = convert_if_wanted(model, store, load_settings(home=home))
     _tell(model.manifest, "Imported", load_settings(home=home).trusted)
@@ -116,7 +116,7 @@ def export(
     with told():
         model = store.find(id)
         usual = f"{model.manifest.id}-{model.manifest.version}.zip"
-        target = Path(usual) if output is None else output / usual if output.is_dir() else output
+        target = Path(usual) if output is None else output / usual if os.path.isdir(output) else output
         with console.status(f"Writing {safe(target)} ..."):
             store.export(model, target, converted)
     console.print(f"Wrote {target} ({target.stat().st_size / 1e6:.1f} MB).", markup=False)
@@ -270,13 +270,13 @@ def _store_to_change(home: Path | None) -> ModelStore:
 
 
 @contextmanager
-def _package_file(package: Path, store: Path) -> Iterator[Path]:
-    """The package to import. Standard input is first written to a temporary file on the store's disk."""
+def _package_file(package: Path, store: ModelStore) -> Iterator[Path]:
+    """The package to import. Standard input is first written to a temporary file on the store's disk. Raises StoreNotWritable."""
     if str(package) != "-":
         yield package
         return
-    with tempfile.TemporaryDirectory(dir=store.parent, prefix=".import-") as folder:
-        source = Path(folder) / "package.zip"
+    with store.incoming("standard input") as folder:  # if we are killed, the next change of the store removes it
+        source = folder / "package.zip"
         with open(source, "wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         yield source

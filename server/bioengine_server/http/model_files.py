@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bioengine_contract.errors import BioEngineError
 from bioengine_contract.ids import NAME
+from bioengine_contract.package_errors import PackageUnreadable
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -73,7 +74,7 @@ class ModelFiles:
         try:
             model = self._store.find(found["place"])
             return stored_file(model.folder, found["name"], shown_files(model.manifest))
-        except (NotStored, OSError, ValueError):
+        except (NotStored, PackageUnreadable, OSError, ValueError):
             return None
 
 

@@ -26,6 +26,7 @@ from typing import IO
 
 from bioengine_contract.ids import is_storable_id
 from bioengine_contract.manifest import FILE_NAME
+from bioengine_contract.package_errors import PackageUnreadable
 from bioengine_contract.removal import remove
 from bioengine_contract.store import ALIASES_FILE
 
@@ -110,6 +111,42 @@ def held_folder(store: Path) -> Iterator[Path]:
         finally:
             remove(folder)
             hold.unlink(missing_ok=True)
+
+
+def put(store: Path, folder: Path, target: Path) -> None:
+    """Move the package in `folder` to its place. What is there is deleted only then: whoever ends us loses neither of them."""
+    target.parent.mkdir(exist_ok=True)
+    with held_folder(store) as aside:
+        try:
+            if target.exists():
+                os.rename(target, aside)
+            os.rename(folder, target)
+        except BaseException:
+            if not target.exists() and any(aside.iterdir()):
+                os.rename(aside, target)
+            raise
+
+
+def discard(store: Path, folder: Path) -> None:
+    """Move a package aside, then delete it, so that a reader finds all of it or nothing."""
+    if folder.exists():
+        with held_folder(store) as aside:
+            os.rename(folder, aside)
+        if not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
+
+
+def imported(package: Path) -> int:
+    """When a package came to its place; 0 where it is not there, because somebody has deleted it by hand."""
+    try:
+        return (package / FILE_NAME).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def unreadable(place: str, error: Exception) -> PackageUnreadable:
+    """What is said of a package whose manifest cannot be read."""
+    return PackageUnreadable(place, getattr(error, "strerror", None) or f"its {FILE_NAME} is not valid")
 
 
 def manifests(store: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bioengine_contract.manifest import FILE_NAME, Manifest
+from bioengine_contract.package_errors import PackageUnreadable
 from bioengine_contract.store import ALIASES_FILE, read_aliases
 
 from bioengine_server.store import layout, reader
@@ -151,9 +152,10 @@ class ModelStore:
             layout.sweep(self.folder)
             aliases = dict(read_aliases(self.folder))
             self._check_id(manifest, aliases)
-            if place not in aliases:
+            stored = self._stored(place) if place in aliases else None
+            if stored is None:
                 manifest = self._put(folder, manifest)
-            elif not manifest.files.items() <= self.find(place).manifest.files.items():
+            elif not manifest.files.items() <= stored.files.items():
                 raise NameTaken(
                     place, "another package in this server's store", "Its admin can import this one under another id."
                 )
@@ -172,7 +174,7 @@ class ModelStore:
         for package in sorted(SHIPPED_PACKAGES.iterdir()):
             try:
                 is_there = self.find(package.name).manifest.files == hash_files(package)
-            except (OSError, ValueError, NotStored):
+            except (OSError, ValueError, NotStored, PackageUnreadable):
                 is_there = False
             self._remove_impostors(package.name, is_there)
             if not is_there:
@@ -200,6 +202,9 @@ class ModelStore:
                     manifest = Manifest.model_validate_json(file.read_text(encoding="utf-8"))
                 except FileNotFoundError:
                     continue  # the package is being replaced or removed at this moment
+                except (OSError, ValueError) as error:
+                    logger.warning("%s", layout.unreadable(place, error))  # the others are there all the same
+                    continue
                 models.append(StoredModel(manifest, file.parent, aliases.get(manifest.id) == place))
         return models
 
@@ -219,20 +224,23 @@ class ModelStore:
             id = gone[0].split("/")[0]
             others = [place for place in left.values() if place.split("/")[0] == id]
             if others and id not in left:
-                left[id] = max(others, key=lambda place: (self.folder / place / FILE_NAME).stat().st_mtime_ns)
+                left[id] = max(others, key=lambda place: layout.imported(self.folder / place))
             # The names are removed before the files, so that a reader never finds a name without its files.
             layout.write_aliases(self.folder, left)
             for place in gone:
-                self._discard(self.folder / place)
+                layout.discard(self.folder, self.folder / place)
             return gone
 
     def find(self, name: str) -> StoredModel:
-        """The package that a name stands for. Raises NotStored."""
+        """The package that a name stands for. Raises NotStored, PackageUnreadable."""
         aliases = dict(read_aliases(self.folder))
         place = aliases.get(name)
         if place is None:
             raise NotStored(name, sorted({place.split("/")[0] for place in aliases.values()}))
-        manifest = Manifest.model_validate_json((self.folder / place / FILE_NAME).read_text(encoding="utf-8"))
+        try:
+            manifest = Manifest.model_validate_json((self.folder / place / FILE_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise layout.unreadable(place, error) from error
         return StoredModel(manifest, self.folder / place, aliases.get(manifest.id) == place)
 
     def names(self, model: StoredModel) -> set[str]:
@@ -246,7 +254,7 @@ class ModelStore:
         If it was downloaded, some of its files are not stored: the description then lacks the weights that were not downloaded,
         and refers to other missing files by their URLs. `with_converted`: also converted weights, as weights of the package.
         """
-        if target.exists():
+        if os.path.exists(target):  # False also where that cannot be seen, which its writing tells
             raise FileExists(target)
         raw, files = reader.read_raw(model.folder, read_rdf(model.folder)), model.manifest.files
         is_partial = any([leave_out_weights(raw, files), name_by_url(raw, files, model.manifest.origin)])
@@ -255,7 +263,7 @@ class ModelStore:
         try:
             with (
                 whole_file(target, replace=False) as file,
-                zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+                zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1, strict_timestamps=False) as archive,
             ):
                 for name in model.manifest.files:
                     if name == RDF and description is not None:
@@ -359,18 +367,8 @@ class ModelStore:
         target = self.folder / manifest.id / manifest.version
         manifest = keep_converted(target, self._stored(f"{manifest.id}/{manifest.version}"), folder, manifest)
         layout.write_json(folder / FILE_NAME, manifest.model_dump(mode="json"))
-        self._discard(target)
-        target.parent.mkdir(exist_ok=True)
-        os.rename(folder, target)
+        layout.put(self.folder, folder, target)
         return manifest
-
-    def _discard(self, folder: Path) -> None:
-        """Move a package aside, then delete it, so that a reader finds all of it or nothing."""
-        if folder.exists():
-            with layout.held_folder(self.folder) as aside:
-                os.rename(folder, aside)
-            if not any(folder.parent.iterdir()):
-                folder.parent.rmdir()
 
     @contextlib.contextmanager
     def _writing(self, source: Path | str) -> Iterator[None]:
@@ -378,6 +376,8 @@ class ModelStore:
         try:
             yield
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise NotAPackage(source, "a name in it, or its own, is longer than the file system takes") from error
             # If a copy fails, the OSError names the source even if the target's disk is full.
             file, reason = None if error.errno in _NO_ROOM else error.filename, error.strerror or str(error)
             if file is not None and not Path(os.fsdecode(file)).is_relative_to(self.folder):

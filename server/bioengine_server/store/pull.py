@@ -12,7 +12,7 @@ import asyncio
 import copy
 import itertools
 import unicodedata
-from collections.abc import AsyncIterator, Container, Iterator
+from collections.abc import AsyncIterator, Callable, Container, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -70,11 +70,21 @@ async def pull(
         as_it_came = raw == description.raw
         (folder / RDF).write_bytes(description.content if as_it_came else await asyncio.to_thread(dumped, raw))
         try:
-            return await asyncio.to_thread(store.adopt, folder, description.url, ids[0], further_names)
+            return await _to_its_end(store.adopt, folder, description.url, ids[0], further_names)
         except (NameTaken, ReservedName):
             if len(ids) == 1:
                 raise
-            return await asyncio.to_thread(store.adopt, folder, description.url, ids[1], further_names)
+            return await _to_its_end(store.adopt, folder, description.url, ids[1], further_names)
+
+
+async def _to_its_end(adopt: Callable[..., StoredModel], *arguments: Any) -> StoredModel:
+    """Run `adopt` in a thread. Who is cancelled waits for it: its folder would be emptied while it becomes a stored package."""
+    running = asyncio.get_running_loop().run_in_executor(None, adopt, *arguments)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise
 
 
 async def _fetch(
