@@ -136,7 +136,7 @@ class Dispatcher:
         async def work(loaded: Loaded) -> Any:
             job.tell("running")
             with job.at_work(loaded):
-                return await loaded.worker.forward(loaded.model, version, body, headers)
+                return await loaded.worker.forward(loaded.model, version, body, headers, job)
 
         job = Job(call.caller, model_id, call.progress)
         job.size = int(headers.get("content-length", 0))

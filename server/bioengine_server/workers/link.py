@@ -131,7 +131,7 @@ class Link:
                 given.follower.tile(*tile)
             if given.id in in_hand and given.is_unwanted:
                 stop.append(given.id)
-            if not given.is_taken and given.is_unwanted:
+            elif given.handed_over is None and given.is_unwanted:
                 given.fail(Cancelled(_SENDER))  # at once: its model's process would be ended for it, and it is not even there
             is_overdue = given.handed_over is not None and self.heard - given.handed_over > _IN_HAND_AFTER
             if is_overdue and given.id not in in_hand:

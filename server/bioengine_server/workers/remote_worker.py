@@ -70,12 +70,14 @@ class RemoteWorker:
             raise self._wrong_answer(f"{shapes} for the {len(expected)} outputs of {model.name}")
         return outputs
 
-    async def forward(self, model: TritonModel, version: str, body: Body, headers: Mapping[str, str]) -> HeldAnswer:
+    async def forward(
+        self, model: TritonModel, version: str, body: Body, headers: Mapping[str, str], follower: Follower | None = None
+    ) -> HeldAnswer:
         whole = bytearray()
         async for part in body():
             whole += part
         header = {"model": Wanted.of(model).model_dump(), "version": version, "headers": dict(headers)}
-        answer = await self._ask("runs", "forward", header, body=whole)
+        answer = await self._ask("runs", "forward", header, body=whole, follower=follower)
         try:
             return HeldAnswer(int(answer.header["status"]), dict(answer.header["headers"]), bytes(answer.body))
         except (KeyError, ValueError, TypeError):

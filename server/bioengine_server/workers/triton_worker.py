@@ -125,7 +125,9 @@ class TritonWorker:
                 return outputs
             return await asyncio.to_thread(_read, folder, outputs) if _has_shared(folder, outputs) else outputs
 
-    async def forward(self, model: TritonModel, version: str, body: Body, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    async def forward(
+        self, model: TritonModel, version: str, body: Body, headers: Mapping[str, str], follower: Follower | None = None
+    ) -> aiohttp.ClientResponse:
         suffix = f"/versions/{version}" if version else ""
         try:
             return await self._api.open("POST", f"/v2/models/{model.name}{suffix}/infer", body(), dict(headers))

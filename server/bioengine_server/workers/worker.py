@@ -82,13 +82,16 @@ class Worker(Protocol):
             follower: told of tiles; the run ends between two of them when nobody wants it any more.
         """
 
-    async def forward(self, model: TritonModel, version: str, body: Body, headers: Mapping[str, str]) -> Any:
+    async def forward(
+        self, model: TritonModel, version: str, body: Body, headers: Mapping[str, str], follower: Follower | None = None
+    ) -> Any:
         """Triton's answer to an inference request of its own protocol, to be read and released. Raises RequestError, ModelGone.
 
         Args:
             model: a loaded model.
             version: of the Triton model, empty for the newest.
             body, headers: of the HTTP request.
+            follower: says that nobody wants the answer any more, before the worker has the request.
         """
 
     async def report(self) -> Report:

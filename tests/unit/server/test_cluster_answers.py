@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,18 @@ import aiohttp
 import numpy as np
 import pytest
 from bioengine_contract.manifest import Manifest
+from bioengine_contract.model_errors import Cancelled
 from bioengine_contract.operations import ModelProcess
+from bioengine_contract.store import resolve
+from bioengine_contract.triton_model import triton_model
 from bioengine_server.dispatch import dispatcher as dispatcher_module
+from bioengine_server.worker_side.jobs import Followed
+from bioengine_server.workers.link import Link
 from bioengine_server.workers.parcel import Parcel
-from bioengine_server.workers.protocol import INSTANCE
+from bioengine_server.workers.protocol import INSTANCE, Beat
+from bioengine_server.workers.remote_worker import RemoteWorker
 
-from tests.unit.server.cluster import SECRET, Hub, home_of_hub
+from tests.unit.server.cluster import SECRET, Hub, a_join, home_of_hub
 from tests.unit.server.test_dispatcher import IMAGE, FakeWorker, run
 
 
@@ -138,3 +145,25 @@ async def test_a_report_is_learnt_once_and_memory_of_what_is_gone_is_free(home: 
         async with asyncio.timeout(5):
             while pool.held.host:
                 await asyncio.sleep(0.05)
+
+
+async def no_body() -> AsyncIterator[bytes]:
+    yield b""
+
+
+@pytest.mark.parametrize("state", ["waits", "is being sent", "is there"])
+async def test_what_is_cancelled_before_the_worker_has_all_of_it_is_over_at_once(state: str, home: Path) -> None:
+    link, followed, model = Link("box", a_join()), Followed(), triton_model(resolve(home / "models", "shark"))
+    asked = asyncio.create_task(RemoteWorker(link).forward(model, "", no_body, {}, followed))
+    await asyncio.sleep(0.01)
+    given = None if state == "waits" else await link.take("runs", 1)
+    followed.stopped.set()
+    in_hand = [given.id] if given is not None and state == "is there" else []
+    orders = link.beat(Beat(in_hand=in_hand))
+    await asyncio.wait({asked}, timeout=0.1)
+    if state == "is there":
+        assert orders.stop == in_hand and not asked.done()
+        asked.cancel()
+    else:
+        with pytest.raises(Cancelled):
+            await asked

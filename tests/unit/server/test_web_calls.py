@@ -217,7 +217,7 @@ async def test_a_header_of_a_wrong_length_is_refused(web: Web, length: str) -> N
 class AnsweringWorker(FakeWorker):
     """A fake that answers inference requests for Triton models with one tensor of two numbers."""
 
-    async def forward(self, model: TritonModel, version: str, body: Any, headers: Any) -> Any:
+    async def forward(self, model: TritonModel, version: str, body: Any, headers: Any, follower: Any) -> Any:
         self.inferred.append(model.name)
         self.body = b"".join([part async for part in body()])
         output = {"name": "y", "datatype": "FP32", "shape": [2], "parameters": {"binary_data_size": 8}}
