@@ -182,6 +182,9 @@ class LoadedModels:
         Raises RequestError: why it cannot be loaded, ModelProcessDied, RunTookTooLong, and what `work` and `check` raise;
         TritonUnavailable where the worker is away.
         """
+        if not self._boot:  # the cards are not known before
+            with contextlib.suppress(RequestError, TritonUnavailable, ValueError):
+                self.learn(await self._worker.report())
         wanted, reason = model, ""
         deaths = restarts = 0
         while deaths < 2 and restarts < _MAX_RESTARTS:

@@ -104,6 +104,11 @@ async def test_only_the_cards_that_were_chosen_are_used(tmp_path: Path) -> None:
     assert (await run(dispatcher))["device"] == "cuda:0"
 
 
+async def test_the_first_request_waits_for_the_worker_to_say_which_cards_it_has(tmp_path: Path) -> None:
+    worker = CardsWorker(9 * GB, 8 * GB)
+    assert (await run(made(tmp_path, worker, devices="1")))["success"] and worker.loads == ["shark--gpu1"]
+
+
 def test_one_card_is_no_choice() -> None:
     placement = Placement(frozenset())
     placement.learn([Card(index=0, name="fake", memory=GB, free=GB)])
