@@ -195,8 +195,9 @@ class StoreService:
             name = f"download-{hashlib.sha256(id.encode()).hexdigest()[:24]}"
             stream = (layout.locks(self._settings.store) / name).open("w")
         with stream:
-            while not layout.try_lock(stream):
-                await asyncio.sleep(0.2)
+            with self._writing_errors():  # a file system may have no locks
+                while not layout.try_lock(stream):
+                    await asyncio.sleep(0.2)
             yield
 
     @contextmanager

@@ -76,14 +76,14 @@ class TritonProcess:
 
     def start(self) -> None:
         """Start Triton and keep it running. Raises UnsafeFolder, StackError."""
-        self._clean()
         try:
+            self._clean()
             self._environment()
+            self._log.addHandler(LogFile(self.log_file, logging.Formatter("%(message)s")))
         except OSError as error:
             raise StackError(
                 f"{error.filename} cannot be made: {error.strerror}. Free space there, or give yourself access to it."
             ) from error
-        self._log.addHandler(LogFile(self.log_file, logging.Formatter("%(message)s")))
         self._log.setLevel(logging.INFO)
         self._task = asyncio.create_task(self._keep_running())
 

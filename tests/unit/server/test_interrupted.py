@@ -15,10 +15,12 @@ import yaml
 from bioengine_contract.manifest import Manifest
 from bioengine_contract.package_errors import PackageUnreadable
 from bioengine_server.commands import models as commands
+from bioengine_server.settings import Settings
 from bioengine_server.store import layout
 from bioengine_server.store.errors import NotAPackage, StoreError, StoreNotWritable
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.pull import _to_its_end
+from bioengine_server.store.service import StoreService
 
 ID = "conscientious-seashell"
 
@@ -157,3 +159,13 @@ def test_standard_input_is_written_where_an_interrupted_import_is_removed(
     monkeypatch.setattr(commands.shutil, "copyfileobj", full)
     with pytest.raises(StoreNotWritable, match="No space left"), commands._package_file(Path("-"), store):
         pass
+
+
+async def test_a_download_onto_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(layout.fcntl, "flock", no_locks)
+    with pytest.raises(StoreNotWritable, match="No locks available"):
+        async with StoreService(Settings(home=tmp_path))._alone(ID):
+            pass

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bioengine_server.errors import UnsafeFolder
+from bioengine_server.errors import StackError, UnsafeFolder
 from bioengine_server.settings import Settings
 from bioengine_server.triton import process as process_module
 from bioengine_server.triton.plain_names import PlainNames
@@ -46,3 +46,11 @@ async def test_a_triton_that_cannot_be_started_is_tried_again(tmp_path: Path, mo
     finally:
         keeping.cancel()
     assert told == ["Triton cannot be started"] * 2
+
+
+async def test_what_keeps_it_from_being_started_at_all_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(Settings, "triton_sockets", tmp_path / "file" / "sockets")
+    settings = Settings(home=tmp_path, run_dir=tmp_path / "run")
+    with pytest.raises(StackError, match="cannot be made: File exists"):
+        TritonProcess(settings, "x" * 32, PlainNames(tmp_path / "names"), print).start()
