@@ -64,7 +64,10 @@ def test_package(model: StoredModel, settings: Settings) -> list[PackageTest]:
     results = run_test(manifest.id, model.folder, python, formats, test_variables(settings))
     if not is_read_only(model.folder):
         report = {name: result.model_dump(exclude_unset=True) for name, result in results.items()}
-        write_json(_reports_folder(model) / REPORT_FILE, report)
+        try:
+            write_json(_reports_folder(model) / REPORT_FILE, report)
+        except OSError as error:
+            raise StoreNotWritable(model.folder, error.strerror or str(error)) from error
     return [
         PackageTest(
             name,

@@ -112,7 +112,10 @@ def _reported(
     longest: float,
     kind: TypeAdapter[dict[str, _Outcome]],
 ) -> dict[str, _Outcome]:
-    working = Path(tempfile.mkdtemp(prefix="bioengine-test-"))
+    try:
+        working = Path(tempfile.mkdtemp(prefix="bioengine-test-"))
+    except OSError as error:
+        raise _not_begun(id, error) from error
     try:
         command = [str(python), "-P", "-m", "bioengine_runner.confined_test", str(package), str(working), *arguments]
         try:
@@ -121,6 +124,8 @@ def _reported(
             raise StoreError(
                 f"The test of {id} took more than {longest:.0f} s and was stopped: the model is too slow, or never ends."
             ) from None
+        except OSError as error:
+            raise _not_begun(id, error) from error
         try:
             return _read(id, working / "report.json", formats, kind)
         except FileNotFoundError:
@@ -128,6 +133,11 @@ def _reported(
             raise StoreError(f"The test of {id} could not be run (exit status {status}): {printable(last[:500])}") from None
     finally:
         remove(working)
+
+
+def _not_begun(id: str, error: OSError) -> StoreError:
+    where = "" if error.filename is None else f" ({printable(str(error.filename))})"
+    return StoreError(f"The test of {id} could not be begun: {error.strerror or error}{where}.")
 
 
 def _read(id: str, file: Path, formats: list[str], kind: TypeAdapter[dict[str, _Outcome]]) -> dict[str, _Outcome]:

@@ -115,3 +115,16 @@ def test_code_of_a_package_is_not_run_for_it(tmp_path: Path, fixed: Path) -> Non
     model = imported(tmp_path, fixed, {})
     assert model.manifest.code and not (tmp_path / "arguments").exists()
     assert "no weights that can be run without its own code" in in_words(model.manifest)
+
+
+@pytest.mark.parametrize("what", ["tempfile.mkdtemp", "run_hostile"])
+def test_where_the_machine_cannot_begin_it_the_import_works(
+    tmp_path: Path, fixed: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied", "/tmp/bioengine-test-1")
+
+    monkeypatch.setattr(f"bioengine_server.store.package_test_run.{what}", refused)
+    model = imported(tmp_path, fixed, {})
+    assert model.manifest.halo is not None
+    assert "could not be begun: Permission denied (/tmp/bioengine-test-1)" in model.manifest.halo.problem

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from bioengine_server.settings import Settings
 from bioengine_server.store import package_test
+from bioengine_server.store.errors import StoreNotWritable
 from bioengine_server.store.model_store import ModelStore
 from bioengine_server.store.names import SHIPPED_PACKAGES
 from bioengine_server.store.package_test import PackageTest
@@ -72,3 +73,12 @@ def test_on_a_card_it_says_by_how_much_fast_differs(tmp_path: Path, precision: d
 def test_it_says_how_exact_tiles_are(tmp_path: Path, tiles: dict[str, Any], says: str) -> None:
     outcome, _ = outcome_of(tmp_path, {"tiles": tiles})
     assert [each.tiles for each in outcome] == [says, says]
+
+
+def test_a_report_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(package_test, "write_json", full)
+    with pytest.raises(StoreNotWritable, match="No space left"):
+        outcome_of(tmp_path, {})
