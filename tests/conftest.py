@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes depends on what else runs on the machine.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 os.environ["BIOENGINE_SETTINGS"] = ""  # the settings of this machine's own BioEngine are not the tests'
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # nor does ONNX Runtime report from them to its maker

@@ -14,7 +14,7 @@ from bioengine_contract.request import RunRequest
 from bioengine_server.dispatch.errors import RefusedArgument
 from bioengine_server.service.infer_options import checked_version, infer_options
 from bioengine_server.service.tensors import checked_outputs, to_triton
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 
@@ -101,7 +101,6 @@ REQUESTS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(REQUESTS)
 def test_a_request_has_nothing_but_what_is_read(value: dict[str, Any]) -> None:
     """Whatever a client nests where: no key and no reference of the server's own, and little beside arrays."""

@@ -218,7 +218,7 @@ def test_what_says_too_much_is_refused_by_name_and_its_sender_alone_hears_of_it(
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 def test_bytes_are_a_message_or_refused_and_nothing_else_happens(data: bytes) -> None:
     try:
         checked(data, SENDER)
@@ -235,7 +235,7 @@ VALUES = st.recursive(
 
 @pytest.mark.extended
 @given(VALUES)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_the_structure_of_any_message_is_read_as_msgpack_reads_it(value: Any) -> None:
     data = msgpack.packb(value)
     msgpack_scan.check_structure(data)

@@ -90,7 +90,6 @@ def right_requests(draw: Any) -> tuple[dict[str, Any], bytes]:
     return document, data
 
 
-@settings(deadline=None)
 @given(right_requests(), st.lists(st.integers(0, 40), max_size=10))
 async def test_what_is_right_passes_unchanged(request_: tuple[dict[str, Any], bytes], pieces: list[int]) -> None:
     document, data = request_
@@ -119,7 +118,7 @@ ODD = st.one_of(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(right_requests(), ODD, st.data())
 async def test_what_is_changed_is_refused_or_still_adds_up(
     request_: tuple[dict[str, Any], bytes], odd: Any, data: st.DataObject
@@ -255,7 +254,6 @@ def test_json_tensors_become_binary(datatype: str) -> None:
         np.testing.assert_array_equal(np.frombuffer(content, dtype), values)
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(max_size=20), max_size=10))
 def test_json_texts_become_binary(texts: list[str]) -> None:
     document = {"inputs": [{"name": "t", "datatype": "BYTES", "shape": [len(texts)], "data": texts}]}
@@ -306,7 +304,6 @@ def test_json_takes_no_multiple_of_its_memory(filler: bytes) -> None:
     assert peak < 20 * len(text)
 
 
-@settings(deadline=None)
 @given(TEXTS, st.lists(st.integers(0, 50), max_size=20))
 async def test_texts_are_counted_however_they_are_cut(texts: list[bytes], pieces: list[int]) -> None:
     data = in_bytes(texts)
@@ -334,7 +331,6 @@ async def test_an_element_whose_length_is_another(data: bytes, reason: bytes) ->
     assert reason in passed[-1] and len(b"".join(passed[:-1])) < 6
 
 
-@settings(deadline=None)
 @given(st.integers(0, 100), st.integers(0, 100), st.lists(st.integers(1, 30), max_size=10))
 async def test_the_end_of_a_wrong_body_is_never_passed_on(wanted: int, given_: int, pieces: list[int]) -> None:
     passed = await through([Segment("image", wanted)], bytes(given_), pieces)

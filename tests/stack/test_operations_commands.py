@@ -106,7 +106,7 @@ def test_what_is_under_way_is_seen_and_cancelled(served: Stack) -> None:
     assert [result["code"] for result in results] == ["cancelled"] * 2 and "the server's admin" in results[0]["error"]
     assert wait_for(lambda: asked(served, "ps") == [], 10, "ended") < 10
     again = command(served, "cancel", "none")
-    assert again.exit_code == 1 and "There is no request 'none'" in again.stderr
+    assert again.exit_code == 1 and "You have no request 'none' in progress" in again.stderr
     found = asked(served, "status")
     assert [error["code"] for error in found["errors"]] == ["cancelled"] * 2
     assert [(caller["token"], caller["failed"]) for caller in found["callers"]] == [("ada", 2)]

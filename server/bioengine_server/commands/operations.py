@@ -134,7 +134,14 @@ def _tell_models(models: list[dict[str, Any]]) -> None:
     for model in models:
         on_card = _gigabytes(model["gpu_memory"]) if model["gpu_memory"] else ""
         use = f"now, {model['running']} at work" if model["running"] else f"{_duration(model['idle'])} ago"
-        cells = [model["weight_format"], safe(model["device"]), _gigabytes(model["memory"]), on_card, use, safe(model["worker"])]
+        cells = [
+            safe(model["weight_format"]),
+            safe(model["device"]),
+            _gigabytes(model["memory"]),
+            on_card,
+            use,
+            safe(model["worker"]),
+        ]
         table.add_row(safe(model["name"]), *cells[: len(columns)])
     console.print()
     console.print(table)

@@ -84,6 +84,7 @@ async def _to_its_end(adopt: Callable[..., StoredModel], *arguments: Any) -> Sto
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         await asyncio.wait({running})
+        running.exception()  # it was seen: who is cancelled is not told
         raise
 
 

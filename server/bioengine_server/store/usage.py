@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bioengine_contract.store import read_aliases
 
+from bioengine_server.errors import UnsafeFolder
 from bioengine_server.store import layout
 
 logger = logging.getLogger(__name__)
@@ -52,5 +53,5 @@ class UsageLog:
                 stored = set(read_aliases(self._store).values())
                 document = {place: used.isoformat(timespec="seconds") for place, used in uses.items() if place in stored}
                 layout.write_json(self._store / USAGE_FILE, document)
-        except (OSError, layout.StoreBusy) as error:
+        except (OSError, UnsafeFolder, layout.StoreBusy) as error:
             logger.warning("The last uses of models could not be written: %s", error)

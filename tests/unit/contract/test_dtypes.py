@@ -167,7 +167,7 @@ def test_zeros_and_ones_are_false_and_true() -> None:
         assert not warnings
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     npst.arrays(st.sampled_from(["float16", "float32", "float64", "int8", "int16", "int64", "uint16", "uint64"]), (3, 4)),
     st.sampled_from(["bool", "uint8", "int8", "uint16", "int16", "int32", "uint32", "int64", "uint64", "float32", "float64"]),

@@ -18,7 +18,7 @@ from bioengine_runner.tiling.groups import Group, groups_of
 from bioengine_runner.tiling.memory import HostMemory, available, watched
 from bioengine_runner.tiling.plan import MAX_PASSES, Planner
 from bioengine_runner.tiling.spans import count_spans, smallest_block, spans
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 
@@ -85,7 +85,6 @@ def scaled(image: np.ndarray, follows: Follows) -> np.ndarray:
     return made[lost : len(made) - lost, lost : made.shape[1] - lost]
 
 
-@settings(deadline=None)
 @given(
     size=st.tuples(st.integers(1, 100), st.integers(1, 100)),  # no more tiles than a request may have
     least=st.integers(1, 40),
@@ -102,7 +101,6 @@ def test_tiles_make_the_whole(size: tuple[int, int], least: int, step: int, halo
     np.testing.assert_array_equal(whole, image[np.ix_(y, x)])
 
 
-@settings(deadline=None)
 @given(size=st.integers(30, 120), offset=st.sampled_from([-2, -4, -10]), tile=st.integers(24, 60))
 def test_tiles_of_a_model_that_makes_images_smaller(size: int, offset: int, tile: int) -> None:
     image = np.random.default_rng(0).random((size, size))
@@ -110,7 +108,6 @@ def test_tiles_of_a_model_that_makes_images_smaller(size: int, offset: int, tile
     np.testing.assert_array_equal(whole, scaled(image, Follows("in", "y", offset=offset)))
 
 
-@settings(deadline=None)
 @given(size=st.tuples(st.integers(1, 200), st.integers(1, 200)), fixed=st.integers(8, 64), halo=st.integers(0, 3))
 def test_a_model_of_one_size_takes_images_of_any(size: tuple[int, int], fixed: int, halo: int) -> None:
     image = np.random.default_rng(0).random(size)
@@ -177,7 +174,6 @@ def test_tiles_that_leave_nothing_beside_the_halo(tile: dict[str, int], problem:
         put_together(model(8, 8, 10), np.zeros((100, 100)), float("inf"), tile)
 
 
-@settings(deadline=None)
 @given(size=st.tuples(st.integers(1, 110), st.integers(1, 110)), step=st.integers(1, 8), halo=st.integers(0, 12))
 def test_the_smallest_tiles(size: tuple[int, int], step: int, halo: int) -> None:
     """They are several, and no smaller ones are possible; where there are none, the reason names the sizes."""
