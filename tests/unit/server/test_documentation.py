@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from bioengine_contract.weights import CONVERTIBLE, RUNNABLE
 from bioengine_server.settings import Settings
+from bioimageio.spec.model.v0_5 import WeightsDescr
 
 ROOT = Path(__file__).resolve().parents[3]
 RUNNER_SETTINGS = ROOT / "model_runner" / "bioengine_runner" / "settings.py"
@@ -54,6 +56,20 @@ def test_every_setting_of_the_server_reaches_its_container(name: str) -> None:
     assert name in compose["services"]["server"]["environment"]
 
 
+def test_every_setting_of_both_sides_reaches_triton() -> None:
+    """The server's own Triton, that of a container, and a worker's, unless another part decides."""
+    both = {name.removeprefix("BIOENGINE_") for name in {*server_settings()} & {*runner_settings()}}
+    process = (ROOT / "server" / "bioengine_server" / "triton" / "process.py").read_text()
+    passed = set(re.findall(r'^            "([A-Z_]+)": ', process, re.MULTILINE))
+    assert both - passed == {"TRITON_SECRET_FILE"}  # it gets the secret itself
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    of_image = {"RUN_DIR", "STORE", "TRITON_MODELS", "TRITON_SECRET"}
+    # Of a worker: the process beside its Triton passes them, and the server says which packages are trusted.
+    of_worker = {"SHARED_TENSORS", "TRITON_SECRET_FILE", "TRUSTED_MODELS"}
+    for service, decided in (("triton", of_image), ("worker", of_image | of_worker)):
+        assert {f"BIOENGINE_{name}" for name in both - decided} <= {*services[service]["environment"]}, service
+
+
 def test_every_variable_of_the_compose_file_is_in_the_docs_and_the_example() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     names = {a or b for a, b in re.findall(r"\$\{(\w+)|^ +([A-Z]\w+):$", text, re.MULTILINE)}
@@ -66,6 +82,17 @@ def test_every_variable_of_the_compose_file_is_in_the_docs_and_the_example() -> 
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_says_what_it_is(name: str) -> None:
     assert Settings.model_fields[name].description
+
+
+def test_every_weight_format_is_in_the_docs() -> None:
+    """What becomes of it, for each that bioimageio.spec knows, and which of them clients may name."""
+    formats = re.search(r"^## Weight formats\n(.*?)^## ", (ROOT / "docs" / "models.md").read_text(), re.MULTILINE | re.DOTALL)
+    row = re.search(r"^\| `weight_format` \|.*", (ROOT / "docs" / "users.md").read_text(), re.MULTILINE)
+    assert formats is not None and row is not None
+    for name in {*RUNNABLE, *CONVERTIBLE, *WeightsDescr.model_fields}:
+        assert re.search(rf"^\|.*`{name}`.*\|", formats[1], re.MULTILINE), name
+    for name in RUNNABLE:
+        assert f'`"{name}"`' in row[0], name
 
 
 def test_links_between_the_docs_lead_somewhere() -> None:
