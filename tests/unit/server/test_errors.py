@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 import re
@@ -19,6 +20,7 @@ _NOT_FOR_CLIENTS = ("apps", "images", "bench", "store", "control", "commands", "
 _AT_THE_START = ("errors", "library", "settings_files", "output_file", "hypha.errors", "triton.connection")
 _MESSAGES = ("hypha.envelope", "gateway.errors", "network.http_get")  # told in the libraries' own ways
 _SAME_MEANING = {"model_not_found"}
+_BASES = ("BioEngineError", "RequestError")
 
 
 def classes() -> list[type[BioEngineError]]:
@@ -32,6 +34,41 @@ def classes() -> list[type[BioEngineError]]:
         found += kinds
         pending += kinds
     return [kind for kind in found if kind is not RemoteError and kind.__module__.startswith("bioengine_")]
+
+
+def of_runner() -> dict[str, dict[str, str]]:
+    """What each class of the model runner's errors sets, by the class's name; its module needs the runner's environment.
+
+    Not those of apps, of whose errors clients get the text alone.
+    """
+    found: dict[str, dict[str, str]] = {}
+    folder = ROOT / "model_runner" / "bioengine_runner"
+    for file in sorted(set(folder.rglob("*.py")) - set(folder.glob("apps/*"))):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                values = {
+                    target.id: ast.literal_eval(line.value)
+                    for line in node.body
+                    if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant)
+                    for target in line.targets
+                    if isinstance(target, ast.Name)
+                }
+                if any(isinstance(base, ast.Name) and base.id in (*_BASES, *found) for base in node.bases):
+                    found[node.name] = values
+    return found
+
+
+def test_every_error_of_the_runner_has_a_code_and_is_in_the_docs() -> None:
+    listed = set(re.findall(r"`([a-z_]+)`", (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")))
+    taken = {kind.code for kind in classes()} - {"library_changed"}
+    seen: dict[str, str] = {}
+    for name, values in of_runner().items():
+        assert "code" in values, f"{name} has no code"
+        assert values["code"] not in taken, f"{name} has the code of another error, {values['code']}"
+        assert values["code"] == "weights_not_opened" or seen.setdefault(values["code"], name) == name, name
+        assert values["code"] in listed, f"docs/errors.md does not have {values['code']} ({name})"
+        assert "status" not in values, f"{name} has a status: only errors in the contract can have one"
+    assert len(seen) > 10
 
 
 def test_every_class_has_a_code_of_its_own() -> None:
