@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from bioengine_contract.errors import BioEngineError
+from bioengine_contract.weights import RUNNABLE
 
 from bioengine_server.commands.shared import HomeOption, console, fail, load_settings, told
 from bioengine_server.untrusted import shown
@@ -41,7 +42,7 @@ def run(
             'several inputs also a list, such as "yx,byx".'
         ),
     ] = None,
-    weights: Annotated[Optional[str], typer.Option(help="onnx or torchscript.")] = None,
+    weights: Annotated[Optional[str], typer.Option(help=f"One of {', '.join(RUNNABLE)}. [the fastest that works]")] = None,
     all_outputs: Annotated[bool, typer.Option("--all-outputs", help="Write all outputs, not only the first one.")] = False,
     labels: Annotated[
         bool, typer.Option("--labels", help="Write the number of each object (StarDist, Cellpose), not the network's output.")

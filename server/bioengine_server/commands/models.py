@@ -17,6 +17,7 @@ from bioengine_contract.axes import BATCH, CHANNEL, SPACE
 from bioengine_contract.errors import BioEngineError
 from bioengine_contract.labels import label_method
 from bioengine_contract.trust import code_of, trust_entry, usable_weights
+from bioengine_contract.weights import RUN_CODE, RUNNABLE
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Column, Table
 
@@ -330,7 +331,8 @@ def _weights(manifest: Manifest, trusted: frozenset[str]) -> str:
         return ", ".join(map(manifest.named_weights, usable))
     if code_of(manifest):
         return "not run (contains code, not trusted)"
-    return f"not run ({'not converted' if manifest.convertible else 'no onnx or torchscript'})"
+    without_code = " or ".join(name for name in RUNNABLE if name not in RUN_CODE)
+    return f"not run ({'not converted' if manifest.convertible else f'no {without_code}'})"
 
 
 def _in_words(tensor: Tensor) -> str:
