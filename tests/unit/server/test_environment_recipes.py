@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from hashlib import sha256
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.stack.harness import ROOT
 from tests.unit.server.test_environments import deploy
 
 __all__ = ["deploy"]
@@ -73,3 +75,19 @@ def test_packages_that_cannot_be_imported_are_not_the_networks_fault(deploy: Sim
     with pytest.raises(deploy.steps.BuildFailed, match="they do not work here") as failure:
         list(build(tmp_path / "environment"))
     assert "No module named 'a_module_that_is_not_there'" in str(failure.value) and "network" not in str(failure.value)
+
+
+def test_pins_that_belong_together() -> None:
+    """What both sides have to agree on, and what is named in more than one file."""
+
+    def named(pattern: str, *files: str) -> set[str]:
+        found = [re.findall(pattern, (ROOT / file).read_text(), re.MULTILINE) for file in files]
+        assert all(found), files
+        return {version for versions in found for version in versions}
+
+    locks = ("server/requirements.lock", "model_runner/requirements-cpu.lock", "model_runner/requirements-cuda.lock")
+    assert len(named(r"^bioimageio-spec==(\S+)", *locks)) == 1
+    assert len(named(r"^torch==(\S+)", "model_runner/requirements-torch.txt", "model_runner/requirements-cuda.txt")) == 1
+    places = ("model_runner/Dockerfile", "docker-compose.yml", ".env.example")
+    assert len(named(r"TRITON_IMAGE(?:=|:-)(nvcr\.io[^\s}]+)", *places)) == 1
+    assert len(named(r"BASE_IMAGE=(python:[^\s@]+)", "server/Dockerfile", "deploy/caddy/Dockerfile", "docs/developers.md")) == 1

@@ -40,8 +40,17 @@ def test_what_the_wheels_read_is_the_version(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_newest_part_of_the_changelog_is_the_versions() -> None:
-    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert newest and newest[1] == VERSION
+    newest = re.search(r"^## (\S+)(.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest and newest[1] == VERSION and re.fullmatch(r"( \(\d{4}-\d\d-\d\d\))?", newest[2])
+
+
+def test_what_the_docs_show_is_the_version() -> None:
+    shown = [
+        version
+        for page in (ROOT / "docs").glob("*.md")
+        for version in re.findall(r"(?:BIOENGINE_TAG=|BioEngine |\$image:)(\d+\.\d+\.\d+)", page.read_text(encoding="utf-8"))
+    ]
+    assert len(shown) > 3 and {*shown} == {VERSION}
 
 
 def test_the_command_line_tells_it() -> None:
