@@ -31,7 +31,7 @@ def stored_description(package: Package) -> Description:
 
     Raises PackageUnreadable.
     """
-    # A folder of our own store, never anything that a client named; its hash is that of its import.
+    # The path of a folder in our own store, never text from a client: `load_description` would also download a URL.
     description: Any = load_description(package.folder / RDF, perform_io_checks=False)
     if isinstance(description, InvalidDescr) or not isinstance(description, (v0_4.ModelDescr, v0_5.ModelDescr)):
         raise PackageUnreadable(package.id, "its rdf.yaml does not describe a model any more")

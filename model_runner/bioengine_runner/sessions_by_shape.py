@@ -26,10 +26,11 @@ AGAIN = 3
 _MAX_COUNTED = 64  # shapes
 
 Shape = tuple[tuple[int, ...], ...]
+"""The shapes of all inputs of a run, in their order."""
 
 
 class SessionsByShape:
-    """Runs like the first session, and has its attributes."""
+    """Stands in for an ONNX Runtime session: runs each input in the session for its shape; all else is the first session's."""
 
     def __init__(self, first: Any, open_another: Callable[[], Any], has_room: Callable[[], bool]) -> None:
         """
@@ -43,7 +44,7 @@ class SessionsByShape:
         self._has_room = has_room
         self._further: OrderedDict[Shape, Any] = OrderedDict()
         self._max_further = MAX_FURTHER
-        self._planned: Shape | None = None  # by the first session
+        self._planned: Shape | None = None  # the shape that the first session has its plan for
         self._counts: Counter[Shape] = Counter()
         self._lock = threading.Lock()
 

@@ -25,7 +25,7 @@ def own_server(settings: Settings, **environment: str) -> Iterator[subprocess.Po
 
     Args:
         settings: the server's settings.
-            environment: further environment variables.
+        environment: further environment variables.
     """
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(

@@ -93,7 +93,10 @@ _FAST_OPEN = 0x20000000  # MSG_FASTOPEN: connects without a connect
 
 @dataclass(frozen=True)
 class Check:
-    """Checks whether the lower half of an argument, after `mask`, is one of `values` or none of them."""
+    """A condition for an argument of a system call: half of it, after `mask`, is one of `values`.
+
+    `is_one` False: it is none of them. `is_upper_half`: it is the upper 32 bits of the argument that count, else the lower.
+    """
 
     argument: int
     values: tuple[int, ...]
@@ -104,10 +107,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Rule:
-    """A system call that fails with `error` unless all `checks` hold; without checks, always. 0: it does nothing and succeeds.
+    """Refuses the system call `number` with `error`, unless all `checks` hold. Without checks, it is always refused.
 
-    Of several rules for one call, which follow each other, the first whose checks do not hold decides. `only_if`: the rule is
-    for those calls only for which this holds, too.
+    With the error 0, a refused call does nothing and reports success. `only_if`: the rule applies only to calls for which this
+    condition holds. Rules for the same call have to follow each other; the first that refuses it decides.
     """
 
     number: int
@@ -142,7 +145,7 @@ def install(refused: tuple[Rule, ...], is_trapped: bool = False, for_all_threads
     """Install a filter for this thread, and every program that it starts or becomes, for good. Raises OSError.
 
     Args:
-        refused: the system calls that it refuses. Filters of before stay in force.
+        refused: the system calls that it refuses. Filters that were installed earlier stay in force.
         is_trapped: whether a refused call sends the signal SIGSYS, which ends the process unless it is handled.
         for_all_threads: whether it is for the other threads of this process, too.
     """
@@ -184,8 +187,8 @@ def rules(with_tcp: bool) -> tuple[Rule, ...]:
         Rule(251, errno.EPERM),  # ioprio_set
         Rule(16, errno.EPERM, (Check(1, (*_TYPE_INTO_TERMINAL, *_OWNERS_OF_SOCKETS), is_one=False),)),  # ioctl
         Rule(72, errno.EPERM, (Check(1, _OWNERS_OF_FILES, is_one=False),)),  # fcntl
-        # utimensat: to set the present time fails, so that who makes a file if that fails (Python's `touch`) does; else only
-        # without a path.
+        # utimensat. Setting the present time fails: Python's `touch` tries that first, and makes the file if it fails. Setting
+        # another time works on an open file (without a path); by a path, it does nothing.
         Rule(280, errno.EPERM, (Check(2, (0,), is_one=False),)),
         Rule(280, 0, (Check(1, (0,)), Check(1, (0,), is_upper_half=True))),
         Rule(2, errno.EPERM, (Check(1, no_truncation, os.O_ACCMODE | os.O_TRUNC, is_one=False),)),  # open
@@ -216,6 +219,7 @@ def _program(refused: tuple[Rule, ...], is_trapped: bool) -> bytes:
 
 
 def _checks(rule: Rule, refuse: tuple[int, int, int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """The instructions of one rule: they carry out `refuse`, or go on behind it."""
     refusals = [instruction for check in rule.checks for instruction in _refusal(check, refuse)] if rule.checks else [refuse]
     if (condition := rule.only_if) is not None:
         yield from _loaded(condition)
@@ -226,6 +230,7 @@ def _checks(rule: Rule, refuse: tuple[int, int, int, int]) -> Iterator[tuple[int
 
 
 def _refusal(check: Check, refuse: tuple[int, int, int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """The instructions that carry out `refuse` if a check does not hold."""
     yield from _loaded(check)
     if check.is_one:
         for number, value in enumerate(check.values):
@@ -238,4 +243,5 @@ def _refusal(check: Check, refuse: tuple[int, int, int, int]) -> Iterator[tuple[
 
 
 def _loaded(check: Check) -> tuple[tuple[int, int, int, int], ...]:
+    """The instructions that load what a check looks at: half of an argument, after the mask."""
     return (_LOAD, 0, 0, _ARGUMENTS + 8 * check.argument + 4 * check.is_upper_half), (_AND, 0, 0, check.mask)

@@ -49,8 +49,8 @@ def confine_as_set(
     if wish == "off":
         print("Not confined: models can do what the user who started the server can (BIOENGINE_CONFINE=off).", flush=True)
         return
-    # At its first use after the machine's start, NVIDIA's driver makes its device files, with a set-user-id program: before it is
-    # asked which of them may be opened.
+    # `gpus` uses NVIDIA's driver. At the first use after the machine's start, the driver makes its device files, by a set-user-id
+    # program: that has to happen before `usable` looks which of them may be opened.
     has_card = cuda_with is not None and gpus() > 0
     allowed, ports = tuple(accesses), tuple(tcp_ports)
     parts, cuda_error = usable(allowed, ports, cuda_with if has_card else None)
@@ -61,9 +61,10 @@ def confine_as_set(
 
 
 def usable(accesses: Sequence[Access], tcp_ports: Sequence[int], cuda_with: Mapping[str, str] | None) -> tuple[Protection, int]:
-    """What is used of the confinement that the kernel supports, and why that is not all: CUDA's error in all of it, or 0.
+    """Which parts of the confinement to use: all that the kernel supports, but without those in which CUDA does not start.
 
-    The arguments are those of `confine_as_set`; there is a card.
+    The second value is CUDA's error with all of them; 0 if there is none. The arguments are those of `confine_as_set`, but
+    `cuda_with` is None also where there is no card.
     """
     supported = available()
     return (supported, 0) if cuda_with is None else on_card.fitting(supported, accesses, tcp_ports, cuda_with)

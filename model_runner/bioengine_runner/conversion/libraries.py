@@ -1,4 +1,4 @@
-"""The libraries of a step, which look around when they are imported."""
+"""Import the libraries of a conversion's step. Some try to start a program or to open a socket, which the sandbox forbids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
-# What the filter of `confinement.alone` would end the process for. Python announces it first, and an error then prevents it.
+# Python's audit events for what the system call filter of `confinement.alone` ends the process for. They come before the system
+# call, and an error that is raised at one prevents it.
 _LOOKS = ("subprocess.Popen", "socket.__new__")
 
 
@@ -17,9 +18,9 @@ def import_step(name: str) -> ModuleType:
     """Import a module with its libraries, before any code of the package runs.
 
     NumPy's tests (`lscpu`), which SciPy imports, and Python's own `platform` (`uname`) and urllib3 (a socket for IPv6), which
-    TensorFlow and CAREamics import, try a program or a socket, and go on without if there is an error. They get one.
-    Afterwards, the same ends the process. Libraries that only code of the package would import are imported here by the
-    module's `import_libraries`, if it has one.
+    TensorFlow and CAREamics import, try a program or a socket, and go on without it if that raises an error. Here it does.
+    After this function has returned, such an attempt ends the process. Libraries that only code of the package would import are
+    imported here by the module's `import_libraries`, if it has one.
     """
     importing = True
 

@@ -35,7 +35,10 @@ _LIBRARIES = ("torch", "torchvision", "timm", "careamics", "onnx")
 
 
 def import_libraries() -> None:
-    """Import what only code of packages does, where it is installed and tries programs at its import."""
+    """Import libraries that only code of packages uses and that try to start programs at their import, if they are installed.
+
+    Later, inside of the sandbox, such an attempt would end the process (`libraries.py`).
+    """
     torchvision_operators.define()
     if find_spec("careamics") is not None:
         import_module("careamics.models.unet")
@@ -53,7 +56,7 @@ def run(folder: Path, given: Path, output: Path) -> Report:
         model = _model(description)
         for number, arrays in enumerate(samples):
             write_outputs(output, "eager", number, _original(package, model, arrays, number))
-        # What is traced is the sample that is in every package: a batch and sizes that are free are made so by the export.
+        # Traced with sample 0, the test image, which every package has. That batch and sizes may differ is said at the export.
         inputs = tuple(map(torch.from_numpy, samples[0]))
         trace = torch.jit.trace(model, inputs, check_trace=False)
         for number, arrays in enumerate(samples):
@@ -101,6 +104,7 @@ def _outputs(package: Package, model: Any, arrays: Arrays) -> list[np.ndarray]:
 
 
 def _original(package: Package, model: Any, arrays: Arrays, number: int) -> list[np.ndarray]:
+    """What the package's own network gives for a sample. Raises Refusal where it works on the test image (sample 0) only."""
     try:
         return _outputs(package, model, arrays)
     except RuntimeError as error:
@@ -110,6 +114,7 @@ def _original(package: Package, model: Any, arrays: Arrays, number: int) -> list
 
 
 def _traced(package: Package, trace: Any, arrays: Arrays, number: int) -> list[np.ndarray]:
+    """What the trace of the network gives for a sample. Raises Refusal where the trace fails."""
     try:
         return _outputs(package, trace, arrays)
     except RuntimeError as error:

@@ -1,5 +1,5 @@
-"""The borders: private names of other libraries, one module for each library, and nowhere else.
+"""Private names of other libraries are used in this folder alone, in one module for each library.
 
-Each module holds its library's private names behind plainly named functions, and says with `VERSION` and `PARTS` what they were
-when they were looked at; `check()` raises LibraryChanged where they are something else.
+Each module wraps them in plainly named functions. `VERSION` and `PARTS` say which version was reviewed, and which parts of its
+source; `check()` raises LibraryChanged if what is installed differs.
 """

@@ -1,4 +1,7 @@
-"""The private names of bioimageio.core's adapter for ONNX weights; apart, since it brings ONNX Runtime."""
+"""The private names of bioimageio.core's adapter for ONNX weights.
+
+A module of its own, because importing it imports ONNX Runtime, which other weights do without.
+"""
 
 from __future__ import annotations
 
@@ -24,25 +27,25 @@ Open = Callable[..., Any]
 
 @functools.cache
 def check() -> None:
-    """Raises LibraryChanged where bioimageio.core is not the one that this module knows."""
+    """Raises LibraryChanged if bioimageio.core is not the version that was reviewed."""
     require(LIBRARY, VERSION, PARTS)
 
 
 def name_inputs(adapter: ModelAdapter, names: Sequence[str]) -> None:
-    """Have ONNX weights get each input of the model by these names, in the order of its inputs."""
+    """Have the adapter pass the model's inputs to the ONNX session by these names, which are in the order of the inputs."""
     assert isinstance(adapter, ONNXModelAdapter)
     adapter._input_names = list(names)
 
 
 def feed(adapter: ModelAdapter, arrays: Sequence[Any]) -> dict[str, Any]:
-    """What ONNX weights get of arrays, one for each input of the model in their order; None for one that is left out."""
+    """The arrays by the names that the ONNX session knows. `arrays`: one for each input of the model, None for one left out."""
     assert isinstance(adapter, ONNXModelAdapter) and adapter._input_names is not None
     return dict(zip(adapter._input_names, arrays))
 
 
 @contextlib.contextmanager
 def wrapped_sessions(wrap: Callable[[Open], Open]) -> Iterator[None]:
-    """Have sessions be opened by `wrap(what opens one)` while the context is open."""
+    """While the context is open, ONNX Runtime sessions are opened by `wrap(open)`, where `open` is ONNX Runtime's own way."""
     opens = onnxruntime.InferenceSession
     onnxruntime.InferenceSession = wrap(opens)
     try:

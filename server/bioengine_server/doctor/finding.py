@@ -1,4 +1,4 @@
-"""The result of an examination."""
+"""What `bioengine doctor` finds out: each examination yields findings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workspace manager that a connected legacy client gets, and through it every service of Hypha."""
+"""The workspace manager that a connected legacy client (imjoy-rpc 0.5) gets, and through it every service of Hypha."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SERVICE_PREFIX = "remote-"
 
 # Of the services that a client has found, the newest are kept; others are looked up again when it calls them.
 _MAX_FOUND = 200
-_MAX_FOUND_SIZE = 20_000_000  # bytes that they have besides functions
+_MAX_FOUND_SIZE = 20_000_000  # bytes of all of them, without their functions
 _MAX_REMEMBERED = 200  # services that a client gets back when it reconnects
 _LEVELS = ("info", "warning", "error", "critical")
 

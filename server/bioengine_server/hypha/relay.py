@@ -22,7 +22,10 @@ _MAX_CHUNKS = 1_000_000
 
 
 class Relays:
-    """The unfinished messages of all clients; a message belongs to the client that began it."""
+    """The unfinished messages of all clients; a message belongs to the client that began it.
+
+    `owners`: that client, by the receiver and the message's key.
+    """
 
     def __init__(self, is_own: Callable[[str], bool]) -> None:
         self.is_own = is_own
@@ -44,7 +47,7 @@ class Relay:
         self._uploads = Uploads(self._forget)
 
     def passed(self, message: envelope.Message) -> envelope.Message:
-        """The message of this client to pass on. Raises MessageRefused."""
+        """What to pass on for a message of this client; a chunk in it is kept as well. Raises MessageRefused."""
         method, target = str(message.main["method"]), self._target(message.main["to"])
         if not method.startswith(_CACHE) or self._relays.is_own(target):
             return message

@@ -15,12 +15,14 @@ import tifffile
 
 from bioengine_server.images.image import PixelSize
 
+# The length of a unit, in metres.
 _METRES = {"pm": 1e-12, "nm": 1e-9, "um": 1e-6, "micron": 1e-6, "mm": 1e-3, "cm": 1e-2, "dm": 1e-1, "m": 1.0, "km": 1e3}
 _METRES |= {"angstrom": 1e-10, "inch": 0.0254}
 
+# Tried in this order where a TIFF cannot contain a size in its own unit.
 _OTHER_UNITS = ("um", "nm", "pm", "mm", "m", "km")
 
-_MAX_PIXELS = 2**32 - 1  # in a unit: a TIFF's resolution is a ratio of two whole numbers of 32 bits
+_MAX_PIXELS = 2**32 - 1  # per unit of length: a TIFF's resolution is a ratio of two whole numbers of 32 bits
 _FEWEST_PIXELS = 1e-6  # so that as many digits are left in that ratio as there are in a float32
 
 

@@ -1,4 +1,4 @@
-"""What came of it all, and whether that is right."""
+"""The result of a soak test: wrong and unexpected answers, slow recoveries, and memory that grew."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bioengine_server.soak.caller import NO_ANSWER, Outcome
 from bioengine_server.soak.kills import MAX_RECOVERY, Kill
 from bioengine_server.soak.watch import Growth, Sample, growths
 
-# After a recovery: answers to what was asked for before it.
+# So long after a recovery, an answer may still be to a request from before it, and be an error because of the kill.
 _AFTERWARDS = 2.0  # seconds
 
 
@@ -19,8 +19,8 @@ class Tally:
     """A whole soak.
 
     Attributes:
-        seed: of it.
-        minutes: that it was to last.
+        seed: from which the soak drew what its callers did and what was killed.
+        minutes: how long it was meant to last.
         outcomes, kills, samples: in the order in which they came.
         started: in seconds of `time.monotonic`.
     """
@@ -43,7 +43,7 @@ class Tally:
 
     @property
     def unexpected(self) -> list[Outcome]:
-        """What came out otherwise than it should, with nothing killed meanwhile: failed runs, bad input with another code."""
+        """Outcomes that are not right and that no kill explains, such as a failed run, or bad input with the wrong code."""
         return [
             each
             for each in self.outcomes
@@ -52,12 +52,12 @@ class Tally:
 
     @property
     def slow(self) -> list[Kill]:
-        """Kills after which it took too long until all was well."""
+        """Kills after which it took too long until everything worked again."""
         return [kill for kill in self.kills if kill.seconds > MAX_RECOVERY]
 
     @property
     def recovery(self) -> dict[str, float]:
-        """The longest time that a kill of each kind took to heal, in seconds."""
+        """For each kind of process that was killed, the longest time until everything worked again, in seconds."""
         longest: dict[str, float] = {}
         for kill in self.kills:
             longest[kill.kind] = max(kill.seconds, longest.get(kill.kind, 0.0))
@@ -65,7 +65,7 @@ class Tally:
 
     @property
     def by_kind(self) -> dict[str, Counter[str]]:
-        """How often each outcome was, by kind of action."""
+        """How often each outcome occurred, for each kind of action."""
         counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for each in self.outcomes:
             counts[each.action.kind][each.outcome] += 1
@@ -73,12 +73,12 @@ class Tally:
 
     @property
     def longest_wait(self) -> float:
-        """Seconds that a caller waited for an answer."""
+        """The longest time that a caller waited for an answer, in seconds."""
         return max((each.ended - each.started for each in self.outcomes), default=0.0)
 
     @property
     def problems(self) -> list[str]:
-        """What is not as it should be, a line for each."""
+        """All that is not as it should be, one line for each."""
         return [
             *(f"wrong answer of {each.action.request['model_id']} to {each.caller}: {each.text}" for each in self.wrong),
             *(f"{each.action.kind}, {each.caller}: {each.outcome} ({each.text})" for each in self.unexpected),
@@ -87,4 +87,5 @@ class Tally:
         ]
 
     def _is_excused(self, outcome: Outcome) -> bool:
+        """Whether something was killed while the caller waited, or shortly before, which explains a failure."""
         return any(outcome.ended >= kill.started and outcome.started <= kill.ended + _AFTERWARDS for kill in self.kills)
