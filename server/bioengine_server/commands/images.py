@@ -42,7 +42,7 @@ def run(
             'several inputs also a list, such as "yx,byx".'
         ),
     ] = None,
-    weights: Annotated[Optional[str], typer.Option(help=f"One of {', '.join(RUNNABLE)}. [the fastest that works]")] = None,
+    weights: Annotated[Optional[str], typer.Option(help=f"One of {', '.join(RUNNABLE)}. \\[the fastest that works]")] = None,
     all_outputs: Annotated[bool, typer.Option("--all-outputs", help="Write all outputs, not only the first one.")] = False,
     labels: Annotated[
         bool, typer.Option("--labels", help="Write the number of each object (StarDist, Cellpose), not the network's output.")

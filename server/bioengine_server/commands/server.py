@@ -32,7 +32,7 @@ _REPLACED = (
 
 TritonOption = Annotated[
     Optional[str],
-    typer.Option(envvar="BIOENGINE_TRITON", help="embedded, workers, or the URL of a Triton. [embedded]"),
+    typer.Option(envvar="BIOENGINE_TRITON", help="embedded, workers, or the URL of a Triton. \\[embedded]"),
 ]
 
 
@@ -43,7 +43,7 @@ def up(
     offline: OfflineOption = None,
     triton: TritonOption = None,
     access: Annotated[
-        Optional[str], typer.Option(envvar="BIOENGINE_ACCESS", help="Who may run models: auto, open or token. [auto]")
+        Optional[str], typer.Option(envvar="BIOENGINE_ACCESS", help="Who may run models: auto, open or token. \\[auto]")
     ] = None,
     workers_only: Annotated[
         bool, typer.Option("--workers-only", help="Without a Triton here: models run on workers that join. [--triton workers]")

@@ -34,7 +34,7 @@ def slurm(
     overlap: Annotated[
         str, typer.Option(metavar="DURATION", help="How long before a job's time limit its successor is submitted.")
     ] = "10m",
-    name: Annotated[Optional[str], typer.Option(help="Name of the jobs, by which they are found. [bioengine-SERVER]")] = None,
+    name: Annotated[Optional[str], typer.Option(help="Name of the jobs, by which they are found. \\[bioengine-SERVER]")] = None,
     script: Annotated[Optional[Path], typer.Option(help="A job script of your own. Its arguments: the worker's command.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Only check that everything is set up; status 1 if not.")] = False,
     home: HomeOption = None,

@@ -41,7 +41,7 @@ def worker(
         ),
     ] = None,
     name: Annotated[
-        Optional[str], typer.Option(envvar="BIOENGINE_WORKER_NAME", help="The worker's name. [the machine's]")
+        Optional[str], typer.Option(envvar="BIOENGINE_WORKER_NAME", help="The worker's name. \\[the machine's]")
     ] = None,
     places: Annotated[
         Optional[int],
