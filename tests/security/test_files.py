@@ -54,6 +54,7 @@ def test_nobody_else_opens_what_a_running_stack_makes(siege: Siege) -> None:
     assert open_to_others(*folders, before=siege.before) == []
 
 
+@pytest.mark.extended
 def test_a_new_home_is_its_users_alone(packages: Path, tmp_path: Path) -> None:
     for number, command in enumerate((("models", "import", str(packages / "old-otter")), ("token", "create", "somebody"))):
         home = tmp_path / str(number)

@@ -12,6 +12,7 @@ from bioengine_server.http.triton_request import BadInference, parse
 from bioengine_server.http.triton_response import MAX_JSON_RESULT, parse_header, with_json
 
 from tests.stack.harness import Stack
+from tests.tiers import cases
 
 
 def result(*outputs: tuple[str, str, list[int], bytes]) -> tuple[bytes, bytes]:
@@ -68,7 +69,7 @@ def test_a_result_of_too_many_values_is_refused_by_its_header() -> None:
     assert parse_header(header, lambda name: name == "b")
 
 
-@pytest.mark.parametrize("parameters", [{}, {"binary_data_output": False}])
+@pytest.mark.parametrize("parameters", cases([{}, {"binary_data_output": False}], core=[{}]))
 def test_triton_takes_no_memory_for_a_large_result_as_json(stack: Stack, parameters: dict[str, Any]) -> None:
     """100 MB: Triton would take some 8 GB for JSON of it."""
     side = 10240

@@ -14,6 +14,7 @@ import tritonclient.http as triton_http
 
 from tests.packages.discs import agreement, discs, hills, photographed
 from tests.stack.harness import ENVIRONMENTS, ROOT, Client, Stack, bioengine, fill_home, python
+from tests.tiers import cases
 
 SHAPE = (160, 200)
 
@@ -48,7 +49,7 @@ def client(apps_stack: Stack) -> Iterator[Client]:
         yield connected
 
 
-@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("last", cases([False, True], core=[True]))
 def test_cellpose_as_it_was_called(client: Client, last: bool) -> None:
     image = np.zeros((3, *SHAPE), np.float32)
     image[0] = photographed(hills(SHAPE))
@@ -62,6 +63,7 @@ def test_cellpose_as_it_was_called(client: Client, last: bool) -> None:
     assert info == {"model_type": "nuclei", "diameter": 12, "objects": int(discs(SHAPE).max())}
 
 
+@pytest.mark.extended
 def test_a_program_of_imjoy_rpc_only_changes_its_server_url(apps_stack: Stack, tmp_path: Path) -> None:
     image = np.zeros((*SHAPE, 3), np.uint16)
     image[..., 0] = photographed(hills(SHAPE))
@@ -80,6 +82,7 @@ def test_a_program_of_imjoy_rpc_only_changes_its_server_url(apps_stack: Stack, t
     assert masks["cellpose"].max() == discs(SHAPE).max()
 
 
+@pytest.mark.extended
 def test_cellpose_with_the_diameter_of_its_weights(client: Client) -> None:
     image = photographed(hills(SHAPE)).astype(np.float32)[np.newaxis]
     result = client.triton.execute(inputs=[image, {}], model_name="cellpose-python", decode_json=True)
@@ -128,7 +131,7 @@ def test_the_classifier_as_it_was_called(client: Client) -> None:
     assert len([probability for probability in result["classes"].tolist() if probability > 0.5]) > 0
 
 
-@pytest.mark.parametrize("id", ["starry-grid", "starry-repeated", "flowing-river"])
+@pytest.mark.parametrize("id", cases(["starry-grid", "starry-repeated", "flowing-river"], core=["starry-grid"]))
 @pytest.mark.parametrize("tile", [None, 96])
 def test_labels_of_whole_images(client: Client, id: str, tile: int | None) -> None:
     shape = (161, 203)  # no multiple of anything

@@ -85,6 +85,7 @@ async def test_an_image_in_tiles_ends_before_its_next_tile(own_stack: Stack, tri
     assert pids(own_stack) == before, "its process goes on"
 
 
+@pytest.mark.extended
 async def test_a_long_run_is_ended_and_the_one_behind_it_goes_on(own_stack: Stack, triton: Any) -> None:
     stuck = Run(triton, snail(ONE_HOUR))
     await stuck.told_of("running")
@@ -99,6 +100,7 @@ async def test_a_long_run_is_ended_and_the_one_behind_it_goes_on(own_stack: Stac
     print(f"those behind it have their results {time.monotonic() - started:.1f} s after the cancel")
 
 
+@pytest.mark.extended
 async def test_what_waits_is_not_run(own_stack: Stack, triton: Any) -> None:
     running = [Run(triton, snail(4)), Run(triton, snail(4))]
     for run in running:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.stack.harness import ENVIRONMENTS, EXECUTABLE, Stack, bioengine
 
 
@@ -13,6 +15,7 @@ def test_all_is_well(stack: Stack) -> None:
     assert "a BioEngine answers there, and is ready" in done.stdout and "All is well." in done.stdout
 
 
+@pytest.mark.extended
 def test_a_command_with_another_accelerator_leaves_a_running_server_its_environment(stack: Stack) -> None:
     before = (ENVIRONMENTS / "runner").resolve()
     for command in (["token", "list"], ["models", "list"]):

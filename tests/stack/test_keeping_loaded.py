@@ -81,6 +81,7 @@ def test_idle_models_are_unloaded(turns: Turns) -> None:
     turns.run("seashell-0")
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("turns", [(1, {"BIOENGINE_MEMORY_LIMIT": "100MB"})], indirect=True)
 def test_a_model_for_which_there_is_no_room_is_not_loaded(turns: Turns) -> None:
     result = turns._client.run("seashell-0", turns._image)

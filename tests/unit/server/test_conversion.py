@@ -91,6 +91,7 @@ def test_a_network_is_converted(made: Callable[[str], Made], id: str, samples: i
     assert (tested.weights, tested.status) == ("onnx", "passed")
 
 
+@pytest.mark.extended
 def test_the_same_package_keeps_its_conversion_and_another_does_not(
     look_alikes: Path, made: Callable[[str], Made], settings: Settings, store: ModelStore, tmp_path: Path
 ) -> None:

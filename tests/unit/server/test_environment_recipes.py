@@ -27,6 +27,7 @@ def wheel(folder: Path, name: str, version: str, needs: str = "") -> Path:
     return file
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("needs", "is_for_cuda"),
     [("nvidia-cudnn==9.20; platform_system == 'Linux'", True), ("sympy", False)],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
+import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 import yaml
 from bioengine_contract.manifest import Manifest
 from bioengine_contract.package_errors import PackageUnreadable
+from bioengine_contract.removal import remove
 from bioengine_server.commands import models as commands
 from bioengine_server.settings import Settings
 from bioengine_server.store import layout
@@ -31,7 +34,7 @@ def test_an_import_that_ends_while_it_deletes_the_one_before_loses_neither(
     store = ModelStore(tmp_path / "models")
     stored = store.import_package(packages / ID)
 
-    def interrupted(path: Path, *_: Any, remove: Any = layout.remove) -> bool:
+    def interrupted(path: Path, *_: Any, remove: Any = remove) -> bool:
         there = (path / "model.json").exists()
         remove(path)
         if there:
@@ -51,12 +54,12 @@ def test_what_cannot_take_its_place_leaves_what_was_there(
     store = ModelStore(tmp_path / "models")
     stored = store.import_package(packages / ID)
 
-    def failing(source: Path, target: Path, rename: Any = layout.os.rename) -> None:
+    def failing(source: Path, target: Path, rename: Any = os.rename) -> None:
         if target == stored.folder and (source / "new").exists():
             raise OSError(5, "Input/output error")
         rename(source, target)
 
-    monkeypatch.setattr(layout.os, "rename", failing)
+    monkeypatch.setattr(os, "rename", failing)
     folder = tmp_path / "models" / "incoming"
     folder.mkdir()
     (folder / "new").touch()
@@ -147,7 +150,7 @@ def test_standard_input_is_written_where_an_interrupted_import_is_removed(
     store = ModelStore(tmp_path / "a new" / "home" / "models")
     archive = Path(shutil.make_archive(str(tmp_path / "package"), "zip", packages / ID))
     with open(archive, "rb") as file:
-        monkeypatch.setattr(commands.sys, "stdin", type("Stdin", (), {"buffer": file}))
+        monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": file}))
         with commands._package_file(Path("-"), store) as source:
             assert source.is_relative_to(store.folder) and source.parent.name.startswith(layout.INCOMING)
             store.import_package(source)
@@ -156,7 +159,7 @@ def test_standard_input_is_written_where_an_interrupted_import_is_removed(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(commands.shutil, "copyfileobj", full)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
     with pytest.raises(StoreNotWritable, match="No space left"), commands._package_file(Path("-"), store):
         pass
 
@@ -165,7 +168,7 @@ async def test_a_download_onto_a_file_system_without_locks_is_refused(tmp_path: 
     def no_locks(*_: Any) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(layout.fcntl, "flock", no_locks)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     with pytest.raises(StoreNotWritable, match="No locks available"):
         async with StoreService(Settings(home=tmp_path))._alone(ID):
             pass

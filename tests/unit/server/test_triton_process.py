@@ -17,7 +17,8 @@ from bioengine_server.triton.process import TritonProcess
 async def test_a_triton_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_module, "_FIRST_DELAY", 0.01)
     monkeypatch.setattr(process_module, "_end_children", lambda process: None)
-    started, told = asyncio.Event(), []
+    started = asyncio.Event()
+    told: list[str] = []
     failures: list[Exception] = [OSError(28, "No space left on device"), UnsafeFolder(tmp_path, "is not a folder")]
 
     class Fake:
