@@ -39,9 +39,9 @@ class Budget:
         """0 on the cards: there are none, as far as is known."""
 
     def learn(self, report: Report) -> None:
-        """Take what a worker says of its machine."""
+        """Take what a worker says of its machine; where it does not say, it is what it was."""
         host = int(report.memory * _SHARE_OF_HOST) or self.limit.host
-        cards = int(sum(card.memory for card in report.cards) * _SHARE_OF_CARDS)
+        cards = int(sum(card.memory for card in report.cards) * _SHARE_OF_CARDS) or self.limit.cards
         self.limit = Memory(self._set.host or host, self._set.cards or cards)
 
     def need(self, package: Package, weight_formats: Sequence[str], known: Memory) -> Memory:

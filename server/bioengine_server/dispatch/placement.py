@@ -24,7 +24,9 @@ class Placement:
         self._promised: dict[int, int] = {}
 
     def learn(self, cards: Sequence[Card]) -> None:
-        """Take what a worker reports of its cards."""
+        """Take what a worker reports of its cards. None are reported where the driver does not say: they are what they were."""
+        if not cards:
+            return
         self._cards = {card.index: card for card in cards if not self._allowed or card.index in self._allowed}
         self._promised = {}
 

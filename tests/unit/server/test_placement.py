@@ -57,6 +57,15 @@ async def learn(dispatcher: Dispatcher) -> CardsWorker:
     return worker
 
 
+async def test_cards_of_which_the_driver_says_nothing_once_are_still_there(dispatcher: Dispatcher) -> None:
+    worker = await learn(dispatcher)
+    assert (await run(dispatcher, "shark"))["device"] == "cuda:1"
+    limit = local(dispatcher).limit
+    local(dispatcher).learn((await worker.report()).model_copy(update={"cards": []}))
+    assert (await run(dispatcher, "shark"))["device"] == "cuda:1" and len(worker.loads) == 1
+    assert local(dispatcher).limit == limit and limit.cards == 18 * GB
+
+
 async def test_a_model_comes_to_the_card_with_most_room_and_the_result_says_which(dispatcher: Dispatcher) -> None:
     worker = await learn(dispatcher)
     assert (await run(dispatcher))["device"] == "cuda:1" and worker.loads == ["shark--gpu1"]
