@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
-from bioengine_contract.triton_model import TritonModel
+from bioengine_contract.triton_model import CARD_SUFFIX, TritonModel
 
 from bioengine_server.dispatch.budget import Budget
 from bioengine_server.dispatch.errors import ModelTooLarge, NoRoom
@@ -127,7 +127,9 @@ class Room:
         names: list[str] = []
         lacks = 0 if card is None else need - self._placement.free(card)
         for name, state in self.idle():
-            if lacks > 0 and state.opened is not None and state.opened.device == f"cuda:{card}":
+            # Of one that was found, nothing but its name says where it is.
+            is_there = name.endswith(CARD_SUFFIX.format(card)) if state.opened is None else state.opened.device == f"cuda:{card}"
+            if lacks > 0 and is_there:
                 names.append(name)
                 lacks -= state.memory.cards
         return names

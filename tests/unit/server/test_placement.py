@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bioengine_contract.operations import Card, Report
+from bioengine_contract.operations import Card, ModelProcess, Report
 from bioengine_contract.triton_model import TritonModel
 from bioengine_server.dispatch.dispatcher import Dispatcher
 from bioengine_server.dispatch.placement import Placement
@@ -105,6 +105,19 @@ async def test_room_is_made_on_the_card_that_lacks_it(tmp_path: Path) -> None:
     assert worker.free == [0, 0]
     result = await run(dispatcher, "whale")
     assert result["success"] and worker.unloaded == [{"cuda:0": worker.loads[0], "cuda:1": worker.loads[1]}[result["device"]]]
+
+
+async def test_what_an_earlier_server_has_left_on_a_card_makes_room_too(tmp_path: Path) -> None:
+    dispatcher = made(tmp_path, CardsWorker(0, 0))
+    left = ModelProcess(state="open", memory=GB, gpu_memory=2 * GB)
+    worker = dispatcher.pool.members[0].worker
+    report = (await worker.report()).model_copy(update={"models": {"otter--gpu0": left, "whale--gpu1": left}})
+    local(dispatcher).learn(report)
+    result = await run(dispatcher)
+    assert result["success"]
+    assert isinstance(worker, CardsWorker) and worker.unloaded == [
+        {"cuda:0": "otter--gpu0", "cuda:1": "whale--gpu1"}[result["device"]]
+    ]
 
 
 async def test_only_the_cards_that_were_chosen_are_used(tmp_path: Path) -> None:
