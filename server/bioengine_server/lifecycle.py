@@ -6,10 +6,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from bioengine_server.private_folder import make_private
 from bioengine_server.settings import Settings
 from bioengine_server.triton.orphans import left_of, sweep
 
+logger = logging.getLogger(__name__)
+
 # The time limit for a stop as a whole; a second Ctrl-C ends the process at once.
 STOP_PATIENCE = 9.0  # seconds
 _BACKGROUND_PATIENCE = 1.0  # seconds
+_BACKGROUND_PAUSE = 1.0  # seconds
 
 
 @contextlib.contextmanager
@@ -107,15 +111,24 @@ def stop_on_signals(patience: float | None = STOP_PATIENCE) -> asyncio.Event:
 
 
 @contextlib.asynccontextmanager
-async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run `work` as a task for as long as the context is open."""
-    task = asyncio.create_task(work)
+async def background(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Run `work()` as a task for as long as the context is open. If it fails, that is logged, and it is begun again."""
+    task = asyncio.create_task(_kept_going(work))
     try:
         yield
     finally:
         task.cancel()
         # With a time limit: a hypha-rpc call that is cancelled while its other side is disconnected may never end.
         await asyncio.wait({task}, timeout=_BACKGROUND_PATIENCE)
+
+
+async def _kept_going(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    while True:
+        try:
+            return await work()
+        except Exception:
+            logger.exception("Work in the background failed, and is begun again")
+            await asyncio.sleep(_BACKGROUND_PAUSE)
 
 
 async def first(*events: asyncio.Event) -> None:

@@ -107,13 +107,13 @@ async def run_stack(settings: Settings, on_start: Callable[[str], None], on_read
             registration = _local_registration(store, service, gateway, liveness)
             await registration.register()
             for work in (
-                registration.watch(),
-                authenticator.watch(),
-                links.watch(),
-                readiness.watch(store, settings.probe_interval),
-                keep_fresh(settings.node_folder, names),
-                tell_status(lambda: overview.reason),
-                _announce(readiness, on_ready),
+                registration.watch,
+                authenticator.watch,
+                links.watch,
+                partial(readiness.watch, store, settings.probe_interval),
+                partial(keep_fresh, settings.node_folder, names),
+                partial(tell_status, lambda: overview.reason),
+                partial(_announce, readiness, on_ready),
             ):
                 await parts.enter_async_context(background(work))
             await first(stop, liveness.lost)
@@ -179,7 +179,7 @@ async def _service(
             triton.start()
             parts.push_async_callback(triton.stop)
             # Not only after Hypha has ended, because both need seconds to stop.
-            await parts.enter_async_context(background(_stop_with(stop, triton)))
+            await parts.enter_async_context(background(partial(_stop_with, stop, triton)))
             url, restart = triton.url, triton.restart
         else:
             url, secret, restart = settings.triton, external_secret(settings), None
@@ -219,8 +219,8 @@ async def service_for(
     try:
         async with contextlib.AsyncExitStack() as parts:
             if runner is not None:
-                await parts.enter_async_context(background(runner.watch(settings.probe_interval, learn)))
-            await parts.enter_async_context(background(dispatcher.upkeep.run()))
+                await parts.enter_async_context(background(partial(runner.watch, settings.probe_interval, learn)))
+            await parts.enter_async_context(background(dispatcher.upkeep.run))
             yield TritonClient(dispatcher, api, access, public_url)
     finally:
         store.close()

@@ -13,6 +13,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from bioengine_contract.operations import Report
@@ -67,7 +68,7 @@ async def run_worker(settings: Settings, token: str, problem: str, on_start: Cal
             server = await parts.enter_async_context(Server(own.server_url, token, name))
             worker = _Worker(own, server, name, problem or _problem_of(own))
             parts.push_async_callback(worker.close)
-            await parts.enter_async_context(background(worker.leave_after(signalled)))
+            await parts.enter_async_context(background(partial(worker.leave_after, signalled)))
             await asyncio.to_thread(sweep_dead)
             on_start(f"worker {name}, for {own.server_url}")
             joined = await worker.puller.join()
@@ -132,8 +133,8 @@ class _Worker(Watcher):
         self._triton.start()
         try:
             async with (
-                background(self._runner.watch(settings.probe_interval, learn)),
-                background(keep_fresh(settings.node_folder, self._names)),
+                background(partial(self._runner.watch, settings.probe_interval, learn)),
+                background(partial(keep_fresh, settings.node_folder, self._names)),
             ):
                 await self.puller.work(joined)
         finally:
