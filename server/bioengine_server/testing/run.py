@@ -1,4 +1,4 @@
-"""Run the steps of `bioengine test` side by side, because many tests wait: for a stack, or for a deadline.
+"""Run the steps of `bioengine test`, three at a time, and Slurm's beside: many tests wait for a stack.
 
 Those that measure how fast a server or a cluster recovers come afterwards.
 
@@ -38,7 +38,7 @@ from bioengine_server.testing.steps import (
     unit_tests,
 )
 
-_AT_ONCE = 3  # steps that start stacks
+_AT_ONCE = 3
 _NOTHING_COLLECTED = 5  # pytest's exit status
 _LAST_FAILED = ("--lf", "--last-failed")
 
@@ -76,19 +76,17 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
     if pytest_arguments:
         return _show(pytest("chosen tests", pythons, [*tier, *pytest_arguments]))
     recorded_steps = unit_tests(pythons)
-    # The longest of each tier first, so that the short ones fill the end.
-    with_stacks = [*attack_tests(pythons), *stack_tests(pythons), *client_tests(pythons)]
+    # What starts no stack is first, one after the other: left to the end, it would be alone with processors that it does not
+    # fill. Of the others, the longest of each tier are first, so that the short ones fill the end.
+    without_stack = [*recorded_steps, *checks(pythons)]
+    rows = [without_stack, *([step] for step in (*attack_tests(pythons), *stack_tests(pythons), *client_tests(pythons)))]
     if all_tiers:
-        with_stacks = [*container_tests(pythons), *with_stacks, *long_tests(pythons)]
-    with ThreadPoolExecutor() as beside:
-        # Slurm's wait for its clocks. What starts no stack goes from the beginning on, one after the other: left to the end, it
-        # would be alone with processors that it does not fill.
-        others = [
-            beside.submit(_run_all, slurm_tests(pythons) if all_tiers else [], []),
-            beside.submit(_run_all, [*recorded_steps, *checks(pythons)], tier, at_once=1),
-        ]
-        failed = _run_all(with_stacks, tier)
-        failed += [name for each in others for name in each.result()]
+        rows = [without_stack, container_tests(pythons), *rows[1:], long_tests(pythons)]
+    with ThreadPoolExecutor(1) as beside:
+        # Slurm's wait for its own clocks, and take a tenth of a processor.
+        waiting = beside.submit(_run_all, slurm_tests(pythons) if all_tiers else [], [])
+        failed = _run_rows(rows, tier)
+        failed += waiting.result()
     if all_tiers:
         failed += _run_all(cluster_tests(pythons), [])
     failed += _run_all(fault_tests(pythons), tier)
@@ -113,11 +111,19 @@ def _test_files(paths: Sequence[str]) -> list[str]:
     return [path for path in paths if path.rpartition("/")[2].startswith("test_")]
 
 
-def _run_all(steps: Sequence[Step], pytest_arguments: Sequence[str], at_once: int = _AT_ONCE) -> list[str]:
-    """Run steps, so many at once; the names of those that failed."""
-    with ThreadPoolExecutor(at_once) as pool:
-        outcomes = list(pool.map(lambda step: _run(step, pytest_arguments), steps))
-    return [step.name for step, passed in zip(steps, outcomes) if not passed]
+def _run_all(steps: Sequence[Step], pytest_arguments: Sequence[str]) -> list[str]:
+    """Run steps side by side; the names of those that failed."""
+    return _run_rows([[step] for step in steps], pytest_arguments)
+
+
+def _run_rows(rows: Sequence[Sequence[Step]], pytest_arguments: Sequence[str]) -> list[str]:
+    """Run rows of steps side by side, and the steps of a row one after the other; the names of those that failed."""
+
+    def failed_in(row: Sequence[Step]) -> list[str]:
+        return [step.name for step in row if not _run(step, pytest_arguments)]
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return [name for names in pool.map(failed_in, rows) for name in names]
 
 
 def _conclude(failed: Sequence[str]) -> int:

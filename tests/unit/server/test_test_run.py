@@ -68,7 +68,7 @@ def test_what_failed_is_named_at_the_end(steps: Callable[..., None], capsys: pyt
     )
     assert whole(all_tiers=True) == 1
     out = capsys.readouterr().out
-    assert "not well\n== fails: FAILED" in out and out.endswith("\nFailed: leaks, hangs, fails, lags, recovers late\n")
+    assert "not well\n== fails: FAILED" in out and out.endswith("\nFailed: fails, leaks, hangs, lags, recovers late\n")
     assert whole() == 1 and capsys.readouterr().out.endswith("\nFailed: fails, recovers late\n"), (
         "containers, Slurm and clusters are in no core tier"
     )
