@@ -12,7 +12,7 @@ class TensorAxes:
     """An input or output of a model: its name, and its axes in the letters of format 0.4, such as "bcyx".
 
     `channels`: the number of channels, if it is fixed. `dtype`: such as "uint8", if it is known. `optional`: whether the model
-    runs without this input.
+    runs without this input. `replaces`: the output that it is computed from and in whose place it comes.
     """
 
     name: str
@@ -20,6 +20,12 @@ class TensorAxes:
     channels: int | None = None
     dtype: str = ""
     optional: bool = False
+    replaces: str = ""
+
+    @property
+    def asked_as(self) -> str:
+        """The name of this output in a request."""
+        return self.replaces or self.name
 
     @property
     def is_image(self) -> bool:
@@ -48,7 +54,8 @@ class Model:
     @property
     def with_labels(self) -> Model:
         """The same model with labels in place of its first output."""
-        labels = replace(self.outputs[0], name="labels", axes=self.outputs[0].axes.replace("c", ""), channels=None, dtype="int32")
+        first = self.outputs[0]
+        labels = TensorAxes("labels", first.axes.replace("c", ""), dtype="int32", replaces=first.name)
         return replace(self, outputs=[labels, *self.outputs[1:]])
 
     @classmethod

@@ -81,7 +81,7 @@ def run_on_files(
     inputs = [arrays.get(number) for number in range(max(chosen) + 1)]
     numbers = sorted(job.outputs)
     left_out = [spec.name for number, spec in enumerate(model.outputs) if number not in job.outputs]
-    names = [model.outputs[number].name for number in numbers] if left_out else None
+    names = [model.outputs[number].asked_as for number in numbers] if left_out else None
     answer = client.run(model.id, inputs, options.weights, progress, names, options.labels)
     notes += [f"{job.name}: {warning}" for warning in answer.warnings]
     written = []

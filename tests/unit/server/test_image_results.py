@@ -156,10 +156,11 @@ def test_axes_are_those_of_each_image(tmp_path: Path, axes: str) -> None:
 def test_labels_are_asked_for_and_written_without_a_channel(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", PLANE)
     model = Model("m", [IMAGE], [TensorAxes("flows", "bcyx", 3, "float32"), IMAGE]).with_labels
-    assert model.outputs == [TensorAxes("labels", "byx", None, "int32"), IMAGE]
+    assert model.outputs == [TensorAxes("labels", "byx", None, "int32", replaces="flows"), IMAGE]
     client = Gives(np.arange(96, dtype=np.int32).reshape(1, 8, 12))
     report = run(model, client, Job([tmp_path / "x.npy"], {0: tmp_path / "o.tif"}), Options(axes="yx", labels=True))
     assert client.labels and [(each.shape, each.dtype) for each in report.written] == [((8, 12), "int32")]
+    assert client.wanted == ["flows"], "a request knows the model's outputs alone"
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "o.tif"), np.arange(96).reshape(8, 12))
 
 
