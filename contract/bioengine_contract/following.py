@@ -10,9 +10,6 @@ from fractions import Fraction
 from bioengine_contract.axes import IMAGE_AXES
 from bioengine_contract.manifest import Axis, SizeReference, Tensor
 
-# Scales are quotients of small numbers; as floats they are not, quite.
-_MAX_DENOMINATOR = 4096
-
 
 @dataclass(frozen=True)
 class Follows:
@@ -43,8 +40,7 @@ def _referred(reference: SizeReference, inputs: Sequence[Tensor]) -> Follows | N
     known = {(spec.id, axis.id) for spec in inputs for axis in spec.axes}
     if (reference.tensor, reference.axis) not in known:  # of another output
         return None
-    scale = Fraction(reference.scale).limit_denominator(_MAX_DENOMINATOR)
-    return Follows(reference.tensor, reference.axis, scale, reference.offset)
+    return Follows(reference.tensor, reference.axis, reference.exact_scale, reference.offset)
 
 
 def _fixed(id: str, size: int, inputs: Sequence[Tensor]) -> Follows | None:

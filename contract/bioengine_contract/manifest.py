@@ -6,7 +6,9 @@ The server's store writes it once, at import (`bioengine_server.store.manifest_b
 from __future__ import annotations
 
 import datetime
+import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +22,9 @@ RDF = "rdf.yaml"
 MAX_SEAM = 0.01
 """The largest difference at the seams of tiles that counts as none, as a share of the output's range."""
 
+# Scales are quotients of small numbers; as floats they are not, quite.
+_MAX_DENOMINATOR = 4096
+
 
 @dataclass(frozen=True)
 class SizeReference:
@@ -29,6 +34,14 @@ class SizeReference:
     axis: str
     scale: float
     offset: int
+
+    @property
+    def exact_scale(self) -> Fraction:
+        return Fraction(self.scale).limit_denominator(_MAX_DENOMINATOR)
+
+    def of(self, size: int) -> int:
+        """The size where that of the other axis is `size`."""
+        return math.floor(size * self.exact_scale) + self.offset
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def check_sizes(
                 reference = axis.reference
                 if (reference.tensor, reference.axis) not in sizes:
                     continue  # it depends on an optional input that was left out
-                wanted = int(sizes[reference.tensor, reference.axis] * reference.scale) + reference.offset
+                wanted = reference.of(sizes[reference.tensor, reference.axis])
                 if size != wanted:
                     problems.append(f"{axis.id} is {size}, it must be {wanted} to match '{reference.tensor}'")
             elif axis.type == BATCH:
@@ -159,9 +159,7 @@ def usage(manifest: Manifest) -> str:
         for axis in spec.axes:
             reference = axis.reference
             sizes[spec.id, axis.id] = (
-                axis.min
-                if reference is None
-                else int(sizes.get((reference.tensor, reference.axis), 1) * reference.scale) + reference.offset
+                axis.min if reference is None else reference.of(sizes.get((reference.tensor, reference.axis), 1))
             )
     arrays = ", ".join(
         f"np.zeros({tuple(sizes[spec.id, axis.id] for axis in spec.axes)}, {spec.dtype!r})" for spec in manifest.inputs

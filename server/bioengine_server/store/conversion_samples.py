@@ -110,7 +110,7 @@ def _other_sizes(manifest: Manifest, shapes: list[Shape]) -> list[Shape]:
         for axis in spec.axes:
             if (reference := axis.reference) is not None:
                 size = sizes.get((reference.tensor, reference.axis), 0)
-                sizes[spec.id, axis.id] = int(size * reference.scale + reference.offset)
+                sizes[spec.id, axis.id] = reference.of(size)
     return [tuple(sizes[spec.id, axis.id] for axis in spec.axes) for spec in manifest.inputs]
 
 

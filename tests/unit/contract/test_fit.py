@@ -185,3 +185,16 @@ def test_tiles() -> None:
     for bad in (0, -8, "64", 6.5, {"z": 64}, {"y": "64"}, [64], {"channel": 1}):
         with pytest.raises(BadTile, match="y, x"):
             fit_tile(model(GREY), bad)
+
+
+@pytest.mark.parametrize(("scale", "of"), [(0.3 / 0.1, 10), (0.7 / 0.1, 10), (1.2 / 0.4, 20), (1 / 49, 49)])
+def test_a_size_that_follows_another_is_that_of_the_exact_scale(scale: float, of: int) -> None:
+    """The quotient of two pixel sizes is 2.9999999999999996 as a float."""
+    wanted = round(of * scale)
+    second = Tensor("second", "float32", (Axis("x", "space", 1, 1, SizeReference("first", "x", scale, 0)),))
+    both = model(Tensor("first", "float32", (Axis("x", "space", of, 1),)), second)
+    assert [array is not None for array in fit_inputs(both, [np.zeros(of, np.float32), np.zeros(wanted, np.float32)])] == [
+        True
+    ] * 2
+    with pytest.raises(WrongSize, match=rf"it must be {wanted} to match 'first'.*np\.zeros\(\({wanted},\), 'float32'\)"):
+        fit_inputs(both, [np.zeros(of, np.float32), np.zeros(wanted - 1 or 2, np.float32)])
