@@ -67,7 +67,10 @@ class Group:
             return self.halo
         if self.leader.measured_halo is not None:
             return self.leader.measured_halo
-        return min(DEFAULT_HALO, block // 4) // self.align * self.align
+        halo = min(DEFAULT_HALO, block // 4)
+        if halo < self.align and stride_of(block, halo, self.align) > 0:
+            return halo  # tiles of large steps overlap by a whole step; only small ones cannot
+        return halo // self.align * self.align
 
     def grid_for(self, block: int) -> int:
         """Tiles of `block` pixels begin at multiples of this number, so that the network sees its pixels in the same phase."""

@@ -202,6 +202,13 @@ class Planner:
 
     def _check(self, group: Group, block: int, sizes: Sizes) -> None:
         leader = group.leader
+        for (output, _), (follows, _) in group.outputs.items():
+            if follows.offset < 0 and follows.of(group.size) < 1:
+                raise CannotTile(
+                    self._model_id,
+                    f"{leader.id} is {group.size}, and its output '{output}' lacks {-follows.offset} pixels along it at the ends "
+                    "of an image, which leaves nothing",
+                )
         if block >= group.size:
             if block > group.size and any(output.follows is None for output in self._image_outputs()):
                 raise CannotTile(

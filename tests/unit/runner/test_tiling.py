@@ -133,6 +133,15 @@ def test_without_a_declaration_tiles_overlap_by_a_quarter_up_to_32(size: int, ha
     assert all(span.keep_start - span.start >= halo and span.stop - span.keep_stop >= halo for span in cut[1:-1])
 
 
+@pytest.mark.parametrize(("step", "block", "halo"), [(64, 256, 32), (128, 256, 0), (128, 384, 32), (48, 144, 32), (64, 128, 0)])
+def test_tiles_of_models_with_large_steps_overlap_too(step: int, block: int, halo: int) -> None:
+    """The steps are larger than the halo: all tiles overlap that are large enough for it."""
+    cut = group(step, step=step).cut(block)
+    assert group(step, step=step).halo_for(block) == halo and len(cut.spans) > 2
+    assert all(before.keep_stop <= before.stop - halo for before in cut.spans[:-1])
+    assert all(after.keep_start >= after.start + halo and after.start % step == 0 for after in cut.spans[1:])
+
+
 def test_which_halo_counts() -> None:
     """The declared one, then the measured one, which may be 0."""
     assert group(256, halo=8, measured=50).halo_for(256) == 8
@@ -200,6 +209,16 @@ def test_what_has_no_tiles() -> None:
     classes = Geometry(model(16, 1, 0).inputs, {"class": (OutputAxis("channel", "channel", None, 0),)})
     with pytest.raises(CannotTile, match="not all of its outputs are images"):
         Planner("x", classes).smallest_tile(sizes)
+
+
+@pytest.mark.parametrize(("least", "step"), [(572, 0), (188, 16)])
+@pytest.mark.parametrize("size", [1, 100, 184])
+def test_images_of_which_a_model_leaves_nothing(least: int, step: int, size: int) -> None:
+    """The pixels that are padded are no result."""
+    planner = Planner("x", model(least, step, 0, offset=-184))
+    with pytest.raises(CannotTile, match=f"x is {size}, and its output 'out' lacks 184 pixels along it"):
+        planner.plan(sizes_of(1, 400, size), float("inf"))
+    assert planner.plan(sizes_of(1, 400, 185), float("inf")).output_sizes()["out", "x"] == 1
 
 
 def test_what_cannot_be_cut() -> None:
