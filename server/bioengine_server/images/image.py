@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -36,8 +38,17 @@ class Image:
     name: str = ""
 
 
-def rescaled(size: PixelSize, shape: dict[str, int], new_shape: dict[str, int]) -> PixelSize:
-    """The pixel size after a change of the number of pixels, for the same field of view."""
-    factors = {axis: shape[axis] / new_shape[axis] for axis in "zyx" if shape.get(axis) and new_shape.get(axis)}
+def rescaled(
+    size: PixelSize, shape: dict[str, int], new_shape: dict[str, int], scales: Mapping[str, float] = MappingProxyType({})
+) -> PixelSize:
+    """The pixel size after a change of the number of pixels: by `scales`, else for the same field of view.
+
+    An image that only lacks pixels at its ends has pixels of the same size.
+    """
+    factors = {
+        axis: 1 / scales[axis] if axis in scales else shape[axis] / new_shape[axis]
+        for axis in "zyx"
+        if shape.get(axis) and new_shape.get(axis)
+    }
     known = {axis: getattr(size, axis) * factor for axis, factor in factors.items() if getattr(size, axis)}
     return replace(size, **known)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -12,7 +12,8 @@ class TensorAxes:
     """An input or output of a model: its name, and its axes in the letters of format 0.4, such as "bcyx".
 
     `channels`: the number of channels, if it is fixed. `dtype`: such as "uint8", if it is known. `optional`: whether the model
-    runs without this input. `replaces`: the output that it is computed from and in whose place it comes.
+    runs without this input. `replaces`: the output that it is computed from and in whose place it comes. `scales`: of an output,
+    how many pixels along z, y and x it has for one of the first input, as far as that is known.
     """
 
     name: str
@@ -21,6 +22,7 @@ class TensorAxes:
     dtype: str = ""
     optional: bool = False
     replaces: str = ""
+    scales: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def asked_as(self) -> str:
@@ -60,13 +62,29 @@ class Model:
 
     @classmethod
     def of(cls, id: str, rdf: Mapping[str, Any]) -> Model:
-        return cls(id, [_tensor(item) for item in rdf["inputs"]], [_tensor(item) for item in rdf["outputs"]])
+        outputs = [replace(_tensor(item), scales=_scales(item, rdf["inputs"][0])) for item in rdf["outputs"]]
+        return cls(id, [_tensor(item) for item in rdf["inputs"]], outputs)
 
 
 def _tensor(item: Mapping[str, Any]) -> TensorAxes:
     axes = str(item["axes"])
     channels = _fixed_size(item.get("shape"), axes.index("c")) if "c" in axes else None
     return TensorAxes(str(item["name"]), axes, channels, str(item.get("data_type") or ""), item.get("optional") is True)
+
+
+def _scales(output: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, float]:
+    """The scale of each spatial axis of an output that follows the first input."""
+    axes, shape = str(output["axes"]), output.get("shape")
+    scales = {}
+    for letter in set(axes) & set(str(first["axes"])) & set("zyx"):
+        index = axes.index(letter)
+        if isinstance(shape, Mapping) and shape.get("reference_tensor") == first["name"] and shape["scale"][index]:
+            scales[letter] = float(shape["scale"][index])
+        size, given = _fixed_size(shape, index), _fixed_size(first.get("shape"), str(first["axes"]).index(letter))
+        if size and given:
+            is_scaled = size % given == 0 or given % size == 0  # as tiles are put together (`bioengine_contract.following`)
+            scales[letter] = size / given if is_scaled else 1.0
+    return scales
 
 
 def _fixed_size(shape: Any, index: int) -> int | None:

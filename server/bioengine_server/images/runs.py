@@ -87,7 +87,7 @@ def run_on_files(
     written = []
     for number, output in zip(numbers, answer.outputs):
         spec, file = model.outputs[number], job.outputs[number]
-        size = rescaled(images[0].pixel_size, before, dict(zip(spec.axes, output.shape)))
+        size = rescaled(images[0].pixel_size, before, dict(zip(spec.axes, output.shape)), spec.scales)
         result = _result(output, spec, arranged[0], size, file)
         file, said = _write(file, result, options.overwrite, [*job.outputs.values()])
         notes += [f"{file.name}: {note}." for note in said]

@@ -247,3 +247,28 @@ def test_what_is_written_instead_takes_no_place_of_another_result(tmp_path: Path
     report = run(model, Gives(*outputs), job, Options(overwrite=True))
     assert [(written.file.name, written.shape[0]) for written in report.written] == [("o-1.tif", 2), ("o.tif", 5)]
     assert all(read_image(written.file).data.shape == written.shape for written in report.written)
+
+
+@pytest.mark.parametrize(
+    ("takes", "gives", "given", "made", "pixels"),
+    [
+        ({"min": [1, 1, 188, 188], "step": [0, 0, 16, 16]}, ([1, 1, 1, 1], [0, 0, -92, -92]), (300, 400), (116, 216), (1, 1)),
+        ({"min": [1, 1, 8, 8], "step": [0, 0, 8, 8]}, ([1, 1, 0.5, 0.25], [0, 0, 0, 0]), (13, 17), (6, 4), (2, 4)),
+        ([1, 1, 572, 572], [1, 1, 388, 388], (600, 700), (416, 516), (1, 1)),
+        ([1, 1, 64, 64], [1, 2, 32, 128], (13, 17), (6, 34), (2, 0.5)),
+        ([1, 1, 64, 64], ([1, 0, 1, 2], [0, 1, 0, 0]), (13, 17), (13, 34), (1, 0.5)),
+    ],
+)
+def test_pixels_have_the_size_of_the_model_s_scale(
+    tmp_path: Path, takes: Any, gives: Any, given: tuple[int, int], made: tuple[int, int], pixels: tuple[float, float]
+) -> None:
+    """Not of the sizes of both images, where the result lacks pixels at its ends, or a part of one."""
+    if isinstance(gives, tuple):
+        gives = {"reference_tensor": "in", "scale": gives[0], "offset": gives[1]}
+    common = {"axes": "bcyx", "data_type": "float32"}
+    rdf = {"inputs": [{**common, "name": "in", "shape": takes}], "outputs": [{**common, "name": "out", "shape": gives}]}
+    write_image(tmp_path / "x.tif", Image(np.ones(given, np.float32), "yx", PixelSize(0.5, 0.5, None, "um")))
+    output = np.ones((1, 1, *made), np.float32)
+    run(Model.of("m", rdf), Gives(output), Job([tmp_path / "x.tif"], {0: tmp_path / "o.tif"}))
+    near: Any = pytest.approx
+    assert read_image(tmp_path / "o.tif").pixel_size == PixelSize(near(0.5 * pixels[0]), near(0.5 * pixels[1]), None, "um")
