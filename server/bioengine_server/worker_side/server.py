@@ -6,13 +6,16 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 from bioengine_contract.errors import BioEngineError
+from pydantic import BaseModel, ValidationError
 
 from bioengine_server.workers.parcel import MEDIA_TYPE, BadParcel, Parcel, Place, receive
 from bioengine_server.workers.protocol import INSTANCE, TAKE_TIMEOUT, Beat, Join, Joined, Lane, Orders
+
+_Answer = TypeVar("_Answer", bound=BaseModel)
 
 _MAX_PARCEL = 8 << 30  # bytes
 _BUFFER = 1 << 20  # bytes
@@ -67,13 +70,13 @@ class Server:
 
     async def join(self, join: Join) -> Joined:
         """Raises Refused, ServerAway."""
-        joined = Joined.model_validate_json(await self._say("/join", join.model_dump_json(), may_be_refused=True))
+        joined = _read(Joined, await self._say("/join", join.model_dump_json(), may_be_refused=True))
         self._instance = joined.instance
         return joined
 
     async def beat(self, beat: Beat) -> Orders:
         """Raises NotJoinedAnyMore, ServerAway."""
-        return Orders.model_validate_json(await self._say("/beat", beat.model_dump_json()))
+        return _read(Orders, await self._say("/beat", beat.model_dump_json()))
 
     async def leave(self) -> None:
         """Raises NotJoinedAnyMore, ServerAway."""
@@ -159,6 +162,14 @@ def reading() -> Iterator[None]:
         yield
     except (aiohttp.ClientError, TimeoutError, BadParcel, KeyError) as error:
         raise ServerAway(str(error) or type(error).__name__) from error
+
+
+def _read(kind: type[_Answer], answer: bytes) -> _Answer:
+    """Raises ServerAway for what something else has answered, such as a proxy whose server is away."""
+    try:
+        return kind.model_validate_json(answer)
+    except ValidationError:
+        raise ServerAway(f"its answer is none of a BioEngine server: {answer[:60].decode(errors='replace')!r}") from None
 
 
 def _refused(status: int, text: str, code: str) -> Refused:

@@ -12,6 +12,8 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from bioengine_contract.manifest import Manifest
 from bioengine_contract.model_errors import Cancelled
 from bioengine_contract.operations import ModelProcess
@@ -19,6 +21,7 @@ from bioengine_contract.store import resolve
 from bioengine_contract.triton_model import triton_model
 from bioengine_server.dispatch import dispatcher as dispatcher_module
 from bioengine_server.worker_side.jobs import Followed
+from bioengine_server.worker_side.server import Server, ServerAway
 from bioengine_server.workers.link import Link
 from bioengine_server.workers.parcel import Parcel
 from bioengine_server.workers.protocol import INSTANCE, Beat
@@ -48,6 +51,23 @@ async def test_nonsense_of_a_worker_is_refused_and_the_next_request_works(home: 
             async with session.post(f"{hub.url}/workers/box/beat", headers={INSTANCE: "old"}, data=b"{}") as response:
                 assert response.status == 410
         assert (await run(hub.dispatcher))["success"]
+
+
+@pytest.mark.parametrize("answer", ["<html>The server is being maintained.</html>", "[]", '{"instance": 1}', "\0", ""])
+async def test_what_something_else_answers_ends_no_worker(answer: str) -> None:
+    """Such as a proxy, with 200: the worker asks again, as where nothing answers."""
+
+    async def maintained(_request: web.Request) -> web.Response:
+        return web.Response(text=answer)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", maintained)
+    async with TestServer(app) as proxy, Server(str(proxy.make_url("")), SECRET, "box") as server:
+        with pytest.raises(ServerAway, match="its answer is none of a BioEngine server: "):
+            await server.join(a_join())
+        if not answer.startswith('{"'):  # orders may be empty
+            with pytest.raises(ServerAway, match="its answer is none of a BioEngine server: "):
+                await server.beat(Beat())
 
 
 def _parcel(arrays: list[Any], body: int = 0) -> bytes:
