@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import uuid
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -22,7 +21,6 @@ from bioengine_contract.manifest import FILE_NAME, Manifest
 from bioengine_contract.model_errors import ModelNotLoaded
 from bioengine_contract.package import Package
 from bioengine_contract.package_errors import PackageUnreadable
-from bioengine_contract.removal import remove
 from bioengine_contract.store import package_of, read_aliases
 from bioengine_contract.triton_model import TritonModel
 from pydantic import ValidationError
@@ -162,18 +160,14 @@ class ModelCopies:
         place = self._store / wanted.package
         id = wanted.package.partition("/")[0]
         with layout.lock(self._store):
-            old = self._store / _COPIES / uuid.uuid4().hex
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
-                place.rename(old)
-            folder.rename(place)
+            layout.sweep(self._store)
+            layout.put(self._store, folder, place)
             aliases = {**read_aliases(self._store), wanted.package: wanted.package}
             if wanted.is_default:
                 aliases[id] = wanted.package
             elif aliases.get(id) == wanted.package:
                 del aliases[id]
             layout.write_aliases(self._store, aliases)
-            remove(old)
 
 
 def _checked(name: str) -> PurePosixPath:

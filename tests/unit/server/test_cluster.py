@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bioengine_contract.errors import RequestError
 from bioengine_contract.manifest import Manifest, Weights
 from bioengine_contract.operations import ModelProcess
 from bioengine_contract.weights import CONVERTED
+from bioengine_server.store import layout
 from bioengine_server.triton.errors import TritonUnavailable
 from bioengine_server.worker_side import puller as puller_module
 from bioengine_server.worker_side.puller import Puller
@@ -71,6 +73,29 @@ async def test_a_copy_goes_on_where_it_was_interrupted_and_a_new_import_replaces
         assert (await run(hub.dispatcher))["success"]
         assert (box / "shark" / "1" / "a.onnx").read_bytes() == b"other weights"
         assert list((box / ".copies").iterdir()) == []
+
+
+async def test_an_old_copy_is_removed_whatever_happens_meanwhile(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk that is full, the names may not be written; what a killed worker has put aside goes with the next copy."""
+    box = tmp_path / "box" / "models"
+    other = box / "shark" / "1"
+    other.mkdir(parents=True)
+    (other / "large").touch()
+    (box / ".incoming-0123456789ab").mkdir()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with Hub(home).running() as hub, hub.joined("box", FakeWorker(), tmp_path / "box"):
+        with monkeypatch.context() as patch:
+            patch.setattr(layout, "write_aliases", full)
+            result = await run(hub.dispatcher)
+            assert "the worker's store cannot be written (No space left on device)" in result["error"]
+        assert [file for file in box.rglob("*") if file.name == "large"] == []
+        assert list(box.glob(".copies/*")) + list(box.glob(".incoming-*")) == []
+        assert (other / "a.onnx").exists()
 
 
 async def test_converted_weights_are_copied_too_and_results_name_them(home: Path, tmp_path: Path) -> None:
