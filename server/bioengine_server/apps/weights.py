@@ -77,9 +77,9 @@ def weights_of_model(app: App, model: StoredModel) -> AppWeights:
 
 
 def _typed(text: str) -> tuple[str, Path]:
-    """The model type and the file of a `TYPE=FILE`, or of a `FILE`."""
+    """The model type and the file of a `TYPE=FILE`, or of a `FILE`, whose own name may have an equals sign."""
     type, equals, file = text.partition("=")
-    if equals and _TYPE.fullmatch(type):
+    if equals and _TYPE.fullmatch(type) and (Path(file).is_file() or not Path(text).is_file()):
         return type, Path(file)
     return _USUAL_TYPE, Path(text)
 

@@ -113,13 +113,16 @@ def test_a_name_that_a_stored_model_has_is_refused(settings: Settings) -> None:
         check_installable(STARDIST, settings)
 
 
-def test_files_are_named_by_the_admin(tmp_path: Path) -> None:
+def test_files_are_named_by_the_admin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cyto, nuclei = tmp_path / "cyto3", tmp_path / "a=b"
     for file in (cyto, nuclei):
         file.touch()
     found = weights_of_files(CELLPOSE, [str(cyto), f"nuclei={nuclei}"])
     assert found.files == {"cyto.pth": cyto, "nuclei.pth": nuclei}
     assert weights_of_files(CELLPOSE, [str(nuclei)]).files == {"cyto.pth": nuclei}, "a path may have an equals sign"
+    monkeypatch.chdir(tmp_path)
+    assert weights_of_files(CELLPOSE, ["a=b"]).files == {"cyto.pth": Path("a=b")}, "nor need it be absolute"
+    assert weights_of_files(CELLPOSE, ["nuclei=a=b"]).files == {"nuclei.pth": Path("a=b")}
     for each, named, error, problem in (
         (CELLPOSE, [], WeightsMissing, "--weights TYPE=FILE"),
         (STARDIST, [], WeightsMissing, "--weights FILE or --model ID"),
