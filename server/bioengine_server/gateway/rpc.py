@@ -127,7 +127,18 @@ class LegacyRPC(imjoy_rpc.End):
             answer = envelope.refusal(error, self._sender, MANAGER_ID)
             told = asyncio.ensure_future(self.send(answer))
             self._finding.add(told)
-            told.add_done_callback(self._finding.discard)
+            told.add_done_callback(self._sent)
+            self._fail_call(error)
+
+    def _sent(self, told: asyncio.Future[None]) -> None:
+        self._finding.discard(told)
+        if not told.cancelled():
+            told.exception()  # a client that has disconnected gets no refusal
+
+    def _fail_call(self, error: envelope.MessageRefused) -> None:
+        """If a refused message is an answer, make the call that waits for it fail."""
+        if (told := envelope.instead(error)) is not None:
+            self._take(envelope.checked(told, self._sender))
 
     def _take(self, message: envelope.Message) -> None:
         """Handle a message, marked as from this client and to this endpoint."""
@@ -215,6 +226,9 @@ class LegacyRPC(imjoy_rpc.End):
             whole = envelope.checked(self.unfinished[key], self._sender)
         except envelope.NotAMessage as error:
             raise ValueError(f"The chunks make no message: {error}") from error
+        except envelope.MessageRefused as error:
+            self._fail_call(error)
+            raise
         finally:
             self._uploads.close(key)
         self._take(whole)

@@ -71,6 +71,8 @@ class MessageRefused(BioEngineError):
         problem: what is wrong.
         expected: what is allowed, and what to do.
         message: its main part, for the answer.
+
+    `whole`: if it was the last step of a message in chunks, and the whole message is what is refused, that message's main part.
     """
 
     code = "message_refused"
@@ -78,6 +80,7 @@ class MessageRefused(BioEngineError):
     def __init__(self, problem: str, expected: str, message: dict[str, Any] | None = None) -> None:
         super().__init__(f"The message is refused: {problem}. {expected}")
         self.message = message or {}
+        self.whole: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -139,8 +142,9 @@ def refusal(error: MessageRefused, sender: str, manager: str) -> bytes:
 
 def instead(error: MessageRefused) -> bytes | None:
     """For a refused answer, the frame that replaces it, so that the receiver's call fails; None for other messages."""
-    to, method = error.message.get("to"), error.message.get("method")
-    if error.message.get("type") != "method" or not isinstance(to, str) or not _TARGET.fullmatch(to):
+    message = error.whole or error.message
+    to, method = message.get("to"), message.get("method")
+    if message.get("type") != "method" or not isinstance(to, str) or not _TARGET.fullmatch(to):
         return None
     if not _is_method(method) or not str(method).endswith(".resolve") or str(method).startswith("services."):
         return None

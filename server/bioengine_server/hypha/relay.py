@@ -95,6 +95,9 @@ class Relay:
                 envelope.checked(b"".join(chunks[index] for index in range(len(chunks))), self._sender)
             except envelope.NotAMessage as error:
                 raise ValueError(str(error)) from error
+            except envelope.MessageRefused as error:
+                error.whole = error.message
+                raise
             finally:
                 self._uploads.close(_name(key))
         elif step == "remove":

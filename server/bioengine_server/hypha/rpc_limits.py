@@ -224,6 +224,7 @@ class LimitedRPC(hypha_rpc.End):
     def process_message(self, key: str, heartbeat: bool = False, context: Any = None) -> None:
         """Process the joined message as one of its real sender; a message that names another sender is refused."""
         self._uploads.checked(context["from"], key)
+        sent_by = {name: context[name] for name in ("from", "to", "ws", "user")}
         try:
             chunks = self.unfinished[key]
             if set(chunks) != set(range(len(chunks))):
@@ -232,10 +233,17 @@ class LimitedRPC(hypha_rpc.End):
             whole = envelope.checked(data, context["from"])
         except envelope.NotAMessage as error:
             raise ValueError(f"The chunks make no message: {error}") from error
+        except envelope.MessageRefused as error:
+            if (told := envelope.instead(error)) is not None:  # a call of this endpoint would wait for the answer
+                self._fire_as(sent_by, envelope.checked(told, context["from"]))
+            raise
         finally:
             self._uploads.close(key)
-        main = {**whole.main, **{name: context[name] for name in ("from", "to", "ws", "user")}}
-        self.fire({**main, "ctx": {**main, **self.default_context}, **whole.body})
+        self._fire_as(sent_by, whole)
+
+    def _fire_as(self, sent_by: dict[str, Any], message: envelope.Message) -> None:
+        main = {**message.main, **sent_by}
+        self.fire({**main, "ctx": {**main, **self.default_context}, **message.body})
 
     def remove_message(self, key: str, context: Any = None) -> None:
         self._uploads.checked(context["from"], key)
