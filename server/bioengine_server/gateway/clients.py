@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from bioengine_server.gateway.errors import ClientIdTaken
 
 _MAX_REMEMBERED = 500  # clients that have left and whose services are remembered
-_FAREWELL = 10.0  # seconds that the previous connection may take to end
+_FAREWELL = 10.0  # seconds that the previous connection may take to end, or until it can be asked
 
 
 @dataclass(eq=False)
@@ -52,6 +52,15 @@ async def end_of_last(client: Client) -> None:
         client = client.replaced_by.result()
 
 
+async def _answers(client: Client) -> bool:
+    """Whether a connected client is alive. One that is just connecting is waited for until it can be asked."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_FAREWELL):
+            while client.answers is None and not client.ended.is_set():
+                await asyncio.sleep(0.02)
+    return client.answers is not None and not client.ended.is_set() and await client.answers()
+
+
 class Clients:
     """The connected clients by name, `<workspace>/<client id>`."""
 
@@ -69,9 +78,16 @@ class Clients:
 
         Raises ClientIdTaken.
         """
+        try:
+            await self._enter(client)
+        except BaseException:
+            client.ended.set()  # for one that has made room for it, and waits for its end (`end_of_last`)
+            raise
+
+    async def _enter(self, client: Client) -> None:
         while (before := self._connected.get(client.name)) is not None:
             is_other = client.is_new or client.user != before.user
-            if is_other and before.answers is not None and await before.answers():
+            if is_other and await _answers(before):
                 raise ClientIdTaken(client.client_id)
             if not before.replaced_by.done():
                 before.replaced_by.set_result(client)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from bioengine_server.foreign import hypha as border
-from bioengine_server.gateway.clients import Client, Clients
+from bioengine_server.gateway import clients as gateway_clients
+from bioengine_server.gateway.clients import Client, Clients, end_of_last
 from bioengine_server.gateway.errors import ClientIdTaken
 from bioengine_server.gateway.route import _is_bound
 from hypha.core.auth import parse_scope
@@ -55,3 +56,42 @@ async def test_who_comes_in_the_place_of_a_client_that_answers(user: str, is_new
     else:
         with pytest.raises(ClientIdTaken):
             await entering
+
+
+async def test_of_two_programs_that_start_together_the_first_stays() -> None:
+    """It cannot be asked yet when the second one comes."""
+
+    async def answers() -> bool:
+        return True
+
+    clients = Clients(lambda workspace, client_id: False)
+    first, second = Client("ws-x", "host", "ada", is_new=True), Client("ws-x", "host", "ada", is_new=True)
+    await clients.enter(first)
+    entering = asyncio.ensure_future(clients.enter(second))
+    await asyncio.sleep(0.05)
+    first.answers = answers
+    with pytest.raises(ClientIdTaken):
+        await entering
+    assert not first.replaced_by.done()
+
+
+async def test_who_ends_before_it_can_be_asked_makes_room() -> None:
+    clients = Clients(lambda workspace, client_id: False)
+    first, second = Client("ws-x", "host", "ada", is_new=True), Client("ws-x", "host", "ada", is_new=True)
+    await clients.enter(first)
+    entering = asyncio.ensure_future(clients.enter(second))
+    await asyncio.sleep(0.05)
+    clients.leave(first)
+    await asyncio.wait_for(entering, 2)
+
+
+async def test_a_connection_does_not_wait_for_one_that_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newer one has its name too late, for example because the older one took long to leave Hypha."""
+    monkeypatch.setattr(gateway_clients, "_FAREWELL", 0.05)
+    clients = Clients(lambda workspace, client_id: False)
+    older, newer = Client("ws-x", "host", "ada", is_new=True), Client("ws-x", "host", "ada", is_new=False)
+    await clients.enter(older)
+    with pytest.raises(ClientIdTaken):
+        await clients.enter(newer)
+    clients.leave(older)
+    await asyncio.wait_for(end_of_last(older), 1)
