@@ -89,12 +89,16 @@ class Access:
         if self.all_need_token or any(name.lower().startswith((*_PROXY_HEADERS, "origin")) for name in headers):
             return True
         # To a container whose port is published on loopback alone, the machine is the gateway.
-        is_machine = bool(self._settings.listen) and is_loopback(self._settings.host) and peer == self._gateway
+        is_machine = bool(self._settings.listen) and is_loopback(self._settings.host) and self._is_gateway(peer)
         return not (is_loopback(peer) or is_machine)
 
     def _is_here(self, peer: str) -> bool:
         """Whether a peer is a program on this machine, if the address that the server listens on does not imply it."""
-        return not self._settings.listen or is_loopback(peer) or peer == self._gateway
+        return not self._settings.listen or is_loopback(peer) or self._is_gateway(peer)
+
+    def _is_gateway(self, peer: str) -> bool:
+        """Whether a peer is the gateway; a socket that listens on `::` has its address mapped into IPv6."""
+        return self._gateway is not None and peer.removeprefix("::ffff:") == self._gateway
 
     def check(self, caller: Caller) -> None:
         """Check that a caller may use the server. Raises TokenNeeded, UnknownToken, TokenRevoked, TokenExpired."""

@@ -176,14 +176,19 @@ async def test_where_another_door_has_looked_a_token_is_taken_as_it_comes(tmp_pa
 
 @pytest.mark.parametrize(
     ("peer", "needs"),
-    [("127.0.0.1", False), ("::1", False), ("::ffff:127.0.0.1", False), ("172.18.0.1", False), ("172.19.0.3", True), ("", True)],
-)
+    [
+        ("127.0.0.1", False), ("::1", False), ("::ffff:127.0.0.1", False), ("172.18.0.1", False), ("::ffff:172.18.0.1", False),
+        ("172.19.0.3", True), ("::ffff:172.19.0.3", True), ("", True),
+    ],
+)  # fmt: skip
 def test_in_a_container_only_the_machine_itself_needs_no_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peer: str, needs: bool
 ) -> None:
     """The machine is the container's gateway; others reach the address that is bound as well, such as the models."""
     monkeypatch.setattr("bioengine_server.access.rules.gateway", lambda: "172.18.0.1")
-    assert access(tmp_path, listen="0.0.0.0").needs_token([], peer) is needs
+    for everywhere in ("0.0.0.0", "::"):
+        assert access(tmp_path, listen=everywhere).needs_token([], peer) is needs
+        assert access(tmp_path, listen=everywhere).needs_token_for_metrics([], peer) is needs
     assert access(tmp_path, listen="0.0.0.0", access="open").needs_token([], peer) is False
     assert access(tmp_path).needs_token([], peer) is False, "bound to loopback, nobody else gets there"
 
