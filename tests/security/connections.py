@@ -56,6 +56,10 @@ class Fake:
 
     def __init__(self) -> None:
         self.is_aborted = False
+        self.unsent = 0
 
     def abort(self) -> None:
         self.is_aborted = True
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent

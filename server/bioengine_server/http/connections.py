@@ -34,9 +34,11 @@ _NETWORK = 64  # bits of an IPv6 address that identify a peer, which can choose 
 
 
 class Transport(Protocol):
-    """The method of a connection's transport that is used here."""
+    """The methods of a connection's transport that are used here."""
 
     def abort(self) -> None: ...
+
+    def get_write_buffer_size(self) -> int: ...
 
 
 class _Since(NamedTuple):
@@ -96,11 +98,11 @@ class Connections:
                 del self._peers[peer]
 
     def _make_room(self, connections: Mapping[Transport, _Since]) -> bool:
-        """Close the oldest connection that can be closed without loss."""
+        """Close the oldest connection that can be closed without loss: none whose client has not read all of its response yet."""
         now = time.monotonic()
         for wanted, after in _EVICTED_AFTER.items():
             for transport, (state, since) in connections.items():
-                if state == wanted and now - since >= after:
+                if state == wanted and now - since >= after and not transport.get_write_buffer_size():
                     self.close(transport)
                     transport.abort()
                     return True

@@ -134,6 +134,8 @@ class _LimitedHttp(uvicorn.H11Protocol):
         """Parse a part of the data now, and the rest after other connections had their turn."""
         if self.transport.is_closing() or self._is_websocket:
             return
+        if self.conn.their_state in (h11.MUST_CLOSE, h11.CLOSED):
+            return  # after the last request of this client, as it has said itself, such as an empty line after a body
         if self.conn.their_state is h11.DONE:  # a further request, sent before the response to this one
             self._unparsed = data
             self.flow.hold()
