@@ -134,6 +134,35 @@ async def test_work_that_several_want_is_done_once_and_survives_its_first_caller
     assert await asyncio.gather(*others) == ["model"] * 50 and done == ["model"]
 
 
+async def test_who_waits_for_a_place_joins_the_same_work_when_it_begins() -> None:
+    lane, free, release, done = Lane(LaneLimits(1, 20, 1, 8, 1, patience=0.5)), asyncio.Event(), asyncio.Event(), list[str]()
+    shared = SharedWork(lane)
+
+    def work(name: str, until: asyncio.Event) -> Callable[[], Awaitable[str]]:
+        async def run() -> str:
+            await until.wait()
+            done.append(name)
+            return name
+
+        return run
+
+    other = asyncio.create_task(shared.once("other", known("other"), work("other", free)))
+    await asyncio.sleep(0)
+    wanted = [asyncio.create_task(shared.once("model", known(f"ada {n}"), work("model", release))) for n in range(5)]
+    gives_up = asyncio.create_task(shared.once("model", known("gives up"), work("model", release)))
+    await asyncio.sleep(0.01)
+    assert lane.waiting == 6
+    gives_up.cancel()
+    free.set()
+    await asyncio.sleep(0.7)
+    assert lane.waiting == 0, "longer than anybody waits for a place"
+    release.set()
+    assert await asyncio.gather(other, *wanted) == ["other"] + ["model"] * 5 and done == ["other", "model"]
+    assert shared._waiting == {} and not shared.is_under_way("model")
+    async with lane.place(known("later")):
+        pass
+
+
 async def test_a_thousand_downloads_of_one_client_are_few_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The collection is not reached: what a download itself does is not tried here."""
     store, release, running = StoreService(Settings(home=tmp_path)), asyncio.Event(), list[str]()

@@ -158,6 +158,8 @@ class SharedWork:
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
         self._under_way: dict[Hashable, asyncio.Task[Any]] = {}
+        # Those who wait for a place to begin work: what it has become, and what ends the waiting.
+        self._waiting: dict[Hashable, list[tuple[asyncio.Future[asyncio.Task[Any]], asyncio.Timeout]]] = {}
 
     async def once(self, key: Hashable, caller: Caller | None, work: Callable[[], Awaitable[Any]]) -> Any:
         """The result of `work`. Raises Busy, and what `work` raises.
@@ -167,18 +169,33 @@ class SharedWork:
             caller: the client.
             work: does the work, if it is not in progress.
         """
-        if key not in self._under_way:
-            place = await self._lane.enter(caller)
-            if key in self._under_way:
-                place.leave()  # another caller has begun the same work first
-            else:
-                self._begin(key, place, work)
-        return await asyncio.shield(self._under_way[key])
+        task = self._under_way.get(key) or await self._begun(key, caller, work)
+        return await asyncio.shield(task)
 
     def is_under_way(self, key: Hashable) -> bool:
         return key in self._under_way
 
-    def _begin(self, key: Hashable, place: Place, work: Callable[[], Awaitable[Any]]) -> None:
+    async def _begun(self, key: Hashable, caller: Caller | None, work: Callable[[], Awaitable[Any]]) -> asyncio.Task[Any]:
+        """The work: begun here when there is a place, or by another caller who has got one first. Raises Busy."""
+        begun: asyncio.Future[asyncio.Task[Any]] = asyncio.get_running_loop().create_future()
+        entry, place = (begun, asyncio.timeout(None)), None
+        waiting = self._waiting.setdefault(key, [])
+        waiting.append(entry)
+        try:
+            with contextlib.suppress(TimeoutError):  # another caller has begun it
+                async with entry[1]:
+                    place = await self._lane.enter(caller)
+        finally:
+            waiting.remove(entry)
+            if not waiting:
+                del self._waiting[key]
+        if place is not None and not begun.done():
+            return self._begin(key, place, work)
+        if place is not None:
+            place.leave()
+        return begun.result()
+
+    def _begin(self, key: Hashable, place: Place, work: Callable[[], Awaitable[Any]]) -> asyncio.Task[Any]:
         def end(ended: asyncio.Task[Any]) -> None:
             del self._under_way[key]
             place.leave()
@@ -187,6 +204,11 @@ class SharedWork:
 
         self._under_way[key] = task = asyncio.ensure_future(work())
         task.add_done_callback(end)
+        for begun, patience in self._waiting.get(key, ()):
+            if not begun.done():
+                begun.set_result(task)
+                patience.reschedule(asyncio.get_running_loop().time())
+        return task
 
 
 def _key(caller: Caller | None) -> str:
