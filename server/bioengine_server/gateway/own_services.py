@@ -122,15 +122,20 @@ class OwnServices:
         has = parts_of(definition)
         if id in self._offered and self._offered[id][0] == has:
             return self._offered[id][1]
-        size = self._checked_size(id, has)
+        before, size = self._sizes.get(id), self._checked_size(id, has)
+        self._sizes[id] = size  # from now on, for those that are registered meanwhile
         definition["id"] = id
         definition["config"] = {**dict(own["config"]), "require_context": True}
         offered = in_name_of_callers(definition)
-        await self._wait_until_known()
         # Hypha calls `setup` of a new service `default` here. The client may register more meanwhile, so no lock is held.
         try:
+            await self._wait_until_known()
             info = plain(await self._hypha.register_service(offered, {"overwrite": True}))
         except BaseException:
+            if before is not None:
+                self._sizes[id] = before
+            elif id not in self._offered:
+                self._sizes.pop(id, None)
             if id not in self._offered:  # otherwise Hypha's endpoint would keep a service that nobody can find
                 with contextlib.suppress(Exception):
                     await self._hypha.rpc.unregister_service(id, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from typing import Any
@@ -48,6 +49,25 @@ async def test_what_is_kept_of_all_services_of_a_client_is_bounded(connection: C
     await manager.unregister_service("s0")
     await manager.register_service(service("s1", blob=b"y" * 290_000))  # in place of itself
     await manager.register_service(service("s12", blob=b"x" * 100_000))
+
+
+async def test_services_that_are_registered_at_once_are_bounded_too(connection: Connection) -> None:
+    manager, register = await connection.manager(), connection.hypha.register_service
+
+    async def slowly(service: Any, options: Any) -> Any:
+        await asyncio.sleep(0.3)
+        return await register(service, options)
+
+    connection.hypha.register_service = slowly  # type: ignore[method-assign]
+    offers = [manager.register_service(service(f"s{number}", blob=b"x" * 290_000)) for number in range(15)]
+    outcomes = await asyncio.gather(*offers, return_exceptions=True)
+    assert sum(isinstance(outcome, Exception) for outcome in outcomes) == 5
+    assert len(connection.hypha.services) == 10
+    connection.hypha.refuses = True
+    await manager.unregister_service("s0")
+    for _ in range(3):  # what is refused is not counted
+        with pytest.raises(Exception, match=r"refused"):
+            await manager.register_service(service("refused", blob=b"x" * 200_000))
 
 
 async def test_nothing_is_kept_of_a_service_that_hypha_refuses(connection: Connection) -> None:
