@@ -20,7 +20,7 @@ _MAY_SEND = (
     "Inference-Header-Content-Length",
 )
 # Not Content-Encoding: a client that can read it would decompress again what the browser has already decompressed.
-_MAY_READ = ("Inference-Header-Content-Length", "Content-Type", "Range", "Origin")
+_MAY_READ = ("Inference-Header-Content-Length", "Content-Type", "Range", "Origin", "Retry-After")
 
 
 def answer_pages(app: FastAPI, origins: Origins) -> ASGIApp:

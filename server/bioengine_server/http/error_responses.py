@@ -6,6 +6,7 @@ from bioengine_contract.errors import BioEngineError
 from starlette.responses import JSONResponse
 
 from bioengine_server.access.errors import BadBody, TooLarge
+from bioengine_server.http.errors import WrongMethod
 from bioengine_server.memory import give_back_soon
 from bioengine_server.triton.errors import TritonError
 
@@ -24,4 +25,6 @@ def refusal(error: Exception) -> JSONResponse:
     if isinstance(error, TritonError) and status == 500:
         status = 400  # Triton's error for inputs that a Python model does not accept
     headers = {"Retry-After": "5"} if status in (429, 503) else {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if isinstance(error, WrongMethod):
+        headers["Allow"] = ", ".join(error.allowed)
     return JSONResponse({"success": False, "error": text, "code": code, "detail": text}, status_code=status, headers=headers)

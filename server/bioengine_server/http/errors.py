@@ -27,6 +27,7 @@ class WrongMethod(BioEngineError):
 
     def __init__(self, method: str, path: str, allowed: Sequence[str]) -> None:
         super().__init__(f"Method {method[:20]} is not allowed for {path}; use {' or '.join(allowed)}.")
+        self.allowed = tuple(allowed)
 
 
 class BodiesTooLarge(Busy):

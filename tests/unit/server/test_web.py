@@ -60,6 +60,7 @@ async def test_a_route_takes_its_methods_and_no_others(web: Web, path: str) -> N
         elif path in ROUTES:
             assert response.status_code == 405, (method, response.text)
             assert response.json()["code"] == "method_not_allowed" and " or ".join(taken) in response.json()["error"]
+            assert response.headers["allow"] == ", ".join(taken)
         else:
             assert response.status_code == 403 and response.json()["code"] == "forbidden", (method, response.text)
         assert response.headers["x-content-type-options"] == "nosniff"
@@ -169,6 +170,7 @@ async def test_pages_are_told_what_they_may_send(tmp_path: Path) -> None:
     assert "access-control-allow-credentials" not in response.headers
     answer = await web.ask("GET", f"{SERVICE}/get_status", origin="https://imjoy.io")
     assert answer.headers["access-control-allow-origin"] == "https://imjoy.io"
+    assert "Retry-After" in answer.headers["access-control-expose-headers"], "errors advise to wait as long as it says"
 
 
 async def test_an_address_that_asks_too_often_waits(tmp_path: Path) -> None:
