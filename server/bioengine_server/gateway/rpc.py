@@ -211,10 +211,12 @@ class LegacyRPC(imjoy_rpc.End):
         self.unfinished[key] = bytearray()
 
     def append_message(self, key: Any, data: Any, heartbeat: Any = False, context: Any = None) -> None:
+        kept = self.unfinished.get(key, b"")
         try:
             self._uploads.grow(self._sender, key, data)
         except TooLarge as error:
             self._too_large(error)
+            self._fail_call(envelope.too_large(kept))
             raise
         if heartbeat and self._is_answer(key, heartbeat):
             self.sessions[key]["timer"].reset()

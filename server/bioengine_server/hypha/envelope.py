@@ -38,6 +38,7 @@ _NAME = r"[A-Za-z0-9_.|@~-]{1,200}"
 _TARGET = re.compile(rf"(\*/|{_NAME}/)?{_NAME}")
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,100}(\.[A-Za-z0-9_-]{1,100}){0,31}")
 _MAX_METHOD = 500  # characters
+_MAX_BEGINNING = 20_000  # bytes of a message, with its main part
 # Sessions, and functions in them, have long random names. A receiver that looks names up as attributes would also find
 # attributes of a function, such as `__globals__`, or in JavaScript `constructor`. None of those has this form.
 _RANDOM = r"[A-Za-z0-9]{15,100}"
@@ -152,6 +153,18 @@ def instead(error: MessageRefused) -> bytes | None:
     main = {"type": "method", "to": to, "method": f"{str(method).removesuffix('resolve')}reject"}
     args = [{"_rtype": "error", "_rvalue": text, "_rtrace": ""}]
     return bytes(msgpack.packb(main)) + bytes(msgpack.packb({"args": args}))
+
+
+def too_large(beginning: bytes | bytearray) -> MessageRefused:
+    """The refusal of a message of which only this beginning is kept, because the rest is too large; for `instead`."""
+    data = bytes(beginning[:_MAX_BEGINNING])
+    try:
+        unpacker = msgpack.Unpacker(max_buffer_size=_MAX_BEGINNING, strict_map_key=True)
+        unpacker.feed(data)
+        main = unpacker.unpack()
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException):
+        main = None
+    return MessageRefused("it is too large", "Send less at a time.", main if isinstance(main, dict) else None)
 
 
 def _unpacked(data: bytes | bytearray) -> tuple[dict[str, Any], dict[str, Any], bytes | memoryview]:

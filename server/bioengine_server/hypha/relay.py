@@ -13,6 +13,7 @@ from typing import Any
 
 from bioengine_contract.errors import BioEngineError
 
+from bioengine_server.access.errors import TooLarge
 from bioengine_server.hypha import envelope
 from bioengine_server.hypha.uploads import Uploads
 from bioengine_server.limits import SizeLimit
@@ -45,6 +46,7 @@ class Relay:
         self._sender = sender
         self._chunks: dict[tuple[str, str], dict[int, bytes]] = {}
         self._uploads = Uploads(self._forget)
+        self._beginning: dict[str, Any] = {}  # the main part of the last message that was too large
 
     def passed(self, message: envelope.Message) -> envelope.Message:
         """What to pass on for a message of this client; a chunk in it is kept as well. Raises MessageRefused."""
@@ -59,7 +61,10 @@ class Relay:
             raise
         except (BioEngineError, ValueError, TypeError, KeyError) as error:
             problem = f"its chunks cannot be taken ({str(error) or type(error).__name__})"
-            raise envelope.MessageRefused(problem, "Begin the message again.", message.main) from error
+            refused = envelope.MessageRefused(problem, "Begin the message again.", message.main)
+            if isinstance(error, TooLarge):
+                refused.whole = self._beginning
+            raise refused from error
         if step != "create":
             return message
         # The receiver has to start again too, even if it still has chunks with that key.
@@ -109,8 +114,13 @@ class Relay:
     def _add(self, key: tuple[str, str], index: Any, data: Any) -> None:
         if type(index) is not int or not 0 <= index < _MAX_CHUNKS:
             raise ValueError("A chunk's number is a small whole one.")
-        self._uploads.grow(self._sender, _name(key), data)
-        self._chunks[key][index] = data
+        chunks = self._chunks.get(key, {})
+        try:
+            self._uploads.grow(self._sender, _name(key), data)
+        except TooLarge:
+            self._beginning = envelope.too_large(chunks.get(0, b"")).message
+            raise
+        chunks[index] = data
 
     def _forget(self, name: str) -> None:
         target, _, key = name.partition("\n")

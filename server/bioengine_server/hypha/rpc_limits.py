@@ -212,19 +212,18 @@ class LimitedRPC(hypha_rpc.End):
         super().create_message(key, is_answer, overwrite, context)
 
     def append_message(self, key: str, data: bytes, heartbeat: bool = False, context: Any = None) -> None:
-        self._uploads.grow(context["from"], key, data)
+        self._grow(key, data, context)
         super().append_message(key, data, self._is_answer(key, heartbeat, context), context)
 
     def set_message(self, key: str, index: int, data: bytes, heartbeat: bool = False, context: Any = None) -> None:
         if type(index) is not int:
             raise TypeError(f"The number of a chunk must be a whole number, not {type(index).__name__}.")
-        self._uploads.grow(context["from"], key, data)
+        self._grow(key, data, context)
         super().set_message(key, index, data, self._is_answer(key, heartbeat, context), context)
 
     def process_message(self, key: str, heartbeat: bool = False, context: Any = None) -> None:
         """Process the joined message as one of its real sender; a message that names another sender is refused."""
         self._uploads.checked(context["from"], key)
-        sent_by = {name: context[name] for name in ("from", "to", "ws", "user")}
         try:
             chunks = self.unfinished[key]
             if set(chunks) != set(range(len(chunks))):
@@ -234,15 +233,28 @@ class LimitedRPC(hypha_rpc.End):
         except envelope.NotAMessage as error:
             raise ValueError(f"The chunks make no message: {error}") from error
         except envelope.MessageRefused as error:
-            if (told := envelope.instead(error)) is not None:  # a call of this endpoint would wait for the answer
-                self._fire_as(sent_by, envelope.checked(told, context["from"]))
+            self._fail_call(error, context)
             raise
         finally:
             self._uploads.close(key)
-        self._fire_as(sent_by, whole)
+        self._fire_from(context, whole)
 
-    def _fire_as(self, sent_by: dict[str, Any], message: envelope.Message) -> None:
-        main = {**message.main, **sent_by}
+    def _grow(self, key: str, data: bytes, context: Any) -> None:
+        """Count a further chunk of a message. Raises KeyError, TypeError, TooLarge."""
+        kept = self.unfinished.get(key, {})
+        try:
+            self._uploads.grow(context["from"], key, data)
+        except TooLarge:
+            self._fail_call(envelope.too_large(kept.get(0, b"")), context)
+            raise
+
+    def _fail_call(self, error: envelope.MessageRefused, context: Any) -> None:
+        """If a refused message is an answer, make the call that waits for it fail."""
+        if (told := envelope.instead(error)) is not None:
+            self._fire_from(context, envelope.checked(told, context["from"]))
+
+    def _fire_from(self, context: Any, message: envelope.Message) -> None:
+        main = {**message.main, **{name: context[name] for name in ("from", "to", "ws", "user")}}
         self.fire({**main, "ctx": {**main, **self.default_context}, **message.body})
 
     def remove_message(self, key: str, context: Any = None) -> None:
