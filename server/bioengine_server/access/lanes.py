@@ -178,7 +178,8 @@ class SharedWork:
     async def _begun(self, key: Hashable, caller: Caller | None, work: Callable[[], Awaitable[Any]]) -> asyncio.Task[Any]:
         """The work: begun here when there is a place, or by another caller who has got one first. Raises Busy."""
         begun: asyncio.Future[asyncio.Task[Any]] = asyncio.get_running_loop().create_future()
-        entry, place = (begun, asyncio.timeout(None)), None
+        entry = (begun, asyncio.timeout(None))
+        place: Place | None = None
         waiting = self._waiting.setdefault(key, [])
         waiting.append(entry)
         try:

@@ -50,8 +50,7 @@ async def test_whoever_waits_for_an_answer_that_is_too_large_is_told(monkeypatch
     monkeypatch.setattr(uploads, "_ANSWER_TO_REQUEST", 0)
     ends, connection = Ends(limit=100_000_000), Connection()
     ends.server._method_timeout = 30
-    give = lambda: b"x" * 5_000_000  # noqa: E731
-    service = {"id": "giver", "config": {"visibility": "public"}, "give": give}
+    service = {"id": "giver", "config": {"visibility": "public"}, "give": lambda: b"x" * 5_000_000}
     async with asyncio.timeout(8):
         with pytest.raises(Exception, match=r"The answer was not passed on.*it is too large"):
             if is_legacy:
