@@ -18,7 +18,7 @@ HEADERS = (
     "Authorization", "Content-Type", "Content-Encoding", "Accept-Encoding", "Range", "Origin", "X-Requested-With",
     "Inference-Header-Content-Length",
 )  # fmt: skip
-EXPOSED = {"Inference-Header-Content-Length", "Content-Type", "Range", "Origin"}
+EXPOSED = {"Inference-Header-Content-Length", "Content-Type", "Range", "Origin", "Retry-After"}
 EXECUTE = "/public/services/triton-client/execute"
 LARGE = {"Content-Length": str(10**12)}
 ANSWERS = [
