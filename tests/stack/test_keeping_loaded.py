@@ -111,5 +111,7 @@ def test_many_models_three_times_under_a_limit_for_five(turns: Turns) -> None:
         print(f"models, /dev/shm and server hold {in_mb} MB, and {most} models were loaded at most")
     _, second, third = rounds
     assert third[3] >= 4
-    for before, after in zip(second[:3], third[:3]):
+    # How many fit depends on what they hold, of which less is their own while more processes share their libraries.
+    more = max(1.0, third[3] / second[3])
+    for before, after in ((second[0] * more, third[0]), *zip(second[1:3], third[1:3])):
         assert after < before * 1.1 + 20e6
