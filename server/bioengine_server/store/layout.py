@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO
 
 from bioengine_contract.ids import is_storable_id
-from bioengine_contract.manifest import FILE_NAME
+from bioengine_contract.manifest import FILE_NAME, Manifest
 from bioengine_contract.package_errors import PackageUnreadable
 from bioengine_contract.removal import remove
 from bioengine_contract.store import ALIASES_FILE
@@ -144,9 +144,12 @@ def imported(package: Path) -> int:
         return 0
 
 
-def unreadable(place: str, error: Exception) -> PackageUnreadable:
-    """What is said of a package whose manifest cannot be read."""
-    return PackageUnreadable(place, getattr(error, "strerror", None) or f"its {FILE_NAME} is not valid")
+def read_manifest(store: Path, place: str) -> Manifest:
+    """The manifest of the package at `<id>/<version>`. Raises PackageUnreadable."""
+    try:
+        return Manifest.model_validate_json((store / place / FILE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PackageUnreadable(place, getattr(error, "strerror", None) or f"its {FILE_NAME} is not valid") from error
 
 
 def manifests(store: Path) -> list[Path]:

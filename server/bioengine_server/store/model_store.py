@@ -199,11 +199,10 @@ class ModelStore:
             place = file.parent.relative_to(self.folder).as_posix()
             if place in aliases:
                 try:
-                    manifest = Manifest.model_validate_json(file.read_text(encoding="utf-8"))
-                except FileNotFoundError:
-                    continue  # the package is being replaced or removed at this moment
-                except (OSError, ValueError) as error:
-                    logger.warning("%s", layout.unreadable(place, error))  # the others are there all the same
+                    manifest = layout.read_manifest(self.folder, place)
+                except PackageUnreadable as error:
+                    if not isinstance(error.__cause__, FileNotFoundError):  # it is being replaced or removed at this moment
+                        logger.warning("%s", error)  # the others are there all the same
                     continue
                 models.append(StoredModel(manifest, file.parent, aliases.get(manifest.id) == place))
         return models
@@ -237,10 +236,7 @@ class ModelStore:
         place = aliases.get(name)
         if place is None:
             raise NotStored(name, sorted({place.split("/")[0] for place in aliases.values()}))
-        try:
-            manifest = Manifest.model_validate_json((self.folder / place / FILE_NAME).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise layout.unreadable(place, error) from error
+        manifest = layout.read_manifest(self.folder, place)
         return StoredModel(manifest, self.folder / place, aliases.get(manifest.id) == place)
 
     def names(self, model: StoredModel) -> set[str]:
@@ -341,8 +337,8 @@ class ModelStore:
     def _stored(self, place: str) -> Manifest | None:
         """The manifest at `<id>/<version>`; None if there is none, or it cannot be read."""
         try:
-            return Manifest.model_validate_json((self.folder / place / FILE_NAME).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return layout.read_manifest(self.folder, place)
+        except PackageUnreadable:
             return None
 
     def _remove_impostors(self, id: str, is_there: bool) -> None:
