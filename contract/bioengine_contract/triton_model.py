@@ -50,13 +50,9 @@ class TritonModel:
         return self.package.manifest
 
 
-CARD_SUFFIX = "--gpu{}"
-"""Of the name of a Triton model on one of several GPUs."""
-
-
 def name_on_card(name: str, card: int) -> str:
     """The name of a Triton model on one of several GPUs."""
-    return name + CARD_SUFFIX.format(card)
+    return f"{name}--gpu{card}"
 
 
 def base_name(name: str) -> str:

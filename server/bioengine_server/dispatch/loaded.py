@@ -284,14 +284,14 @@ class LoadedModels:
             known = self._models.get(name)
             if known is None and process.state == "open":
                 # Loaded by an earlier server, or by somebody who asks Triton itself: it holds memory as well.
-                known = self._models[name] = ModelState(base_name(name), is_found=True, changed=time.monotonic())
+                known = self._models[name] = ModelState(base_name(name), changed=time.monotonic())
             if known is None or known.loading.locked():
                 continue
             if process.state in ("ended", "failed"):
                 self._died(known)
             elif process.state == "open":
                 known.memory = Memory.of(process)
-                # It is there although it is not known to be, such as after an answer that has not come: it can make room again.
+                # If it is not known to be there, such as after an answer that has not come, it can make room again.
                 known.is_found = known.opened is None
         for name, known in self._models.items():
             if name not in report.models and known.opened is None and not known.loading.locked():

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
-from bioengine_contract.triton_model import CARD_SUFFIX, TritonModel
+from bioengine_contract.triton_model import TritonModel, name_on_card
 
 from bioengine_server.dispatch.budget import Budget
 from bioengine_server.dispatch.errors import ModelTooLarge, NoRoom
@@ -125,10 +125,14 @@ class Room:
     def _on_full_card(self, card: int | None, need: int) -> list[str]:
         """Idle models that make room on one card for what it lacks."""
         names: list[str] = []
-        lacks = 0 if card is None else need - self._placement.free(card)
+        if card is None:
+            return names
+        lacks = need - self._placement.free(card)
         for name, state in self.idle():
             # Of one that was found, nothing but its name says where it is.
-            is_there = name.endswith(CARD_SUFFIX.format(card)) if state.opened is None else state.opened.device == f"cuda:{card}"
+            is_there = (
+                name == name_on_card(state.base_name, card) if state.opened is None else state.opened.device == f"cuda:{card}"
+            )
             if lacks > 0 and is_there:
                 names.append(name)
                 lacks -= state.memory.cards
