@@ -46,7 +46,6 @@ class Relay:
         self._sender = sender
         self._chunks: dict[tuple[str, str], dict[int, bytes]] = {}
         self._uploads = Uploads(self._forget)
-        self._beginning: dict[str, Any] = {}  # the main part of the last message that was too large
 
     def passed(self, message: envelope.Message) -> envelope.Message:
         """What to pass on for a message of this client; a chunk in it is kept as well. Raises MessageRefused."""
@@ -60,11 +59,7 @@ class Relay:
             error.message = message.main
             raise
         except (BioEngineError, ValueError, TypeError, KeyError) as error:
-            problem = f"its chunks cannot be taken ({str(error) or type(error).__name__})"
-            refused = envelope.MessageRefused(problem, "Begin the message again.", message.main)
-            if isinstance(error, TooLarge):
-                refused.whole = self._beginning
-            raise refused from error
+            raise _refused(error, message.main) from error
         if step != "create":
             return message
         # The receiver has to start again too, even if it still has chunks with that key.
@@ -117,9 +112,10 @@ class Relay:
         chunks = self._chunks.get(key, {})
         try:
             self._uploads.grow(self._sender, _name(key), data)
-        except TooLarge:
-            self._beginning = envelope.too_large(chunks.get(0, b"")).message
-            raise
+        except TooLarge as error:
+            refused = _refused(error)
+            refused.whole = envelope.too_large(chunks.get(0, b"")).message
+            raise refused from error
         chunks[index] = data
 
     def _forget(self, name: str) -> None:
@@ -127,6 +123,11 @@ class Relay:
         self._chunks.pop((target, key), None)
         if self._relays.owners.get((target, key)) == self._sender:
             del self._relays.owners[target, key]
+
+
+def _refused(error: Exception, message: dict[str, Any] | None = None) -> envelope.MessageRefused:
+    problem = f"its chunks cannot be taken ({str(error) or type(error).__name__})"
+    return envelope.MessageRefused(problem, "Begin the message again.", message)
 
 
 def _name(key: tuple[str, str]) -> str:
