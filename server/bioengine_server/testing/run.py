@@ -68,30 +68,34 @@ def run_tests(settings: Settings, all_tiers: bool, only_changed: bool, pytest_ar
     tier = [] if all_tiers else ["-m", "not extended"]
     if only_changed:
         return _conclude(_run_all([*checks(pythons), *_changed_steps(pythons)], [*tier, *pytest_arguments]))
+    rows = _rows(pythons, all_tiers)
+    slurm, cluster = (slurm_tests(pythons), cluster_tests(pythons)) if all_tiers else ([], [])
+    faults = fault_tests(pythons)
     if pytest_arguments and pytest_arguments[0] in _LAST_FAILED:
-        kinds = [unit_tests, attack_tests, stack_tests, client_tests, fault_tests]
-        kinds += [container_tests, long_tests, slurm_tests, cluster_tests] if all_tiers else []
-        steps = [step for kind in kinds for step in kind(pythons)]
+        steps = [step for row in (*rows, slurm, cluster, faults) for step in row if step.is_pytest]
         return _conclude(_run_all(steps, [*tier, "--last-failed", "--last-failed-no-failures=none", *pytest_arguments[1:]]))
     if pytest_arguments:
         return _show(pytest("chosen tests", pythons, [*tier, *pytest_arguments]))
-    recorded_steps = unit_tests(pythons)
-    # What starts no stack is first, one after the other: left to the end, it would be alone with processors that it does not
-    # fill. Of the others, the longest of each tier are first, so that the short ones fill the end.
-    without_stack = [*recorded_steps, *checks(pythons)]
-    rows = [without_stack, *([step] for step in (*attack_tests(pythons), *stack_tests(pythons), *client_tests(pythons)))]
-    if all_tiers:
-        rows = [without_stack, container_tests(pythons), *rows[1:], long_tests(pythons)]
     with ThreadPoolExecutor(1) as beside:
         # Slurm's wait for its own clocks, and take a tenth of a processor.
-        waiting = beside.submit(_run_all, slurm_tests(pythons) if all_tiers else [], [])
+        waiting = beside.submit(_run_all, slurm, tier)
         failed = _run_rows(rows, tier)
         failed += waiting.result()
-    if all_tiers:
-        failed += _run_all(cluster_tests(pythons), [])
-    failed += _run_all(fault_tests(pythons), tier)
-    print(f"\n{table(recorded(ROOT / step.record for step in recorded_steps if step.record))}", flush=True)
+    for steps in (cluster, faults):
+        failed += _run_all(steps, tier)
+    print(f"\n{table(recorded(ROOT / step.record for row in rows for step in row if step.record))}", flush=True)
     return _conclude(failed)
+
+
+def _rows(pythons: Pythons, all_tiers: bool) -> list[list[Step]]:
+    """What runs side by side, but for Slurm's: rows of steps that run one after the other."""
+    # What starts no stack is first, in one row: left to the end, it would be alone with processors that it does not fill. Of the
+    # others, the longest of each tier are first, so that the short ones fill the end.
+    without_stack = [*unit_tests(pythons), *checks(pythons)]
+    of_both_tiers = [[step] for step in (*attack_tests(pythons), *stack_tests(pythons), *client_tests(pythons))]
+    if not all_tiers:
+        return [without_stack, *of_both_tiers]
+    return [without_stack, container_tests(pythons), *of_both_tiers, long_tests(pythons)]
 
 
 def _pythons(settings: Settings) -> Pythons:
