@@ -9,12 +9,11 @@ from rich.table import Column, Table
 
 from bioengine_server.commands.shared import console, fail, load_settings
 from bioengine_server.environments import OPTIONAL, build_environments, can_build, is_there, remove_environment
+from bioengine_server.store.conversion import ENVIRONMENTS as CONVERTING
 
 app = typer.Typer(help="Add and remove optional environments.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(help=f"One of: {', '.join(OPTIONAL)}.")]
-
-_CONVERTING = ("convert", "careamics", "tensorflow")
 
 
 @app.command("list")
@@ -34,7 +33,7 @@ def add(name: NameArgument) -> None:
     if not build_environments("runner", name, renew=True):
         raise typer.Exit(1)
     console.print(f"The environment {name} is there: it {OPTIONAL[name]}.")
-    if name in _CONVERTING:
+    if name in CONVERTING:
         console.print("Models that are already stored are converted by: ./bioengine models convert ID, or --all")
     else:
         console.print("A running server uses it after its next start.")

@@ -61,6 +61,9 @@ _WAYS = {
 # Environments that have what `convert` has, and a library of networks besides.
 _LIBRARIES = {"careamics": "careamics"}
 
+ENVIRONMENTS = {*(way.environment for way in _WAYS.values()), *_LIBRARIES.values()}
+"""The optional environments that convert models."""
+
 _REFUSAL = "conversion.json"
 
 _MAX_TEST = 900.0  # seconds
